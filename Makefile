@@ -1,0 +1,100 @@
+# SPDX-License-Identifier: Apache-2.0
+# `make` lists the targets. All run as root on Debian 12; check and unit need no root.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DELETE_ON_ERROR:
+
+B := build
+GO = $(shell scripts/toolchain)
+export CGO_ENABLED := 0
+export IRONHAND_BUILD := $(CURDIR)/$(B)
+BUILD_FLAGS := -trimpath -ldflags='-s -w'
+SOURCES := $(shell find . -name '*.go' -not -name '*_test.go' -not -path './$(B)/*') go.mod go.sum
+
+.PHONY: help
+help: ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1\t\2/p' Makefile | expand -t 22
+
+.PHONY: demo
+demo: packages ## the main job, from a cold machine to a running Debian; FIRMWARE=uefi|secureboot|bios HANDOFF=kexec|reboot NIC=virtio|e1000e MEMORY=MiB
+	@$(MAKE) --no-print-directory build ramdisk image
+	@demo/run
+
+.PHONY: test
+test: packages ## all tests
+	@export REQUIRE=root,vm; $(MAKE) --no-print-directory check test-root test-vm
+
+.PHONY: check
+check: ## format, vet, static analysis, import table, generated files, unit tests; no root
+	@go=$(GO); echo "== gofmt, vet, staticcheck"
+	@bad=$$($(dir $(GO))gofmt -l $$(git ls-files -co --exclude-standard '*.go' | grep -v /testdata/)); if [ -n "$$bad" ]; then echo "not formatted:" $$bad; exit 1; fi
+	@$(GO) vet ./...
+	@GOOS=darwin $(GO) vet ./inspect/... ./stream/... ./image/... ./netconfig/... ./agent/ironic/... ./steps/...
+	@$(GO) tool staticcheck ./...
+	@$(MAKE) --no-print-directory unit
+
+.PHONY: unit
+unit: ## unit tests: Go, any computer, seconds
+	@echo "== unit tests"; $(GO) test -skip '^(TestRoot|TestVM)' ./...
+
+.PHONY: test-root
+test-root: packages ## tests on loop devices and network namespaces; root
+	@echo "== root tests"; REQUIRE=root $(GO) test -count=1 -p 2 -timeout 20m -run 'TestRoot' ./...
+
+.PHONY: test-vm
+test-vm: packages ramdisk image iso ## tests of the real ramdisk in virtual machines
+	@echo "== virtual machine tests"; REQUIRE=root,vm $(GO) test -count=1 -p 1 -timeout 60m -run 'TestVM' ./...
+
+.PHONY: fuzz
+fuzz: ## each fuzz target for FUZZTIME (20s)
+	@scripts/fuzz $(or $(FUZZTIME),20s)
+
+.PHONY: generate
+generate: ## write the files in docs/ that are made from the program's own lists
+	@$(GO) test ./agent -run TestDocs -update >/dev/null; echo "docs/ written"
+
+.PHONY: packages
+packages: ## install the Debian packages of packages.txt that are missing
+	@scripts/packages
+
+.PHONY: build
+build: $(B)/ironhand $(B)/mkramdisk $(B)/labconductor ## the three programs, static
+
+$(B)/ironhand $(B)/mkramdisk $(B)/labconductor: $(SOURCES)
+	@mkdir -p $(B); echo "building $@"
+	@GOFIPS140=v1.0.0 $(GO) build $(BUILD_FLAGS) -o $@ ./cmd/$(@F)
+
+.PHONY: kernel
+kernel: $(B)/kernel/.complete
+
+$(B)/kernel/.complete: scripts/kernel
+	@rm -f $@; scripts/kernel $(B)/kernel; touch $@
+
+$(B)/vmlinux: $(B)/kernel/.complete $(B)/mkramdisk
+	@$(B)/mkramdisk vmlinux $(B)/kernel/vmlinuz $@
+
+.PHONY: ramdisk
+ramdisk: $(B)/initramfs.cpio.zst $(B)/initramfs-virtual.cpio $(B)/vmlinux ## the initramfs for servers, and the small one of the tests
+
+$(B)/initramfs.cpio.zst: $(B)/ironhand $(B)/mkramdisk $(B)/kernel/.complete
+	@$(B)/mkramdisk initramfs --agent $(B)/ironhand --modules $(B)/kernel/modules/ --set server --compress best --out $@
+
+$(B)/initramfs-virtual.cpio: $(B)/ironhand $(B)/mkramdisk $(B)/kernel/.complete
+	@$(B)/mkramdisk initramfs --agent $(B)/ironhand --modules $(B)/kernel/modules/ --set virtual --compress none --out $@
+
+.PHONY: iso
+iso: $(B)/ironhand.iso ## one ISO that boots every node: UEFI, Secure Boot, BIOS
+
+$(B)/ironhand.iso: $(B)/initramfs.cpio.zst $(B)/mkramdisk
+	@$(B)/mkramdisk iso --kernel $(B)/kernel/vmlinuz --initramfs $(B)/initramfs.cpio.zst --out $@
+
+.PHONY: image
+image: $(B)/image/debian.img.zst ## the operating system image of the demo and the tests, from real Debian
+
+$(B)/image/debian.img.zst: $(wildcard demo/image/*) $(wildcard demo/image/files/*)
+	@demo/image/build $(B)/image
+
+.PHONY: clean
+clean: ## remove what was built; the kernel and the operating system image stay
+	@rm -rf $(B)/ironhand* $(B)/mkramdisk $(B)/labconductor $(B)/initramfs* $(B)/vmlinux

@@ -1,0 +1,187 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package agent is the life of the agent on a node: settings, network, lookup, heartbeats, and the
+// commands of the conductor. [Run] tells it from top to bottom.
+//
+// It is the only package that knows Ironic's API. It touches disks only through steps and the
+// commands that the conductor, with the node's token, asks for.
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"log/slog"
+	"net"
+	"os"
+	"sync"
+	"time"
+
+	"github.com/ironhand/ironhand/agent/ironic"
+	"github.com/ironhand/ironhand/image"
+	"github.com/ironhand/ironhand/initramfs/boot"
+	"github.com/ironhand/ironhand/initramfs/media"
+	"github.com/ironhand/ironhand/inspect"
+	"github.com/ironhand/ironhand/netconfig"
+	"github.com/ironhand/ironhand/steps"
+	"github.com/ironhand/ironhand/stream"
+)
+
+// Parts are what can be added to the agent from outside, as plain lists.
+type Parts struct {
+	Managers []steps.Manager
+}
+
+// Options are what [Run] needs. System may be the zero value: then it is this machine.
+type Options struct {
+	Parts   Parts
+	Version string            // of the program, as the conductor sees it
+	Flags   map[string]string // settings from the command line, by the names of kernel parameters; the strongest
+	Out     io.Writer         // the stages, for people
+	Log     io.Writer         // everything else
+	System  System
+}
+
+// A System is the machine that the agent works on. Tests put fakes into it.
+type System struct {
+	Root         fs.FS  // "/"
+	Cmdline      string // of the kernel
+	StateDir     string // lost with a reboot, and only then
+	Machine      inspect.Machine
+	FindMedia    func(ctx context.Context, log func(string)) ([]media.Medium, []media.Seen, error)
+	Network      func() (netconfig.Kernel, error)
+	OpenDisk     func(path string) (steps.Disk, error)
+	SetClock     func(time.Time) error
+	LoadKernel   func(ctx context.Context, disk string) (string, error)
+	KernelLoaded func() bool
+	Power        func(ctx context.Context, how boot.How) error
+	Sync         func() error
+	InstallUEFI  func(ctx context.Context, disk string) (string, error)
+}
+
+// ThisMachine is the System that the program runs on.
+func ThisMachine() (System, error) {
+	cmdline, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
+		return System{}, err
+	}
+	return System{
+		Root:      os.DirFS("/"),
+		Cmdline:   string(cmdline),
+		StateDir:  boot.RunDir + "/agent",
+		Machine:   inspect.Local(),
+		FindMedia: media.Find,
+		Network:   netconfig.NewKernel,
+		OpenDisk: func(path string) (steps.Disk, error) {
+			d, err := stream.OpenDevice(path)
+			if err != nil {
+				return nil, err // not a nil *Device in an interface
+			}
+			return d, nil
+		},
+		SetClock:     setClock,
+		LoadKernel:   LoadKernel,
+		KernelLoaded: boot.KernelLoaded,
+		Power:        boot.Power,
+		Sync:         boot.Sync,
+		InstallUEFI: func(ctx context.Context, disk string) (string, error) {
+			// The ramdisk's kernel cannot load modules by itself.
+			modulesErr := boot.LoadModules(ctx, "vfat", "nls_cp437", "nls_ascii")
+			v, err := image.InstallUEFI(ctx, disk, "/sys/firmware/efi/efivars")
+			if err != nil {
+				return "", errors.Join(err, modulesErr)
+			}
+			return v.String(), nil
+		},
+	}, nil
+}
+
+const levelDebug = slog.LevelDebug
+
+// agent is what the stages of [Run] hand on to each other.
+type agent struct {
+	sys      System
+	version  string
+	flags    map[string]string
+	managers []steps.Manager
+	console  *boot.Timeline
+	log      *slog.Logger
+	level    *slog.LevelVar
+	state    state
+
+	// In the order in which the stages of Run find them out.
+	media     []media.Medium
+	config    Config
+	trust     trust
+	inventory inspect.Inventory
+	macs      []net.HardwareAddr
+	set       steps.Set
+	host      steps.Host
+	client    *ironic.Client
+	settings  ironic.Settings
+	uuid      string
+	token     ironic.Secret
+
+	mu       sync.Mutex
+	node     steps.Node      // as the conductor sent it last
+	deployed *steps.Deployed // what was written in this boot
+}
+
+func newAgent(o Options) (*agent, error) {
+	level := new(slog.LevelVar)
+	a := &agent{
+		sys:      o.System,
+		version:  o.Version,
+		flags:    o.Flags,
+		managers: o.Parts.Managers,
+		console:  boot.NewTimeline(o.Out),
+		log:      slog.New(slog.NewTextHandler(o.Log, &slog.HandlerOptions{Level: level, ReplaceAttr: dropTime})),
+		level:    level,
+		state:    state{o.System.StateDir},
+	}
+	deployed, err := a.state.deployed()
+	if err != nil {
+		return nil, fmt.Errorf("read what was deployed in this boot: %w", err)
+	}
+	a.deployed = deployed
+	a.host = steps.Host{
+		Machine:    a.sys.Machine,
+		Open:       a.sys.OpenDisk,
+		Log:        a.log,
+		Say:        func(format string, args ...any) { a.console.Stage("step", format, args...) },
+		LoadKernel: a.sys.LoadKernel,
+	}
+	return a, nil
+}
+
+// dropTime leaves the time out of log records: process 1 puts the time since power-on in front, and the
+// clock may be set in between.
+func dropTime(groups []string, attr slog.Attr) slog.Attr {
+	if len(groups) == 0 && attr.Key == slog.TimeKey {
+		return slog.Attr{}
+	}
+	return attr
+}
+
+func (a *agent) network() (netconfig.Kernel, error) { return a.sys.Network() }
+
+func (a *agent) currentNode() steps.Node {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.node
+}
+
+func (a *agent) currentDeployed() *steps.Deployed {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	return a.deployed
+}
+
+func (a *agent) setDeployed(d *steps.Deployed) error {
+	a.mu.Lock()
+	defer a.mu.Unlock()
+	a.deployed = d
+	return a.state.keepDeployed(d)
+}

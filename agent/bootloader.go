@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+)
+
+// imageCommands make the firmware start what was deployed.
+func (a *agent) imageCommands() []Command {
+	return []Command{{Name: "image.install_bootloader", Async: true, Run: a.installBootloader}}
+}
+
+// installBootloader makes a boot entry in a UEFI machine's firmware. A whole disk image on a BIOS
+// machine brings its own boot loader, and nothing is left to do.
+//
+// Nothing of the image is run: ironic-python-agent's grub-install in a chroot of it is the hole
+// CVE-2026-43003.
+func (a *agent) installBootloader(ctx context.Context, params json.RawMessage) (any, error) {
+	var in struct {
+		RootUUID       *string `json:"root_uuid"`
+		TargetBootMode string  `json:"target_boot_mode"`
+	}
+	if err := json.Unmarshal(params, &in); err != nil {
+		return nil, invalidParams("%v", err)
+	}
+	d := a.currentDeployed()
+	if d == nil {
+		return nil, newError("DeviceNotFound", "no image was written since this machine was started")
+	}
+	mode := a.inventory.Boot.Mode
+	if in.TargetBootMode != "" && in.TargetBootMode != mode {
+		a.console.Stage("boot loader", "WARNING: the node is to boot by %s, this ramdisk was booted by %s", in.TargetBootMode, mode)
+	}
+	if mode == "uefi" {
+		entry, err := a.sys.InstallUEFI(ctx, d.Disk)
+		if err != nil {
+			return nil, newError("DeviceNotFound", "boot entry for %s: %v", d.Disk, err)
+		}
+		a.console.Stage("boot loader", "%s", entry)
+		return nil, nil
+	}
+	if in.RootUUID == nil || *in.RootUUID == "" || *in.RootUUID == "0x00000000" || isDiskID(*in.RootUUID) {
+		a.console.Stage("boot loader", "BIOS: the image's own is used")
+		return nil, nil
+	}
+	return nil, errors.New("install a BIOS boot loader for a partition image: not supported")
+}
+
+// isDiskID tells whether s is an MBR disk identifier, which stands for a whole disk image.
+func isDiskID(s string) bool { return len(s) == 10 && s[:2] == "0x" }

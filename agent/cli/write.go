@@ -1,0 +1,193 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"bufio"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"net/http"
+	"os"
+	"path/filepath"
+	"strings"
+
+	"github.com/ironhand/ironhand/image"
+	"github.com/ironhand/ironhand/inspect"
+	"github.com/ironhand/ironhand/stream"
+)
+
+func writeCommand() command {
+	return command{
+		name: "write", args: "SOURCE [SOURCE...] DEVICE [--digest ALGO:HEX] [--config-drive FILE|DIR] [--read-back none|sample|full] [--yes] [--json]",
+		help:    "Write an image onto a disk. SOURCE is a file or an http(s):// URL; several are mirrors of one image.",
+		example: "ironhand write https://192.0.2.1/debian.img.zst /dev/sda --digest sha512:9f2c...",
+		run:     runWrite,
+	}
+}
+
+func runWrite(ctx context.Context, c *call) error {
+	digestText := c.flags.String("digest", "", "`algorithm:hex` of the file as it is published: sha256 or sha512")
+	drive := c.flags.String("config-drive", "", "`path` of a config drive: an image, or a directory that becomes one")
+	readBack := stream.ReadBackSample
+	c.flags.TextVar(&readBack, "read-back", readBack, "how `much` is read back and compared: none, sample or full")
+	progress := c.flags.String("progress", "auto", "auto, plain or none")
+	yes := c.flags.Bool("yes", false, "do not ask")
+	asJSON := c.flags.Bool("json", false, "print the result as JSON")
+	args, err := c.parse(2, -1)
+	if err != nil {
+		return err
+	}
+	switch *progress {
+	case "auto", "plain", "none":
+	default:
+		return usagef("--progress %s: want auto, plain or none", *progress)
+	}
+	path := args[len(args)-1]
+	sources, err := openSources(args[:len(args)-1])
+	if err != nil {
+		return err
+	}
+	var digest stream.Digest
+	if *digestText != "" {
+		algorithm, hex, found := strings.Cut(*digestText, ":")
+		if !found {
+			return usagef("--digest %s: want algorithm:hex", *digestText)
+		}
+		if digest, err = stream.ParseDigest(algorithm, hex); err != nil {
+			return usagef("--digest: %v", err)
+		}
+	}
+	driveImage, err := readDrive(*drive)
+	if err != nil {
+		return err
+	}
+	what, err := describeDisk(ctx, path)
+	if err != nil {
+		return err
+	}
+	if !*yes {
+		fmt.Fprintf(c.stderr, "Everything on %s will be lost. Write %s to it? Type yes: ", what, sources[0])
+		answer, err := bufio.NewReader(c.stdin).ReadString('\n')
+		if strings.TrimSpace(answer) != "yes" {
+			return errors.Join(errors.New("not written: the answer was not yes"), eofIsNoAnswer(err))
+		}
+	} else {
+		fmt.Fprintf(c.stderr, "writing %s to %s\n", sources[0], what)
+	}
+	disk, err := stream.OpenDevice(path)
+	if err != nil {
+		return err
+	}
+	defer disk.Close()
+	spec := image.Spec{Sources: sources, Digest: digest, ConfigDrive: driveImage, ReadBack: readBack}
+	if *progress != "none" {
+		spec.Progress = func(p stream.Progress) {
+			fmt.Fprintf(c.stderr, "%s: %d of %d MiB, %d MiB/s, %d retries\n", p.Phase, p.Read>>20, max(p.Total, 0)>>20, p.Rate>>20, p.Retries)
+		}
+	}
+	result, err := image.Write(ctx, disk, spec)
+	if err != nil {
+		return fmt.Errorf("write %s to %s: %w", sources[0], path, err)
+	}
+	if *asJSON {
+		return writeJSON(c, map[string]any{
+			"device": path, "disk_id": result.DiskID, "size": result.Written.Size,
+			"bytes_written": result.Written.Bytes, "bytes_zeroed": result.Written.Zeroed, "bytes_checked": result.Written.Checked,
+		})
+	}
+	_, err = fmt.Fprintf(c.stdout, "wrote %s: %d bytes written, %d zeroed, %d read back and right\n", path,
+		result.Written.Bytes, result.Written.Zeroed, result.Written.Checked)
+	return err
+}
+
+// eofIsNoAnswer keeps an error of the terminal, but for its end.
+func eofIsNoAnswer(err error) error {
+	if err == nil || err.Error() == "EOF" {
+		return nil
+	}
+	return err
+}
+
+func openSources(names []string) ([]stream.Source, error) {
+	transport := http.DefaultTransport.(*http.Transport).Clone()
+	transport.DisableCompression = true
+	var sources []stream.Source
+	for _, name := range names {
+		var s stream.Source
+		var err error
+		if strings.HasPrefix(name, "http://") || strings.HasPrefix(name, "https://") {
+			s, err = stream.NewHTTP(name, stream.HTTPOptions{Transport: transport})
+		} else {
+			s, err = stream.NewFile(name)
+		}
+		if err != nil {
+			return nil, err
+		}
+		sources = append(sources, s)
+	}
+	return sources, nil
+}
+
+// maxDrive is the most that a config drive may have, as on the wire.
+const maxDrive = 64 << 20
+
+// readDrive reads a config drive's image, or makes one of a directory.
+func readDrive(path string) ([]byte, error) {
+	if path == "" {
+		return nil, nil
+	}
+	info, err := os.Stat(path)
+	if err != nil {
+		return nil, err
+	}
+	if !info.IsDir() {
+		if info.Size() > maxDrive {
+			return nil, fmt.Errorf("config drive %s: %d bytes are more than the %d allowed", path, info.Size(), maxDrive)
+		}
+		return os.ReadFile(path)
+	}
+	files := map[string][]byte{}
+	total := 0
+	err = fs.WalkDir(os.DirFS(path), ".", func(name string, d fs.DirEntry, err error) error {
+		if err != nil || d.IsDir() {
+			return err
+		}
+		b, err := os.ReadFile(filepath.Join(path, name))
+		if total += len(b); total > maxDrive {
+			return fmt.Errorf("more than the %d bytes allowed", maxDrive)
+		}
+		files[name] = b
+		return err
+	})
+	if err != nil {
+		return nil, fmt.Errorf("config drive %s: %w", path, err)
+	}
+	return image.MakeConfigDrive(files)
+}
+
+// describeDisk names a disk for the question whether to write to it.
+func describeDisk(ctx context.Context, path string) (string, error) {
+	real, err := filepath.EvalSymlinks(path)
+	if err != nil {
+		return "", err
+	}
+	disks, err := inspect.Local().Disks(ctx)
+	for _, d := range disks {
+		if d.Name == real {
+			return d.String(), nil
+		}
+	}
+	info, serr := os.Stat(real)
+	if serr != nil {
+		return "", serr
+	}
+	if info.Mode()&os.ModeDevice == 0 {
+		return "", fmt.Errorf("%s is not a block device", path)
+	}
+	if err != nil {
+		return "", fmt.Errorf("list disks: %w", err)
+	}
+	return path + " (not one of this machine's disks: a partition, loop or other device)", nil
+}

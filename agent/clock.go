@@ -1,0 +1,151 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"errors"
+	"fmt"
+	"io"
+	"net/http"
+	"net/url"
+	"time"
+
+	"github.com/beevik/ntp"
+)
+
+// trust is whose certificates the agent believes.
+type trust struct {
+	roots    *x509.CertPool // nil: the ramdisk's own
+	given    bool           // the roots came on the configuration medium or were put into the ramdisk for this site
+	insecure bool
+	min      uint16
+}
+
+func (c Config) trust() (trust, error) {
+	t := trust{insecure: c.Insecure, min: tls.VersionTLS12, given: c.CA != nil}
+	if c.TLSMinVersion == "1.3" {
+		t.min = tls.VersionTLS13
+	}
+	if c.CA != nil {
+		t.roots = x509.NewCertPool()
+		if !t.roots.AppendCertsFromPEM(c.CA) {
+			return trust{}, fmt.Errorf("cafile %s: no certificate in it", c.CAFile)
+		}
+	}
+	return t, nil
+}
+
+// config is for all requests but the one that measures the clock.
+func (t trust) config() *tls.Config {
+	return &tls.Config{RootCAs: t.roots, MinVersion: t.min, InsecureSkipVerify: t.insecure}
+}
+
+// measure asks the server at a URL for its time and returns how far it is ahead of our clock.
+//
+// A clock that is years off makes every certificate look expired or not yet valid, and the
+// handshake would fail before the server could tell the time. So here, and only with
+// CAs that were given for this site, a certificate that fails for its dates alone is taken if it
+// is right in everything else: chain, name, signatures. Then the server's Date must lie inside
+// the validity of the whole chain. Verification is never off; an attacker would need a key that
+// one of the given CAs has certified for this name.
+func (t trust) measure(ctx context.Context, server string) (time.Duration, error) {
+	u, err := url.Parse(server)
+	if err != nil {
+		return 0, err
+	}
+	name := u.Hostname() // cs.ServerName is empty where the name is an address
+	var peer *tls.ConnectionState
+	config := t.config()
+	if !t.insecure {
+		config.InsecureSkipVerify = true // VerifyConnection does it
+		config.VerifyConnection = func(cs tls.ConnectionState) error {
+			peer = &cs
+			err := t.verify(cs, name, time.Now())
+			if t.given && isExpired(err) {
+				return t.verify(cs, name, latestStart(cs).Add(time.Second))
+			}
+			return err
+		}
+	}
+	transport := &http.Transport{TLSClientConfig: config, DisableKeepAlives: true, Proxy: http.ProxyFromEnvironment}
+	client := http.Client{Transport: transport, CheckRedirect: func(*http.Request, []*http.Request) error { return http.ErrUseLastResponse }}
+	req, err := http.NewRequestWithContext(ctx, http.MethodGet, server, nil)
+	if err != nil {
+		return 0, err
+	}
+	start := time.Now()
+	resp, err := client.Do(req)
+	if err != nil {
+		return 0, err
+	}
+	defer resp.Body.Close()
+	took := time.Since(start)
+	_, _ = io.CopyN(io.Discard, resp.Body, 64<<10)
+	date, err := http.ParseTime(resp.Header.Get("Date"))
+	if err != nil {
+		return 0, fmt.Errorf("get %s: no time in the answer: %w", server, err)
+	}
+	if peer != nil && len(peer.PeerCertificates) > 0 {
+		if err := t.verify(*peer, name, date); err != nil {
+			return 0, fmt.Errorf("get %s: at the server's own time %s: %w", server, date.UTC().Format(time.RFC3339), err)
+		}
+	}
+	// Date is cut to the second; the middle of it, and of the request, is the best guess.
+	return date.Add(500 * time.Millisecond).Sub(start.Add(took / 2)).Round(100 * time.Millisecond), nil
+}
+
+func (t trust) verify(cs tls.ConnectionState, name string, at time.Time) error {
+	o := x509.VerifyOptions{Roots: t.roots, DNSName: name, CurrentTime: at, Intermediates: x509.NewCertPool()}
+	for _, c := range cs.PeerCertificates[1:] {
+		o.Intermediates.AddCert(c)
+	}
+	_, err := cs.PeerCertificates[0].Verify(o)
+	return err
+}
+
+// isExpired tells whether dates are what is wrong with a certificate, in either direction.
+func isExpired(err error) bool {
+	var invalid x509.CertificateInvalidError
+	return errors.As(err, &invalid) && invalid.Reason == x509.Expired
+}
+
+func latestStart(cs tls.ConnectionState) time.Time {
+	var latest time.Time
+	for _, c := range cs.PeerCertificates {
+		if c.NotBefore.After(latest) {
+			latest = c.NotBefore
+		}
+	}
+	return latest
+}
+
+// askNTP returns how far the NTP server is ahead of our clock.
+func askNTP(server string) (time.Duration, error) {
+	r, err := ntp.QueryWithOptions(server, ntp.QueryOptions{Timeout: 5 * time.Second})
+	if err != nil {
+		return 0, err
+	}
+	if err := r.Validate(); err != nil {
+		return 0, err
+	}
+	return r.ClockOffset, nil
+}
+
+// skewText says a skew as a person would.
+func skewText(d time.Duration) string {
+	word := "behind"
+	if d < 0 {
+		d, word = -d, "ahead"
+	}
+	switch {
+	case d < 2*time.Minute:
+		return fmt.Sprintf("%.1f s %s", d.Seconds(), word)
+	case d < 48*time.Hour:
+		return fmt.Sprintf("%.1f hours %s", d.Hours(), word)
+	default:
+		return fmt.Sprintf("%.0f days %s", d.Hours()/24, word)
+	}
+}

@@ -1,0 +1,58 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+
+	"github.com/ironhand/ironhand/image"
+	"github.com/ironhand/ironhand/initramfs/boot"
+)
+
+// LoadKernel loads the default entry of the boot menu on a disk for kexec and returns what that is.
+// The jump itself is [boot.Power]. What would keep it from working is named before anything is loaded.
+func LoadKernel(ctx context.Context, disk string) (entry string, err error) {
+	if err := boot.CanKexec(); err != nil {
+		return "", err
+	}
+	// What cannot be loaded matters only if the disk has such a file system.
+	modulesErr := boot.LoadModules(ctx, "ext4", "vfat", "nls_cp437", "nls_ascii", "xfs", "btrfs")
+	found, root, cleanup, err := image.FindBootEntry(ctx, disk)
+	if err != nil {
+		return "", errors.Join(err, modulesErr)
+	}
+	defer func() { err = errors.Join(err, cleanup()) }()
+	var files []*os.File
+	defer func() {
+		for _, f := range files {
+			f.Close() // read only
+		}
+	}()
+	open := func(name string) (io.Reader, error) {
+		f, err := os.OpenInRoot(root, name)
+		if err != nil {
+			return nil, err
+		}
+		files = append(files, f)
+		return f, nil
+	}
+	kernel := boot.Kernel{Cmdline: found.Cmdline}
+	if kernel.Image, err = open(found.Kernel); err != nil {
+		return "", err
+	}
+	for _, name := range found.Initrds {
+		r, err := open(name)
+		if err != nil {
+			return "", err
+		}
+		kernel.Initrds = append(kernel.Initrds, r)
+	}
+	if err := boot.LoadKernel(kernel); err != nil {
+		return "", err
+	}
+	return fmt.Sprintf("%q from %s: /%s", found.Title, found.Source, found.Kernel), nil
+}

@@ -1,0 +1,83 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"time"
+
+	"github.com/ironhand/ironhand/initramfs/boot"
+)
+
+// standbyCommands are what the conductor calls around a deployment.
+func (a *agent) standbyCommands() []Command {
+	return []Command{
+		{Name: "standby.prepare_image", Async: true, Run: a.prepareImage},
+		{Name: "standby.get_partition_uuids", Run: a.partitionUUIDs},
+		{Name: "standby.sync", Run: a.sync},
+		{Name: "standby.power_off", Async: true, Run: func(ctx context.Context, _ json.RawMessage) (any, error) {
+			return nil, a.leave(ctx, boot.PowerOff, "power off")
+		}},
+		{Name: "standby.run_image", Async: true, Run: a.runImage},
+	}
+}
+
+// prepareImage is the step write_image under its older name.
+func (a *agent) prepareImage(ctx context.Context, params json.RawMessage) (any, error) {
+	var args map[string]json.RawMessage
+	if err := json.Unmarshal(params, &args); err != nil {
+		return nil, invalidParams("%v", err)
+	}
+	if _, err := a.runStep(ctx, "write_image", args, nil); err != nil {
+		return nil, err
+	}
+	return a.currentDeployed().Text, nil
+}
+
+func (a *agent) partitionUUIDs(context.Context, json.RawMessage) (any, error) {
+	d := a.currentDeployed()
+	if d == nil {
+		return map[string]string{}, nil
+	}
+	return d.UUIDs, nil
+}
+
+func (a *agent) sync(context.Context, json.RawMessage) (any, error) {
+	return nil, a.sys.Sync()
+}
+
+// runImage starts what was deployed: the kernel that the step kexec has loaded, or else
+// through the firmware.
+func (a *agent) runImage(ctx context.Context, _ json.RawMessage) (any, error) {
+	if a.sys.KernelLoaded() {
+		return nil, a.leave(ctx, boot.Kexec, "start the loaded kernel (kexec)")
+	}
+	return nil, a.leave(ctx, boot.Reboot, "reboot")
+}
+
+// answerTime is left for the answer to the command to reach the conductor.
+const answerTime = time.Second
+
+// leave ends the ramdisk. If it works, nothing after it happens.
+func (a *agent) leave(ctx context.Context, how boot.How, what string) error {
+	a.console.Stage("hand-off", "%s", what)
+	if err := a.sys.Sync(); err != nil {
+		a.console.Stage("hand-off", "%v", err)
+	}
+	select {
+	case <-time.After(answerTime):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	err := a.sys.Power(ctx, how)
+	if err != nil && how == boot.Kexec {
+		a.console.Stage("hand-off", "%v; rebooting through the firmware instead", err)
+		err = a.sys.Power(ctx, boot.Reboot)
+	}
+	if err != nil {
+		return fmt.Errorf("%s: %w", what, err)
+	}
+	return nil
+}

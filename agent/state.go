@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+
+	"github.com/ironhand/ironhand/agent/ironic"
+	"github.com/ironhand/ironhand/initramfs/media"
+	"github.com/ironhand/ironhand/steps"
+)
+
+// state is what the agent keeps in memory-backed files, so that an agent that is started again
+// within one boot goes on: the conductor gives a token out only once, wants the
+// certificate and the callback URL never to change, and the medium may be gone.
+// A reboot loses it, as it must.
+type state struct{ dir string }
+
+// media returns the media that were kept, none if none were.
+func (s state) media() ([]media.Medium, error) {
+	kept, err := media.Load(filepath.Join(s.dir, "media"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return kept, err
+}
+
+func (s state) keepMedia(m []media.Medium) error {
+	return media.Save(filepath.Join(s.dir, "media"), m)
+}
+
+func (s state) certificateDir() string { return filepath.Join(s.dir, "certificate") }
+
+// token returns the token that the conductor gave out earlier in this boot, or "".
+func (s state) token() (ironic.Secret, error) {
+	b, err := os.ReadFile(filepath.Join(s.dir, "token"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	return ironic.Secret(b), err
+}
+
+func (s state) keepToken(t ironic.Secret) error {
+	return keepFile(filepath.Join(s.dir, "token"), []byte(t.Reveal()))
+}
+
+// deployed returns what was written onto a disk earlier in this boot, or nil.
+func (s state) deployed() (*steps.Deployed, error) {
+	b, err := os.ReadFile(filepath.Join(s.dir, "deployed.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var d steps.Deployed
+	if err := json.Unmarshal(b, &d); err != nil {
+		return nil, fmt.Errorf("deployed.json: %w", err)
+	}
+	return &d, nil
+}
+
+// keepDeployed remembers d, or with nil that nothing is deployed (any more).
+func (s state) keepDeployed(d *steps.Deployed) error {
+	if d == nil {
+		err := os.Remove(filepath.Join(s.dir, "deployed.json"))
+		if errors.Is(err, fs.ErrNotExist) {
+			return nil
+		}
+		return err
+	}
+	b, err := json.Marshal(d)
+	if err != nil {
+		return err
+	}
+	return keepFile(filepath.Join(s.dir, "deployed.json"), b)
+}

@@ -1,0 +1,113 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package main
+
+import (
+	"go/parser"
+	"go/token"
+	"io/fs"
+	"os"
+	"path"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"testing"
+)
+
+const module = "github.com/ironhand/ironhand/"
+
+// imports says which of our packages a package may import. Data goes one way: a lower package
+// knows nothing of a higher one, and only agent knows Ironic's API. A package
+// that is not here may import nothing of ours. To change the rule, change the table
+// and say why in docs/design.md.
+var imports = map[string][]string{
+	"cmd/ironhand":     {"agent", "agent/cli", "inspect", "steps", "steps/generic"},
+	"cmd/mkramdisk":    {"initramfs", "initramfs/media", "initramfs/tool", "netconfig"},
+	"cmd/labconductor": {"agent/conductor"},
+	"agent/cli":        {"agent", "inspect", "image", "netconfig", "stream", "steps", "initramfs/boot", "initramfs/media"},
+	"agent":            {"agent/ironic", "inspect", "image", "netconfig", "stream", "steps", "initramfs/boot", "initramfs/media", "initramfs/tool"},
+	"agent/conductor":  {"image", "agent/ironic"},
+	"steps/generic":    {"steps", "image", "stream", "inspect", "initramfs/tool"},
+	"steps":            {"inspect", "stream", "initramfs/tool"},
+	"image":            {"stream", "initramfs/tool", "image/gpt"},
+	"inspect":          {},
+	"initramfs":        {"initramfs/tool", "initramfs/volume"},
+	"initramfs/media":  {"initramfs/volume"},
+	"initramfs/boot":   {"initramfs/tool"},
+	"initramfs/vmtest": {"initramfs"},
+}
+
+// system are the files that may make system calls beside those named *_linux.go: none.
+func TestSystemCallsStayInLinuxFiles(t *testing.T) {
+	eachFile(t, func(file string, from string, imported []string) {
+		if strings.HasSuffix(file, "_linux.go") || strings.HasSuffix(file, "_test.go") || strings.HasSuffix(from, "test") {
+			return
+		}
+		for _, i := range imported {
+			if i == "golang.org/x/sys/unix" {
+				t.Errorf("%s imports %s; system calls belong in files named *_linux.go", file, i)
+			}
+		}
+	})
+}
+
+func TestImports(t *testing.T) {
+	seen := map[string]bool{}
+	eachFile(t, func(file, from string, imported []string) {
+		if strings.HasSuffix(file, "_test.go") {
+			return
+		}
+		seen[from] = true
+		for _, i := range imported {
+			to, ours := strings.CutPrefix(i, module)
+			if !ours {
+				continue
+			}
+			if strings.HasSuffix(to, "test") {
+				t.Errorf("%s imports %s, which is for tests", file, to)
+			} else if !slices.Contains(imports[from], to) && !strings.HasSuffix(from, "test") {
+				t.Errorf("%s: %s may not import %s", file, from, to)
+			}
+		}
+	})
+	for from := range imports {
+		if !seen[from] {
+			t.Errorf("the table has %s, which does not exist", from)
+		}
+	}
+}
+
+// eachFile calls f for each Go file of the module with its package's path and what it imports.
+func eachFile(t *testing.T, f func(file, from string, imported []string)) {
+	t.Helper()
+	root := os.DirFS("../..")
+	err := fs.WalkDir(root, ".", func(p string, d fs.DirEntry, err error) error {
+		if err != nil {
+			return err
+		}
+		if d.IsDir() && (p == "build" || d.Name() == "testdata" || (strings.HasPrefix(d.Name(), ".") && p != ".")) {
+			return fs.SkipDir
+		}
+		if d.IsDir() || !strings.HasSuffix(p, ".go") {
+			return nil
+		}
+		parsed, err := parser.ParseFile(token.NewFileSet(), filepath.Join("../..", p), nil, parser.ImportsOnly)
+		if err != nil {
+			return err
+		}
+		var imported []string
+		for _, spec := range parsed.Imports {
+			name, err := strconv.Unquote(spec.Path.Value)
+			if err != nil {
+				return err
+			}
+			imported = append(imported, name)
+		}
+		f(p, path.Dir(p), imported)
+		return nil
+	})
+	if err != nil {
+		t.Fatal(err)
+	}
+}

@@ -1,0 +1,313 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package image
+
+import (
+	"bytes"
+	"crypto/tls"
+	"encoding/base64"
+	"fmt"
+	"io"
+	"log"
+	"maps"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+)
+
+func writeFile(t testing.TB, b []byte) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "file")
+	if err := os.WriteFile(name, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+func TestMakeConfigDrive(t *testing.T) {
+	drive := testDrive(t)
+	if len(drive) > 1<<20 || len(drive)%2048 != 0 {
+		t.Errorf("config drive of %d bytes of files has %d bytes", 16*9000, len(drive))
+	}
+	iso := writeFile(t, drive)
+	if out := run(t, "", "xorriso", "-indev", iso, "-pvd_info"); !strings.Contains(out, "Volume Id    : config-2") {
+		t.Errorf("xorriso: %s", out)
+	}
+	if out := run(t, "", "blkid", "-p", iso); !strings.Contains(out, `LABEL="config-2"`) || !strings.Contains(out, `TYPE="iso9660"`) {
+		t.Errorf("blkid: %s", out)
+	}
+	dir := t.TempDir()
+	run(t, "", "xorriso", "-osirrox", "on", "-indev", iso, "-extract", "/", dir)
+	for name, want := range driveFiles() {
+		got, err := os.ReadFile(filepath.Join(dir, name))
+		if err != nil || !bytes.Equal(got, want) {
+			t.Errorf("%s holds %d bytes, %v, want %d", name, len(got), err, len(want))
+		}
+	}
+	if got, err := readISO(drive); err != nil || !maps.EqualFunc(got, driveFiles(), bytes.Equal) {
+		t.Errorf("readISO() has %q, %v", slices.Sorted(maps.Keys(got)), err)
+	}
+
+	if _, err := MakeConfigDrive(map[string][]byte{"../x": nil}); err == nil {
+		t.Error("a path that climbs is taken")
+	}
+	if _, err := MakeConfigDrive(map[string][]byte{"/x": nil}); err == nil {
+		t.Error("an absolute path is taken")
+	}
+	if _, err := MakeConfigDrive(map[string][]byte{"a": nil, "a/b": nil}); err == nil {
+		t.Error("a file that is a directory, too, is taken")
+	}
+	if _, err := MakeConfigDrive(map[string][]byte{"a": make([]byte, 65*mib)}); err == nil {
+		t.Error("65 MiB are taken")
+	}
+}
+
+func TestReadConfigDrive(t *testing.T) {
+	drive := testDrive(t)
+	text := EncodeConfigDrive(drive)
+	fat := labelled(t, make([]byte, 2*mib), 0, 2*mib, "config-2")
+
+	mux := http.NewServeMux()
+	serve := func(path string, status int, body []byte) {
+		mux.HandleFunc(path, func(w http.ResponseWriter, r *http.Request) {
+			w.WriteHeader(status)
+			w.Write(body)
+		})
+	}
+	serve("/text", 200, []byte(text))
+	serve("/raw", 200, drive)
+	serve("/gone", 404, []byte(text))
+	serve("/long", 200, make([]byte, 65*mib))
+	serve("/page", 200, []byte("<html>"))
+	mux.Handle("/moved", http.RedirectHandler("/text", http.StatusFound))
+	mux.HandleFunc("/cut", func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", "100000")
+		w.Write([]byte(text[:100]))
+	})
+	server := httptest.NewUnstartedServer(mux)
+	server.Config.ErrorLog = log.New(io.Discard, "", 0)
+	server.StartTLS()
+	defer server.Close()
+
+	wrapped := strings.Builder{}
+	for i := 0; i < len(text); i += 76 {
+		wrapped.WriteString(text[i:min(i+76, len(text))] + "\n")
+	}
+	tests := []struct {
+		name, in string
+		want     []byte
+		wantErr  string
+	}{
+		{"none", "", nil, ""},
+		{"text", text, drive, ""},
+		{"text in lines", wrapped.String(), drive, ""},
+		{"FAT", EncodeConfigDrive(fat), fat, ""},
+		{"bytes", string(drive), drive, ""},
+		{"only base64", base64.StdEncoding.EncodeToString(drive), drive, ""},
+		{"URL of text", server.URL + "/text?secret=hunter2", drive, ""},
+		{"URL of bytes", strings.Replace(server.URL, "https", "HTTPS", 1) + "/raw", drive, ""},
+		{"URL that moved", server.URL + "/moved", drive, ""},
+		{"neither", "hello, world", nil, "not base64 encoded"},
+		{"base64 of nothing known", base64.StdEncoding.EncodeToString([]byte("secret words")), nil, "neither ISO 9660 nor FAT"},
+		{"gzip of nothing known", EncodeConfigDrive([]byte("secret words")), nil, "neither ISO 9660 nor FAT"},
+		{"text is cut", text[:len(text)/2-len(text)/2%4], nil, "malformed"},
+		{"bomb", EncodeConfigDrive(make([]byte, 65*mib)), nil, "more than 67108864 bytes"},
+		{"URL that is gone", server.URL + "/gone?secret=hunter2", nil, "/gone: status 404 Not Found"},
+		{"URL of a page", server.URL + "/page", nil, "not base64 encoded"},
+		{"URL of too much", server.URL + "/long", nil, "more than 67108864 bytes"},
+		{"URL that breaks off", server.URL + "/cut?secret=hunter2", nil, "unexpected EOF"},
+		{"URL of nobody", "http://127.0.0.1:1/x?secret=hunter2", nil, "http://127.0.0.1:1/x: "},
+		{"URL that is malformed", "http://[hunter2", nil, "malformed URL"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := ReadConfigDrive(t.Context(), tt.in, server.Client())
+			if (err != nil) != (tt.wantErr != "") || err != nil && !strings.Contains(err.Error(), tt.wantErr) {
+				t.Fatalf("ReadConfigDrive: %v, want %q", err, tt.wantErr)
+			}
+			if err != nil && (strings.Contains(err.Error(), "hunter2") || strings.Contains(err.Error(), "secret")) {
+				t.Errorf("error tells a secret: %v", err)
+			}
+			if !bytes.Equal(got, tt.want) {
+				t.Errorf("ReadConfigDrive gives %d bytes, want %d", len(got), len(tt.want))
+			}
+		})
+	}
+	// A certificate that is not known is an error, too.
+	stranger := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{}}}
+	if _, err := ReadConfigDrive(t.Context(), server.URL+"/text", stranger); err == nil {
+		t.Error("a server with an unknown certificate is believed")
+	}
+}
+
+// For sectors of 4096 bytes the config drive becomes FAT, of which other programs have the same opinion.
+func TestFitConfigDrive(t *testing.T) {
+	drive := testDrive(t)
+	for _, size := range []int64{configDriveSize, 1 << 30, 4 * mib, 16*mib + 20*4096} {
+		fat, err := fitConfigDrive(drive, 4096, size)
+		if err != nil {
+			t.Fatal(err)
+		}
+		name := writeFile(t, fat)
+		if err := os.Truncate(name, size); err != nil {
+			t.Fatal(err)
+		}
+		if out := run(t, "", "blkid", "-p", name); !strings.Contains(out, `LABEL="CONFIG-2"`) || !strings.Contains(out, `TYPE="vfat"`) {
+			t.Errorf("%d bytes: blkid: %s", size, out)
+		}
+		if out := run(t, "", "fsck.vfat", "-n", "-v", name); !strings.Contains(out, "4096 bytes per logical sector") {
+			t.Errorf("%d bytes: fsck.vfat: %s", size, out)
+		}
+		for file, want := range driveFiles() {
+			to := filepath.Join(t.TempDir(), "out")
+			run(t, "", "mcopy", "-i", name, "::"+file, to)
+			if got, err := os.ReadFile(to); err != nil || !bytes.Equal(got, want) {
+				t.Errorf("%d bytes: %s has %d bytes, %v, want %d", size, file, len(got), err, len(want))
+			}
+		}
+		if f, err := Probe(bytes.NewReader(fat), int64(len(fat))); err != nil || f.Type != "vfat" || f.Label != "CONFIG-2" {
+			t.Errorf("%d bytes: Probe() = %+v, %v", size, f, err)
+		}
+	}
+
+	if same, err := fitConfigDrive(drive, 512, configDriveSize); err != nil || !bytes.Equal(same, drive) {
+		t.Errorf("for sectors of 512 bytes it changes: %v", err)
+	}
+	small := labelled(t, make([]byte, 2*mib), 0, 2*mib, "config-2")
+	if _, err := fitConfigDrive(small, 4096, configDriveSize); err == nil {
+		t.Error("FAT with sectors of 512 bytes is taken for a disk with sectors of 4096")
+	}
+	if _, err := fitConfigDrive(drive, 4096, 100<<10); err == nil {
+		t.Error("the files are said to fit into 100 KiB")
+	}
+	broken := bytes.Clone(drive)
+	copy(broken[16*isoBlock+156+2:], "\xff\xff\xff\xff")
+	if _, err := fitConfigDrive(broken, 4096, configDriveSize); err == nil {
+		t.Error("a root directory outside the image is taken")
+	}
+}
+
+func TestMakeFATRefuses(t *testing.T) {
+	many := map[string][]byte{}
+	for i := range 300 {
+		many[fmt.Sprintf("file %d", i)] = nil
+	}
+	tests := []struct {
+		name  string
+		files map[string][]byte
+		size  int64
+		want  string
+	}{
+		{"no room at all", nil, 4096 * 3, "too few"},
+		{"no room for a file", map[string][]byte{"a": make([]byte, mib)}, mib, "a: no space left"},
+		{"no room for a directory", map[string][]byte{"a/b": nil, "c": make([]byte, 9*4096)}, 4096 * 16, "c: no space left"},
+		{"file and directory", map[string][]byte{"a": nil, "a/b": nil}, mib, "a file is where a directory should be"},
+		{"names differ in case", map[string][]byte{"x/a": nil, "x/A": nil}, mib, "case of letters"},
+		{"name that FAT has not", map[string][]byte{"a:b": nil}, mib, "cannot be a name"},
+		{"name that is too long", map[string][]byte{strings.Repeat("x", 256): nil}, mib, "cannot be a name"},
+		{"root directory is full", many, mib, "too many files in the root directory"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			if _, err := makeFAT(tt.files, 4096, tt.size); err == nil || !strings.Contains(err.Error(), tt.want) {
+				t.Errorf("makeFAT() = %v, want an error with %q", err, tt.want)
+			}
+		})
+	}
+}
+
+// The images that Ironic and others make.
+func TestReadISO(t *testing.T) {
+	dir := t.TempDir()
+	long := "openstack/latest/" + strings.Repeat("long name ", 20)
+	want := map[string][]byte{long: []byte("x"), "EC2/Latest/meta-data.json": []byte("{}"), "empty": nil, "a/b/c/d/e/f/g/h/i/deep": []byte("deep")}
+	for name, b := range want {
+		name = filepath.Join(dir, name)
+		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(name, b, 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	iso := filepath.Join(t.TempDir(), "iso")
+	// The options of Ironic's conductor/configdrive_utils.py.
+	run(t, "", "xorriso", "-as", "mkisofs", "-o", iso, "-ldots", "-allow-lowercase", "-allow-multidot", "-l", "-publisher", "ironic", "-quiet", "-J", "-joliet-long", "-r", "-V", "config-2", dir)
+	b, err := os.ReadFile(iso)
+	if err != nil {
+		t.Fatal(err)
+	}
+	got, err := readISO(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !maps.EqualFunc(got, want, bytes.Equal) {
+		t.Errorf("readISO() has %q", slices.Sorted(maps.Keys(got)))
+	}
+
+	// Without Rock Ridge: names in lower case and without versions.
+	run(t, "", "xorriso", "-rockridge", "off", "-outdev", "stdio:"+iso+"2", "-volid", "x", "-map", filepath.Join(dir, "EC2/Latest/meta-data.json"), "/DIR/FILE.TXT", "-commit")
+	if b, err = os.ReadFile(iso + "2"); err != nil {
+		t.Fatal(err)
+	}
+	if got, err = readISO(b); err != nil || string(got["dir/file.txt"]) != "{}" {
+		t.Errorf("readISO() = %q, %v", got, err)
+	}
+
+	// A link is not a file.
+	if err := os.Symlink("/etc/passwd", filepath.Join(dir, "link")); err != nil {
+		t.Fatal(err)
+	}
+	run(t, "", "xorriso", "-as", "mkisofs", "-o", iso+"3", "-quiet", "-r", dir)
+	if b, err = os.ReadFile(iso + "3"); err != nil {
+		t.Fatal(err)
+	}
+	if got, err = readISO(b); err == nil {
+		t.Errorf("readISO() of a link = %q", got)
+	}
+}
+
+func FuzzReadISO(f *testing.F) {
+	drive, err := MakeConfigDrive(map[string][]byte{"a/b": []byte("c"), "d": nil})
+	if err != nil {
+		f.Fatal(err)
+	}
+	drive = drive[32<<10:] // the system area is empty
+	f.Add(drive)
+	f.Add(drive[:4096])
+	f.Fuzz(func(t *testing.T, b []byte) {
+		b = append(make([]byte, 32<<10), b...)
+		files, err := readISO(b)
+		if err != nil {
+			return
+		}
+		total := 0
+		for name, content := range files {
+			total += len(content)
+			if strings.HasPrefix(name, "/") || strings.Contains(name+"/", "../") {
+				t.Errorf("name %q", name)
+			}
+		}
+		if total > len(b) {
+			t.Errorf("%d bytes of files in an image of %d", total, len(b))
+		}
+	})
+}
+
+func FuzzDecodeConfigDrive(f *testing.F) {
+	drive, err := MakeConfigDrive(map[string][]byte{"a/b": []byte("c")})
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add([]byte(EncodeConfigDrive(drive)))
+	f.Add([]byte("\x1f\x8b\x08"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		if got, err := decodeConfigDrive(b); err == nil && !isFileSystem(got) {
+			t.Error(fmt.Sprint("result is no file system: ", len(got), " bytes"))
+		}
+	})
+}

@@ -1,0 +1,268 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package image knows what is inside a disk image, and what makes a disk boot from it: partition tables, config drives, boot menus,
+// boot entries of UEFI.
+//
+// [Write] puts a whole-disk image onto a disk so that it fits there: the GPT's backup goes to the disk's end, the config drive
+// gets its partition. What the disk boots from is written last, when all else is right.
+//
+// It refuses images without a partition, for other sectors than the disk's, and larger than the disk, before the disk is touched if
+// the first MiB of the image tells it. Nothing in an image is executed.
+package image
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"strings"
+	"time"
+
+	"github.com/ironhand/ironhand/stream"
+)
+
+// Disk is the disk that an image is written to. *stream.Device is the real one.
+type Disk interface {
+	stream.Target
+	io.ReaderAt
+	RereadPartitions(ctx context.Context) error
+}
+
+// Format is what an image is said to be.
+type Format string
+
+const (
+	Auto Format = "auto" // whatever its bytes say
+	Raw  Format = "raw"  // the bytes of a disk, plain or packed
+)
+
+// ParseFormat reads a format as the command line or Ironic's disk_format names it. "gpt" is raw, nothing and "unknown" are auto. The error
+// for others wraps stream.ErrFormat.
+func ParseFormat(s string) (Format, error) {
+	switch strings.ToLower(s) {
+	case "", "auto", "unknown":
+		return Auto, nil
+	case "raw", "gpt":
+		return Raw, nil
+	}
+	return "", fmt.Errorf("format %q: %w", s, stream.ErrFormat)
+}
+
+// Spec says what to write.
+type Spec struct {
+	Sources     []stream.Source // mirrors of one image
+	Digest      stream.Digest   // of the image as published; the zero Digest for none
+	Format      Format          // empty stands for Auto
+	ConfigDrive []byte          // image of a file system, see ReadConfigDrive; empty for none
+	ReadBack    stream.ReadBack
+	Patience    time.Duration         // how long sources may bring nothing; 0 for the default of stream.ReaderOptions
+	Progress    func(stream.Progress) // called about once a second and at the end; nil for nobody
+	Log         *slog.Logger          // nil is silent
+}
+
+// Result is what Write did.
+type Result struct {
+	DiskID      string // "0x%08x" of the MBR's signature, as Ironic wants it; "0x00000000" on most GPT disks
+	GPT         bool   // else MBR
+	Compression stream.Compression
+	Partitions  []Partition // all of the disk, in the order of the table
+	ConfigDrive Partition   // the zero Partition if there is none
+	Written     stream.Written
+}
+
+// Check tells, without reading the image, whether s can be written to a disk of diskSize bytes with such sectors.
+func (s Spec) Check(diskSize int64, sectorSize int) error {
+	switch {
+	case len(s.Sources) == 0:
+		return errors.New("image has no source")
+	case s.Format != "" && s.Format != Auto && s.Format != Raw:
+		return fmt.Errorf("format %q: %w", s.Format, stream.ErrFormat)
+	case sectorSize != 512 && sectorSize != 4096:
+		return fmt.Errorf("disk has sectors of %d bytes", sectorSize)
+	case diskSize < 2*stream.HeadSize:
+		return fmt.Errorf("disk has only %d bytes", diskSize)
+	}
+	_, err := fitConfigDrive(s.ConfigDrive, sectorSize, configDriveSize)
+	return err
+}
+
+// Write writes a whole-disk image to dst. After an error the disk has no partition table, or, if the error came before the first write,
+// the one that it had; only if all was written, and the kernel or we ourselves cannot read the new table, that table stays. The
+// disk is not closed.
+func Write(ctx context.Context, dst Disk, s Spec) (Result, error) {
+	if err := s.Check(dst.Size(), dst.SectorSize()); err != nil {
+		return Result{}, err
+	}
+
+	// 1. The start of the image says whether it is one for this disk.
+	meter := stream.NewMeter()
+	if s.Progress != nil {
+		defer meter.Report(ctx, time.Second, s.Progress)()
+	}
+	reader := stream.NewReader(ctx, s.Sources, s.Digest, stream.ReaderOptions{Patience: s.Patience, Log: s.Log, Meter: meter})
+	defer reader.Close() // what is to be known of it, Verify tells
+	content, err := stream.Decompress(reader)
+	if err != nil {
+		return Result{}, err
+	}
+	defer content.Close()
+	size, least := int64(-1), content.Least
+	if content.Compression == stream.Plain {
+		size, least = reader.Size(), reader.Size()
+	}
+	if least > dst.Size() {
+		return Result{}, fmt.Errorf("%w: %d bytes, the disk has %d", stream.ErrTooLarge, least, dst.Size())
+	}
+	start := make([]byte, stream.HeadSize)
+	n, err := io.ReadFull(content, start)
+	switch {
+	case n == 0 && err == io.EOF:
+		return Result{}, stream.ErrEmpty
+	case err != nil && n < len(start) && !atEnd(content, err):
+		return Result{}, err
+	}
+	table, err := parseLayout(start, dst.SectorSize(), size)
+	if err != nil {
+		return Result{}, err
+	}
+	if err := table.fit(dst.Size()); err != nil {
+		return Result{}, fmt.Errorf("%w: %w", stream.ErrTooLarge, err)
+	}
+
+	// 2. All of it, and what makes it this disk's.
+	r := Result{Compression: content.Compression, GPT: table.gpt != nil, DiskID: fmt.Sprintf("0x%08x", table.diskID)}
+	f := finish{disk: dst, table: table, drive: s.ConfigDrive, check: s.ReadBack != stream.ReadBackNone}
+	r.Written, err = stream.Write(ctx, dst, stream.NewExtents(io.MultiReader(bytes.NewReader(start[:n]), content), size), stream.Options{
+		Verify: reader.Verify, Finish: f.run, ReadBack: s.ReadBack, Meter: meter})
+	if err != nil {
+		return r, err
+	}
+	r.ConfigDrive = f.partition
+
+	// 3. The kernel has to see it, and so do we, on the disk.
+	if err := dst.RereadPartitions(ctx); err != nil {
+		return r, err
+	}
+	if _, err := dst.ReadAt(start, 0); err != nil {
+		return r, fmt.Errorf("read partition table back: %w", err)
+	}
+	table, err = parseLayout(start, dst.SectorSize(), -1)
+	if err != nil {
+		return r, fmt.Errorf("read partition table back: %w", err)
+	}
+	r.Partitions = table.partitions()
+	return r, nil
+}
+
+// atEnd tells whether an error of io.ReadFull means no more than that r has ended.
+func atEnd(r io.Reader, err error) bool {
+	if err != io.ErrUnexpectedEOF {
+		return false
+	}
+	_, err = r.Read(make([]byte, 1)) // it may also be r's own error
+	return err == io.EOF
+}
+
+// finish is the last work before the disk gets its first bytes.
+type finish struct {
+	disk  Disk
+	table layout
+	drive []byte
+	check bool // read back what is written
+
+	partition Partition // where the config drive is
+}
+
+// run writes the config drive and the backup of the GPT, and makes head fit.
+func (f *finish) run(ctx context.Context, head []byte) error {
+	if len(f.drive) > 0 {
+		if err := f.configDrive(ctx, head); err != nil {
+			return fmt.Errorf("config drive: %w", err)
+		}
+	}
+	f.table.writeHead(head)
+	if f.table.gpt == nil {
+		return nil
+	}
+	backup, at := f.table.gpt.Backup()
+	if err := f.write(backup, at); err != nil {
+		return fmt.Errorf("backup of the GPT: %w", err)
+	}
+	return nil
+}
+
+// configDrive puts the config drive into the partition that the image has for it, or else into a new one at the end of the disk.
+func (f *finish) configDrive(ctx context.Context, head []byte) error {
+	var found []Partition
+	for _, p := range f.table.partitions() {
+		if p.Start < 0 || p.Size <= 0 || p.Start+p.Size > f.disk.Size() {
+			continue // in an MBR: Fit has refused it
+		}
+		fs, err := Probe(io.NewSectionReader(overlay{f.disk, head}, p.Start, p.Size), p.Size)
+		if err != nil {
+			return fmt.Errorf("partition %d: %w", p.Number, err)
+		}
+		if strings.EqualFold(fs.Label, configDriveLabel) {
+			found = append(found, p)
+		}
+	}
+	switch len(found) {
+	case 0:
+		var err error
+		if f.partition, err = f.table.add(configDriveSize, f.disk.Size()); err != nil {
+			return err
+		}
+	case 1:
+		f.partition = found[0]
+	default:
+		return fmt.Errorf("image has %d partitions labelled %s", len(found), configDriveLabel)
+	}
+	if f.partition.Start < stream.HeadSize {
+		return fmt.Errorf("partition %d starts in the first MiB of the disk", f.partition.Number)
+	}
+	drive, err := fitConfigDrive(f.drive, f.disk.SectorSize(), f.partition.Size)
+	if err != nil {
+		return err
+	}
+	// What was there before must not show through.
+	if err := f.disk.Zero(ctx, f.partition.Start, f.partition.Size); err != nil {
+		return fmt.Errorf("clear partition %d: %w", f.partition.Number, err)
+	}
+	return f.write(drive, f.partition.Start)
+}
+
+// write writes b, filled up to whole sectors.
+func (f *finish) write(b []byte, at int64) error {
+	sector := f.disk.SectorSize()
+	b = append(b[:len(b):len(b)], make([]byte, (sector-len(b)%sector)%sector)...)
+	if _, err := f.disk.WriteAt(b, at); err != nil {
+		return fmt.Errorf("write %d bytes at %d: %w", len(b), at, err)
+	}
+	if !f.check {
+		return nil
+	}
+	got := make([]byte, len(b))
+	if _, err := f.disk.ReadAt(got, at); err != nil {
+		return fmt.Errorf("read %d bytes at %d back: %w", len(b), at, err)
+	}
+	if !bytes.Equal(got, b) {
+		return fmt.Errorf("%d bytes at %d read back otherwise than they were written", len(b), at)
+	}
+	return nil
+}
+
+// overlay is a disk whose first bytes are not written yet.
+type overlay struct {
+	disk io.ReaderAt
+	head []byte
+}
+
+func (o overlay) ReadAt(b []byte, at int64) (int, error) {
+	n, err := o.disk.ReadAt(b, at)
+	if at < int64(len(o.head)) {
+		copy(b[:n], o.head[at:])
+	}
+	return n, err
+}

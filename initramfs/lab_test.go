@@ -1,0 +1,352 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package initramfs_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha512"
+	"encoding/hex"
+	"fmt"
+	"net"
+	"net/http"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"sync"
+	"sync/atomic"
+	"testing"
+	"time"
+
+	"github.com/ironhand/ironhand/agent/conductor"
+	"github.com/ironhand/ironhand/initramfs/vmtest"
+)
+
+func TestMain(m *testing.M) { vmtest.Main(m) }
+
+const (
+	labUUID = "1be26c0b-03f2-4d2e-ae87-c02d7f33c123"
+	labMAC  = "52:54:00:12:34:56"
+)
+
+// A lab is a machine's surroundings: a network without DHCP, a conductor, an image and where it is published, and
+// the node's configuration medium. A test changes what it wants before it calls the methods that use it.
+type lab struct {
+	t       testing.TB
+	dir     string
+	network *vmtest.Network
+
+	hint     string // root_device, as YAML
+	handoff  string
+	image    []byte       // as it is published
+	digest   string       // SHA-512 that the conductor tells; "" is the right one
+	server   http.Handler // of the image; nil is one that works
+	network4 string       // network_data.json; "" is the right one
+	params   []string     // more parameters on the medium
+	medium   string       // type of the medium: floppy, usb, iso, none
+	ca       string       // CA file on the medium; "" is the right one
+	token    string       // token on the medium; "" is the one that the conductor knows
+	wrap     func(http.Handler) http.Handler
+	poll     string
+	timeouts string // more of the conductor's YAML
+
+	conductor *conductor.Conductor
+	failed    error
+	done      chan struct{}
+
+	mu     sync.Mutex
+	events []string
+}
+
+var networks atomic.Int32
+
+// newLab prepares surroundings in which all goes well.
+func newLab(t testing.TB) *lab {
+	t.Helper()
+	vmtest.Require(t)
+	return &lab{
+		t: t, dir: t.TempDir(), network: vmtest.NewNetwork(t, int(networks.Add(1))),
+		hint: "{serial: ROOT}", handoff: "kexec", medium: "floppy", poll: "1s",
+		image: testImage(t), done: make(chan struct{}),
+	}
+}
+
+// api is the URL of the conductor.
+func (l *lab) api() string { return fmt.Sprintf("https://%s:6385", l.network.Host4.Addr()) }
+
+// start starts the conductor and the image's server.
+func (l *lab) start() {
+	l.t.Helper()
+	hosts := []string{l.network.Host4.Addr().String(), l.network.Host6.Addr().String()}
+	if err := conductor.WriteCertificates(l.path("tls"), hosts); err != nil {
+		l.t.Fatal(err)
+	}
+	if err := conductor.WriteToken(l.path("token")); err != nil {
+		l.t.Fatal(err)
+	}
+	if l.digest == "" {
+		sum := sha512.Sum512(l.image)
+		l.digest = hex.EncodeToString(sum[:])
+	}
+	if l.server == nil {
+		content := l.image
+		l.server = http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("ETag", `"1"`)
+			http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(content))
+		})
+	}
+	// The image comes over TLS with the conductor's certificate, from a server that can be made to fail.
+	listener, err := net.Listen("tcp", net.JoinHostPort(l.network.Host4.Addr().String(), "0"))
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	images := &http.Server{Handler: l.server}
+	go images.ServeTLS(listener, l.path("tls/server.crt"), l.path("tls/server.key"))
+	l.t.Cleanup(func() { images.Close() })
+
+	config, err := conductor.ParseConfig([]byte(fmt.Sprintf(`
+listen: ["%s:6385", "[%s]:6385"]
+public_url: %s
+tls: {cert: %s, key: %s}
+poll: %s
+heartbeat_timeout: 20s
+callback_timeout: 5m
+exit: done
+%s
+nodes:
+  - name: node
+    uuid: %s
+    macs: ["%s"]
+    token_file: %s
+    boot_mode: bios
+    properties: {root_device: %s}
+    image: {url: "https://%s/disk.img", sha512: "%s", disk_format: raw}
+    config_drive: {hostname: lab-host, report: false}
+    handoff: %s
+`, l.network.Host4.Addr(), l.network.Host6.Addr(), l.api(), l.path("tls/server.crt"), l.path("tls/server.key"), l.poll, l.timeouts,
+		labUUID, labMAC, l.path("token"), l.hint, listener.Addr(), l.digest, l.handoff)))
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	l.conductor, err = conductor.New(config, conductor.Options{Event: l.event, Wrap: l.wrap})
+	if err != nil {
+		l.t.Fatal(err)
+	}
+	if err := l.conductor.Listen(); err != nil {
+		l.t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	l.t.Cleanup(func() { cancel(); <-l.done })
+	go func() {
+		defer close(l.done)
+		l.failed = l.conductor.Run(ctx)
+	}()
+}
+
+func (l *lab) event(e conductor.Event) {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	l.events = append(l.events, fmt.Sprintf("%s: %s", e.Kind, e.Text))
+}
+
+// timeline is what the conductor saw.
+func (l *lab) timeline() string {
+	l.mu.Lock()
+	defer l.mu.Unlock()
+	return strings.Join(l.events, "\n")
+}
+
+func (l *lab) path(name string) string { return filepath.Join(l.dir, name) }
+
+// machine is the node: two disks, of which ROOT is the second, and a NIC.
+func (l *lab) machine() vmtest.Machine {
+	l.t.Helper()
+	m := vmtest.Machine{
+		Cmdline: "boot_method=vmedia",
+		Disks:   []vmtest.Disk{{Size: 5 << 30, Serial: "OTHER"}, {Size: 6 << 30, Serial: "ROOT"}},
+		NICs:    []vmtest.NIC{{MAC: labMAC, Network: l.network}},
+	}
+	switch l.medium {
+	case "none":
+	case "floppy":
+		m.Floppy = l.makeMedium()
+	case "usb":
+		m.USB = l.makeMedium()
+	case "iso":
+		m.CD = []string{l.makeMedium()}
+	default:
+		l.t.Fatalf("medium %q", l.medium)
+	}
+	return m
+}
+
+// makeMedium makes the node's configuration medium with mkramdisk, as a person would.
+func (l *lab) makeMedium() string {
+	l.t.Helper()
+	ca, token := l.ca, l.token
+	if ca == "" {
+		ca = l.path("tls/ca.crt")
+	}
+	if token == "" {
+		token = l.path("token")
+	}
+	data := l.network4
+	if data == "" {
+		data = l.networkData(labMAC)
+	}
+	if err := os.WriteFile(l.path("network_data.json"), []byte(data), 0o600); err != nil {
+		l.t.Fatal(err)
+	}
+	out := l.path("medium.img")
+	args := []string{"media", "--type", l.medium, "--out", out, "--node-uuid", labUUID, "--token-file", token,
+		"--ca", ca, "--network-data", l.path("network_data.json"), "--param", "ipa-api-url=" + l.api()}
+	for _, p := range l.params {
+		args = append(args, "--param", p)
+	}
+	l.run(vmtest.Artefact(l.t, "mkramdisk"), args...)
+	return out
+}
+
+func (l *lab) networkData(mac string) string {
+	return fmt.Sprintf(`{
+  "links": [{"id": "port0", "type": "phy", "ethernet_mac_address": %q, "mtu": 1500}],
+  "networks": [
+    {"id": "n4", "network_id": "x", "link": "port0", "type": "ipv4", "ip_address": "%s", "netmask": "255.255.255.0",
+     "routes": [{"network": "0.0.0.0", "netmask": "0.0.0.0", "gateway": "%s"}]},
+    {"id": "n6", "network_id": "x", "link": "port0", "type": "ipv6", "ip_address": "%s", "netmask": "ffff:ffff:ffff:ffff::",
+     "routes": [{"network": "::", "netmask": "::", "gateway": "%s"}]}],
+  "services": [{"type": "dns", "address": "%s"}]}`,
+		mac, l.network.Guest4.Addr(), l.network.Host4.Addr(), l.network.Guest6.Addr(), l.network.Host6.Addr(), l.network.Host4.Addr())
+}
+
+func (l *lab) run(name string, args ...string) string {
+	l.t.Helper()
+	return run(l.t, name, args...)
+}
+
+func run(t testing.TB, name string, args ...string) string {
+	t.Helper()
+	out, err := exec.Command(name, args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s %s: %v\n%s", filepath.Base(name), strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+// result waits for the end of the deployment, as the conductor sees it.
+func (l *lab) result(within time.Duration) error {
+	l.t.Helper()
+	select {
+	case <-l.done:
+	case <-time.After(within):
+		l.t.Fatalf("the deployment has not ended within %v:\n%s", within, l.timeline())
+	}
+	return l.failed
+}
+
+// wantFailure waits until the conductor has given up, and wants the reason in its last error and on the console.
+func (l *lab) wantFailure(vm *vmtest.VM, reason string, within time.Duration) {
+	l.t.Helper()
+	if err := l.result(within); err == nil {
+		l.t.Fatalf("the deployment succeeded, want it to fail with %q", reason)
+	}
+	if last := l.conductor.Nodes()[0].LastError; !strings.Contains(last, reason) {
+		l.t.Errorf("last error = %q, want %q in it", last, reason)
+	}
+	if !strings.Contains(vm.Console(), reason) {
+		l.t.Errorf("the console does not show %q", reason)
+	}
+}
+
+// wantEmpty wants nothing on a disk that could start or be mounted, by the word of blkid and wipefs.
+func wantEmpty(t testing.TB, disk string) {
+	t.Helper()
+	if out := run(t, "wipefs", "--no-act", disk); strings.TrimSpace(out) != "" {
+		t.Errorf("wipefs finds on %s:\n%s", filepath.Base(disk), out)
+	}
+}
+
+// testImage is a small operating system: a GPT disk with boot code that speaks on the serial port, and an ext4 file system with
+// GRUB's menu, Debian's kernel and an initial ramdisk that says IMAGE RUNS and powers off. It is made once.
+func testImage(t testing.TB) []byte {
+	t.Helper()
+	imageOnce.Do(func() { imageBytes, imageErr = makeImage(t) })
+	if imageErr != nil {
+		t.Fatal(imageErr)
+	}
+	return imageBytes
+}
+
+var (
+	imageOnce  sync.Once
+	imageBytes []byte
+	imageErr   error
+)
+
+// bootCode prints "BOOT CODE RUNS" on the first serial port, and stops. It stands where a BIOS starts a disk.
+func bootCode() []byte {
+	code := []byte{
+		0xfc,             // cld
+		0xbe, 0x13, 0x7c, // mov si, text
+		0xac,       // next: lodsb
+		0x84, 0xc0, // test al, al
+		0x74, 0x06, // jz stop
+		0xba, 0xf8, 0x03, // mov dx, 0x3f8
+		0xee,       // out dx, al
+		0xeb, 0xf5, // jmp next
+		0xfa, 0xf4, 0xeb, 0xfc, // stop: cli; hlt; jmp stop
+	}
+	return append(code, "\r\nBOOT CODE RUNS\r\n\x00"...)
+}
+
+func makeImage(t testing.TB) ([]byte, error) {
+	dir, err := os.MkdirTemp("", "image")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	root := filepath.Join(dir, "root")
+	if err := os.MkdirAll(filepath.Join(root, "boot/grub"), 0o755); err != nil {
+		return nil, err
+	}
+	kernel, err := os.ReadFile(vmtest.Artefact(t, "kernel/vmlinuz"))
+	if err != nil {
+		return nil, err
+	}
+	initrd, err := os.ReadFile(vmtest.Pack(t, map[string]string{"init": vmtest.Build(t, "./testdata/runs")}))
+	if err != nil {
+		return nil, err
+	}
+	for name, content := range map[string][]byte{
+		"boot/vmlinuz-1": kernel, "boot/initrd.img-1": initrd,
+		"boot/grub/grub.cfg": []byte(`set default="0"
+menuentry 'Test system' --class debian {
+	search --no-floppy --fs-uuid --set=root 6f2c1a30-8d0e-4c55-9f6e-2f4d3c9a7b10
+	linux /boot/vmlinuz-1 root=UUID=6f2c1a30-8d0e-4c55-9f6e-2f4d3c9a7b10 ro console=ttyS0 panic=-1 marker=from-grub
+	initrd /boot/initrd.img-1
+}
+`),
+	} {
+		if err := os.WriteFile(filepath.Join(root, name), content, 0o644); err != nil {
+			return nil, err
+		}
+	}
+	const script = `
+set -eu
+cd "$1"
+truncate -s 67108864 disk
+printf 'label: gpt\nstart=2048, size=126976, type=0FC63DAF-8483-4772-8E79-3D69D8477DE4, name=root\n' | sfdisk --quiet disk
+mke2fs -q -t ext4 -U 6f2c1a30-8d0e-4c55-9f6e-2f4d3c9a7b10 -L root -d root fs 62M
+dd if=fs of=disk bs=1M seek=1 conv=notrunc status=none
+`
+	if out, err := exec.Command("bash", "-c", script, "bash", dir).CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("make image: %v\n%s", err, out)
+	}
+	disk, err := os.ReadFile(filepath.Join(dir, "disk"))
+	if err != nil {
+		return nil, err
+	}
+	copy(disk, bootCode())
+	return disk, nil
+}

@@ -1,0 +1,237 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package inspect
+
+import (
+	"cmp"
+	"fmt"
+	"path"
+	"slices"
+	"strings"
+)
+
+// Disk is one disk in the inventory: a whole block device that an operating system can be written to.
+type Disk struct {
+	Name               string `json:"name"`  // /dev/sda
+	Model              Text   `json:"model"` // with single blanks, as lsblk shows it
+	Size               int64  `json:"size"`  // bytes
+	Rotational         bool   `json:"rotational"`
+	WWN                Text   `json:"wwn"` // as lsblk: 0x and 16 or 32 digits, or the NVMe namespace's identifier
+	Serial             Text   `json:"serial"`
+	Vendor             Text   `json:"vendor"` // "ATA" for all SATA disks; 0x1af4 for virtio
+	WWNWithExtension   Text   `json:"wwn_with_extension"`
+	WWNVendorExtension Text   `json:"wwn_vendor_extension"`
+	HCTL               Text   `json:"hctl"`             // SCSI address: 0:0:1:0
+	ByPath             Text   `json:"by_path"`          // as udev names it: /dev/disk/by-path/pci-0000:00:17.0-ata-1
+	LogicalSectors     Number `json:"logical_sectors"`  // bytes
+	PhysicalSectors    Number `json:"physical_sectors"` // bytes
+	Tran               Text   `json:"tran"`             // sata, sas, nvme, usb, virtio, ...
+
+	Type      string `json:"-"` // disk, a level of software RAID such as raid1, or mpath
+	ReadOnly  bool   `json:"-"`
+	Removable bool   `json:"-"`
+
+	// All values under which udev and lsblk know the disk, the one above first. Hints are compared with each.
+	Serials []string `json:"-"`
+	WWNs    []string `json:"-"`
+	ByPaths []string `json:"-"`
+}
+
+// String describes the disk for people: /dev/sda ATA SAMSUNG MZ7 447.1 GiB serial S2HT.
+func (d Disk) String() string {
+	words := []string{d.Name}
+	if d.Vendor != "" && !strings.HasPrefix(string(d.Vendor), "0x") {
+		words = append(words, string(d.Vendor))
+	}
+	words = append(words, string(cmp.Or(d.Model, d.Tran)), humanSize(d.Size))
+	if d.Serial != "" {
+		words = append(words, "serial "+string(d.Serial))
+	} else {
+		words = append(words, "without serial")
+	}
+	if d.ReadOnly {
+		words = append(words, "read-only")
+	}
+	return strings.Join(slices.DeleteFunc(words, func(w string) bool { return w == "" }), " ")
+}
+
+// humanSize writes bytes with one digit after the point and the largest fitting binary unit.
+func humanSize(n int64) string {
+	units := []string{"bytes", "KiB", "MiB", "GiB", "TiB", "PiB"}
+	if n < 1<<10 {
+		return fmt.Sprintf("%d bytes", n)
+	}
+	size, unit := float64(n), 0
+	for size >= 1<<10 && unit < len(units)-1 {
+		size, unit = size/(1<<10), unit+1
+	}
+	return fmt.Sprintf("%.1f %s", size, units[unit])
+}
+
+// maxSectors is the size of 8 EiB, the most that the kernel's byte offsets can hold.
+const maxSectors = 1<<54 - 1
+
+// readDisks lists the disks as ironic-python-agent does (ironic_python_agent/hardware.py, list_all_block_devices), in the
+// order sda, sdb, ..., sdaa, vda, nvme0n1.
+func readDisks(r *reader) []Disk {
+	disks := []Disk{}
+	member := make(map[string]bool) // of a multipath device, which stands for it
+	for _, name := range r.dir("sys/block") {
+		dir := r.real("sys/block/" + name)
+		kind := deviceType(r, dir, name)
+		if !isDisk(name, kind) || r.flag(dir+"/hidden") { // hidden: a single path of a multipath NVMe namespace
+			continue
+		}
+		if kind == "mpath" {
+			for _, m := range r.dir(dir + "/slaves") {
+				member["/dev/"+m] = true
+			}
+		}
+		sectors, ok := r.number(dir + "/size") // of 512 bytes, always (Documentation/ABI/stable/sysfs-block)
+		if !ok || sectors == 0 {
+			continue
+		}
+		if sectors < 0 || sectors > maxSectors {
+			r.problem(fmt.Errorf("disk %s: %d sectors are no size", name, sectors))
+			continue
+		}
+		disks = append(disks, readDisk(r, dir, name, kind, sectors*512))
+	}
+	disks = slices.DeleteFunc(disks, func(d Disk) bool { return member[d.Name] })
+	slices.SortStableFunc(disks, compareDisks)
+	return disks
+}
+
+// deviceType returns what lsblk calls TYPE (util-linux, misc-utils/lsblk.c, get_type).
+func deviceType(r *reader, dir, name string) string {
+	switch {
+	case strings.HasPrefix(name, "dm-"):
+		prefix, _, _ := strings.Cut(r.text(dir+"/dm/uuid"), "-")
+		return strings.ToLower(cmp.Or(prefix, "dm"))
+	case strings.HasPrefix(name, "loop"):
+		return "loop"
+	case strings.HasPrefix(name, "md"):
+		return strings.ToLower(cmp.Or(r.text(dir+"/md/level"), "md"))
+	}
+	// SCSI peripheral device types (SPC-5, table 139); other buses have no such file.
+	switch kind := r.text(dir + "/device/type"); kind {
+	case "", "0":
+		return "disk"
+	case "5":
+		return "rom"
+	default:
+		return "scsi type " + kind
+	}
+}
+
+// isDisk tells whether a block device of this name and type is listed.
+func isDisk(name, kind string) bool {
+	for _, prefix := range []string{"fd", "ram", "zram"} {
+		if strings.HasPrefix(name, prefix) {
+			return false
+		}
+	}
+	return kind == "disk" || kind == "mpath" || strings.Contains(kind, "raid")
+}
+
+// readDisk reads one disk. dir is its directory in sysfs, name the kernel's, size in bytes.
+func readDisk(r *reader, dir, name, kind string, size int64) Disk {
+	device := r.real(dir + "/device")
+	logical, _ := r.number(dir + "/queue/logical_block_size")
+	physical, _ := r.number(dir + "/queue/physical_block_size")
+	d := Disk{
+		Name:            "/dev/" + strings.ReplaceAll(name, "!", "/"), // sysfs writes cciss!c0d0
+		Size:            size,
+		Rotational:      r.flag(dir + "/queue/rotational"),
+		Vendor:          Text(r.text(device + "/vendor")),
+		LogicalSectors:  Number(logical),
+		PhysicalSectors: Number(physical),
+		Type:            kind,
+		ReadOnly:        r.flag(dir + "/ro"),
+		Removable:       r.flag(dir + "/removable"),
+	}
+	if address := r.dir(device + "/scsi_device"); len(address) > 0 {
+		d.HCTL = Text(address[0])
+	}
+	d.Tran = Text(transport(r, name, device, string(d.HCTL)))
+
+	id := identify(r, dir, device, name, d)
+	d.Model = Text(strings.Join(strings.Fields(id.model), " "))
+	d.Serials, d.WWNs = id.serials, id.wwns
+	d.Serial, d.WWN = first(id.serials), first(id.wwns)
+	d.WWNWithExtension, d.WWNVendorExtension = Text(id.wwnWithExtension), Text(id.wwnExtension)
+
+	for _, p := range byPaths(r, dir) {
+		d.ByPaths = append(d.ByPaths, "/dev/disk/by-path/"+p)
+	}
+	d.ByPath = first(d.ByPaths)
+	return d
+}
+
+func first(list []string) Text {
+	if len(list) == 0 {
+		return ""
+	}
+	return Text(list[0])
+}
+
+// transport returns what lsblk calls TRAN (util-linux, misc-utils/lsblk.c, get_transport); empty if it has no name.
+func transport(r *reader, name, device, hctl string) string {
+	number, _, _ := strings.Cut(hctl, ":")
+	if number == "" {
+		for prefix, tran := range map[string]string{"nvme": "nvme", "vd": "virtio", "mmcblk": "mmc"} {
+			if strings.HasPrefix(name, prefix) {
+				return tran
+			}
+		}
+		return ""
+	}
+	host := "host" + number
+	is := func(class string) bool { return r.exists("sys/class/" + class + "_host/" + host) }
+	switch driver := r.text("sys/class/scsi_host/" + host + "/proc_name"); {
+	case is("spi"):
+		return "spi"
+	case is("fc"):
+		if strings.Contains(r.text("sys/class/fc_host/"+host+"/symbolic_name"), " over ") {
+			return "fcoe"
+		}
+		return "fc"
+	case is("sas"), r.exists(device + "/sas_device"):
+		return "sas"
+	case r.exists(device + "/ieee1394_id"):
+		return "sbp"
+	case is("iscsi"):
+		return "iscsi"
+	case strings.Contains(device, "/usb"):
+		return "usb"
+	case strings.HasPrefix(driver, "ahci"), strings.HasPrefix(driver, "sata"):
+		return "sata"
+	case strings.Contains(driver, "ata"):
+		return "ata"
+	}
+	return ""
+}
+
+// compareDisks orders by kind of device as the kernel numbers them, then by name.
+func compareDisks(a, b Disk) int {
+	return cmp.Or(cmp.Compare(rank(a.Name), rank(b.Name)), compareDiskNames(path.Base(a.Name), path.Base(b.Name)))
+}
+
+// rank is the place of a kind of disk in the order of major numbers, where lsblk has it; arrays come after their members.
+func rank(device string) int {
+	order := []string{"/dev/sd", "/dev/mmcblk", "/dev/vd", "/dev/xvd", "/dev/nvme", "", "/dev/md", "/dev/dm-"}
+	for i, prefix := range order {
+		if prefix != "" && strings.HasPrefix(device, prefix) {
+			return i
+		}
+	}
+	return slices.Index(order, "")
+}
+
+// compareDiskNames is compareNames for names that count with letters where numbers have no place: sdz before sdaa.
+func compareDiskNames(a, b string) int {
+	if strings.ContainsAny(a+b, "0123456789") {
+		return compareNames(a, b)
+	}
+	return cmp.Or(cmp.Compare(len(a), len(b)), cmp.Compare(a, b))
+}

@@ -1,0 +1,248 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package inspect
+
+import (
+	"encoding/hex"
+	"strings"
+	"testing"
+	"unicode/utf8"
+
+	"github.com/ironhand/ironhand/inspect/inspecttest"
+)
+
+func TestClean(t *testing.T) {
+	for _, tt := range []struct{ in, want string }{
+		{"", ""},
+		{"S2HT\n", "S2HT"},
+		{"  S2HT\x00\x00 ", "S2HT"},
+		{"\x00\x00", ""},
+		{"A\x00B", "A_B"},
+		{"A\xff\xfeB", "A__B"},
+		{"A\x1b[31mB", "A_[31mB"},
+		{"A\tB", "A_B"},
+		{"Größe", "Größe"},
+		{"A\u200bB", "A_B"}, // a blank of no width
+		{"A\ufffdB", "A\ufffdB"},
+		{strings.Repeat("ä", 2000), strings.Repeat("ä", maxText/2)},
+		{"x" + strings.Repeat("ä", 2000), "x" + strings.Repeat("ä", maxText/2-1) + "_"},
+	} {
+		if got := clean([]byte(tt.in)); got != tt.want {
+			t.Errorf("clean(%.40q) = %.40q, want %.40q", tt.in, got, tt.want)
+		}
+	}
+}
+
+// unhex makes bytes of hex digits with blanks.
+func unhex(t testing.TB, s string) []byte {
+	b, err := hex.DecodeString(strings.ReplaceAll(s, " ", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+func TestParseVPD80(t *testing.T) {
+	for _, tt := range []struct{ name, page, want, err string }{
+		{"plain", "00 80 00 03 41 42 43", "ABC", ""},
+		{"padded", "00 80 00 06 20 20 41 42 00 20", "AB", ""},
+		{"longer than it says", "00 80 00 01 41 42 43", "A", ""},
+		{"empty", "00 80 00 00", "", ""},
+		{"no header", "00 80 00", "", "page of 3 bytes has no header"},
+		{"nothing", "", "", "page of 0 bytes has no header"},
+		{"shorter than it says", "00 80 00 04 41", "", "page says 4 bytes and has 1"},
+		{"much shorter", "00 80 ff ff 41", "", "page says 65535 bytes and has 1"},
+		{"other page", "00 b0 00 01 41", "", "page code is 0xb0, want 0x80"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := parseVPD80(unhex(t, tt.page))
+			if got != tt.want || errorText(err) != tt.err {
+				t.Errorf("parseVPD80 = %q, %v, want %q, %s", got, err, tt.want, tt.err)
+			}
+		})
+	}
+}
+
+func TestParseVPD83(t *testing.T) {
+	const (
+		naa5   = "01 03 00 08 50 00 c5 00 a1 b2 c3 d4 "
+		naa6   = "01 03 00 10 61 86 6d a0 a1 b2 c3 00 22 11 33 44 55 66 77 88 "
+		port   = "61 93 00 08 50 00 c5 00 ff ff 00 01 " // association 1, with a protocol
+		t10    = "02 01 00 0a 41 54 41 20 20 20 20 20 58 59 "
+		eui64  = "01 02 00 08 00 11 22 33 44 55 66 77 "
+		vendor = "02 00 00 03 41 42 43 "
+	)
+	for _, tt := range []struct{ name, page, naa, t10, err string }{
+		{"NAA 5", "00 83 00 0c " + naa5, "5000c500a1b2c3d4", "", ""},
+		{"NAA 6", "00 83 00 14 " + naa6, "61866da0a1b2c3002211334455667788", "", ""},
+		{"both", "00 83 00 20 " + naa5 + naa6, "61866da0a1b2c3002211334455667788", "", ""},
+		{"both, the other way", "00 83 00 20 " + naa6 + naa5, "61866da0a1b2c3002211334455667788", "", ""},
+		{"of the port", "00 83 00 0c " + port, "", "", ""},
+		{"port first", "00 83 00 18 " + port + naa5, "5000c500a1b2c3d4", "", ""},
+		{"T10 and others", "00 83 00 2d " + vendor + eui64 + t10 + naa5, "5000c500a1b2c3d4", "ATA     XY", ""},
+		{"NAA as text", "00 83 00 0c 02 03 00 08 50 00 c5 00 a1 b2 c3 d4", "", "", ""},
+		{"NAA of odd length", "00 83 00 07 01 03 00 03 50 00 c5", "", "", ""},
+		{"none", "00 83 00 00", "", "", ""},
+		{"second cut in its header", "00 83 00 0e " + naa5 + "01 03", "5000c500a1b2c3d4", "", "designator is cut off"},
+		{"second cut in its value", "00 83 00 12 " + naa5 + "01 03 00 08 50 00", "5000c500a1b2c3d4", "", "designator is cut off"},
+		{"page cut", "00 83 00 0c 01 03 00 08", "", "", "page says 12 bytes and has 4"},
+		{"other page", "00 80 00 00", "", "", "page code is 0x80, want 0x83"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := parseVPD83(unhex(t, tt.page))
+			if got.naa != tt.naa || got.t10 != tt.t10 || errorText(err) != tt.err {
+				t.Errorf("parseVPD83 = %+v, %v, want %q, %q, %s", got, err, tt.naa, tt.t10, tt.err)
+			}
+		})
+	}
+}
+
+func errorText(err error) string {
+	if err == nil {
+		return ""
+	}
+	return err.Error()
+}
+
+func TestInstalledMemory(t *testing.T) {
+	const (
+		system  = "10 0b 00 10 03 03 06 00 00 00 80 00 00 " // array 0x1000
+		flash   = "10 0b 00 20 03 05 06 00 00 00 80 00 00 " // array 0x2000
+		gib16   = "11 15 01 10 00 10 fe ff 48 00 40 00 00 40 09 00 01 02 1a 00 00 44 49 4d 4d 00 00 "
+		kib512  = "11 15 02 10 00 10 fe ff 48 00 40 00 00 82 09 00 00 00 1a 00 00 00 00 "
+		empty   = "11 15 03 10 00 10 fe ff 48 00 40 00 00 00 09 00 00 00 1a 00 00 00 00 "
+		unknown = "11 15 04 10 00 10 fe ff 48 00 40 00 ff ff 09 00 00 00 1a 00 00 00 00 "
+		tib1    = "11 20 05 10 00 10 fe ff 48 00 40 00 ff 7f 09 00 00 00 1a 00 00 00 00 00 00 00 00 00 00 00 10 00 00 00 "
+		noExt   = "11 15 06 10 00 10 fe ff 48 00 40 00 ff 7f 09 00 00 00 1a 00 00 00 00 "
+		ofFlash = "11 15 07 20 00 20 fe ff 48 00 40 00 00 40 09 00 00 00 1a 00 00 00 00 "
+		short   = "11 0c 08 10 00 10 fe ff 48 00 40 00 00 00 "
+		end     = "7f 04 ff fe 00 00 "
+	)
+	for _, tt := range []struct {
+		name, tables string
+		want         int64 // bytes
+		err          string
+	}{
+		{"one", system + gib16 + end, 16 << 30, ""},
+		{"KiB", system + kib512 + end, 512 << 10, ""},
+		{"empty slots", system + gib16 + empty + gib16 + empty + end, 32 << 30, ""},
+		{"extended", system + tib1 + end, 1 << 40, ""},
+		{"flash does not count", system + gib16 + flash + ofFlash + end, 16 << 30, ""},
+		{"flash before its array", ofFlash + flash + end, 0, ""},
+		{"array is missing", gib16 + end, 16 << 30, ""},
+		{"no end marker", system + gib16, 16 << 30, ""},
+		{"padding after the end", system + gib16 + end + "01 02 03 00", 16 << 30, ""},
+		{"nothing", "", 0, ""},
+		{"unknown size", system + gib16 + unknown + end, 0, "memory device 0x1004: its size is unknown"},
+		{"extended size is missing", system + noExt + end, 0, "memory device 0x1006: it is too short for its extended size"},
+		{"too short", system + short + end, 0, "memory device 0x1008: it is too short for a size"},
+		{"cut in a header", system + "11 15", 0, "structure at byte 13: 2 bytes are too few"},
+		{"cut in a structure", system + "11 15 01 10 00", 0, "structure at byte 13: length of 21 bytes is wrong"},
+		{"cut in the strings", system + "11 05 01 10 00 41 42 00", 0, "structure at byte 13: its strings have no end"},
+		{"length of 0", "11 00 01 10 00 00", 0, "structure at byte 0: length of 0 bytes is wrong"},
+		{"text", "67 61 72 62 61 67 65", 0, "structure at byte 0: length of 97 bytes is wrong"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := parseInstalledMemory(unhex(t, tt.tables))
+			if got != tt.want || errorText(err) != tt.err {
+				t.Errorf("parseInstalledMemory = %d, %v, want %d, %s", got, err, tt.want, tt.err)
+			}
+		})
+	}
+}
+
+func TestSwapUUID(t *testing.T) {
+	for _, tt := range []struct{ in, want string }{
+		{"00112233-4455-6677-8899-AABBCCDDEEFF", "33221100-5544-7766-8899-aabbccddeeff"},
+		{"33221100-5544-7766-8899-aabbccddeeff", "00112233-4455-6677-8899-aabbccddeeff"},
+		{"", "is no UUID"},
+		{"00112233445566778899AABBCCDDEEFF", "is no UUID"},
+		{"0011223-44556-6677-8899-AABBCCDDEEFF", "is no UUID"},
+		{"00112233-4455-6677-8899-AABBCCDDEEFG", "is no UUID"},
+		{"00112233-4455-6677-8899-AABBCCDDEEF", "is no UUID"},
+		{"00112233-4455-6677-889-AABBCCDDEEFF0", "is no UUID"},
+	} {
+		got, err := swapUUID(tt.in)
+		if got != tt.want && !strings.Contains(errorText(err), tt.want) {
+			t.Errorf("swapUUID(%q) = %q, %v, want %q", tt.in, got, err, tt.want)
+		}
+	}
+}
+
+// recordedBytes returns one file of all the recorded machines.
+func recordedBytes(f *testing.F, suffix string) (list [][]byte) {
+	for _, name := range []string{"virtio", "sata-nvme", "sas"} {
+		for file, entry := range inspecttest.Machine(f, "testdata/"+name+".txt") {
+			if strings.HasSuffix(file, suffix) {
+				list = append(list, entry.Data)
+			}
+		}
+	}
+	if len(list) == 0 {
+		f.Fatal("no machine has a file " + suffix)
+	}
+	return list
+}
+
+func FuzzVPD80(f *testing.F) {
+	for _, page := range recordedBytes(f, "/vpd_pg80") {
+		f.Add(page)
+	}
+	f.Fuzz(func(t *testing.T, page []byte) {
+		serial, err := parseVPD80(page)
+		if !utf8.ValidString(serial) || err != nil && serial != "" {
+			t.Errorf("parseVPD80 = %q, %v", serial, err)
+		}
+	})
+}
+
+func FuzzVPD83(f *testing.F) {
+	for _, page := range recordedBytes(f, "/vpd_pg83") {
+		f.Add(page)
+	}
+	f.Fuzz(func(t *testing.T, page []byte) {
+		v, _ := parseVPD83(page)
+		if n := len(v.naa); n != 0 && n != 16 && n != 32 {
+			t.Errorf("NAA name %q", v.naa)
+		}
+	})
+}
+
+func FuzzInstalledMemory(f *testing.F) {
+	for _, tables := range recordedBytes(f, "/DMI") {
+		f.Add(tables)
+	}
+	f.Fuzz(func(t *testing.T, tables []byte) {
+		if size, err := parseInstalledMemory(tables); size < 0 || err != nil && size != 0 {
+			t.Errorf("parseInstalledMemory = %d, %v", size, err)
+		}
+	})
+}
+
+// Every file of a machine is taken over from firmware or devices, whatever is in it.
+func FuzzInventory(f *testing.F) {
+	const (
+		cpuinfo = "proc/cpuinfo"
+		vendor  = "sys/devices/virtual/dmi/id/sys_vendor"
+	)
+	f.Add("model name\t: x\nflags\t: lm\n\n", "0-3", "BOOTIF=01-aa", "MemTotal: 5 kB", "ACME\x00")
+	f.Add("Features: fp\nCPU architecture: 8", "0,2-1", `"BOOTIF=`, "MemTotal:", "\xff\xfe")
+	f.Fuzz(func(t *testing.T, cpu, present, cmdline, meminfo, manufacturer string) {
+		m := recorded(t, "virtio")
+		files := inspecttest.Machine(t, "testdata/virtio.txt")
+		for name, contents := range map[string]string{cpuinfo: cpu, "sys/devices/system/cpu/present": present,
+			"proc/cmdline": cmdline, "proc/meminfo": meminfo, vendor: manufacturer} {
+			files[name].Data = []byte(contents)
+		}
+		m.FS = files
+		inv, _ := m.Inventory(t.Context())
+		for _, s := range append(inv.CPU.Flags, inv.CPU.ModelName, string(inv.Boot.PXEInterface), inv.SystemVendor.Manufacturer) {
+			if !utf8.ValidString(s) {
+				t.Errorf("%q is not UTF-8", s)
+			}
+		}
+		if inv.Memory.Total < 0 || inv.CPU.Count < 0 || len(inv.Disks) != 3 {
+			t.Errorf("inventory %+v", inv)
+		}
+	})
+}

@@ -1,0 +1,130 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package netconfig
+
+import (
+	"errors"
+	"net/netip"
+	"testing"
+)
+
+func TestChanges(t *testing.T) {
+	prefix, addr := netip.MustParsePrefix, netip.MustParseAddr
+	const mac = MAC("52:54:00:aa:bb:01")
+	plan := func(l ...Link) Plan { return Plan{Links: l} }
+	link := func(addresses []netip.Prefix, routes ...Route) Link {
+		return Link{ID: "a", Kind: Physical, MAC: mac, Addresses: addresses, Routes: routes}
+	}
+	// A machine with one NIC, switched on and set up but for its addresses.
+	ready := func(change func(*State)) State {
+		s := State{NICs: []NIC{{
+			Index: 2, Name: "eth0", Kind: "device", Driver: "ice", MAC: mac, PermanentMAC: mac, MTU: 1500, Up: true, Carrier: true,
+			Options: map[Option]int{IPv6Off: 0, AcceptRA: 0, SkipDead4: 1, SkipDead6: 1},
+		}}}
+		if change != nil {
+			change(&s)
+		}
+		return s
+	}
+	v4 := []netip.Prefix{prefix("192.0.2.10/24")}
+	v6 := []netip.Prefix{prefix("2001:db8::10/64")}
+	way := Route{Destination: prefix("0.0.0.0/0"), Gateway: addr("192.0.2.1")}
+	way6 := Route{Destination: prefix("::/0"), Gateway: addr("2001:db8::1")}
+
+	tests := []struct {
+		name string
+		plan Plan
+		have State
+		want string
+		err  string // "" if there must be none
+	}{
+		{"nothing wanted", Plan{}, ready(nil), "", ""},
+		{"what is there is left alone", plan(link(v4)), ready(func(s *State) {
+			s.NICs[0].Addresses = []Address{{Prefix: prefix("203.0.113.7/24")}, {Prefix: v4[0]}}
+			s.Routes = []NICRoute{{"eth0", Route{Destination: prefix("203.0.113.0/24")}}}
+			s.DNS = []netip.Addr{addr("203.0.113.53")}
+		}), "", ""},
+		{"same address with another mask", plan(link(v4)), ready(func(s *State) {
+			s.NICs[0].Addresses = []Address{{Prefix: prefix("192.0.2.10/16")}}
+		}), "add address 192.0.2.10/24 to eth0\n", ""},
+		{"IPv6 default metric is what the kernel says", plan(link(v6, way6)), ready(func(s *State) {
+			s.NICs[0].Addresses = []Address{{Prefix: v6[0]}}
+			s.Routes = []NICRoute{{"eth0", Route{Destination: way6.Destination, Gateway: way6.Gateway, Metric: 1024}}}
+		}), "", ""},
+		{"IPv6 was off", plan(link(v6)), ready(func(s *State) {
+			s.NICs[0].Options[IPv6Off], s.NICs[0].Options[AcceptRA] = 1, 2
+		}), "set eth0 ipv6/disable_ipv6 0\nset eth0 ipv6/accept_ra 0\nadd address 2001:db8::10/64 to eth0\n", ""},
+		{"router advertisements stay on for IPv4", plan(link(v4)), ready(func(s *State) {
+			s.NICs[0].Options[AcceptRA] = 1
+		}), "add address 192.0.2.10/24 to eth0\n", ""},
+		{"another gateway was there", plan(link(v4, way)), ready(func(s *State) {
+			s.NICs[0].Addresses = []Address{{Prefix: v4[0]}}
+			s.Routes = []NICRoute{{"eth0", Route{Destination: way.Destination, Gateway: addr("192.0.2.254")}}}
+		}), "remove route default via 192.0.2.254 dev eth0\nadd route default via 192.0.2.1 dev eth0\n", ""},
+		{"another metric does not matter", plan(link(v4, way)), ready(func(s *State) {
+			s.NICs[0].Addresses = []Address{{Prefix: v4[0]}}
+			s.Routes = []NICRoute{{"eth9", Route{Destination: way.Destination, Gateway: addr("203.0.113.1"), Metric: 5}}}
+		}), "add route default via 192.0.2.1 dev eth0\n", ""},
+		{"permanent address wins over the current one", plan(link(v4)), ready(func(s *State) {
+			other := s.NICs[0]
+			other.Name, other.PermanentMAC = "eth1", "52:54:00:aa:bb:02" // shows eth0's
+			s.NICs = append([]NIC{other}, s.NICs...)
+		}), "add address 192.0.2.10/24 to eth0\n", ""},
+		{"virtual function below a paravirtual NIC", plan(link(v4)), ready(func(s *State) {
+			vf := s.NICs[0]
+			vf.Name, vf.Master = "eth1", "eth0"
+			s.NICs = append([]NIC{vf}, s.NICs...)
+		}), "add address 192.0.2.10/24 to eth0\n", ""},
+
+		{"route of a NIC that is not ours", plan(link(v4, way)), ready(func(s *State) {
+			s.Routes = []NICRoute{{"eth9", Route{Destination: way.Destination, Gateway: addr("203.0.113.1")}}}
+		}), "add address 192.0.2.10/24 to eth0\n",
+			"link a: route default via 192.0.2.1 dev eth0: the machine has default via 203.0.113.1 dev eth9"},
+		{"route to where the link is", plan(link(v4, Route{Destination: prefix("192.0.2.0/24"), Gateway: addr("192.0.2.1")})), ready(func(s *State) {
+			s.NICs[0].Addresses = []Address{{Prefix: v4[0]}}
+			s.Routes = []NICRoute{{"eth0", Route{Destination: prefix("192.0.2.0/24")}}}
+		}), "", "link a: route 192.0.2.0/24 via 192.0.2.1 dev eth0: the machine has 192.0.2.0/24 dev eth0"},
+		{"kernel without IPv6", plan(link(append(v6, v4...))), ready(func(s *State) {
+			delete(s.NICs[0].Options, IPv6Off)
+		}), "add address 192.0.2.10/24 to eth0\n", "link a: eth0: this kernel has no IPv6"},
+		{"no NIC at all", plan(link(v4)), State{}, "",
+			"link a: no such NIC: no NIC has the MAC 52:54:00:aa:bb:01; the machine has no NIC that the kernel has a driver for"},
+		{"NIC in a bond", plan(link(v4)), ready(func(s *State) { s.NICs[0].Master = "bond0" }), "",
+			"link a: eth0 (52:54:00:aa:bb:01) belongs to bond0"},
+		{"two NICs with one MAC", plan(link(v4)), ready(func(s *State) {
+			twin := s.NICs[0]
+			twin.Name, twin.Carrier = "eth1", false
+			s.NICs = append(s.NICs, twin)
+		}), "", "link a: 2 NICs have the MAC 52:54:00:aa:bb:01; the machine has eth0 52:54:00:aa:bb:01 (ice, link), eth1 52:54:00:aa:bb:01 (ice, no link)"},
+		{"two links with one NIC", plan(link(v4), Link{ID: "b", Kind: Physical, MAC: mac}), ready(nil),
+			"add address 192.0.2.10/24 to eth0\n", "link b: eth0 is taken by link a"},
+		{"kind that is not known", plan(Link{ID: "b", Kind: "bond", MAC: mac}), ready(nil), "", "link b: bond links are not supported yet"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			changes, err := tt.plan.Changes(tt.have)
+			compare(t, "changes", lines(changes), tt.want)
+			text := ""
+			if err != nil {
+				text = err.Error()
+			}
+			compare(t, "error", text, tt.err)
+		})
+	}
+
+	_, err := plan(link(v4)).Changes(State{})
+	if !errors.Is(err, ErrNoNIC) {
+		t.Errorf("Changes without the NIC = %v, want ErrNoNIC", err)
+	}
+}
+
+func TestResolvConf(t *testing.T) {
+	servers := parseResolvConf([]byte("# nameserver 1.1.1.1\nsearch example.org\nnameserver 192.0.2.53\n nameserver\t2001:db8::53 \nnameserver\nnameserver x\nnameserver ::ffff:192.0.2.54"))
+	want := []netip.Addr{netip.MustParseAddr("192.0.2.53"), netip.MustParseAddr("2001:db8::53"), netip.MustParseAddr("192.0.2.54")}
+	if list(servers) != list(want) {
+		t.Errorf("parseResolvConf = %s, want %s", list(servers), list(want))
+	}
+	if again := parseResolvConf(resolvConf(servers)); list(again) != list(want) {
+		t.Errorf("parseResolvConf(resolvConf(...)) = %s, want %s", list(again), list(want))
+	}
+}

@@ -1,0 +1,159 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package netconfig
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"maps"
+	"net/netip"
+	"slices"
+	"strings"
+	"sync"
+	"time"
+)
+
+// fakeKernel keeps a network and changes it as Linux would. Its cables are what
+// a test says; neighbours answer if they are in answers.
+type fakeKernel struct {
+	mu      sync.Mutex
+	state   State
+	cables  map[string]time.Duration // NIC -> from switching on to link; absent: none
+	fails   map[string]error         // text of a change -> what becomes of it
+	dup     map[netip.Addr]bool      // IPv6 addresses that another machine has
+	answers map[netip.Addr]MAC       // neighbours
+	dad     time.Duration            // time for duplicate address detection, from link
+	since   map[string]time.Time     // NIC -> when it was switched on
+	asked   map[netip.Addr]time.Time // neighbour -> when
+	broken  error                    // what State returns
+}
+
+func (k *fakeKernel) State(ctx context.Context) (State, error) {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.broken != nil {
+		return State{}, k.broken
+	}
+	if err := ctx.Err(); err != nil {
+		return State{}, err
+	}
+	for i := range k.state.NICs {
+		n := &k.state.NICs[i]
+		delay, cable := k.cables[n.Name]
+		up := time.Since(k.since[n.Name])
+		n.Carrier = n.Up && cable && up >= delay
+		for j := range n.Addresses {
+			a := &n.Addresses[j]
+			if a.Tentative && n.Carrier && up >= delay+k.dad {
+				a.Duplicate = k.dup[a.Prefix.Addr()]
+				a.Tentative = a.Duplicate
+			}
+		}
+	}
+	k.state.Neighbors = nil
+	for a, when := range k.asked {
+		n := Neighbor{NIC: "eth0", Address: a, MAC: k.answers[a]}
+		n.Failed = n.MAC == "" && time.Since(when) >= 3*time.Second
+		k.state.Neighbors = append(k.state.Neighbors, n)
+	}
+	s := k.state
+	s.NICs = slices.Clone(s.NICs)
+	for i := range s.NICs {
+		s.NICs[i].Addresses = slices.Clone(s.NICs[i].Addresses)
+		s.NICs[i].Options = maps.Clone(s.NICs[i].Options)
+	}
+	s.Routes = slices.Clone(s.Routes)
+	return s, nil
+}
+
+func (k *fakeKernel) Do(ctx context.Context, c Change) error {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if err := ctx.Err(); err != nil {
+		return err
+	}
+	if err := k.fails[c.String()]; err != nil {
+		return err
+	}
+	switch c := c.(type) {
+	case SetUp:
+		if k.since == nil {
+			k.since = map[string]time.Time{}
+		}
+		k.since[c.NIC] = time.Now()
+		k.nic(c.NIC).Up = true
+	case SetMTU:
+		k.nic(c.NIC).MTU = c.MTU
+	case SetOption:
+		n := k.nic(c.NIC)
+		n.Options = maps.Clone(n.Options)
+		n.Options[c.Option] = c.Value
+	case AddAddress:
+		n := k.nic(c.NIC)
+		n.Addresses = append(n.Addresses, Address{Prefix: c.Address, Tentative: c.Address.Addr().Is6()})
+	case AddRoute:
+		if !k.nic(c.NIC).Up {
+			return errors.New("network is down")
+		}
+		for _, r := range k.state.Routes {
+			if r.Destination == c.Route.Destination && r.metric() == c.Route.metric() {
+				return errors.New("file exists")
+			}
+		}
+		r := c.Route
+		r.Metric = r.metric()
+		k.state.Routes = append(k.state.Routes, NICRoute{c.NIC, r})
+	case RemoveRoute:
+		k.state.Routes = slices.DeleteFunc(k.state.Routes, func(r NICRoute) bool { return r == NICRoute{c.NIC, c.Route} })
+	case SetDNS:
+		k.state.DNS = c.Servers
+	case AskNeighbor:
+		if k.asked == nil {
+			k.asked = map[netip.Addr]time.Time{}
+		}
+		k.asked[c.Address] = time.Now()
+	default:
+		return fmt.Errorf("unknown change %T", c)
+	}
+	return nil
+}
+
+func (k *fakeKernel) nic(name string) *NIC {
+	for i := range k.state.NICs {
+		if k.state.NICs[i].Name == name {
+			return &k.state.NICs[i]
+		}
+	}
+	panic("no NIC " + name)
+}
+
+// String prints what is not as it was on the machine in the beginning.
+func (k *fakeKernel) String() string {
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	var b strings.Builder
+	for _, n := range k.state.NICs {
+		if !n.Up {
+			fmt.Fprintf(&b, "%s down\n", n.Name)
+			continue
+		}
+		fmt.Fprintf(&b, "%s up mtu %d", n.Name, n.MTU)
+		for _, o := range options() {
+			if n.Options[o] != machine().NICs[0].Options[o] {
+				fmt.Fprintf(&b, " %s=%d", o, n.Options[o])
+			}
+		}
+		for _, a := range n.Addresses {
+			fmt.Fprintf(&b, " %s", a.Prefix)
+		}
+		b.WriteByte('\n')
+	}
+	for _, r := range k.state.Routes {
+		fmt.Fprintf(&b, "route %s\n", r)
+	}
+	for _, a := range k.state.DNS {
+		fmt.Fprintf(&b, "dns %s\n", a)
+	}
+	return b.String()
+}

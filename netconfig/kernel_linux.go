@@ -1,0 +1,326 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package netconfig
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"net"
+	"net/netip"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+
+	"github.com/vishvananda/netlink"
+	"golang.org/x/sys/unix"
+)
+
+// linux is the running kernel. It opens its sockets anew for each call, so that
+// it works in the network namespace of the calling thread and holds nothing.
+type linux struct {
+	netlink    netlink.Handle
+	resolvConf string
+}
+
+// NewKernel returns the running kernel; name servers are in /etc/resolv.conf.
+// Changes need CAP_NET_ADMIN. It is safe for use by several goroutines.
+func NewKernel() (Kernel, error) { return NewKernelAt("/etc/resolv.conf") }
+
+// NewKernelAt is NewKernel with another place for the list of name servers. The
+// file and its directory are made when there are servers to write.
+func NewKernelAt(resolvConf string) (Kernel, error) {
+	if !filepath.IsAbs(resolvConf) {
+		return nil, fmt.Errorf("%q is not an absolute path", resolvConf)
+	}
+	return &linux{resolvConf: resolvConf}, nil
+}
+
+// State implements [Kernel].
+func (k *linux) State(ctx context.Context) (State, error) {
+	if err := ctx.Err(); err != nil {
+		return State{}, context.Cause(ctx)
+	}
+	links, err := dump(func() ([]netlink.Link, error) { return k.netlink.LinkList() })
+	if err != nil {
+		return State{}, fmt.Errorf("list network devices: %w", err)
+	}
+	names := map[int]string{}
+	for _, l := range links {
+		names[l.Attrs().Index] = l.Attrs().Name
+	}
+	addresses, err := k.addresses()
+	if err != nil {
+		return State{}, err
+	}
+	socket, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, 0)
+	if err != nil {
+		return State{}, fmt.Errorf("open a socket: %w", err)
+	}
+	defer unix.Close(socket)
+
+	var s State
+	for _, l := range links {
+		n, err := nic(l, names, socket)
+		if err != nil {
+			return State{}, err
+		}
+		n.Addresses = addresses[n.Index]
+		s.NICs = append(s.NICs, n)
+	}
+	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
+		routes, err := k.routes(family, names)
+		if err != nil {
+			return State{}, err
+		}
+		s.Routes = append(s.Routes, routes...)
+		neighbors, err := dump(func() ([]netlink.Neigh, error) { return k.netlink.NeighList(0, family) })
+		if err != nil {
+			return State{}, fmt.Errorf("list neighbours: %w", err)
+		}
+		for _, n := range neighbors {
+			if a, ok := addr(n.IP); ok {
+				s.Neighbors = append(s.Neighbors, Neighbor{
+					NIC: names[n.LinkIndex], Address: a,
+					MAC: MAC(n.HardwareAddr.String()), Failed: n.State&unix.NUD_FAILED != 0,
+				})
+			}
+		}
+	}
+	s.DNS, err = k.dns()
+	return s, err
+}
+
+// dump repeats a listing that the kernel changed its mind about halfway.
+func dump[T any](list func() (T, error)) (values T, err error) {
+	for range 5 {
+		if values, err = list(); !errors.Is(err, netlink.ErrDumpInterrupted) {
+			break
+		}
+	}
+	return values, err
+}
+
+// nic returns all but the addresses.
+func nic(l netlink.Link, names map[int]string, socket int) (NIC, error) {
+	a := l.Attrs()
+	n := NIC{
+		Index: a.Index, Name: a.Name, Kind: l.Type(), MTU: a.MTU,
+		MAC: MAC(a.HardwareAddr.String()), PermanentMAC: MAC(a.PermHWAddr.String()),
+		Loopback: a.RawFlags&unix.IFF_LOOPBACK != 0,
+		Up:       a.RawFlags&unix.IFF_UP != 0,
+		Carrier:  a.RawFlags&unix.IFF_UP != 0 && a.RawFlags&unix.IFF_LOWER_UP != 0,
+		Master:   names[a.MasterIndex],
+		Options:  map[Option]int{},
+	}
+	// Devices without a driver of their own (lo) have none to name.
+	if info, err := unix.IoctlGetEthtoolDrvinfo(socket, a.Name); err == nil {
+		n.Driver = unix.ByteSliceToString(info.Driver[:])
+	} else if !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.ENODEV) {
+		return NIC{}, fmt.Errorf("ask %s for its driver: %w", a.Name, err)
+	}
+	for _, o := range options() {
+		b, err := os.ReadFile(o.path(a.Name))
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // this kernel has no such option
+		}
+		if err != nil {
+			return NIC{}, err
+		}
+		value, err := strconv.Atoi(strings.TrimSpace(string(b)))
+		if err != nil {
+			return NIC{}, fmt.Errorf("read %s: %w", o.path(a.Name), err)
+		}
+		n.Options[o] = value
+	}
+	return n, nil
+}
+
+// path is where the option of a NIC is. The kernel takes no name with a slash.
+func (o Option) path(nic string) string {
+	family, name, _ := strings.Cut(string(o), "/")
+	return filepath.Join("/proc/sys/net", family, "conf", nic, name)
+}
+
+func (k *linux) addresses() (map[int][]Address, error) {
+	all, err := dump(func() ([]netlink.Addr, error) { return k.netlink.AddrList(nil, netlink.FAMILY_ALL) })
+	if err != nil {
+		return nil, fmt.Errorf("list addresses: %w", err)
+	}
+	m := map[int][]Address{}
+	for _, a := range all {
+		if p, ok := prefix(a.IPNet); ok {
+			m[a.LinkIndex] = append(m[a.LinkIndex], Address{
+				Prefix:    p,
+				Tentative: a.Flags&unix.IFA_F_TENTATIVE != 0,
+				Duplicate: a.Flags&unix.IFA_F_DADFAILED != 0,
+			})
+		}
+	}
+	return m, nil
+}
+
+func (k *linux) routes(family int, names map[int]string) ([]NICRoute, error) {
+	all, err := dump(func() ([]netlink.Route, error) { return k.netlink.RouteList(nil, family) })
+	if err != nil {
+		return nil, fmt.Errorf("list routes: %w", err)
+	}
+	var routes []NICRoute
+	for _, r := range all {
+		if r.Type != unix.RTN_UNICAST {
+			continue
+		}
+		// A default route may come without a destination.
+		destination, ok := prefix(r.Dst)
+		if !ok && family == unix.AF_INET {
+			destination = netip.PrefixFrom(netip.IPv4Unspecified(), 0)
+		} else if !ok {
+			destination = netip.PrefixFrom(netip.IPv6Unspecified(), 0)
+		}
+		add := func(index int, gateway net.IP, flags int) {
+			g, _ := addr(gateway)
+			routes = append(routes, NICRoute{names[index], Route{
+				Destination: destination, Gateway: g, Metric: r.Priority, OnLink: flags&unix.RTNH_F_ONLINK != 0,
+			}})
+		}
+		if len(r.MultiPath) == 0 {
+			add(r.LinkIndex, r.Gw, r.Flags)
+		}
+		for _, hop := range r.MultiPath {
+			add(hop.LinkIndex, hop.Gw, hop.Flags)
+		}
+	}
+	return routes, nil
+}
+
+func (k *linux) dns() ([]netip.Addr, error) {
+	f, err := os.Open(k.resolvConf)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	b, err := io.ReadAll(io.LimitReader(f, 64<<10))
+	if err != nil {
+		return nil, err
+	}
+	return parseResolvConf(b), nil
+}
+
+// Do implements [Kernel].
+func (k *linux) Do(ctx context.Context, c Change) error {
+	if err := ctx.Err(); err != nil {
+		return context.Cause(ctx)
+	}
+	switch c := c.(type) {
+	case SetUp:
+		return k.onLink(c.NIC, k.netlink.LinkSetUp)
+	case SetMTU:
+		return k.onLink(c.NIC, func(l netlink.Link) error { return k.netlink.LinkSetMTU(l, c.MTU) })
+	case SetOption:
+		return os.WriteFile(c.Option.path(c.NIC), []byte(strconv.Itoa(c.Value)), 0o644)
+	case AddAddress:
+		return k.onLink(c.NIC, func(l netlink.Link) error {
+			err := k.netlink.AddrAdd(l, &netlink.Addr{IPNet: ipNet(c.Address)})
+			if errors.Is(err, unix.EEXIST) {
+				return nil
+			}
+			return err
+		})
+	case AddRoute:
+		return k.onLink(c.NIC, func(l netlink.Link) error { return k.addRoute(l, c) })
+	case RemoveRoute:
+		return k.onLink(c.NIC, func(l netlink.Link) error {
+			err := k.netlink.RouteDel(route(l, c.Route))
+			if errors.Is(err, unix.ESRCH) {
+				return nil
+			}
+			return err
+		})
+	case SetDNS:
+		return replaceFile(k.resolvConf, resolvConf(c.Servers))
+	case AskNeighbor:
+		return k.onLink(c.NIC, func(l netlink.Link) error { return k.askNeighbor(l, c.Address) })
+	}
+	return fmt.Errorf("unknown change %T", c)
+}
+
+func (k *linux) onLink(name string, do func(netlink.Link) error) error {
+	l, err := k.netlink.LinkByName(name)
+	if err != nil {
+		return err
+	}
+	return do(l)
+}
+
+// addRoute takes "exists" for an answer only if it is this route that exists.
+func (k *linux) addRoute(l netlink.Link, c AddRoute) error {
+	err := k.netlink.RouteAdd(route(l, c.Route))
+	if !errors.Is(err, unix.EEXIST) {
+		return err
+	}
+	family := unix.AF_INET
+	if c.Route.Destination.Addr().Is6() {
+		family = unix.AF_INET6
+	}
+	have, listErr := k.routes(family, map[int]string{l.Attrs().Index: c.NIC})
+	if listErr != nil {
+		return listErr
+	}
+	for _, h := range have {
+		if h.NIC == c.NIC && h.Destination == c.Route.Destination && h.Gateway == c.Route.Gateway && h.metric() == c.Route.metric() {
+			return nil
+		}
+	}
+	return err
+}
+
+func route(l netlink.Link, r Route) *netlink.Route {
+	n := &netlink.Route{
+		LinkIndex: l.Attrs().Index, Dst: ipNet(r.Destination),
+		Priority: r.Metric, Protocol: unix.RTPROT_STATIC,
+	}
+	if r.Gateway.IsValid() {
+		n.Gw = r.Gateway.AsSlice()
+	} else if r.Destination.Addr().Is4() {
+		n.Scope = netlink.SCOPE_LINK
+	}
+	if r.OnLink {
+		n.Flags = unix.RTNH_F_ONLINK
+	}
+	return n
+}
+
+// askNeighbor makes an entry anew with NTF_USE, on which the kernel asks as if it
+// had a packet to send (neigh_add in net/core/neighbour.c).
+func (k *linux) askNeighbor(l netlink.Link, a netip.Addr) error {
+	n := &netlink.Neigh{LinkIndex: l.Attrs().Index, IP: a.AsSlice()}
+	if err := k.netlink.NeighDel(n); err != nil && !errors.Is(err, unix.ENOENT) {
+		return err
+	}
+	n.Flags = unix.NTF_USE
+	return k.netlink.NeighSet(n)
+}
+
+func ipNet(p netip.Prefix) *net.IPNet {
+	return &net.IPNet{IP: p.Addr().AsSlice(), Mask: net.CIDRMask(p.Bits(), p.Addr().BitLen())}
+}
+
+func prefix(n *net.IPNet) (netip.Prefix, bool) {
+	if n == nil {
+		return netip.Prefix{}, false
+	}
+	a, ok := addr(n.IP)
+	ones, size := n.Mask.Size()
+	return netip.PrefixFrom(a, ones), ok && size == a.BitLen()
+}
+
+func addr(ip net.IP) (netip.Addr, bool) {
+	a, ok := netip.AddrFromSlice(ip)
+	return a.Unmap(), ok
+}

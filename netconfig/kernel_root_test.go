@@ -1,0 +1,322 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package netconfig_test
+
+import (
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ironhand/ironhand/netconfig"
+	"github.com/ironhand/ironhand/netconfig/netnstest"
+)
+
+// kernel returns the running kernel, with a list of name servers of its own.
+func kernel(t *testing.T) (k netconfig.Kernel, resolvConf string) {
+	t.Helper()
+	resolvConf = filepath.Join(t.TempDir(), "etc", "resolv.conf")
+	k, err := netconfig.NewKernelAt(resolvConf)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return k, resolvConf
+}
+
+func parse(t *testing.T, data string) netconfig.Plan {
+	t.Helper()
+	p, err := netconfig.ParseNetworkData([]byte(data))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return p
+}
+
+// device is what "ip -j addr" says of a NIC, and routes what "ip -j route" says.
+type device struct {
+	MTU     int `json:"mtu"`
+	Flags   []string
+	Address []struct {
+		Local      string
+		PrefixLen  int
+		Tentative  bool
+		DadFailed  bool
+		Deprecated bool
+		Scope      string
+	} `json:"addr_info"`
+}
+
+// addresses returns those that are not link-local, with a mark for IPv6 ones that
+// cannot be used.
+func addresses(t *testing.T, nic string) (mtu int, all []string) {
+	t.Helper()
+	var devices []device
+	if err := json.Unmarshal(netnstest.IP(t, "-j addr show dev "+nic), &devices); err != nil || len(devices) != 1 {
+		t.Fatalf("ip addr show dev %s: %v, %v", nic, devices, err)
+	}
+	for _, a := range devices[0].Address {
+		if a.Scope == "link" {
+			continue
+		}
+		text := fmt.Sprintf("%s/%d", a.Local, a.PrefixLen)
+		if a.Tentative {
+			text += " tentative"
+		}
+		if a.DadFailed {
+			text += " duplicate"
+		}
+		all = append(all, text)
+	}
+	return devices[0].MTU, all
+}
+
+// routes returns the static ones, as the program lists them.
+func routes(t *testing.T) []string {
+	t.Helper()
+	var all []string
+	for _, family := range []string{"-4", "-6"} {
+		var list []struct {
+			Dst, Gateway, Dev string
+			Metric            int
+			Flags             []string
+		}
+		if err := json.Unmarshal(netnstest.IP(t, family+" -j route show proto static"), &list); err != nil {
+			t.Fatal(err)
+		}
+		for _, r := range list {
+			text := fmt.Sprintf("%s via %s dev %s metric %d", r.Dst, r.Gateway, r.Dev, r.Metric)
+			for _, f := range []string{"onlink", "linkdown"} {
+				if slices.Contains(r.Flags, f) {
+					text += " " + f
+				}
+			}
+			all = append(all, text)
+		}
+	}
+	return all
+}
+
+func same(t *testing.T, what string, got, want []string) {
+	t.Helper()
+	if !slices.Equal(got, want) {
+		t.Errorf("%s:\n got %s\nwant %s", what, strings.Join(got, "\n     "), strings.Join(want, "\n     "))
+	}
+}
+
+// reaches says whether a TCP connection gets to an address, from any thread.
+func reaches(t *testing.T, address string) {
+	t.Helper()
+	c, err := net.DialTimeout("tcp", address, 5*time.Second)
+	if err != nil {
+		t.Error(err)
+		return
+	}
+	if err := c.Close(); err != nil {
+		t.Error(err)
+	}
+}
+
+const data = `{"links": [{"id": "port0", "type": "phy", "ethernet_mac_address": "52-54-00-AA-BB-01", "mtu": 1450}],
+ "networks": [
+  {"id": "4", "type": "ipv4", "link": "port0", "ip_address": "192.0.2.10", "netmask": "255.255.255.0", "routes": [
+   {"network": "0.0.0.0", "netmask": "0.0.0.0", "gateway": "192.0.2.1"}, {"network": "203.0.113.0", "netmask": 24, "gateway": "192.0.2.2"}]},
+  {"id": "6", "type": "ipv6", "link": "port0", "ip_address": "2001:db8::10", "netmask": "ffff:ffff:ffff:ffff::", "routes": [
+   {"network": "::0", "netmask": "::0", "gateway": "2001:db8::1"}]}],
+ "services": [{"type": "dns", "address": "192.0.2.53"}, {"type": "dns", "address": "2001:db8::53"}]}`
+
+// router is a peer with the gateways of data, and a host behind them.
+func router(t *testing.T) *netnstest.Peer {
+	t.Helper()
+	p := netnstest.NewPeer(t)
+	p.Cable(t, "eth0", "52:54:00:aa:bb:01", "far0")
+	for _, a := range []string{"192.0.2.1/24 dev far0", "192.0.2.53/24 dev far0", "2001:db8::1/64 dev far0 nodad", "198.51.100.7/32 dev lo", "2001:db8:1::7/128 dev lo nodad"} {
+		p.IP(t, "addr add "+a)
+	}
+	return p
+}
+
+func TestRootApply(t *testing.T) {
+	if !netnstest.Enter(t) {
+		return
+	}
+	peer := router(t)
+	peer.Listen(t, "198.51.100.7:6385")
+	peer.Listen(t, "[2001:db8:1::7]:6385")
+	k, resolvConf := kernel(t)
+	plan := parse(t, data)
+	for _, round := range []string{"first", "second"} {
+		if err := plan.Apply(t.Context(), k); err != nil {
+			t.Fatalf("%s Apply = %v", round, err)
+		}
+		mtu, got := addresses(t, "eth0")
+		if mtu != 1450 {
+			t.Errorf("mtu %d, want 1450", mtu)
+		}
+		same(t, "addresses", got, []string{"192.0.2.10/24", "2001:db8::10/64"})
+		same(t, "routes", routes(t), []string{
+			"default via 192.0.2.1 dev eth0 metric 0", "203.0.113.0/24 via 192.0.2.2 dev eth0 metric 0",
+			"default via 2001:db8::1 dev eth0 metric 1024"})
+		for path, want := range map[string]string{
+			resolvConf:                               "# by ironhand, from the description of the network\nnameserver 192.0.2.53\nnameserver 2001:db8::53\n",
+			"/proc/sys/net/ipv6/conf/eth0/accept_ra": "0\n",
+		} {
+			if b, err := os.ReadFile(path); err != nil || string(b) != want {
+				t.Errorf("%s = %q, %v; want %q", path, b, err, want)
+			}
+		}
+		if out := string(netnstest.IP(t, "-o link show lo up")); !strings.Contains(out, "LOOPBACK,UP") {
+			t.Errorf("lo: %s", out)
+		}
+		reaches(t, "198.51.100.7:6385")
+		reaches(t, "[2001:db8:1::7]:6385")
+
+		have, err := k.State(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if changes, err := plan.Changes(have); err != nil || len(changes) > 0 {
+			t.Errorf("left after %s Apply: %v, %v", round, changes, err)
+		}
+		// The second time the kernel is told everything again, as when two programs
+		// race; "exists" must not be an error.
+		for _, n := range have.NICs {
+			if n.Name != "eth0" {
+				continue
+			}
+			for _, c := range []netconfig.Change{
+				netconfig.SetUp{NIC: "eth0"}, netconfig.AddAddress{NIC: "eth0", Address: plan.Links[0].Addresses[1]},
+				netconfig.AddRoute{NIC: "eth0", Route: plan.Links[0].Routes[0]}, netconfig.AddRoute{NIC: "eth0", Route: plan.Links[0].Routes[2]},
+			} {
+				if err := k.Do(t.Context(), c); err != nil {
+					t.Errorf("%s, again: %v", c, err)
+				}
+			}
+		}
+	}
+	// Another gateway in the place of ours is an error, not "exists already".
+	wrong := plan.Links[0].Routes[0]
+	wrong.Gateway = wrong.Gateway.Next()
+	if err := k.Do(t.Context(), netconfig.AddRoute{NIC: "eth0", Route: wrong}); err == nil {
+		t.Errorf("add route %s beside %s: no error", wrong, plan.Links[0].Routes[0])
+	}
+	for _, c := range []netconfig.Change{
+		netconfig.SetUp{NIC: "eth9"}, netconfig.SetMTU{NIC: "eth0", MTU: 1 << 20}, netconfig.SetOption{NIC: "eth0", Option: "ipv6/no_such", Value: 1}, nil,
+	} {
+		if err := k.Do(t.Context(), c); err == nil {
+			t.Errorf("%v: no error", c)
+		}
+	}
+
+	// A new plan for the same NIC: routes in the way are replaced.
+	moved := parse(t, strings.ReplaceAll(data, `"192.0.2.1"`, `"192.0.2.53"`))
+	if err := moved.Apply(t.Context(), k); err != nil {
+		t.Errorf("Apply of the changed plan = %v", err)
+	}
+	if got := routes(t); !slices.Contains(got, "default via 192.0.2.53 dev eth0 metric 0") || slices.Contains(got, "default via 192.0.2.1 dev eth0 metric 0") {
+		t.Errorf("routes of the changed plan: %q", got)
+	}
+}
+
+// Gateways that no network of the link covers.
+func TestRootOnLink(t *testing.T) {
+	if !netnstest.Enter(t) {
+		return
+	}
+	peer := netnstest.NewPeer(t)
+	peer.Cable(t, "eth0", "52:54:00:aa:bb:01", "far0")
+	for _, words := range []string{"addr add 198.51.100.1/32 dev far0", "route add 203.0.113.77/32 dev far0", "addr add 10.0.0.1/32 dev lo",
+		"addr add 2001:db8:1::1/128 dev far0 nodad", "-6 route add 2001:db8::2/128 dev far0", "addr add 2001:db8:2::7/128 dev lo nodad"} {
+		peer.IP(t, words)
+	}
+	peer.Listen(t, "10.0.0.1:80")
+	peer.Listen(t, "[2001:db8:2::7]:80")
+	k, _ := kernel(t)
+	plan := parse(t, `{"links": [{"id": "a", "type": "phy", "ethernet_mac_address": "52:54:00:aa:bb:01"}],
+		"networks": [
+		 {"type": "ipv4", "link": "a", "ip_address": "203.0.113.77/32", "routes": [{"network": "0.0.0.0/0", "gateway": "198.51.100.1"}]},
+		 {"type": "ipv6", "link": "a", "ip_address": "2001:db8::2/128", "routes": [{"network": "::/0", "gateway": "2001:db8:1::1"}]}]}`)
+	if err := plan.Apply(t.Context(), k); err != nil {
+		t.Fatal(err)
+	}
+	same(t, "routes", routes(t), []string{"default via 198.51.100.1 dev eth0 metric 0 onlink", "default via 2001:db8:1::1 dev eth0 metric 1024 onlink"})
+	reaches(t, "10.0.0.1:80")
+	reaches(t, "[2001:db8:2::7]:80")
+}
+
+// Two NICs with a default route each, the first without a cable: all is set up,
+// the missing link is told, and connections use the second.
+func TestRootOneOfTwoCables(t *testing.T) {
+	if !netnstest.Enter(t) {
+		return
+	}
+	peer := netnstest.NewPeer(t)
+	peer.Cable(t, "eth0", "52:54:00:aa:bb:01", "far0")
+	peer.Cable(t, "eth1", "52:54:00:aa:bb:02", "far1")
+	for _, words := range []string{"link set far0 down", "addr add 198.51.100.1/24 dev far1", "addr add 2001:db8:b::1/64 dev far1 nodad",
+		"addr add 203.0.113.7/32 dev lo", "addr add 2001:db8:c::7/128 dev lo nodad"} {
+		peer.IP(t, words)
+	}
+	peer.Listen(t, "203.0.113.7:80")
+	peer.Listen(t, "[2001:db8:c::7]:80")
+	k, _ := kernel(t)
+	plan := parse(t, `{"links": [
+		 {"id": "a", "type": "phy", "ethernet_mac_address": "52:54:00:aa:bb:01"}, {"id": "b", "type": "phy", "ethernet_mac_address": "52:54:00:aa:bb:02"}],
+		"networks": [
+		 {"type": "ipv4", "link": "a", "ip_address": "192.0.2.10/24", "gateway": "192.0.2.1"},
+		 {"type": "ipv6", "link": "a", "ip_address": "2001:db8:a::10/64", "gateway": "2001:db8:a::1"},
+		 {"type": "ipv4", "link": "b", "ip_address": "198.51.100.10/24", "gateway": "198.51.100.1"},
+		 {"type": "ipv6", "link": "b", "ip_address": "2001:db8:b::10/64", "gateway": "2001:db8:b::1"}]}`)
+	err := plan.Apply(t.Context(), k)
+	if !errors.Is(err, netconfig.ErrNoCarrier) || !strings.Contains(err.Error(), "eth0 (52:54:00:aa:bb:01, veth, no link)") || strings.Contains(err.Error(), "\n") {
+		t.Errorf("Apply = %v, want no link on eth0 only", err)
+	}
+	same(t, "routes", routes(t), []string{
+		"default via 192.0.2.1 dev eth0 metric 0 linkdown", "default via 198.51.100.1 dev eth1 metric 1025",
+		"default via 2001:db8:a::1 dev eth0 metric 1024 linkdown", "default via 2001:db8:b::1 dev eth1 metric 1025"})
+	reaches(t, "203.0.113.7:80")
+	reaches(t, "[2001:db8:c::7]:80")
+}
+
+func TestRootDuplicateAddress(t *testing.T) {
+	if !netnstest.Enter(t) {
+		return
+	}
+	peer := router(t)
+	peer.IP(t, "addr add 2001:db8::10/64 dev far0 nodad")
+	k, _ := kernel(t)
+	err := parse(t, data).Apply(t.Context(), k)
+	if !errors.Is(err, netconfig.ErrDuplicateAddress) || !strings.Contains(err.Error(), "2001:db8::10/64 on eth0") {
+		t.Errorf("Apply = %v, want ErrDuplicateAddress", err)
+	}
+	_, got := addresses(t, "eth0")
+	same(t, "addresses", got, []string{"192.0.2.10/24", "2001:db8::10/64 tentative duplicate"})
+	r := netconfig.Check(t.Context(), k, netconfig.Target{Host: "2001:db8:1::7", Port: 80})
+	if r.Cause != "another machine has the address 2001:db8::10 of eth0" {
+		t.Errorf("Check =\n%s", r)
+	}
+}
+
+// The NIC that the plan names is missing, another one is there.
+func TestRootMissingNIC(t *testing.T) {
+	if !netnstest.Enter(t) {
+		return
+	}
+	router(t)
+	k, _ := kernel(t)
+	plan := parse(t, strings.ReplaceAll(data, "52-54-00-AA-BB-01", "52:54:00:aa:bb:99"))
+	err := plan.Apply(t.Context(), k)
+	if !errors.Is(err, netconfig.ErrNoNIC) || !strings.Contains(err.Error(), "52:54:00:aa:bb:99; the machine has eth0 52:54:00:aa:bb:01 (veth, switched off)") {
+		t.Errorf("Apply = %v, want ErrNoNIC and the NICs that there are", err)
+	}
+	if _, got := addresses(t, "eth0"); len(got) > 0 {
+		t.Errorf("addresses of a NIC that the plan does not name: %q", got)
+	}
+}

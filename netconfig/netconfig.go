@@ -1,0 +1,298 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package netconfig brings up the network of a machine that has no DHCP, and
+// explains itself when that does not work.
+//
+// A description of the network is parsed into a [Plan] (ParseNetworkData). The
+// plan is compared with what the kernel has ([State]), which gives a list of
+// changes ([Plan.Changes]), and a short loop makes them ([Plan.Apply]). When the
+// conductor cannot be reached all the same, [Check] looks at each thing on the
+// way to it and names the most likely cause.
+//
+// Only physical links with fixed addresses are known so far; bonds, VLANs and
+// automatic addresses are refused with an error that says where they stand.
+//
+// The package touches the network devices that the plan names, the loopback
+// device and the list of DNS servers. Addresses and devices that the plan does
+// not name are left as they are; of the routes, one is removed only if it has the
+// place (destination and metric) of a route of the plan.
+package netconfig
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+)
+
+// Reasons for which a caller may want to act differently. They are wrapped in
+// the errors of [Plan.Changes] and [Plan.Apply].
+var (
+	// ErrNoNIC says that the plan names a NIC that the machine lacks.
+	ErrNoNIC = errors.New("no such NIC")
+	// ErrNoCarrier says that a NIC that the plan gives an address has no link.
+	ErrNoCarrier = errors.New("no link")
+	// ErrDuplicateAddress says that another machine answers for an IPv6 address
+	// of the plan (RFC 4862, section 5.4).
+	ErrDuplicateAddress = errors.New("another machine has this address")
+)
+
+// Plan is the network as it should be.
+type Plan struct {
+	Links []Link
+	DNS   []netip.Addr // name servers, the first is asked first; empty leaves the machine's own
+}
+
+// Link is one network device of a plan.
+type Link struct {
+	ID        string // name in the description; not the name of a device
+	Kind      Kind
+	MAC       MAC            // permanent address of the NIC
+	MTU       int            // bytes; 0 leaves the kernel's
+	Addresses []netip.Prefix // none: the link is only switched on
+	Routes    []Route
+}
+
+// Kind says how a link is made.
+type Kind string
+
+// Physical is a NIC that the machine has.
+const Physical Kind = "physical"
+
+// Route is a way to a network.
+type Route struct {
+	Destination netip.Prefix // without host bits; 0.0.0.0/0 and ::/0 are default routes
+	Gateway     netip.Addr   // the zero Addr: the destination is on the link itself
+	Metric      int          // the smallest wins; 0 is the kernel's own choice: 0 for IPv4, 1024 for IPv6
+	OnLink      bool         // the gateway is on the link although no address of the link covers it
+}
+
+// String returns the route as "ip route" writes it.
+func (r Route) String() string {
+	var b strings.Builder
+	if r.Destination.IsValid() && r.Destination.Bits() == 0 {
+		b.WriteString("default")
+	} else {
+		b.WriteString(r.Destination.String())
+	}
+	if r.Gateway.IsValid() {
+		b.WriteString(" via " + r.Gateway.String())
+	}
+	if r.Metric != 0 {
+		fmt.Fprintf(&b, " metric %d", r.Metric)
+	}
+	if r.OnLink {
+		b.WriteString(" onlink")
+	}
+	return b.String()
+}
+
+// metric is what the kernel makes of r.Metric (IP6_RT_PRIO_USER in Linux'
+// include/net/ip6_route.h).
+func (r Route) metric() int {
+	if r.Metric == 0 && r.Destination.Addr().Is6() {
+		return 1024
+	}
+	return r.Metric
+}
+
+// String returns the plan for people, one fact to a line.
+func (p Plan) String() string {
+	var b strings.Builder
+	for _, l := range p.Links {
+		fmt.Fprintf(&b, "link %s: %s, mac %s", l.ID, l.Kind, l.MAC)
+		if l.MTU != 0 {
+			fmt.Fprintf(&b, ", mtu %d", l.MTU)
+		}
+		b.WriteByte('\n')
+		for _, a := range l.Addresses {
+			fmt.Fprintf(&b, "  address %s\n", a)
+		}
+		for _, r := range l.Routes {
+			fmt.Fprintf(&b, "  route %s\n", r)
+		}
+	}
+	for _, a := range p.DNS {
+		fmt.Fprintf(&b, "dns %s\n", a)
+	}
+	return b.String()
+}
+
+// MAC is the address of a NIC: pairs of lower-case hexadecimal digits with
+// colons, six for Ethernet, twenty for InfiniBand. The zero MAC is not known.
+type MAC string
+
+// ParseMAC reads an address in any case, with colons, dashes or nothing between
+// the pairs.
+func ParseMAC(s string) (MAC, error) {
+	a, err := net.ParseMAC(s)
+	switch {
+	case err != nil || strings.Contains(s, "."):
+		return "", fmt.Errorf("%s is not a MAC address", quote(s))
+	case len(a) != 6 && len(a) != 20:
+		return "", fmt.Errorf("%s has %d bytes, want 6 (or 20 for InfiniBand)", quote(s), len(a))
+	case len(a) == 6 && a[0]&1 != 0:
+		return "", fmt.Errorf("%s is the address of a group, not of a NIC", quote(s))
+	case strings.Trim(a.String(), "0:") == "":
+		return "", fmt.Errorf("%s is no NIC's address", quote(s))
+	}
+	return MAC(a.String()), nil
+}
+
+// State is what the kernel has.
+type State struct {
+	NICs      []NIC
+	Routes    []NICRoute // main table, unicast
+	Neighbors []Neighbor
+	DNS       []netip.Addr
+}
+
+// NIC is a network device as the kernel has it.
+type NIC struct {
+	Index        int
+	Name         string
+	Kind         string // "device" for real hardware, else as in "ip link add type": "veth", "bond", ...
+	Driver       string // empty if the kernel does not say
+	MAC          MAC
+	PermanentMAC MAC // of the hardware; empty if it has none (veth)
+	Loopback     bool
+	Master       string // name of the bond or bridge that it belongs to
+	MTU          int    // bytes
+	Up           bool   // switched on
+	Carrier      bool   // has link; always false while switched off
+	Addresses    []Address
+	Options      map[Option]int // those in the list of options that this kernel has
+}
+
+// Address is an address that a NIC has.
+type Address struct {
+	Prefix    netip.Prefix `json:"prefix"`
+	Tentative bool         `json:"tentative,omitempty"` // IPv6: not usable until the kernel knows it to be unique
+	Duplicate bool         `json:"duplicate,omitempty"` // IPv6: never usable, another machine answered for it
+}
+
+// NICRoute is a route that the kernel has.
+type NICRoute struct {
+	NIC string
+	Route
+}
+
+// String returns the route as "ip route" writes it.
+func (r NICRoute) String() string { return r.on(r.NIC) }
+
+// Neighbor is an address on a link, and what became of asking for it.
+type Neighbor struct {
+	NIC     string
+	Address netip.Addr
+	MAC     MAC  // empty while nobody has answered
+	Failed  bool // asked several times, no answer
+}
+
+// Option is a setting of one NIC, named as its file below /proc/sys/net with the
+// NIC left out: "ipv6/accept_ra" is /proc/sys/net/ipv6/conf/NIC/accept_ra. See
+// Documentation/networking/ip-sysctl.rst of Linux.
+type Option string
+
+// The options that a plan needs.
+const (
+	// IPv6Off is 1 if the NIC takes no IPv6 address at all.
+	IPv6Off Option = "ipv6/disable_ipv6"
+	// AcceptRA is 0 if router advertisements are ignored: a link with fixed IPv6
+	// addresses shall not get others, nor a second default route, from whoever
+	// else is on the wire.
+	AcceptRA Option = "ipv6/accept_ra"
+	// SkipDead4 and SkipDead6 are 1 if routes over a NIC without link are passed
+	// over. Of two NICs with a default route each, the one with a cable is used.
+	SkipDead4 Option = "ipv4/ignore_routes_with_linkdown"
+	SkipDead6 Option = "ipv6/ignore_routes_with_linkdown"
+)
+
+// options lists all of them, for reading.
+func options() []Option { return []Option{IPv6Off, AcceptRA, SkipDead4, SkipDead6} }
+
+// Kernel is where the network is changed. [NewKernel] gives the running one.
+type Kernel interface {
+	// State reads all at once.
+	State(ctx context.Context) (State, error)
+	// Do makes one change. A change that is in force already is no error.
+	Do(ctx context.Context, c Change) error
+}
+
+// Change is one thing to do. It is one of the types below, and its text says to
+// people what is done.
+type Change interface{ String() string }
+
+type (
+	// SetUp switches a NIC on.
+	SetUp struct{ NIC string }
+	// SetMTU sets the largest packet, in bytes.
+	SetMTU struct {
+		NIC string
+		MTU int
+	}
+	// SetOption sets one option of a NIC.
+	SetOption struct {
+		NIC    string
+		Option Option
+		Value  int
+	}
+	// AddAddress gives a NIC one more address.
+	AddAddress struct {
+		NIC     string
+		Address netip.Prefix
+	}
+	// AddRoute adds a route; one to the same destination with the same metric
+	// must not exist.
+	AddRoute struct {
+		NIC   string
+		Route Route
+	}
+	// RemoveRoute takes a route away.
+	RemoveRoute struct {
+		NIC   string
+		Route Route
+	}
+	// SetDNS replaces the list of name servers.
+	SetDNS struct{ Servers []netip.Addr }
+	// AskNeighbor forgets what is known of an address on a link and asks for it
+	// anew (ARP, neighbour discovery). The answer appears in State.Neighbors.
+	AskNeighbor struct {
+		NIC     string
+		Address netip.Addr
+	}
+)
+
+func (c SetUp) String() string       { return "set " + c.NIC + " up" }
+func (c SetMTU) String() string      { return fmt.Sprintf("set %s mtu %d", c.NIC, c.MTU) }
+func (c SetOption) String() string   { return fmt.Sprintf("set %s %s %d", c.NIC, c.Option, c.Value) }
+func (c AddAddress) String() string  { return fmt.Sprintf("add address %s to %s", c.Address, c.NIC) }
+func (c AddRoute) String() string    { return "add route " + c.Route.on(c.NIC) }
+func (c RemoveRoute) String() string { return "remove route " + c.Route.on(c.NIC) }
+func (c SetDNS) String() string      { return "set dns " + list(c.Servers) }
+func (c AskNeighbor) String() string { return fmt.Sprintf("ask %s who has %s", c.NIC, c.Address) }
+
+// on returns the route with its NIC: "default via 192.0.2.1 dev eth0 metric 5".
+func (r Route) on(nic string) string {
+	way := Route{Destination: r.Destination, Gateway: r.Gateway}.String()
+	return way + " dev " + nic + strings.TrimPrefix(r.String(), way)
+}
+
+// list returns the values with commas between them.
+func list[T fmt.Stringer](values []T) string {
+	texts := make([]string, len(values))
+	for i, v := range values {
+		texts[i] = v.String()
+	}
+	return strings.Join(texts, ", ")
+}
+
+// quote returns outside text for a message: in quotes, escaped, not too long.
+func quote(s string) string {
+	const most = 64
+	if len(s) > most {
+		return fmt.Sprintf("%q...", s[:most])
+	}
+	return fmt.Sprintf("%q", s)
+}

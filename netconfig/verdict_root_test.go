@@ -1,0 +1,203 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package netconfig_test
+
+import (
+	"crypto/ecdsa"
+	"crypto/elliptic"
+	"crypto/rand"
+	"crypto/tls"
+	"crypto/x509"
+	"crypto/x509/pkix"
+	"encoding/binary"
+	"errors"
+	"fmt"
+	"io"
+	"math/big"
+	"net"
+	"net/netip"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ironhand/ironhand/netconfig"
+	"github.com/ironhand/ironhand/netconfig/netnstest"
+)
+
+const conductor = "conductor.example.org"
+
+// authority makes certificates for the test's servers.
+type authority struct {
+	certificate *x509.Certificate
+	key         *ecdsa.PrivateKey
+}
+
+func newAuthority(t *testing.T) authority {
+	t.Helper()
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	template := &x509.Certificate{SerialNumber: big.NewInt(1), Subject: pkix.Name{CommonName: "test CA"}, IsCA: true, BasicConstraintsValid: true,
+		NotBefore: time.Now().AddDate(-20, 0, 0), NotAfter: time.Now().AddDate(20, 0, 0)}
+	der, err := x509.CreateCertificate(rand.Reader, template, template, key.Public(), key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	c, err := x509.ParseCertificate(der)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return authority{c, key}
+}
+
+func (a authority) pool() *x509.CertPool {
+	p := x509.NewCertPool()
+	p.AddCert(a.certificate)
+	return p
+}
+
+// server returns the configuration of one with a certificate that is valid for a
+// year from so many years from now.
+func (a authority) server(t *testing.T, name string, years int) *tls.Config {
+	t.Helper()
+	from := time.Now().AddDate(years, 0, -1)
+	template := &x509.Certificate{SerialNumber: big.NewInt(2), Subject: pkix.Name{CommonName: name}, DNSNames: []string{name},
+		NotBefore: from, NotAfter: from.AddDate(1, 0, 0)}
+	der, err := x509.CreateCertificate(rand.Reader, template, a.certificate, a.key.Public(), a.key)
+	if err != nil {
+		t.Fatal(err)
+	}
+	return &tls.Config{Certificates: []tls.Certificate{{Certificate: [][]byte{der}, PrivateKey: a.key}}}
+}
+
+// serve accepts connections on a port of the conductor and lets talk have them.
+func serve(t *testing.T, peer *netnstest.Peer, port int, talk func(net.Conn)) {
+	l := peer.Listen(t, fmt.Sprintf("198.51.100.7:%d", port))
+	go func() {
+		for {
+			c, err := l.Accept()
+			if err != nil {
+				return // closed, at the end of the test
+			}
+			go func() {
+				defer c.Close()
+				talk(c)
+			}()
+		}
+	}()
+}
+
+// serveNames answers DNS questions (RFC 1035): the conductor has one IPv4
+// address, other names do not exist.
+func serveNames(t *testing.T, peer *netnstest.Peer, address string) {
+	c := peer.ListenPacket(t, address)
+	go func() {
+		b := make([]byte, 1500)
+		for {
+			n, from, err := c.ReadFrom(b)
+			if err != nil {
+				return // closed, at the end of the test
+			}
+			if n < 17 {
+				continue
+			}
+			end, name := 12, ""
+			for end < n-5 && b[end] != 0 {
+				name += string(b[end+1:end+1+int(b[end])]) + "."
+				end += 1 + int(b[end])
+			}
+			question := b[12 : end+5]
+			kind := binary.BigEndian.Uint16(b[end+1:])
+			answer := append([]byte{b[0], b[1], 0x85, 0x80, 0, 1, 0, 0, 0, 0, 0, 0}, question...)
+			switch {
+			case name != conductor+".":
+				answer[3] |= 3 // no such name
+			case kind == 1:
+				answer[7] = 1
+				answer = append(answer, 0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 198, 51, 100, 7)
+			}
+			if _, err := c.WriteTo(answer, from); err != nil && !errors.Is(err, net.ErrClosed) {
+				t.Error(err)
+			}
+		}
+	}()
+}
+
+// Everything that can be wrong is made wrong in turn, from the top down: what is
+// broken stays broken, so that each cause is found below those before it.
+func TestRootCheck(t *testing.T) {
+	if !netnstest.Enter(t) {
+		return
+	}
+	peer := router(t)
+	peer.IP(t, "addr add 192.0.2.2/24 dev far0")
+	ours, other := newAuthority(t), newAuthority(t)
+	serveNames(t, peer, "192.0.2.53:53")
+	for port, config := range map[int]*tls.Config{
+		443: ours.server(t, conductor, 0), 444: other.server(t, conductor, 0), 445: ours.server(t, conductor, -5),
+		446: ours.server(t, conductor, 5), 447: ours.server(t, "other.example.net", 0),
+	} {
+		serve(t, peer, port, func(c net.Conn) { _ = tls.Server(c, config).Handshake() }) // the client says what was wrong
+	}
+	serve(t, peer, 80, func(c net.Conn) { _, _ = io.WriteString(c, "HTTP/1.1 400 Bad Request\r\n\r\n") })
+	serve(t, peer, 448, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
+
+	k, _ := kernel(t)
+	data := strings.Replace(data, `, {"type": "dns", "address": "2001:db8::53"}`, "", 1)
+	if err := parse(t, data).Apply(t.Context(), k); err != nil {
+		t.Fatal(err)
+	}
+	nothing := func() {}
+	ip := func(words string) func() { return func() { peer.IP(t, words) } }
+	tests := []struct {
+		name   string
+		broken func()
+		host   string
+		port   int
+		cause  string // part of it
+		line   string // part of the report
+	}{
+		{"good", nothing, conductor, 443, "conductor.example.org:443 can be reached", "gateway 192.0.2.1 on eth0: answers ARP with "},
+		{"good over IPv6 gateway", nothing, conductor, 443, "can be reached", "gateway 2001:db8::1 on eth0: answers neighbour discovery with "},
+		{"address that the certificate does not have", nothing, "198.51.100.7", 443, "the server's certificate is for another name than 198.51.100.7", "tcp 198.51.100.7:443 on eth0 via 192.0.2.1: connects"},
+		{"wrong CA", nothing, conductor, 444, "the CA certificates that this machine was given do not vouch for conductor.example.org", "tls 198.51.100.7:444: unknown-ca"},
+		{"expired", nothing, conductor, 445, "the server's certificate has expired", "tls 198.51.100.7:445: expired"},
+		{"not yet valid", nothing, conductor, 446, "this machine's clock is slow", "tls 198.51.100.7:446: not-yet-valid"},
+		{"wrong name", nothing, conductor, 447, "the server's certificate is for another name than conductor.example.org", "other.example.net"},
+		{"plain HTTP", nothing, conductor, 80, "port 80 of 198.51.100.7 does not speak TLS", "not-tls"},
+		{"no handshake", nothing, conductor, 448, "198.51.100.7:448 accepts the connection and then says nothing", "tls 198.51.100.7:448: silent"},
+		{"refused", nothing, conductor, 449, "198.51.100.7 refuses connections to port 449", "tcp 198.51.100.7:449 on eth0 via 192.0.2.1: refused"},
+		{"refused over IPv6", nothing, "2001:db8:1::7", 449, "2001:db8:1::7 refuses connections to port 449", "tcp [2001:db8:1::7]:449 on eth0 via 2001:db8::1: refused"},
+		{"gateway of one route gone", ip("addr del 192.0.2.2/24 dev far0"), "203.0.113.9", 443, "the gateway 192.0.2.2 does not answer on eth0", "gateway 192.0.2.2 on eth0: does not answer ARP"},
+		{"host dead behind a good gateway", nothing, "198.51.100.8", 443, "the gateway 192.0.2.1 answers, but nothing comes back from 198.51.100.8", "tcp 198.51.100.8:443 on eth0 via 192.0.2.1: silent"},
+		{"host dead on the link", nothing, "192.0.2.99", 443, "no connection to 192.0.2.99, which should be on the link of eth0", "tcp 192.0.2.99:443 on eth0: unreachable"},
+		{"unknown name", nothing, "nobody.example.org", 443, `the name server 192.0.2.53 knows no address of "nobody.example.org"`, "dns 192.0.2.53 on eth0: not-found (no such host)"},
+		{"name server gone", ip("addr del 192.0.2.53/24 dev far0"), conductor, 443, "the name server 192.0.2.53 does not answer, which should be on the link of eth0", "dns 192.0.2.53 on eth0: "},
+		{"gateway gone", ip("addr del 192.0.2.1/24 dev far0"), "198.51.100.7", 443, "the gateway 192.0.2.1 does not answer on eth0", "gateway 192.0.2.1 on eth0: does not answer ARP"},
+		{"no route", func() { netnstest.IP(t, "route del default via 192.0.2.1") }, "198.51.100.7", 443, "no connection to 198.51.100.7: there is no route to it", "tcp 198.51.100.7:443 no route: no-route"},
+		{"no cable", ip("link set far0 down"), conductor, 443, "no NIC has link (eth0): look at the cable and the switch port", "nic eth0: driver veth, mac 52:54:00:aa:bb:01, mtu 1450, no link"},
+		{"no address", func() { netnstest.IP(t, "addr flush dev eth0"); peer.IP(t, "link set far0 up") }, conductor, 443, "no NIC has an address", ""},
+		{"switched off", func() { netnstest.IP(t, "link set eth0 down") }, conductor, 443, "no NIC is switched on", "switched off"},
+		{"no NIC", func() { netnstest.IP(t, "link del eth0") }, conductor, 443, "the machine has no NIC", ""},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			tt.broken()
+			start := time.Now()
+			r := netconfig.Check(t.Context(), k, netconfig.Target{Host: tt.host, Port: tt.port, TLS: &tls.Config{RootCAs: ours.pool()}})
+			t.Logf("%s\n%s", time.Since(start).Round(time.Millisecond), r)
+			if _, err := netip.ParseAddr(tt.host); (err == nil) != (len(r.DNS) == 0) {
+				t.Errorf("%d lookups of %s", len(r.DNS), tt.host)
+			}
+			if !strings.Contains(r.Cause, tt.cause) || !strings.HasSuffix(r.String(), "\ncause: "+r.Cause+"\n") && len(r.NICs) > 0 {
+				t.Errorf("cause: %s\nwant: %s", r.Cause, tt.cause)
+			}
+			if !strings.Contains(r.String(), tt.line) {
+				t.Errorf("no line with %q in\n%s", tt.line, r)
+			}
+		})
+	}
+}

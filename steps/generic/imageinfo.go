@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package generic
+
+import (
+	"encoding/base64"
+	"encoding/json"
+	"fmt"
+	"net/http"
+	"net/url"
+	"slices"
+	"strings"
+
+	"github.com/ironhand/ironhand/steps"
+	"github.com/ironhand/ironhand/stream"
+)
+
+// imageInfo is what the conductor says of an image. The keys are Ironic's.
+// Source: ironic's ironic/drivers/modules/agent.py, ironic-python-agent's
+// ironic_python_agent/extensions/standby.py.
+type imageInfo struct {
+	ID            string          `json:"id"`
+	URLs          []string        `json:"urls"`
+	DiskFormat    string          `json:"disk_format"`
+	ImageType     string          `json:"image_type"`
+	Checksum      *string         `json:"checksum"`
+	HashAlgo      *string         `json:"os_hash_algo"`
+	HashValue     *string         `json:"os_hash_value"`
+	ConfigDrive   *string         `json:"configdrive"`
+	AuthStrategy  string          `json:"image_server_auth_strategy"`
+	User          string          `json:"image_server_user"`
+	Password      string          `json:"image_server_password"`
+	Authorization string          `json:"image_request_authorization"` // base64 of the whole header value
+	Proxies       json.RawMessage `json:"proxies"`
+}
+
+// parseImageInfo reads and checks what can be checked before anything is fetched.
+func parseImageInfo(raw json.RawMessage) (imageInfo, error) {
+	var i imageInfo
+	if len(raw) == 0 || string(raw) == "null" {
+		return i, fmt.Errorf("%w: image_info: missing", steps.ErrArgs)
+	}
+	if err := json.Unmarshal(raw, &i); err != nil {
+		return i, fmt.Errorf("%w: image_info: %v", steps.ErrArgs, err)
+	}
+	bad := func(format string, args ...any) (imageInfo, error) {
+		return i, fmt.Errorf("%w: image_info.%s", steps.ErrArgs, fmt.Sprintf(format, args...))
+	}
+	if i.ID == "" {
+		return bad("id: missing")
+	}
+	if len(i.URLs) == 0 {
+		return bad("urls: must be a list of at least one URL")
+	}
+	for n, one := range i.URLs {
+		u, err := url.Parse(one)
+		if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
+			return bad("urls[%d]: not a URL that begins with http:// or https://", n)
+		}
+	}
+	if i.ImageType == "partition" {
+		return bad("image_type: partition images cannot be written yet; use a whole disk image")
+	}
+	switch i.DiskFormat {
+	case "", "raw", "gpt", "iso", "unknown":
+	default:
+		return bad("disk_format: %q cannot be written yet; convert it with: qemu-img convert -O raw", i.DiskFormat)
+	}
+	if len(i.Proxies) > 0 && !slices.Contains([]string{"null", "{}"}, string(i.Proxies)) {
+		return bad("proxies: proxies for images are not supported yet")
+	}
+	return i, nil
+}
+
+// digest is the digest to check, from os_hash_algo and os_hash_value or else from the checksum,
+// whose algorithm is told by its length.
+func (i imageInfo) digest() (stream.Digest, error) {
+	bad := func(format string, args ...any) (stream.Digest, error) {
+		return stream.Digest{}, fmt.Errorf("%w: image_info.%s", steps.ErrArgs, fmt.Sprintf(format, args...))
+	}
+	given := func(s *string) bool { return s != nil && *s != "" }
+	if given(i.HashAlgo) != given(i.HashValue) {
+		return bad("os_hash_algo and os_hash_value: one without the other")
+	}
+	if given(i.HashAlgo) {
+		if strings.Contains(*i.HashValue, "://") {
+			return bad("os_hash_value: checksum files cannot be fetched yet; give the digest itself")
+		}
+		d, err := stream.ParseDigest(*i.HashAlgo, *i.HashValue)
+		if err != nil {
+			return bad("os_hash_value: %v", err)
+		}
+		return d, nil
+	}
+	if !given(i.Checksum) {
+		return bad("os_hash_value: an image without a digest is not written")
+	}
+	if strings.Contains(*i.Checksum, "://") {
+		return bad("checksum: checksum files cannot be fetched yet; give the digest itself")
+	}
+	algorithms := map[int]string{32: "md5", 40: "sha1", 64: "sha256", 128: "sha512"}
+	d, err := stream.ParseDigest(algorithms[len(*i.Checksum)], *i.Checksum)
+	if err != nil {
+		return bad("checksum: %v", err)
+	}
+	return d, nil
+}
+
+// authorization is the value of the Authorization header for the image's server, "" for none.
+func (i imageInfo) authorization() (string, error) {
+	if i.Authorization != "" {
+		b, err := base64.StdEncoding.DecodeString(i.Authorization)
+		if err != nil {
+			return "", fmt.Errorf("%w: image_info.image_request_authorization: not base64", steps.ErrArgs)
+		}
+		return string(b), nil
+	}
+	if i.AuthStrategy == "http_basic" {
+		if i.User == "" || i.Password == "" {
+			return "", fmt.Errorf("%w: image_info: image_server_auth_strategy is http_basic without image_server_user and image_server_password", steps.ErrArgs)
+		}
+		r := http.Request{Header: http.Header{}}
+		r.SetBasicAuth(i.User, i.Password)
+		return r.Header.Get("Authorization"), nil
+	}
+	return "", nil
+}

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package generic
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net/http"
+	"strings"
+	"time"
+
+	"github.com/ironhand/ironhand/image"
+	"github.com/ironhand/ironhand/inspect"
+	"github.com/ironhand/ironhand/steps"
+	"github.com/ironhand/ironhand/stream"
+)
+
+// writeImage puts a whole disk image onto the node's root disk, and the config drive beside it.
+func writeImage(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
+	// 1. Everything that can be wrong with the request is found before a disk is looked at.
+	var args struct {
+		ImageInfo   json.RawMessage `json:"image_info"`
+		ConfigDrive *string         `json:"configdrive"`
+	}
+	if len(j.Args) > 0 {
+		if err := json.Unmarshal(j.Args, &args); err != nil {
+			return nil, fmt.Errorf("%w: %v", steps.ErrArgs, err)
+		}
+	}
+	info, err := parseImageInfo(args.ImageInfo)
+	if err != nil {
+		return nil, err
+	}
+	digest, err := info.digest()
+	if err != nil {
+		return nil, err
+	}
+	sources, err := info.sources(h)
+	if err != nil {
+		return nil, err
+	}
+	if h.Download.Limit > 0 {
+		var cancel context.CancelFunc
+		ctx, cancel = context.WithTimeoutCause(ctx, h.Download.Limit, fmt.Errorf("the download takes longer than the %v allowed", h.Download.Limit))
+		defer cancel()
+	}
+	drive := args.ConfigDrive
+	if drive == nil || *drive == "" {
+		drive = info.ConfigDrive
+	}
+	var driveImage []byte
+	if drive != nil && *drive != "" {
+		driveImage, err = image.ReadConfigDrive(ctx, *drive, &http.Client{Transport: h.Transport, Timeout: h.Download.Stall})
+		if err != nil {
+			return nil, fmt.Errorf("config drive for node %s: %w", j.Node.UUID, err)
+		}
+	}
+
+	// 2. The disk is chosen, printed and opened: nobody else uses it from here on.
+	choice, err := rootDisk(ctx, h, j.Node)
+	if err != nil {
+		return nil, err
+	}
+	also := ""
+	if len(choice.Others) > 0 {
+		also = fmt.Sprintf("; the hints fit %s too: the first in the list is taken", diskNames(choice.Others))
+	}
+	h.Say("writing %s to %v%s", sources[0], choice.Disk, also)
+	disk, err := h.Open(choice.Disk.Name)
+	if err != nil {
+		return nil, err
+	}
+	defer disk.Close()
+
+	// 3. The image goes onto it.
+	var told time.Time
+	var phase stream.Phase
+	result, err := image.Write(ctx, disk, image.Spec{
+		Sources: sources, Digest: digest, ConfigDrive: driveImage,
+		Patience: h.Download.Budget, ReadBack: h.ReadBack, Log: h.Log,
+		Progress: func(p stream.Progress) {
+			h.Progress(p)
+			if p.Phase != phase || time.Since(told) >= 5*time.Second {
+				phase, told = p.Phase, time.Now()
+				h.Say("%s", progressLine(p))
+			}
+		},
+	})
+	if err != nil {
+		return nil, fmt.Errorf("write image %s to %s: %w", info.ID, choice.Disk.Name, err)
+	}
+	h.Say("%s: %d MiB written, %d MiB zeroed, %d MiB read back and right", choice.Disk.Name,
+		result.Written.Bytes>>20, result.Written.Zeroed>>20, result.Written.Checked>>20)
+	return steps.Deployed{
+		Text:  fmt.Sprintf("image (%s) written to device %s root_uuid=%s%s", info.ID, choice.Disk.Name, result.DiskID, also),
+		Disk:  choice.Disk.Name,
+		UUIDs: map[string]string{"root uuid": result.DiskID},
+	}, nil
+}
+
+// rootDisk waits for a disk that fits.
+func rootDisk(ctx context.Context, h steps.Host, n steps.Node) (inspect.Choice, error) {
+	for attempt := 1; ; attempt++ {
+		choice, err := steps.RootDisk(ctx, h.Machine, n)
+		if err == nil || !errors.Is(err, inspect.ErrNoDisk) || attempt >= h.DiskAttempts {
+			return choice, err
+		}
+		if attempt == 1 {
+			h.Say("no disk fits yet: %v", err)
+		}
+		select {
+		case <-time.After(h.DiskDelay):
+		case <-ctx.Done():
+			return choice, context.Cause(ctx)
+		}
+	}
+}
+
+// sources are the places of the image, in order.
+func (i imageInfo) sources(h steps.Host) ([]stream.Source, error) {
+	authorization, err := i.authorization()
+	if err != nil {
+		return nil, err
+	}
+	o := stream.HTTPOptions{Transport: h.Transport, Stall: h.Download.Stall}
+	if authorization != "" {
+		o.Authorization = func() string { return authorization }
+	}
+	var sources []stream.Source
+	for n, one := range i.URLs {
+		s, err := stream.NewHTTP(one, o)
+		if err != nil {
+			return nil, fmt.Errorf("%w: image_info.urls[%d]: %v", steps.ErrArgs, n, err)
+		}
+		sources = append(sources, s)
+	}
+	return sources, nil
+}
+
+func progressLine(p stream.Progress) string {
+	line := fmt.Sprintf("%s: %d MiB read", p.Phase, p.Read>>20)
+	if p.Total > 0 {
+		line = fmt.Sprintf("%s: %d of %d MiB read (%d %%)", p.Phase, p.Read>>20, p.Total>>20, 100*p.Read/p.Total)
+	}
+	line += fmt.Sprintf(", %d MiB/s, %d MiB written", p.Rate>>20, p.Written>>20)
+	if p.Retries > 0 {
+		line += fmt.Sprintf(", %d retries (last: %s)", p.Retries, p.LastError)
+	}
+	return line
+}
+
+func diskNames(disks []inspect.Disk) string {
+	var names []string
+	for _, d := range disks {
+		names = append(names, d.Name)
+	}
+	return strings.Join(names, ", ")
+}

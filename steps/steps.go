@@ -1,0 +1,141 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package steps is the contract for work on the machine: what a step is, what
+// it may use, and who offers it. It does nothing by itself; the work is in its
+// subpackages, and the conductor's side of it is in package agent.
+package steps
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"io"
+	"log/slog"
+	"net/http"
+	"time"
+
+	"github.com/ironhand/ironhand/inspect"
+	"github.com/ironhand/ironhand/stream"
+)
+
+// ErrArgs means that a step was called with arguments that cannot be. Nothing was touched.
+var ErrArgs = errors.New("invalid arguments")
+
+// A Phase is the part of a node's life in which the conductor asks for steps.
+// The text is the one in Ironic's command and key names.
+type Phase string
+
+// The phases that Ironic has.
+const (
+	Clean   Phase = "clean"
+	Deploy  Phase = "deploy"
+	Service Phase = "service"
+)
+
+// A Step is one piece of work that the conductor, or a person, can ask for by name.
+type Step struct {
+	Name      string        // as on the wire: "write_image"
+	Interface string        // Ironic's interface: "deploy", "raid", "management", ...
+	Priority  map[Phase]int // the phases that offer it; 0 is never automatic
+	Reboot    bool          // the machine must be rebooted after it
+	Abortable bool          // the conductor may give up while it runs (clean and service)
+	Args      []Arg         // the arguments that are announced to the conductor
+	// Run does the work. The result becomes JSON; a plain string is wrapped as
+	// the contract says, and a [Deployed] is also remembered by the agent.
+	Run func(ctx context.Context, h Host, j Job) (any, error)
+}
+
+// An Arg is one announced argument of a step.
+type Arg struct {
+	Name        string
+	Description string
+	Required    bool
+}
+
+// A Job is one request to run a step.
+type Job struct {
+	Node     Node
+	Ports    []Port
+	Args     json.RawMessage // the step's arguments, a JSON object or empty
+	Deployed *Deployed       // what an earlier step wrote since the machine was started; nil if nothing
+}
+
+// Node is what steps read of Ironic's record of the machine. Secrets in it are
+// masked by the conductor as "******".
+type Node struct {
+	UUID               string                     `json:"uuid"`
+	Properties         map[string]json.RawMessage `json:"properties"`
+	InstanceInfo       map[string]json.RawMessage `json:"instance_info"`
+	DriverInternalInfo map[string]json.RawMessage `json:"driver_internal_info"`
+}
+
+// A Port is Ironic's record of one network interface of the machine.
+type Port struct {
+	UUID    string `json:"uuid"`
+	Address string `json:"address"` // MAC
+}
+
+// A Disk is an open disk: what an image can be written to and read back from.
+type Disk interface {
+	stream.Target
+	io.ReaderAt
+	// RereadPartitions makes the kernel look at the partition table again.
+	RereadPartitions(ctx context.Context) error
+}
+
+// Host is the running machine as a step may use it.
+type Host struct {
+	Machine   inspect.Machine
+	Open      func(path string) (Disk, error) // opens a disk for this step alone; in use is an error
+	Transport http.RoundTripper               // for images; trusts what the agent was told to trust
+	Log       *slog.Logger
+	// Say prints one line for the person at the console.
+	Say func(format string, args ...any)
+	// Progress shows a value, which becomes JSON, in the running command's status.
+	Progress func(v any)
+	// LoadKernel loads the kernel of the operating system on the disk for kexec,
+	// and says which boot entry it took. Nothing is started yet.
+	LoadKernel func(ctx context.Context, disk string) (string, error)
+	Download   Download
+	ReadBack   stream.ReadBack
+	// A disk that fits may appear late: it is looked for so often, so long apart.
+	DiskAttempts int
+	DiskDelay    time.Duration
+}
+
+// Download is how images are fetched, as the node's settings say.
+type Download struct {
+	Stall  time.Duration // a connection that brings no byte for so long is broken
+	Budget time.Duration // so long without any progress, over all connections, is the end
+	Limit  time.Duration // the whole of it may take so long; 0 is no limit
+}
+
+// Deployed is the result of a step that put an operating system on a disk.
+type Deployed struct {
+	Text  string            `json:"text"`  // one line for people
+	Disk  string            `json:"disk"`  // "/dev/sda"
+	UUIDs map[string]string `json:"uuids"` // as standby.get_partition_uuids answers
+}
+
+// Support says how well a manager knows the machine. Of two managers that offer
+// the same step, the one with the higher support is asked first.
+// Numbers as in ironic-python-agent's ironic_python_agent/hardware.py.
+type Support int
+
+// Levels of support; vendors may go higher.
+const (
+	None            Support = 0
+	Generic         Support = 1
+	Mainline        Support = 2
+	ServiceProvider Support = 3
+)
+
+// A Manager offers the steps for one kind of hardware. Managers are plain values
+// in the list that a program's main gives to the command line.
+type Manager interface {
+	Class() string   // key in lists of steps: "GenericHardwareManager"
+	Name() string    // key in lists of versions: "generic_hardware_manager"
+	Version() string // changes when its steps change
+	Support(ctx context.Context, h Host) (Support, error)
+	Steps() []Step
+}

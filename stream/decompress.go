@@ -1,0 +1,205 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package stream
+
+import (
+	"bufio"
+	"bytes"
+	"errors"
+	"fmt"
+	"io"
+
+	"github.com/klauspost/compress/gzip"
+	"github.com/klauspost/compress/zstd"
+)
+
+// MaxWindow is the longest window, in bytes, that a zstd frame may ask for. It is what zstd makes at most unless it is given
+// --long=28 or more. Frames of zstd's usual levels need 8 MiB or less; the window is held in memory.
+const MaxWindow = 128 << 20
+
+// Content is what is in an image as it is published: the bytes of the disk.
+type Content struct {
+	Compression Compression // what was taken off
+	// Least is how many bytes the content has at the least, as the start of the file says; 0 if it does not.
+	Least int64
+
+	r     io.Reader
+	close func()
+}
+
+// Decompress recognises what an image is packed with, by its first bytes, and unpacks it. What turns out to be neither packed
+// nor a raw disk image is refused with a [FormatError]: so is a packed file inside a packed file.
+//
+// After a gzip member another may follow, or zeros, as with gzip(1); after a zstd frame another frame may, as with zstd(1). All
+// else after them is an error. Close must be called; it does not close r.
+func Decompress(r io.Reader) (*Content, error) {
+	c := &Content{close: func() {}}
+	in := &blame{r: r}
+	packed := bufio.NewReaderSize(in, 64<<10)
+	head, err := peek(packed)
+	if err != nil {
+		return nil, err
+	}
+	switch c.Compression = sniffCompression(head); c.Compression {
+	case Plain:
+		if format := sniffForeign(head); format != "" {
+			return nil, &FormatError{Format: format}
+		}
+		c.r = packed
+		return c, nil
+	case Gzip:
+		c.r = &members{packed: packed}
+	case Zstd:
+		c.Least = zstdLeast(head)
+		d, err := zstd.NewReader(packed, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
+			zstd.WithDecoderMaxWindow(MaxWindow), zstd.WithDecoderMaxMemory(MaxWindow))
+		if err != nil {
+			return nil, fmt.Errorf("unpack zstd: %w", err)
+		}
+		c.r, c.close = d, d.Close
+	}
+	content := bufio.NewReaderSize(&unpacking{c.r, in, c.Compression}, 64<<10)
+	if head, err = peek(content); err != nil {
+		c.close()
+		return nil, err
+	}
+	format := sniffForeign(head)
+	if inner := sniffCompression(head); inner != Plain {
+		format = string(inner) + " file"
+	}
+	if format != "" {
+		c.close()
+		return nil, &FormatError{Format: format, Inside: string(c.Compression)}
+	}
+	c.r = content
+	return c, nil
+}
+
+// Read reads the bytes of the disk. Errors of the reader given to [Decompress] come as they are, others say what is wrong with the
+// packed data.
+func (c *Content) Read(p []byte) (int, error) { return c.r.Read(p) }
+
+// Close frees what unpacking needed.
+func (c *Content) Close() error {
+	c.close()
+	return nil
+}
+
+// peek returns the start of what is in r, up to sniffLength bytes. That there are fewer is no error.
+func peek(r *bufio.Reader) ([]byte, error) {
+	head, err := r.Peek(sniffLength)
+	if err == io.EOF {
+		err = nil
+	}
+	return head, err
+}
+
+// blame remembers the error of the reader underneath, so that a broken network is not taken for a broken file.
+type blame struct {
+	r   io.Reader
+	err error
+}
+
+func (b *blame) Read(p []byte) (int, error) {
+	n, err := b.r.Read(p)
+	if err != nil && err != io.EOF {
+		b.err = err
+	}
+	return n, err
+}
+
+// unpacking gives errors their words.
+type unpacking struct {
+	r           io.Reader
+	in          *blame
+	compression Compression
+}
+
+func (u *unpacking) Read(p []byte) (int, error) {
+	n, err := u.r.Read(p)
+	switch {
+	case err == nil || err == io.EOF:
+		return n, err
+	case u.in.err != nil:
+		return n, u.in.err
+	case errors.Is(err, zstd.ErrDecoderSizeExceeded) || errors.Is(err, zstd.ErrWindowSizeExceeded):
+		err = fmt.Errorf("a frame needs a window of more than %d MiB (made with --long=28 or more?): %w", MaxWindow>>20, err)
+	case errors.Is(err, zstd.ErrMagicMismatch):
+		err = fmt.Errorf("what follows a frame is not a frame: %w", err)
+	}
+	return n, fmt.Errorf("unpack %s: %w", u.compression, err)
+}
+
+// zstdLeast is the length of the first frame's content, if its header tells it.
+func zstdLeast(head []byte) int64 {
+	var h zstd.Header
+	if err := h.Decode(head); err != nil || !h.HasFCS || h.FrameContentSize > 1<<62 {
+		return 0 // a header that is wrong is found when the frame is read
+	}
+	return int64(h.FrameContentSize)
+}
+
+// members reads the members of a gzip file one after the other, and knows what may come after the last one.
+type members struct {
+	packed *bufio.Reader // gzip takes no byte from it beyond the end of a member
+	member *gzip.Reader  // nil before the first
+	ended  bool          // the member has
+}
+
+func (m *members) Read(p []byte) (int, error) {
+	for {
+		if m.member == nil || m.ended {
+			if err := m.next(); err != nil {
+				return 0, err
+			}
+		}
+		n, err := m.member.Read(p)
+		if err == io.EOF {
+			m.ended, err = true, nil
+		}
+		if n > 0 || err != nil {
+			return n, err
+		}
+	}
+}
+
+// next opens the next member; io.EOF if there is none.
+func (m *members) next() error {
+	var err error
+	if m.member == nil {
+		m.member, err = gzip.NewReader(m.packed)
+	} else {
+		magic, perr := m.packed.Peek(2)
+		switch {
+		case len(magic) == 0:
+			return perr
+		case magic[0] == 0:
+			return m.padding()
+		case !bytes.Equal(magic, []byte("\x1f\x8b")):
+			return errors.New("what follows a member is neither a member nor zeros")
+		}
+		err = m.member.Reset(m.packed)
+	}
+	if err == io.EOF {
+		err = io.ErrUnexpectedEOF
+	}
+	if err != nil {
+		return err
+	}
+	m.member.Multistream(false)
+	m.ended = false
+	return nil
+}
+
+// padding reads zeros to the end of the file.
+func (m *members) padding() error {
+	for {
+		b, err := m.packed.ReadByte()
+		switch {
+		case err != nil:
+			return err
+		case b != 0:
+			return errors.New("what follows the zeros after the last member is not zero")
+		}
+	}
+}

@@ -1,0 +1,116 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build !race
+
+package stream_test
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"io"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/ironhand/ironhand/stream"
+)
+
+// repeated is a source that holds the same bytes many times.
+type repeated struct {
+	piece []byte
+	times int
+}
+
+func (r repeated) Open(_ context.Context, offset int64) (io.ReadCloser, error) {
+	pieces := make([]io.Reader, r.times)
+	for i := range pieces {
+		pieces[i] = bytes.NewReader(r.piece)
+	}
+	all := io.MultiReader(pieces...)
+	_, err := io.CopyN(io.Discard, all, offset)
+	return io.NopCloser(all), err
+}
+
+func (r repeated) Size() int64    { return int64(len(r.piece)) * int64(r.times) }
+func (r repeated) String() string { return "repeated" }
+
+// abyss is a disk that keeps nothing.
+type abyss struct{ size int64 }
+
+func (a abyss) WriteAt(b []byte, _ int64) (int, error)   { return len(b), nil }
+func (a abyss) Zero(context.Context, int64, int64) error { return nil }
+func (a abyss) Size() int64                              { return a.size }
+func (a abyss) SectorSize() int                          { return 4096 }
+func (a abyss) Sync() error                              { return nil }
+func (a abyss) Close() error                             { return nil }
+
+// The memory that writing takes does not depend on the length of the image, and is less than the 96 MiB that a process may have. A process of its
+// own writes, so that nothing else is measured.
+func TestMemory(t *testing.T) {
+	if packed := os.Getenv("STREAM_MEMORY_CHILD"); packed != "" {
+		writeMuch(t, packed)
+		return
+	}
+	raw := filepath.Join(t.TempDir(), "raw")
+	if err := os.WriteFile(raw, picture(t, "data:4000000 hole:400000 data:12000000"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, args := range [][]string{{"gzip", "-1", "-c", raw}, {"zstd", "-q", "-1", "--zstd=wlog=23", "-c", raw}, {"cat", raw}} {
+		t.Run(args[0], func(t *testing.T) {
+			packed, err := exec.Command(args[0], args[1:]...).Output()
+			if err != nil {
+				t.Fatal(err)
+			}
+			path := filepath.Join(t.TempDir(), "packed")
+			if err := os.WriteFile(path, packed, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			child := exec.Command(os.Args[0], "-test.run=^TestMemory$", "-test.v")
+			child.Env = append(os.Environ(), "STREAM_MEMORY_CHILD="+path)
+			out, err := child.CombinedOutput()
+			if err != nil {
+				t.Fatalf("%v\n%s", err, out)
+			}
+			_, peak, _ := strings.Cut(string(out), "VmHWM:")
+			var kib int
+			if _, err := fmt.Sscan(peak, &kib); err != nil {
+				t.Fatalf("no peak in\n%s", out)
+			}
+			t.Logf("%d KiB", kib)
+			if kib > 96<<10 {
+				t.Errorf("the process took %d KiB at its peak, want at most 96 MiB", kib)
+			}
+		})
+	}
+}
+
+func writeMuch(t *testing.T, path string) {
+	packed, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	want, err := stream.ParseDigest("sha256", strings.Repeat("00", 32))
+	if err != nil {
+		t.Fatal(err)
+	}
+	r := stream.NewReader(t.Context(), []stream.Source{repeated{packed, 40}}, want, stream.ReaderOptions{})
+	defer r.Close()
+	content, err := stream.Decompress(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer content.Close()
+	// The digest is computed and not compared: what it would be says nothing here.
+	w, err := stream.Write(t.Context(), abyss{2 << 30}, stream.NewExtents(content, -1), stream.Options{ReadBack: stream.ReadBackNone})
+	if err != nil || w.Size != 40*16_400_000 {
+		t.Fatalf("Write(...) = %+v, %v", w, err)
+	}
+	status, err := os.ReadFile("/proc/self/status")
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Logf("%s", status)
+}

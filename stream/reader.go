@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package stream
+
+import (
+	"context"
+	"errors"
+	"hash"
+	"io"
+	"log/slog"
+	"sync"
+	"sync/atomic"
+	"time"
+)
+
+const (
+	chunkSize   = 1 << 20 // bytes that are handed on at a time, and the longest write
+	readChunks  = 8       // that a Reader holds at most
+	writeChunks = 8       // that Write holds at most
+)
+
+// ReaderOptions is how a [Reader] deals with trouble. The zero value is usable.
+type ReaderOptions struct {
+	// Patience is how long to keep trying without getting ahead (by 64 KiB); 0 stands for 5 min.
+	Patience time.Duration
+	Log      *slog.Logger // hears of each new attempt; nil is silent
+	Meter    *Meter       // counts; the same one as in Options of Write; nil for none
+}
+
+// Reader reads an image, as it is published, from the first of several sources that works. When a connection breaks, stalls or ends
+// too early it goes on at that byte, with the next source if need be. A short image is never read to its io.EOF.
+//
+// It reads ahead and computes the digest on goroutines of its own, and holds 8 MiB. Read, Size, Verify and Close are for one
+// goroutine.
+type Reader struct {
+	resume *resumer
+	want   Digest
+	hash   hash.Hash // nil if no digest is wanted
+	size   atomic.Int64
+
+	cancel  context.CancelFunc
+	free    chan *chunk
+	filled  chan *chunk // to Read, in order
+	hashing chan *chunk // to the hash, in order
+	running sync.WaitGroup
+	err     error // of resume; may be read when filled is closed
+
+	current *chunk // that Read takes from; nil if none
+	rest    []byte // of it
+}
+
+// chunk is a piece of the image, free again when all its users have let go of it.
+type chunk struct {
+	buf   []byte
+	n     int
+	users atomic.Int32
+}
+
+// NewReader begins to read. The sources are mirrors of one image, tried in order. With the zero Digest nothing is verified, and
+// a reader that has begun with one source does not go on with another. ctx ends the reading; Close must be called in any case.
+func NewReader(ctx context.Context, sources []Source, want Digest, o ReaderOptions) *Reader {
+	if o.Patience <= 0 {
+		o.Patience = 5 * time.Minute
+	}
+	if o.Log == nil {
+		o.Log = slog.New(slog.DiscardHandler)
+	}
+	if o.Meter == nil {
+		o.Meter = NewMeter()
+	}
+	ctx, cancel := context.WithCancel(ctx)
+	r := &Reader{
+		resume: &resumer{ctx: ctx, sources: sources, proven: !want.IsZero(), patience: o.Patience, log: o.Log, meter: o.Meter, size: -1},
+		want:   want, hash: want.hash(), cancel: cancel,
+		free: make(chan *chunk, readChunks), filled: make(chan *chunk, readChunks), hashing: make(chan *chunk, readChunks),
+	}
+	r.size.Store(-1)
+	for range readChunks {
+		r.free <- &chunk{buf: make([]byte, chunkSize)}
+	}
+	r.running.Go(func() {
+		defer close(r.filled)
+		defer close(r.hashing)
+		defer r.resume.Close() // what is left unread is of no interest
+		r.err = r.fetch(ctx)
+	})
+	r.running.Go(r.sum)
+	return r
+}
+
+// fetch fills chunks and hands them on, until the image ends (io.EOF) or an error ends it.
+func (r *Reader) fetch(ctx context.Context) error {
+	switch {
+	case len(r.resume.sources) == 0:
+		return errors.New("read image: no source is given")
+	case !r.want.IsZero() && r.hash == nil:
+		return errors.New("read image: digest of unknown algorithm")
+	}
+	for {
+		var c *chunk
+		select {
+		case c = <-r.free:
+		case <-ctx.Done():
+			return context.Cause(ctx)
+		}
+		var err error
+		for c.n = 0; c.n < len(c.buf) && err == nil; {
+			var n int
+			n, err = r.resume.Read(c.buf[c.n:])
+			c.n += n
+			r.size.Store(r.resume.size)
+		}
+		if c.n > 0 {
+			c.users.Store(2)
+			r.hashing <- c // neither blocks: there are no more chunks than places
+			r.filled <- c
+		}
+		if err != nil {
+			return err
+		}
+	}
+}
+
+// sum puts the chunks through the hash.
+func (r *Reader) sum() {
+	for c := range r.hashing {
+		if r.hash != nil {
+			r.hash.Write(c.buf[:c.n]) // never returns an error
+		}
+		r.release(c)
+	}
+}
+
+func (r *Reader) release(c *chunk) {
+	if c.users.Add(-1) == 0 {
+		r.free <- c
+	}
+}
+
+// Read reads the image as it is published. After an error other than io.EOF there is no use in reading on: what could be mended has
+// been.
+func (r *Reader) Read(p []byte) (int, error) {
+	if len(p) == 0 {
+		return 0, nil
+	}
+	if r.current == nil {
+		c, ok := <-r.filled
+		if !ok {
+			return 0, r.err
+		}
+		r.current, r.rest = c, c.buf[:c.n]
+	}
+	n := copy(p, r.rest)
+	if r.rest = r.rest[n:]; len(r.rest) == 0 {
+		r.release(r.current)
+		r.current = nil
+	}
+	return n, nil
+}
+
+// Size is the length of the image as it is published, in bytes; -1 if not known. It is known after the first Read unless the
+// source does not tell it.
+func (r *Reader) Size() int64 { return r.size.Load() }
+
+// Verify reads what is left of the image, and compares the digest of all of it with the one wanted; the error for a wrong one
+// wraps [ErrDigest]. Without a digest it only makes sure that all of the image came.
+func (r *Reader) Verify() error {
+	if _, err := io.Copy(io.Discard, r); err != nil {
+		return err
+	}
+	if r.hash == nil {
+		return nil
+	}
+	r.running.Wait()
+	return r.want.check(r.hash)
+}
+
+// Close ends the reading and waits until it has ended. It may be called more than once.
+func (r *Reader) Close() error {
+	r.cancel()
+	r.running.Wait()
+	return nil
+}

@@ -1,0 +1,182 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package stream
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"math/rand/v2"
+	"slices"
+	"time"
+)
+
+const (
+	firstWait = 100 * time.Millisecond // before the first new attempt
+	lastWait  = 15 * time.Second       // before each of many
+	// enough is how many bytes count as a step forward. A server that hands out single bytes is not waited for for ever.
+	enough = 64 << 10
+	// failuresInRow is how often a source may fail without a step forward before the next one is tried.
+	failuresInRow = 3
+)
+
+// resumer reads one image from one of several sources, and goes on at the byte where a connection broke.
+type resumer struct {
+	ctx      context.Context
+	sources  []Source // those that may still be tried; the first is the one in use
+	proven   bool     // a digest will prove the image, so its parts may come from several sources
+	patience time.Duration
+	log      *slog.Logger
+	meter    *Meter
+
+	body   io.ReadCloser // nil when there is no connection
+	offset int64         // of the next byte
+	size   int64         // -1 if not known yet
+
+	step     int64     // offset at the last step forward
+	stepTime time.Time // when that was
+	failures int       // since then, on this source
+	attempts int       // since then, on all
+	dropped  []error   // why sources are no longer in the list
+}
+
+// Read returns the next bytes of the image. io.EOF means that all of it was read; any other error is the last word.
+func (r *resumer) Read(p []byte) (int, error) {
+	if r.stepTime.IsZero() {
+		r.stepTime = time.Now()
+	}
+	for {
+		if r.size >= 0 && r.offset >= r.size {
+			return 0, io.EOF
+		}
+		n, err := r.try(p)
+		r.offset += int64(n)
+		r.meter.read.Add(int64(n))
+		if r.offset-r.step >= enough {
+			r.step, r.stepTime, r.failures, r.attempts = r.offset, time.Now(), 0, 0
+		}
+		switch {
+		case err == nil || r.offset == r.size: // what comes after the last byte does not matter
+		case err == io.EOF && r.size < 0:
+			r.size = r.offset // the server never said, so this is the end
+			r.meter.total.Store(r.size)
+		default:
+			if err == io.EOF {
+				err = fmt.Errorf("%v ended after %d of %d bytes: %w", r.sources[0], r.offset, r.size, io.ErrUnexpectedEOF)
+			}
+			r.Close()
+			if err := r.mend(err); err != nil {
+				return n, err
+			}
+		}
+		if n > 0 {
+			return n, nil
+		}
+	}
+}
+
+// try makes a connection if there is none, and reads once.
+func (r *resumer) try(p []byte) (int, error) {
+	if r.body == nil {
+		if err := r.open(); err != nil {
+			return 0, err
+		}
+	}
+	if r.size >= 0 {
+		p = p[:min(int64(len(p)), r.size-r.offset)]
+	}
+	return r.body.Read(p)
+}
+
+func (r *resumer) open() error {
+	s := r.sources[0]
+	body, err := s.Open(r.ctx, r.offset)
+	if err != nil {
+		return err
+	}
+	if b, ok := body.(skipper); ok {
+		r.meter.again.Add(b.Skipped())
+	}
+	size := s.Size()
+	if r.offset == 0 {
+		r.size = -1 // what another source said does not bind this one
+	}
+	if r.size >= 0 && size >= 0 && size != r.size {
+		body.Close() // not read
+		return Final(fmt.Errorf("%w: %v holds %d bytes, not %d", ErrChanged, s, size, r.size))
+	}
+	r.body, r.size = body, max(r.size, size)
+	r.meter.setSource(s.String(), r.size)
+	return nil
+}
+
+// mend decides what to do about an error: it drops the source or moves it to the end of the list, and waits. The error it
+// returns is what Read returns; nil means to try again.
+func (r *resumer) mend(err error) error {
+	if cause := context.Cause(r.ctx); cause != nil {
+		return cause
+	}
+	now := time.Now()
+	r.attempts++
+	r.failures++
+	status, _ := errors.AsType[*StatusError](err)
+
+	// 1. Which source is next?
+	switch mayMove := r.offset == 0 || r.proven; {
+	case IsFinal(err):
+		r.dropped = append(r.dropped, err)
+		r.sources = r.sources[1:]
+		r.failures = 0
+		if len(r.sources) > 0 && !mayMove {
+			r.dropped = append(r.dropped, fmt.Errorf("go on at byte %d from %v: no digest is given that would prove that it is the same image", r.offset, r.sources[0]))
+		}
+		if len(r.sources) == 0 || !mayMove {
+			return errors.Join(r.dropped...)
+		}
+		r.again(err, 0)
+		return nil
+	case len(r.sources) > 1 && mayMove && (r.failures >= failuresInRow || status != nil):
+		r.sources = append(slices.Clone(r.sources[1:]), r.sources[0])
+		r.failures = 0
+	}
+
+	// 2. How long to wait? The longer it goes on the longer, and never all nodes of a site at the same moment.
+	left := r.patience - now.Sub(r.stepTime)
+	if left <= 0 {
+		err = fmt.Errorf("no %d bytes in %v and %d attempts: %w", enough, r.patience, r.attempts, err)
+		return errors.Join(append(slices.Clone(r.dropped), err)...)
+	}
+	wait := min(firstWait<<min(r.attempts-1, 20), lastWait)
+	wait = wait/2 + rand.N(wait/2)
+	if status != nil && len(r.sources) == 1 {
+		wait = max(wait, status.After)
+	}
+	wait = min(wait, left)
+	r.again(err, wait)
+
+	timer := time.NewTimer(wait)
+	defer timer.Stop()
+	select {
+	case <-timer.C:
+		return nil
+	case <-r.ctx.Done():
+		return context.Cause(r.ctx)
+	}
+}
+
+// again makes a new attempt visible.
+func (r *resumer) again(err error, wait time.Duration) {
+	r.meter.retry(err)
+	r.log.Warn("image: try again", "byte", r.offset, "source", r.sources[0].String(), "wait", wait.Round(time.Millisecond), "error", err)
+}
+
+func (r *resumer) Close() error {
+	if r.body == nil {
+		return nil
+	}
+	body := r.body
+	r.body = nil
+	return body.Close()
+}

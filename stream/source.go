@@ -1,0 +1,45 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package stream
+
+import (
+	"context"
+	"errors"
+	"io"
+)
+
+// Source is one place where an image is kept. It makes one attempt at a time: trying again, and going to the next place, is the
+// work of [Reader].
+//
+// An error that trying again cannot mend is marked with [Final]; all others are taken for a passing trouble of the network.
+type Source interface {
+	// Open returns the image as it is published, from the byte at offset on. ctx governs the reading as well as the opening.
+	// Once an object has been seen, Open returns bytes of that very object or an error that wraps ErrChanged.
+	Open(ctx context.Context, offset int64) (io.ReadCloser, error)
+	// Size is the length in bytes of the image as it is published; -1 if not known, which it may be until Open has returned.
+	Size() int64
+	// String names the source for people, never with credentials.
+	String() string
+}
+
+// ErrChanged says that what is at the source now is not, or not provably, what was there when reading began.
+var ErrChanged = errors.New("image changed at its source")
+
+// Final marks err as one that does not go away when the same source is tried again.
+func Final(err error) error { return &finalError{err} }
+
+// IsFinal tells whether err, or an error that it wraps, was marked with [Final].
+func IsFinal(err error) bool {
+	_, ok := errors.AsType[*finalError](err)
+	return ok
+}
+
+type finalError struct{ err error }
+
+func (e *finalError) Error() string { return e.err.Error() }
+func (e *finalError) Unwrap() error { return e.err }
+
+// skipper is what a body offers that had to read the image from its start to get to the offset it was asked for.
+type skipper interface {
+	Skipped() int64 // bytes read and thrown away
+}

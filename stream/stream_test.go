@@ -1,0 +1,431 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package stream_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha512"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"io"
+	"math/rand/v2"
+	"net/http/httptest"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"testing/iotest"
+	"time"
+
+	"github.com/klauspost/compress/gzip"
+
+	"github.com/ironhand/ironhand/stream"
+	"github.com/ironhand/ironhand/stream/streamtest"
+)
+
+const mib = 1 << 20
+
+// picture makes an image of words such as "data:65536 hole:100".
+func picture(t testing.TB, words string) []byte {
+	t.Helper()
+	var b []byte
+	for word := range strings.FieldsSeq(words) {
+		var n int
+		kind, size, _ := strings.Cut(word, ":")
+		if _, err := fmt.Sscan(size, &n); err != nil {
+			t.Fatal(err)
+		}
+		piece := make([]byte, n)
+		for i := 0; kind == "data" && i < n; i++ {
+			piece[i] = byte(1 + i%251)
+		}
+		b = append(b, piece...)
+	}
+	return b
+}
+
+// script is an Extents whose extents are what a test says.
+type script struct {
+	extents []stream.Extent
+	content []byte
+	size    int64
+	now     []byte
+	end     error // after the last, io.EOF if nil
+}
+
+func (s *script) Size() int64 { return s.size }
+
+func (s *script) Next() (stream.Extent, error) {
+	if len(s.extents) == 0 {
+		if s.end == nil {
+			return stream.Extent{}, io.EOF
+		}
+		return stream.Extent{}, s.end
+	}
+	e := s.extents[0]
+	s.extents = s.extents[1:]
+	s.now = nil
+	if !e.Hole && e.Length > 0 && e.Length <= int64(len(s.content))-e.Offset {
+		s.now = s.content[e.Offset : e.Offset+e.Length]
+	}
+	return e, nil
+}
+
+func (s *script) Read(b []byte) (int, error) {
+	if len(s.now) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(b, s.now)
+	s.now = s.now[n:]
+	return n, nil
+}
+
+// expected is what a disk must hold afterwards: the image, zeros to the end of its last sector, what was there before, and a last MiB of zeros
+// where the image has none.
+func expected(image []byte, size int64, sector int) []byte {
+	b := bytes.Repeat([]byte{streamtest.Old}, int(size))
+	clear(b[max(0, size-mib):])
+	n := copy(b, image)
+	clear(b[n : (n+sector-1)/sector*sector])
+	if n < mib {
+		clear(b[:min(mib, size)][n:])
+	}
+	return b
+}
+
+func TestWrite(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		image   string
+		size    int64    // of the disk
+		ops     []string // if given, all that is done, sorted but for the first and last three
+		written stream.Written
+	}{
+		{name: "data", image: "data:3145728", size: 8 * mib,
+			ops:     []string{"zero 0 1048576", "zero 7340032 1048576", "sync", "write 1048576 1048576", "write 2097152 1048576", "sync", "write 0 1048576", "sync"},
+			written: stream.Written{Size: 3 * mib, Bytes: 3 * mib, Checked: 2 * mib}},
+		{name: "holes", image: "data:1048576 hole:2097152 data:65536 hole:983040 hole:3145728", size: 8 * mib,
+			ops:     []string{"zero 0 1048576", "zero 7340032 1048576", "sync", "write 3145728 65536", "zero 1048576 2097152", "zero 3211264 4128768", "sync", "write 0 1048576", "sync"},
+			written: stream.Written{Size: 7 * mib, Bytes: mib + 65536, Zeroed: 2*mib + 4128768, Checked: 2 * mib}},
+		{name: "to the last byte", image: "data:8388608", size: 8 * mib,
+			ops: []string{"zero 0 1048576", "zero 7340032 1048576", "sync", "write 1048576 1048576", "write 2097152 1048576", "write 3145728 1048576", "write 4194304 1048576", "write 5242880 1048576",
+				"write 6291456 1048576", "sync", "write 7340032 1048576", "sync", "write 0 1048576", "sync"}},
+		{name: "zeros to the last byte", image: "data:1048576 hole:7340032", size: 8 * mib},
+		{name: "into the last MiB", image: "data:4194304 hole:3145728 data:65537", size: 8 * mib},
+		{name: "into the last MiB, odd size", image: "data:7400000", size: 8*mib - 4096*3},
+		{name: "short", image: "data:1", size: 8 * mib, written: stream.Written{Size: 1, Bytes: mib, Checked: mib}},
+		{name: "ends in a sector", image: "data:2097153", size: 8 * mib},
+		{name: "ends in a hole in a sector", image: "data:2097152 hole:131073", size: 8 * mib},
+		{name: "only zeros", image: "hole:4194304", size: 8 * mib},
+		{name: "small disk", image: "data:4096", size: 8192},
+		{name: "small disk, full", image: "data:8192", size: 8192},
+		{name: "disk of less than two MiB", image: "data:1500000", size: mib + 512*1024},
+		{name: "longer", image: "data:9000000 hole:9000000 data:3 hole:70000 data:1000000 hole:200000", size: 24 * mib},
+	} {
+		for _, sector := range []int{512, 4096} {
+			for _, back := range []stream.ReadBack{stream.ReadBackSample, stream.ReadBackFull, stream.ReadBackNone} {
+				t.Run(fmt.Sprintf("%s/%d/%s", tt.name, sector, back), func(t *testing.T) {
+					image := picture(t, tt.image)
+					disk := streamtest.NewDisk(tt.size, sector)
+					meter := stream.NewMeter()
+					verified := false
+					w, err := stream.Write(t.Context(), disk, stream.NewExtents(bytes.NewReader(image), int64(len(image))),
+						stream.Options{ReadBack: back, Meter: meter, Verify: func() error { verified = true; return nil }})
+					if err != nil {
+						t.Fatal(err)
+					}
+					if !verified {
+						t.Error("the digest was not verified")
+					}
+					if want := expected(image, tt.size, sector); !bytes.Equal(disk.Bytes, want) {
+						t.Errorf("disk is wrong from byte %d on", firstDifference(disk.Bytes, want))
+					}
+					if tt.ops != nil {
+						ops := disk.Ops()
+						slices.Sort(ops[3 : slices.Index(ops[3:], "sync")+3]) // these go in parallel
+						if got, want := strings.Join(ops, "\n"), strings.Join(tt.ops, "\n"); got != want {
+							t.Errorf("did\n%s\nwant\n%s", got, want)
+						}
+					}
+					if tt.written != (stream.Written{}) && back == stream.ReadBackSample && w != tt.written {
+						t.Errorf("Write(...) = %+v, want %+v", w, tt.written)
+					}
+					if p := meter.Progress(); p.Phase != stream.PhaseDone || p.Written != w.Bytes || p.Zeroed != w.Zeroed || p.Checked != w.Checked || w.Size != int64(len(image)) {
+						t.Errorf("progress is %+v, but was %+v", p, w)
+					}
+				})
+			}
+		}
+	}
+}
+
+func firstDifference(a, b []byte) int {
+	for i := range a {
+		if i >= len(b) || a[i] != b[i] {
+			return i
+		}
+	}
+	return len(a)
+}
+
+// Extents need not lie on sectors, or in any size.
+func TestWriteOddExtents(t *testing.T) {
+	content := picture(t, "data:100 hole:1500000 data:3000000 hole:200000 data:777 hole:10 data:5")
+	var extents []stream.Extent
+	at := int64(0)
+	for _, e := range []stream.Extent{{Length: 100}, {Length: 1_500_000, Hole: true}, {Length: 0, Hole: true}, {Length: 2_999_999}, {Length: 1},
+		{Length: 70_001, Hole: true}, {Length: 129_999, Hole: true}, {Length: 777}, {Length: 10, Hole: true}, {Length: 5}, {}} {
+		e.Offset = at
+		at += e.Length
+		extents = append(extents, e)
+	}
+	for _, sector := range []int{512, 4096} {
+		disk := streamtest.NewDisk(8*mib, sector)
+		_, err := stream.Write(t.Context(), disk, &script{extents: slices.Clone(extents), content: content, size: -1}, stream.Options{ReadBack: stream.ReadBackFull})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if want := expected(content, 8*mib, sector); !bytes.Equal(disk.Bytes, want) {
+			t.Errorf("sectors of %d: disk is wrong from byte %d on", sector, firstDifference(disk.Bytes, want))
+		}
+	}
+}
+
+// Finish sees the head before it is on the disk, may change it and the rest of the disk, and is followed by nothing but the head.
+func TestWriteFinish(t *testing.T) {
+	image := picture(t, "data:3000000")
+	disk := streamtest.NewDisk(8*mib, 512)
+	_, err := stream.Write(t.Context(), disk, stream.NewExtents(bytes.NewReader(image), -1), stream.Options{
+		Finish: func(ctx context.Context, head []byte) error {
+			if !bytes.Equal(head, image[:mib]) {
+				t.Error("head is not the image's first MiB")
+			}
+			if !bytes.Equal(disk.Bytes[:mib], make([]byte, mib)) {
+				t.Error("the disk's first MiB is not zero yet")
+			}
+			copy(head, "changed")
+			_, err := disk.WriteAt([]byte(strings.Repeat("backup..", 64)), 8*mib-512)
+			return err
+		}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	want := expected(image, 8*mib, 512)
+	copy(want, "changed")
+	copy(want[8*mib-512:], strings.Repeat("backup..", 64))
+	if !bytes.Equal(disk.Bytes, want) {
+		t.Errorf("disk is wrong from byte %d on", firstDifference(disk.Bytes, want))
+	}
+	ops := disk.Ops()
+	if got := strings.Join(ops[len(ops)-4:], ", "); got != "write 8388096 512, sync, write 0 1048576, sync" {
+		t.Errorf("the last acts are %s", got)
+	}
+}
+
+// Whatever goes wrong, nothing that could boot is left; and if it goes wrong early, the disk is as it was.
+func TestWriteFails(t *testing.T) {
+	const size = 8 * mib
+	good := picture(t, "data:2097152 hole:1048576 data:2097152")
+	full := picture(t, "data:8388608")
+	gone, wrong, unhappy := errors.New("network is gone"), errors.New("wrong digest"), errors.New("no room for a partition")
+	plain := func(b []byte) stream.Extents { return stream.NewExtents(bytes.NewReader(b), -1) }
+
+	for _, tt := range []struct {
+		name      string
+		src       stream.Extents
+		disk      *streamtest.Disk
+		options   stream.Options
+		untouched bool
+		dirty     bool // the ends cannot be cleared either
+		is        error
+		err       string
+	}{
+		{name: "source gone at the start", src: stream.NewExtents(iotest.ErrReader(gone), -1), untouched: true, is: gone},
+		{name: "empty", src: plain(nil), untouched: true, is: stream.ErrEmpty},
+		{name: "known to be too large", src: stream.NewExtents(bytes.NewReader(append(full, 1)), int64(len(full)+1)), untouched: true, is: stream.ErrTooLarge, err: "8388609 bytes, the disk has 8388608"},
+		{name: "no such read-back", src: plain(good), options: stream.Options{ReadBack: 7}, untouched: true, err: "ReadBack(7)"},
+
+		{name: "turns out to be too large", src: plain(append(full, 1)), is: stream.ErrTooLarge, err: "1 bytes at 8388608 end behind the disk's 8388608"},
+		{name: "too large by a hole", src: plain(append(full, make([]byte, 65536)...)), is: stream.ErrTooLarge},
+		{name: "source gone in the middle", src: stream.NewExtents(io.MultiReader(bytes.NewReader(good), iotest.ErrReader(gone)), -1), is: gone},
+		{name: "short", src: stream.NewExtents(bytes.NewReader(good), int64(len(good))+1), is: io.ErrUnexpectedEOF},
+		{name: "zero extents", src: &script{extents: []stream.Extent{{}}, size: -1}, is: stream.ErrEmpty},
+		{name: "extent ends early", src: &script{extents: []stream.Extent{{Length: 100}}, size: -1}, is: io.ErrUnexpectedEOF},
+		{name: "gap", src: &script{extents: []stream.Extent{{Length: 100}, {Offset: 200, Length: 100}}, content: good, size: -1}, err: "where one at 100 was due"},
+		{name: "overlap", src: &script{extents: []stream.Extent{{Length: 100}, {Offset: 50, Length: 100}}, content: good, size: -1}, err: "where one at 100 was due"},
+		{name: "negative", src: &script{extents: []stream.Extent{{Length: 100}, {Offset: 100, Length: -100}}, content: good, size: -1}, err: "part of -100 bytes"},
+		{name: "near the largest number", src: &script{extents: []stream.Extent{{Length: 100}, {Offset: 100, Length: 1<<63 - 1}}, content: good, size: -1}, is: stream.ErrTooLarge},
+		{name: "wrong digest", src: plain(good), options: stream.Options{Verify: func() error { return wrong }}, is: wrong},
+		{name: "wrong digest, full disk", src: plain(full), options: stream.Options{Verify: func() error { return wrong }}, is: wrong},
+		{name: "finish fails", src: plain(full), options: stream.Options{Finish: func(context.Context, []byte) error { return unhappy }}, is: unhappy},
+		{name: "write fails", src: plain(good), disk: &streamtest.Disk{FailWriteAt: 4 * mib}, is: syscall.EIO, err: "write 1048576 bytes at 4194304"},
+		{name: "zeroing fails", src: plain(good), disk: &streamtest.Disk{FailZeroAt: 2*mib + 5}, is: syscall.EIO, err: "zero 1048576 bytes at 2097152"},
+		{name: "first clearing fails", src: plain(good), disk: &streamtest.Disk{FailZeroAt: 5}, dirty: true, is: syscall.EIO, err: "clear the start of the disk: input/output error; afterwards: clear the start"},
+		{name: "first sync fails", src: plain(good), disk: &streamtest.Disk{FailSync: 1}, is: syscall.EIO, err: "sync: input/output error"},
+		{name: "sync after the data fails", src: plain(good), disk: &streamtest.Disk{FailSync: 2}, is: syscall.EIO},
+		{name: "last sync fails", src: plain(good), disk: &streamtest.Disk{FailSync: 3}, is: syscall.EIO},
+		{name: "disk lies", src: plain(good), disk: &streamtest.Disk{Flip: mib + 9}, is: stream.ErrReadBack, err: "read back 1048576 bytes at 1048576"},
+		{name: "disk lies anywhere", src: plain(good), disk: &streamtest.Disk{Flip: 4*mib + 9}, options: stream.Options{ReadBack: stream.ReadBackFull}, is: stream.ErrReadBack, err: "read back 4194304 bytes at 1048576"},
+		{name: "disk lies in the head", src: plain(good), disk: &streamtest.Disk{Flip: 9}, is: stream.ErrReadBack, err: "read back 1048576 bytes at 0"},
+		{name: "disk lies in the tail", src: plain(full), disk: &streamtest.Disk{Flip: size - 9}, is: stream.ErrReadBack, err: "read back 1048576 bytes at 7340032"},
+		{name: "reading back fails", src: plain(good), disk: &streamtest.Disk{FailReadAt: mib + 9}, is: syscall.EIO, err: "read back 1048576 bytes at 1048576"},
+		{name: "sectors of nonsense", src: plain(good), disk: &streamtest.Disk{Sector: 500}, untouched: true, err: "does not make sense"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			fresh := streamtest.NewDisk(size, 512)
+			disk := tt.disk
+			if disk == nil {
+				disk = &streamtest.Disk{}
+			}
+			disk.Bytes = fresh.Bytes
+			if disk.Sector == 0 {
+				disk.Sector = fresh.Sector
+			}
+			w, err := stream.Write(t.Context(), disk, tt.src, tt.options)
+			if err == nil || tt.is != nil && !errors.Is(err, tt.is) || !strings.Contains(err.Error(), tt.err) {
+				t.Fatalf("Write(...) = %+v, %v; want an error with %q that is %v", w, err, tt.err, tt.is)
+			}
+			if tt.untouched {
+				if !bytes.Equal(disk.Bytes, streamtest.NewDisk(size, 512).Bytes) || len(disk.Ops()) != 0 {
+					t.Errorf("the disk was touched: %s", disk.Ops())
+				}
+				return
+			}
+			disk.Flip = 0
+			if !tt.dirty && (!bytes.Equal(disk.Bytes[:mib], make([]byte, mib)) || !bytes.Equal(disk.Bytes[size-mib:], make([]byte, mib))) {
+				t.Error("the ends of the disk are not zero")
+			}
+			if ops := disk.Ops(); !tt.dirty && ops[len(ops)-1] != "sync" {
+				t.Errorf("the last act is %s, want sync", ops[len(ops)-1])
+			}
+		})
+	}
+}
+
+// onlyTarget hides that a disk can be read.
+type onlyTarget struct{ stream.Target }
+
+func TestWriteNoReaderAt(t *testing.T) {
+	image := picture(t, "data:3000000")
+	disk := streamtest.NewDisk(8*mib, 512)
+	if _, err := stream.Write(t.Context(), onlyTarget{disk}, stream.NewExtents(bytes.NewReader(image), -1), stream.Options{}); err == nil || len(disk.Ops()) > 0 {
+		t.Errorf("error is %v, after %s; want one at once", err, disk.Ops())
+	}
+	if _, err := stream.Write(t.Context(), onlyTarget{disk}, stream.NewExtents(bytes.NewReader(image), -1), stream.Options{ReadBack: stream.ReadBackNone}); err != nil {
+		t.Error(err)
+	}
+}
+
+func TestWriteCancelled(t *testing.T) {
+	reason := errors.New("operator changed his mind")
+	image := picture(t, "data:6000000")
+	for _, tt := range []struct {
+		name string
+		when func(cancel func()) stream.Options
+	}{
+		{"while verifying", func(cancel func()) stream.Options {
+			return stream.Options{Verify: func() error { cancel(); return nil }}
+		}},
+		{"while finishing", func(cancel func()) stream.Options {
+			return stream.Options{ReadBack: stream.ReadBackNone, Finish: func(context.Context, []byte) error { cancel(); return nil }}
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			ctx, cancel := context.WithCancelCause(t.Context())
+			disk := streamtest.NewDisk(8*mib, 512)
+			_, err := stream.Write(ctx, disk, stream.NewExtents(bytes.NewReader(image), -1), tt.when(func() { cancel(reason) }))
+			if !errors.Is(err, reason) {
+				t.Errorf("error is %v, want %v", err, reason)
+			}
+			if !bytes.Equal(disk.Bytes[:mib], make([]byte, mib)) {
+				t.Error("the head is not zero")
+			}
+		})
+	}
+}
+
+func TestReadBackText(t *testing.T) {
+	for _, name := range []string{"sample", "full", "none"} {
+		var rb stream.ReadBack
+		if err := rb.UnmarshalText([]byte(name)); err != nil || rb.String() != name {
+			t.Errorf("%q becomes %v, %v", name, rb, err)
+		}
+	}
+	var rb stream.ReadBack
+	for _, name := range []string{"", "Full", "all"} {
+		if err := rb.UnmarshalText([]byte(name)); err == nil {
+			t.Errorf("%q becomes %v, want an error", name, rb)
+		}
+	}
+}
+
+// The whole way, from a server that breaks to a disk, packed and not.
+func TestWhole(t *testing.T) {
+	image := make([]byte, 12_000_000) // what does not pack, around a hole
+	noise := rand.NewChaCha8([32]byte{1})
+	noise.Read(image[:5_000_000])
+	noise.Read(image[8_000_000:])
+	var packed bytes.Buffer
+	z := gzip.NewWriter(&packed)
+	if _, err := z.Write(image); err != nil {
+		t.Fatal(err)
+	}
+	if err := z.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for _, tt := range []struct {
+		name      string
+		published []byte
+	}{
+		{"plain", image}, {"gzip", packed.Bytes()},
+	} {
+		for _, wrong := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s/wrong=%v", tt.name, wrong), func(t *testing.T) {
+				t.Parallel()
+				cut := int64(len(tt.published) / 7)
+				faults := []streamtest.Fault{{Status: 503}, {Cut: cut}, {End: cut}, {Hang: cut}, {Cut: cut}, {Cut: cut}, {NoRange: true}}
+				server := httptest.NewServer(&streamtest.Server{Content: tt.published, ETag: `"1"`, Faults: faults})
+				defer server.Close()
+				sum := sha512.Sum512(tt.published)
+				if wrong {
+					sum[0] ^= 1
+				}
+				want, err := stream.ParseDigest("sha512", hex.EncodeToString(sum[:]))
+				if err != nil {
+					t.Fatal(err)
+				}
+				src, err := stream.NewHTTP(server.URL, stream.HTTPOptions{Stall: time.Second})
+				if err != nil {
+					t.Fatal(err)
+				}
+				meter := stream.NewMeter()
+				r := stream.NewReader(t.Context(), []stream.Source{src}, want, stream.ReaderOptions{Meter: meter})
+				defer r.Close()
+				content, err := stream.Decompress(r)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer content.Close()
+				disk := streamtest.NewDisk(16*mib, 4096)
+				_, err = stream.Write(t.Context(), disk, stream.NewExtents(content, -1), stream.Options{Verify: r.Verify, Meter: meter, ReadBack: stream.ReadBackFull})
+				expect := expected(image, 16*mib, 4096)
+				if wrong {
+					if !errors.Is(err, stream.ErrDigest) {
+						t.Errorf("error is %v, want ErrDigest", err)
+					}
+					clear(expect[:mib])
+				} else if err != nil {
+					t.Fatal(err)
+				}
+				if !bytes.Equal(disk.Bytes, expect) {
+					t.Errorf("disk is wrong from byte %d on", firstDifference(disk.Bytes, expect))
+				}
+				if p := meter.Progress(); p.Retries != 6 || p.Again == 0 || p.Read != int64(len(tt.published)) {
+					t.Errorf("progress is %+v", p)
+				}
+			})
+		}
+	}
+}
