@@ -9,7 +9,6 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -87,11 +86,9 @@ func ThisMachine() (System, error) {
 		Power:        boot.Power,
 		Sync:         boot.Sync,
 		InstallUEFI: func(ctx context.Context, disk string) (string, error) {
-			// The ramdisk's kernel cannot load modules by itself.
-			modulesErr := boot.LoadModules(ctx, "vfat", "nls_cp437", "nls_ascii")
-			v, err := image.InstallUEFI(ctx, disk, "/sys/firmware/efi/efivars")
+			v, err := image.InstallUEFI(ctx, disk, "/sys/firmware/efi/efivars", loadFileSystem)
 			if err != nil {
-				return "", errors.Join(err, modulesErr)
+				return "", err
 			}
 			return v.String(), nil
 		},

@@ -19,11 +19,9 @@ func LoadKernel(ctx context.Context, disk string) (entry string, err error) {
 	if err := boot.CanKexec(); err != nil {
 		return "", err
 	}
-	// What cannot be loaded matters only if the disk has such a file system.
-	modulesErr := boot.LoadModules(ctx, "ext4", "vfat", "nls_cp437", "nls_ascii", "xfs", "btrfs")
-	found, root, cleanup, err := image.FindBootEntry(ctx, disk)
+	found, root, cleanup, err := image.FindBootEntry(ctx, disk, loadFileSystem)
 	if err != nil {
-		return "", errors.Join(err, modulesErr)
+		return "", err
 	}
 	defer func() { err = errors.Join(err, cleanup()) }()
 	var files []*os.File
@@ -55,4 +53,14 @@ func LoadKernel(ctx context.Context, disk string) (entry string, err error) {
 		return "", err
 	}
 	return fmt.Sprintf("%q from %s: /%s", found.Title, found.Source, found.Kernel), nil
+}
+
+// loadFileSystem loads what the kernel needs to mount a file system: the ramdisk has no modprobe that
+// it could call.
+func loadFileSystem(ctx context.Context, kind string) error {
+	modules := []string{kind}
+	if kind == "vfat" {
+		modules = append(modules, "nls_cp437", "nls_ascii") // its code pages
+	}
+	return boot.LoadModules(ctx, modules...)
 }

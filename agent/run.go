@@ -10,6 +10,7 @@ import (
 	"net"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -183,12 +184,12 @@ func (a *agent) bringUpNetwork(ctx context.Context) error {
 		if err != nil {
 			return fmt.Errorf("read the state of the network: %w", err)
 		}
-		changes, err := plan.Changes(state)
+		_, err = plan.Changes(state)
 		if !errors.Is(err, netconfig.ErrNoNIC) {
 			break
 		}
 		if time.Since(start) > nicWait {
-			if len(changes) == 0 {
+			if !hasAny(state, plan) {
 				return hint(err, look)
 			}
 			break
@@ -211,6 +212,13 @@ func (a *agent) bringUpNetwork(ctx context.Context) error {
 		a.console.Stage("network", "%s", line)
 	}
 	return nil
+}
+
+// hasAny tells whether the machine has at least one NIC of the plan.
+func hasAny(s netconfig.State, p netconfig.Plan) bool {
+	return slices.ContainsFunc(p.Links, func(l netconfig.Link) bool {
+		return slices.ContainsFunc(s.NICs, func(n netconfig.NIC) bool { return l.MAC == n.MAC || l.MAC == n.PermanentMAC })
+	})
 }
 
 // networkLines is one line for each NIC that has addresses.

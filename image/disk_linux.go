@@ -21,17 +21,21 @@ import (
 	"github.com/ironhand/ironhand/stream"
 )
 
+// Prepare makes the kernel able to mount a kind of file system, such as "ext4", where it does not load modules by itself. Nil is for a
+// kernel that does.
+type Prepare func(ctx context.Context, kind string) error
+
 // FindBootEntry finds what a disk would start, for kexec. It mounts all file systems of the disk's partitions read-only, without
 // replaying their journals, in a temporary directory, and reads the boot menu. The disk does not change, unless a file system turns
 // out to be broken: the kernel notes that in it. root is where the file system with the kernel is
 // mounted: the entry's paths, joined to it, can be opened, and lead to regular files on that file system. cleanup unmounts and
 // must be called when the files are not needed any more; it is nil after an error.
-func FindBootEntry(ctx context.Context, diskPath string) (entry BootEntry, root string, cleanup func() error, err error) {
+func FindBootEntry(ctx context.Context, diskPath string, prepare Prepare) (entry BootEntry, root string, cleanup func() error, err error) {
 	parts, err := partitionDevices(diskPath)
 	if err != nil {
 		return BootEntry{}, "", nil, fmt.Errorf("find boot entry on %s: %w", diskPath, err)
 	}
-	m := &mounts{}
+	m := &mounts{prepare: prepare}
 	defer func() {
 		if err != nil {
 			err = errors.Join(fmt.Errorf("find boot entry on %s: %w", diskPath, err), m.unmount())
@@ -54,7 +58,7 @@ func FindBootEntry(ctx context.Context, diskPath string) (entry BootEntry, root 
 		if f.Type == "" || f.Type == "iso9660" {
 			continue
 		}
-		dir, err := m.mount(p.path, f.Type)
+		dir, err := m.mount(ctx, p.path, f.Type)
 		if err != nil {
 			trouble = append(trouble, err)
 			continue
@@ -87,7 +91,7 @@ func FindBootEntry(ctx context.Context, diskPath string) (entry BootEntry, root 
 // InstallUEFI makes the firmware start the boot loader on a disk first: it finds the EFI system partition and the loader for this machine on it,
 // and writes a boot entry into the variables in efivarsDir (/sys/firmware/efi/efivars on a machine). Entries with the same label
 // go. The error is ErrNoESP or ErrNoLoader if there is nothing to start; then no variable has changed.
-func InstallUEFI(ctx context.Context, diskPath, efivarsDir string) (v BootVariable, err error) {
+func InstallUEFI(ctx context.Context, diskPath, efivarsDir string, prepare Prepare) (v BootVariable, err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("install UEFI boot entry for %s: %w", diskPath, err)
@@ -112,7 +116,7 @@ func InstallUEFI(ctx context.Context, diskPath, efivarsDir string) (v BootVariab
 	if err := ctx.Err(); err != nil {
 		return v, err
 	}
-	l, err := loaderOn(parts[i].path)
+	l, err := loaderOn(ctx, parts[i].path, prepare)
 	if err != nil {
 		return v, err
 	}
@@ -120,7 +124,7 @@ func InstallUEFI(ctx context.Context, diskPath, efivarsDir string) (v BootVariab
 }
 
 // loaderOn finds the boot loader on the EFI system partition with that device.
-func loaderOn(device string) (l loader, err error) {
+func loaderOn(ctx context.Context, device string, prepare Prepare) (l loader, err error) {
 	f, err := probeDevice(device)
 	if err != nil {
 		return l, err
@@ -128,9 +132,9 @@ func loaderOn(device string) (l loader, err error) {
 	if f.Type == "" {
 		return l, fmt.Errorf("%w: %s holds no file system", ErrNoLoader, device)
 	}
-	m := &mounts{}
+	m := &mounts{prepare: prepare}
 	defer func() { err = errors.Join(err, m.unmount()) }()
-	dir, err := m.mount(device, f.Type)
+	dir, err := m.mount(ctx, device, f.Type)
 	if err != nil {
 		return l, err
 	}
@@ -217,14 +221,20 @@ func readHead(path string) (head []byte, sector int, err error) {
 
 // mounts are file systems that are mounted for a while.
 type mounts struct {
-	dirs  []string
-	roots []*os.Root
+	prepare Prepare
+	dirs    []string
+	roots   []*os.Root
 }
 
 // mount mounts a file system read-only in a new directory.
-func (m *mounts) mount(device, kind string) (dir string, err error) {
+func (m *mounts) mount(ctx context.Context, device, kind string) (dir string, err error) {
 	// Without these options the kernel would write to the disk even so: journals are replayed.
 	options := map[string]string{"ext4": "noload", "xfs": "norecovery,nouuid", "btrfs": "rescue=nologreplay"}[kind]
+	if m.prepare != nil {
+		if err := m.prepare(ctx, kind); err != nil {
+			return "", fmt.Errorf("mount %s as %s: %w", device, kind, err)
+		}
+	}
 	if dir, err = os.MkdirTemp("", "ironhand-mount-"); err != nil {
 		return "", err
 	}

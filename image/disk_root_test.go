@@ -220,7 +220,7 @@ func TestRootFindBootEntry(t *testing.T) {
 			tmp := t.TempDir()
 			t.Setenv("TMPDIR", tmp)
 
-			entry, root, cleanup, err := FindBootEntry(t.Context(), device)
+			entry, root, cleanup, err := FindBootEntry(t.Context(), device, nil)
 			if tt.want == "" {
 				if err == nil || !strings.Contains(err.Error(), tt.cmd) {
 					t.Errorf("FindBootEntry() = %+v, %v, want an error with %q", entry, err, tt.cmd)
@@ -256,7 +256,7 @@ func TestRootFindBootEntry(t *testing.T) {
 			}
 		})
 	}
-	if _, _, _, err := FindBootEntry(t.Context(), "/dev/nonexistent"); err == nil {
+	if _, _, _, err := FindBootEntry(t.Context(), "/dev/nonexistent", nil); err == nil {
 		t.Error("a disk that is not there has a boot entry")
 	}
 }
@@ -295,7 +295,7 @@ func TestRootInstallUEFI(t *testing.T) {
 				run(t, "", "mcopy", "-s", "-i", device+"p2", dir+"/EFI", "::")
 			}
 			vars := t.TempDir()
-			got, err := InstallUEFI(t.Context(), device, vars)
+			got, err := InstallUEFI(t.Context(), device, vars, nil)
 			if tt.wantErr != nil {
 				left, rerr := os.ReadDir(vars)
 				if !errors.Is(err, tt.wantErr) || rerr != nil || len(left) != 0 {
@@ -309,7 +309,7 @@ func TestRootInstallUEFI(t *testing.T) {
 			if got.Number != 0 || got.Label != "debian" {
 				t.Errorf("InstallUEFI() = %v", got)
 			}
-			if again, err := InstallUEFI(t.Context(), device, vars); err != nil || again != got {
+			if again, err := InstallUEFI(t.Context(), device, vars, nil); err != nil || again != got {
 				t.Errorf("the second time: %v, %v", again, err)
 			}
 

@@ -4,6 +4,7 @@ package initramfs_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha512"
 	"encoding/hex"
@@ -43,6 +44,8 @@ type lab struct {
 	digest   string       // SHA-512 that the conductor tells; "" is the right one
 	server   http.Handler // of the image; nil is one that works
 	network4 string       // network_data.json; "" is the right one
+	apiURL   string       // ipa-api-url on the medium; "" is the right one
+	broken   string       // what network_data.json on the medium holds in the end; "" leaves it
 	params   []string     // more parameters on the medium
 	medium   string       // type of the medium: floppy, usb, iso, none
 	ca       string       // CA file on the medium; "" is the right one
@@ -65,8 +68,13 @@ var networks atomic.Int32
 func newLab(t testing.TB) *lab {
 	t.Helper()
 	vmtest.Require(t)
+	dir, err := os.MkdirTemp("", "lab") // without the test's name, which is no good in YAML and arguments
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() { os.RemoveAll(dir) })
 	return &lab{
-		t: t, dir: t.TempDir(), network: vmtest.NewNetwork(t, int(networks.Add(1))),
+		t: t, dir: dir, network: vmtest.NewNetwork(t, int(networks.Add(1))),
 		hint: "{serial: ROOT}", handoff: "kexec", medium: "floppy", poll: "1s",
 		image: testImage(t), done: make(chan struct{}),
 	}
@@ -200,11 +208,17 @@ func (l *lab) makeMedium() string {
 	}
 	out := l.path("medium.img")
 	args := []string{"media", "--type", l.medium, "--out", out, "--node-uuid", labUUID, "--token-file", token,
-		"--ca", ca, "--network-data", l.path("network_data.json"), "--param", "ipa-api-url=" + l.api()}
+		"--ca", ca, "--network-data", l.path("network_data.json"), "--param", "ipa-api-url=" + cmp.Or(l.apiURL, l.api())}
 	for _, p := range l.params {
 		args = append(args, "--param", p)
 	}
 	l.run(vmtest.Artefact(l.t, "mkramdisk"), args...)
+	if l.broken != "" { // mkramdisk would not write it
+		if err := os.WriteFile(l.path("broken"), []byte(l.broken), 0o600); err != nil {
+			l.t.Fatal(err)
+		}
+		l.run("mcopy", "-o", "-i", out, l.path("broken"), "::openstack/latest/network_data.json")
+	}
 	return out
 }
 
@@ -323,7 +337,7 @@ func makeImage(t testing.TB) ([]byte, error) {
 		"boot/grub/grub.cfg": []byte(`set default="0"
 menuentry 'Test system' --class debian {
 	search --no-floppy --fs-uuid --set=root 6f2c1a30-8d0e-4c55-9f6e-2f4d3c9a7b10
-	linux /boot/vmlinuz-1 root=UUID=6f2c1a30-8d0e-4c55-9f6e-2f4d3c9a7b10 ro console=ttyS0 panic=-1 marker=from-grub
+	linux /boot/vmlinuz-1 root=UUID=6f2c1a30-8d0e-4c55-9f6e-2f4d3c9a7b10 ro console=ttyS0 quiet panic=-1 marker=from-grub
 	initrd /boot/initrd.img-1
 }
 `),

@@ -5,6 +5,7 @@ package initramfs_test
 import (
 	"bytes"
 	"compress/gzip"
+	"encoding/json"
 	"fmt"
 	"net/http"
 	"os"
@@ -78,21 +79,23 @@ func checkDisk(t *testing.T, disk string) {
 	if out := run(t, "sgdisk", "-v", disk); !strings.Contains(out, "No problems found") {
 		t.Errorf("sgdisk -v:\n%s", out)
 	}
-	dump := run(t, "sfdisk", "--dump", disk)
-	for n, want := range map[int]string{1: "ext4", 2: "config-2"} {
-		var start int64
-		for line := range strings.Lines(dump) {
-			if strings.HasPrefix(line, fmt.Sprintf("%s%d ", disk, n)) {
-				if _, err := fmt.Sscanf(line[strings.Index(line, "start="):], "start=%d", &start); err != nil {
-					t.Fatalf("sfdisk --dump: %q: %v", line, err)
-				}
+	var table struct {
+		PartitionTable struct {
+			Partitions []struct {
+				Start, Size int64
 			}
 		}
-		if start == 0 {
-			t.Fatalf("no partition %d:\n%s", n, dump)
-		}
-		if out := run(t, "blkid", "-p", "-O", fmt.Sprint(start*512), disk); !strings.Contains(out, want) {
-			t.Errorf("blkid of partition %d: %s, want %s", n, out, want)
+	}
+	if err := json.Unmarshal([]byte(run(t, "sfdisk", "--json", disk)), &table); err != nil {
+		t.Fatal(err)
+	}
+	parts := table.PartitionTable.Partitions
+	if len(parts) != 2 {
+		t.Fatalf("%d partitions, want 2: %+v", len(parts), parts)
+	}
+	for i, want := range []string{`TYPE="ext4"`, `LABEL="config-2"`} {
+		if out := run(t, "blkid", "-p", "-O", fmt.Sprint(parts[i].Start*512), "-S", fmt.Sprint(parts[i].Size*512), disk); !strings.Contains(out, want) {
+			t.Errorf("blkid of partition %d: %s, want %s", i+1, out, want)
 		}
 	}
 	fs := filepath.Join(t.TempDir(), "fs")
@@ -161,13 +164,13 @@ func TestVMBadConfiguration(t *testing.T) {
 		{"no medium", func(l *lab) { l.medium = "none" }, []string{
 			`media: FAILED: .*no configuration medium`, `media: check: .*BMC`,
 		}},
-		{"broken JSON", func(l *lab) { l.network4 = `{"links": [}` }, []string{
+		{"broken JSON", func(l *lab) { l.broken = `{"links": [}` }, []string{
 			`network: FAILED: .*network_data.json.*line 1`, `network: check: `,
 		}},
 		{"NIC that is not there", func(l *lab) { l.network4 = l.networkData("52:54:00:aa:aa:aa") }, []string{
 			`network: FAILED: .*52:54:00:aa:aa:aa.*`, `network: check: .*NICs`,
 		}},
-		{"no API URL", func(l *lab) { l.params = []string{"ipa-api-url=ftp://x"} }, []string{
+		{"no API URL", func(l *lab) { l.apiURL = "ftp://x" }, []string{
 			`settings: FAILED: .*ipa-api-url`, `settings: check: `,
 		}},
 	} {
@@ -290,9 +293,10 @@ func TestVMImageTrouble(t *testing.T) {
 		fails  string // "" if it ends well all the same
 	}{
 		{"404", func(l *lab) { l.server = &streamtest.Server{Always: streamtest.Fault{Status: 404}} }, "404"},
-		{"hangs", func(l *lab) {
+		{"hangs before the first byte", func(l *lab) { l.server = &streamtest.Server{Always: streamtest.Fault{Hang: -1}} }, "no byte"},
+		{"hangs again and again", func(l *lab) {
 			l.server = &streamtest.Server{Content: l.image, ETag: `"1"`, Always: streamtest.Fault{Hang: 20 << 20}}
-		}, "no byte"},
+		}, ""},
 		{"cut five times", func(l *lab) {
 			f := streamtest.Fault{Cut: 5 << 20}
 			l.server = &streamtest.Server{Content: l.image, ETag: `"1"`, Faults: []streamtest.Fault{f, f, f, f, f}}

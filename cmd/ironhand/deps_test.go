@@ -22,20 +22,20 @@ const module = "github.com/ironhand/ironhand/"
 // that is not here may import nothing of ours. To change the rule, change the table
 // and say why in docs/design.md.
 var imports = map[string][]string{
-	"cmd/ironhand":     {"agent", "agent/cli", "inspect", "steps", "steps/generic"},
-	"cmd/mkramdisk":    {"initramfs", "initramfs/media", "initramfs/tool", "netconfig"},
-	"cmd/labconductor": {"agent/conductor"},
-	"agent/cli":        {"agent", "inspect", "image", "netconfig", "stream", "steps", "initramfs/boot", "initramfs/media"},
-	"agent":            {"agent/ironic", "inspect", "image", "netconfig", "stream", "steps", "initramfs/boot", "initramfs/media", "initramfs/tool"},
-	"agent/conductor":  {"image", "agent/ironic"},
-	"steps/generic":    {"steps", "image", "stream", "inspect", "initramfs/tool"},
-	"steps":            {"inspect", "stream", "initramfs/tool"},
-	"image":            {"stream", "initramfs/tool", "image/gpt"},
-	"inspect":          {},
-	"initramfs":        {"initramfs/tool", "initramfs/volume"},
-	"initramfs/media":  {"initramfs/volume"},
-	"initramfs/boot":   {"initramfs/tool"},
-	"initramfs/vmtest": {"initramfs"},
+	"cmd/ironhand":               {"agent", "agent/cli", "inspect", "steps", "steps/generic"},
+	"cmd/mkramdisk":              {"initramfs", "initramfs/media", "initramfs/tool", "netconfig"},
+	"cmd/labconductor":           {"agent/conductor"},
+	"agent/cli":                  {"agent", "inspect", "image", "netconfig", "stream", "steps", "initramfs/boot", "initramfs/media"},
+	"agent":                      {"agent/ironic", "inspect", "image", "netconfig", "stream", "steps", "initramfs/boot", "initramfs/media", "initramfs/tool"},
+	"agent/conductor":            {"image", "agent/ironic"},
+	"steps/generic":              {"steps", "image", "stream", "inspect", "initramfs/tool"},
+	"steps":                      {"inspect", "stream", "initramfs/tool"},
+	"image":                      {"stream", "initramfs/tool", "image/gpt"},
+	"inspect":                    {},
+	"initramfs":                  {"initramfs/tool", "initramfs/volume"},
+	"initramfs/media":            {"initramfs/volume"},
+	"initramfs/boot":             {"initramfs/tool"},
+	"initramfs/vmtest/guestinit": {"initramfs/boot"},
 }
 
 // system are the files that may make system calls beside those named *_linux.go: none.

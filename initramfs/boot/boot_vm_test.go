@@ -70,6 +70,26 @@ func TestVMDevices(t *testing.T) {
 	}
 }
 
+// UEFI, whose variables are a file system in a module, and a floppy as a BMC would attach it.
+func TestVMFirmware(t *testing.T) {
+	var images []string
+	for _, name := range []string{"floppy", "cd"} {
+		image := filepath.Join(t.TempDir(), name)
+		if err := os.WriteFile(image, make([]byte, 1440<<10), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		images = append(images, image)
+	}
+	vm := vmtest.Start(t, with(t, vmtest.Machine{Firmware: "uefi", Floppy: images[0], CD: images[1:]}, "efi,devices,poweroff"))
+	vm.Expect(t, `the firmware has variables`, bootTime)
+	if got := vm.Expect(t, `block: (.*)\.`, stepTime)[1]; got != "fd0 sr0" {
+		t.Errorf("block devices = %q, want fd0 and sr0", got)
+	}
+	if got := vm.Wait(t, stepTime); got != "guest-shutdown" {
+		t.Errorf("the machine ended by %q, want guest-shutdown", got)
+	}
+}
+
 func TestVMHotplug(t *testing.T) {
 	image := filepath.Join(t.TempDir(), "image")
 	if err := os.WriteFile(image, make([]byte, 1<<20), 0o600); err != nil {

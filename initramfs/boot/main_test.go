@@ -10,7 +10,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -90,17 +89,11 @@ var steps = map[string]func(ctx context.Context, say func(string, ...any)) error
 		}
 		return nil
 	},
-	"prof": func(ctx context.Context, say func(string, ...any)) error {
-		b := time.Now()
-		_, err := boot.ReadModules(os.DirFS("/lib/modules/6.1.0-56-amd64"))
-		say("read %v", time.Since(b))
-		b = time.Now()
-		n := 0
-		fs.WalkDir(os.DirFS("/sys"), "devices", func(string, fs.DirEntry, error) error { n++; return nil })
-		say("walk %d %v", n, time.Since(b))
-		b = time.Now()
-		boot.Coldplug(ctx)
-		say("cold %v", time.Since(b))
+	"efi": func(_ context.Context, say func(string, ...any)) error {
+		dir, err := os.ReadDir("/sys/firmware/efi/efivars")
+		if len(dir) > 0 {
+			say("the firmware has variables")
+		}
 		return err
 	},
 	"live": func(_ context.Context, say func(string, ...any)) error {

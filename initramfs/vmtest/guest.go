@@ -24,6 +24,14 @@ type Guest struct {
 // their testdata, REQUIRE=root in the environment, and a writable root file system in memory. The package is named as for `go test`.
 func RunInGuest(t testing.TB, pkg string, g Guest) {
 	t.Helper()
+	if status, output := runInGuest(t, pkg, g); status != "passed" {
+		t.Errorf("tests of %s in a machine: %s\n%s", pkg, status, tail(output, 200))
+	}
+}
+
+// runInGuest returns how the tests ended, and what they printed.
+func runInGuest(t testing.TB, pkg string, g Guest) (status, output string) {
+	t.Helper()
 	dir, err := packageDir(pkg)
 	if err != nil {
 		t.Fatal(err)
@@ -48,10 +56,9 @@ func RunInGuest(t testing.TB, pkg string, g Guest) {
 		g.Timeout = 5 * time.Minute
 	}
 	vm := Start(t, m)
-	if status := vm.Expect(t, `(?m)^GUEST TESTS END: (.*)$`, g.Timeout)[1]; status != "passed" {
-		t.Errorf("tests of %s in a machine: %s\n%s", pkg, status, tail(vm.Console(), 200))
-	}
+	status = vm.Expect(t, `(?m)^GUEST TESTS END: (.*)\n`, g.Timeout)[1]
 	vm.Wait(t, time.Minute)
+	return status, vm.Console()
 }
 
 func isDir(path string) bool {

@@ -211,7 +211,8 @@ func launch(m Machine, accel string, f files) (*VM, error) {
 }
 
 // Expect waits until the console shows a match of the regular expression after the one found last, and returns it with its groups. If none comes in time,
-// or the machine ends before, the test fails with the last lines.
+// or the machine ends before, the test fails with the last lines. Text comes in pieces, and $ matches at the end of a piece: what is to be read to the end of
+// its line has to end with \n.
 func (vm *VM) Expect(t testing.TB, expr string, timeout time.Duration) []string {
 	t.Helper()
 	match, why := vm.await(regexp.MustCompile(expr), timeout)

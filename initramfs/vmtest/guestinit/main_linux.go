@@ -1,7 +1,5 @@
 // SPDX-License-Identifier: Apache-2.0
 
-//go:build linux
-
 // Guestinit is process 1 of a machine that runs the tests of one package: it loads the drivers, runs /test/test with its own arguments, says how that ended, and powers
 // off. vmtest.RunInGuest packs it; no ramdisk for nodes has it.
 package main
