@@ -2,6 +2,8 @@ module github.com/ironhand/ironhand
 
 go 1.26.0
 
+toolchain go1.26.8
+
 require (
 	github.com/beevik/ntp v1.6.0
 	github.com/diskfs/go-diskfs v1.9.4
