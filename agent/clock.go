@@ -48,9 +48,9 @@ func (t trust) config() *tls.Config {
 // A clock that is years off makes every certificate look expired or not yet valid, and the
 // handshake would fail before the server could tell the time. So here, and only with
 // CAs that were given for this site, a certificate that fails for its dates alone is taken if it
-// is right in everything else: chain, name, signatures. Then the server's Date must lie inside
-// the validity of the whole chain. Verification is never off; an attacker would need a key that
-// one of the given CAs has certified for this name.
+// is right in everything else: chain, name, signatures. That is, if there was a time when it was good.
+// Then the server's Date must lie inside the validity of the whole chain. Verification is never
+// off; an attacker would need a key that one of the given CAs has certified for this name.
 func (t trust) measure(ctx context.Context, server string) (time.Duration, error) {
 	u, err := url.Parse(server)
 	if err != nil {
@@ -64,7 +64,7 @@ func (t trust) measure(ctx context.Context, server string) (time.Duration, error
 		config.VerifyConnection = func(cs tls.ConnectionState) error {
 			peer = &cs
 			err := t.verify(cs, name, time.Now())
-			if t.given && isExpired(err) {
+			if err != nil && t.given {
 				return t.verify(cs, name, latestStart(cs).Add(time.Second))
 			}
 			return err
@@ -88,7 +88,7 @@ func (t trust) measure(ctx context.Context, server string) (time.Duration, error
 	if err != nil {
 		return 0, fmt.Errorf("get %s: no time in the answer: %w", server, err)
 	}
-	if peer != nil && len(peer.PeerCertificates) > 0 {
+	if peer != nil {
 		if err := t.verify(*peer, name, date); err != nil {
 			return 0, fmt.Errorf("get %s: at the server's own time %s: %w", server, date.UTC().Format(time.RFC3339), err)
 		}
@@ -98,6 +98,9 @@ func (t trust) measure(ctx context.Context, server string) (time.Duration, error
 }
 
 func (t trust) verify(cs tls.ConnectionState, name string, at time.Time) error {
+	if name == "" { // which x509 would take for any name
+		return errors.New("verify certificate: no host to compare its names with")
+	}
 	o := x509.VerifyOptions{Roots: t.roots, DNSName: name, CurrentTime: at, Intermediates: x509.NewCertPool()}
 	for _, c := range cs.PeerCertificates[1:] {
 		o.Intermediates.AddCert(c)
@@ -106,12 +109,7 @@ func (t trust) verify(cs tls.ConnectionState, name string, at time.Time) error {
 	return err
 }
 
-// isExpired tells whether dates are what is wrong with a certificate, in either direction.
-func isExpired(err error) bool {
-	var invalid x509.CertificateInvalidError
-	return errors.As(err, &invalid) && invalid.Reason == x509.Expired
-}
-
+// latestStart is the time from which on all certificates that the server sent are valid.
 func latestStart(cs tls.ConnectionState) time.Time {
 	var latest time.Time
 	for _, c := range cs.PeerCertificates {

@@ -27,7 +27,6 @@ type Config struct {
 	APIURLs         []string
 	Token           ironic.Secret
 	NodeUUID        string
-	VirtualMedia    bool
 	Debug           bool
 	ListenHost      string
 	ListenPort      int
@@ -52,10 +51,8 @@ type Config struct {
 	DiskDelay       time.Duration
 	ReadBack        stream.ReadBack
 
-	// CA is the content of CAFile, found on the medium or in the ramdisk; nil
-	// without one. CAFromMedia says that it came on the configuration medium.
-	CA          []byte
-	CAFromMedia bool
+	// CA is the content of CAFile, found on a medium or in the ramdisk; nil without one.
+	CA []byte
 	// NetworkData is network_data.json, and NetworkFrom where it was found; nil if there is none.
 	NetworkData []byte
 	NetworkFrom string
@@ -109,14 +106,11 @@ func ParseConfig(s Sources) (Config, error) {
 			if !known || one.set == nil {
 				continue // other programs have parameters too
 			}
-			shown := values[name]
+			shown := passwords.ReplaceAllString(values[name], "//***@")
 			if one.Secret {
 				shown = "***"
 			}
 			if err := one.set(&c, values[name]); err != nil {
-				if one.Secret {
-					err = errors.New("not a valid value")
-				}
 				errs = append(errs, fmt.Errorf("%s=%s from %s: %w", name, shown, from, err))
 				continue
 			}
@@ -157,6 +151,9 @@ func ParseConfig(s Sources) (Config, error) {
 	// 4. By hand.
 	apply("flag", "", s.Flags)
 
+	if c.AdvertisePort == 0 {
+		c.AdvertisePort = c.ListenPort
+	}
 	if c.CAFile != "" {
 		if err := c.readCA(s); err != nil {
 			errs = append(errs, err)
@@ -175,17 +172,29 @@ func (c *Config) readCA(s Sources) error {
 	name := strings.TrimPrefix(path.Clean(c.CAFile), "/")
 	for _, m := range s.Media {
 		if b, found := m.Files[name]; found {
-			c.CA, c.CAFromMedia = b, true
+			c.CA = b
 			return nil
 		}
 	}
-	b, err := fs.ReadFile(s.Ramdisk, name)
+	// The name may come from a medium: it must not lead to a device that never ends.
+	info, err := fs.Stat(s.Ramdisk, name)
+	if err == nil && (!info.Mode().IsRegular() || info.Size() > maxCA) {
+		err = fmt.Errorf("not a file of at most %d bytes", maxCA)
+	}
+	if err == nil {
+		c.CA, err = fs.ReadFile(s.Ramdisk, name)
+	}
 	if err != nil {
 		return fmt.Errorf("cafile %s: neither on a configuration medium nor in the ramdisk: %w", c.CAFile, err)
 	}
-	c.CA = b
 	return nil
 }
+
+// maxCA is ten times the size of a bundle of all public CAs.
+const maxCA = 2 << 20
+
+// passwords finds user and password in URLs.
+var passwords = regexp.MustCompile(`//[^/\s]*@`)
 
 // words splits a kernel command line: white space between words, the first = between
 // name and value, later ones win, no quoting. Words without = are no settings.
@@ -200,7 +209,9 @@ func words(s string) map[string]string {
 	return m
 }
 
-// parseINI reads [DEFAULT] of a file as oslo.config writes it. Other sections are left out.
+// parseINI reads [DEFAULT] of a file as oslo.config reads it, but for values that go on in the next line. Other
+// sections are left out. Errors do not repeat the file, which may have secrets in it.
+// Source: oslo.config's oslo_config/iniparser.py.
 func parseINI(b []byte) (map[string]string, error) {
 	m := map[string]string{}
 	section := ""
@@ -211,21 +222,33 @@ func parseINI(b []byte) (map[string]string, error) {
 		case line == "" || line[0] == '#' || line[0] == ';':
 		case line[0] == '[':
 			name, closed := strings.CutSuffix(line[1:], "]")
-			if !closed {
-				return m, fmt.Errorf("line %d: section without ]", n)
+			if !closed || name == "" {
+				return nil, fmt.Errorf("line %d: section without name or without ]", n)
 			}
 			section = name
+		case strings.ContainsAny(lines.Text()[:1], " \t"):
+			return nil, fmt.Errorf("line %d: begins with a blank: values of several lines are not read", n)
+		case section == "":
+			return nil, fmt.Errorf("line %d: before the first section", n)
 		default:
-			name, value, found := strings.Cut(line, "=")
-			if !found {
-				return m, fmt.Errorf("line %d: neither a section nor name = value", n)
+			at := strings.IndexAny(line, "=:")
+			if at < 1 {
+				return nil, fmt.Errorf("line %d: neither a section nor name = value", n)
 			}
 			if section == "DEFAULT" {
-				m[strings.TrimSpace(name)] = strings.TrimSpace(value)
+				m[strings.TrimSpace(line[:at])] = unquote(strings.TrimSpace(line[at+1:]))
 			}
 		}
 	}
 	return m, lines.Err()
+}
+
+// unquote takes quotes off a value that begins and ends with them.
+func unquote(s string) string {
+	if n := len(s); n >= 2 && (s[0] == '"' || s[0] == '\'') && s[n-1] == s[0] {
+		return s[1 : n-1]
+	}
+	return s
 }
 
 func urls(c *Config, v string) error {
@@ -233,8 +256,11 @@ func urls(c *Config, v string) error {
 	for one := range strings.SplitSeq(v, ",") {
 		one = strings.TrimRight(strings.TrimSpace(one), "/")
 		u, err := url.Parse(one)
-		if err != nil || u.Host == "" || (u.Scheme != "http" && u.Scheme != "https") {
-			return errors.New("must be URLs that begin with http:// or https://")
+		if err != nil || u.Hostname() == "" || (u.Scheme != "http" && u.Scheme != "https") {
+			return errors.New("must be URLs that begin with http:// or https:// and name a host")
+		}
+		if u.User != nil || u.RawQuery != "" || u.Fragment != "" {
+			return errors.New("must be URLs without user, query and fragment")
 		}
 		c.APIURLs = append(c.APIURLs, one)
 	}
@@ -253,16 +279,16 @@ func nodeUUID(c *Config, v string) error {
 
 var hostForm = regexp.MustCompile(`^[a-zA-Z0-9:][a-zA-Z0-9.:_-]{0,252}$`)
 
-func ntpServer(c *Config, v string) error {
-	if !hostForm.MatchString(v) {
-		return errors.New("must be a host name or an address")
+func host(field func(*Config) *string) func(*Config, string) error {
+	return func(c *Config, v string) error {
+		if !hostForm.MatchString(v) {
+			return errors.New("must be a host name or an address")
+		}
+		*field(c) = v
+		return nil
 	}
-	c.NTPServer = v
-	return nil
 }
 
 func tlsVersion(c *Config, v string) error {
 	return oneOf(func(c *Config) *string { return &c.TLSMinVersion }, "1.2", "1.3")(c, v)
 }
-
-func secret(v string) ironic.Secret { return ironic.Secret(v) }

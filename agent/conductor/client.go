@@ -30,6 +30,31 @@ type command struct {
 	Progress json.RawMessage `json:"command_progress"` // while it runs; ironhand's own
 }
 
+// progress says for people how far a running command is; "" if it does not tell. That of an image is
+// read, any other is shown as it is.
+func (c command) progress() string {
+	if len(c.Progress) == 0 || string(c.Progress) == "null" {
+		return ""
+	}
+	var p struct {
+		Phase   string `json:"phase"`
+		Read    int64  `json:"bytes_read"`
+		Total   int64  `json:"bytes_total"`
+		Retries int    `json:"retries"`
+	}
+	if err := json.Unmarshal(c.Progress, &p); err != nil || p.Phase == "" {
+		return printable(string(c.Progress))
+	}
+	text := fmt.Sprintf("%s, %d MiB read", printable(p.Phase), p.Read>>20)
+	if p.Total > 0 {
+		text += fmt.Sprintf(" of %d", p.Total>>20)
+	}
+	if p.Retries > 0 {
+		text += fmt.Sprintf(", %d retries", p.Retries)
+	}
+	return text
+}
+
 type commandList struct {
 	Commands []command `json:"commands"`
 }

@@ -306,9 +306,9 @@ func (d *deployment) follow(ctx context.Context, name string, ours func(command)
 						return false, nil // somebody else's; ours may come yet
 					}
 				} else if last.Status == running {
-					if p := string(last.Progress); p != "" && p != "null" && p != progress && time.Since(told) > 5*time.Second {
+					if p := last.progress(); p != "" && p != progress && time.Since(told) > 5*time.Second {
 						progress, told = p, time.Now()
-						d.c.event(d.n.config.Name, EventCommand, "%s: %s", label, printable(p))
+						d.c.event(d.n.config.Name, EventCommand, "%s: %s", label, p)
 					}
 					return false, nil
 				} else if last.Status != succeeded {
