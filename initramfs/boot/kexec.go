@@ -3,6 +3,7 @@
 package boot
 
 import (
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -10,7 +11,7 @@ import (
 
 // Kernel is a kernel to jump into.
 type Kernel struct {
-	Image   io.Reader   // what kexec_file_load(2) takes: on a PC a bzImage
+	Image   io.Reader   // what kexec_file_load(2) takes: on a PC a bzImage; an *os.File is taken from its start and saves memory
 	Initrds []io.Reader // put together in this order; none is fine
 	Cmdline string
 }
@@ -42,6 +43,20 @@ func lockdownMode(file string) string {
 		return mode
 	}
 	return "none"
+}
+
+// memAvailable finds the bytes that can be had without swapping in /proc/meminfo (Documentation/filesystems/proc.rst).
+func memAvailable(meminfo string) (int64, error) {
+	for line := range strings.Lines(meminfo) {
+		if rest, found := strings.CutPrefix(line, "MemAvailable:"); found {
+			var kib int64
+			if _, err := fmt.Sscanf(rest, "%d kB", &kib); err != nil {
+				return 0, fmt.Errorf("read /proc/meminfo: %q: %w", strings.TrimSpace(line), err)
+			}
+			return kib << 10, nil
+		}
+	}
+	return 0, errors.New("read /proc/meminfo: no MemAvailable")
 }
 
 // concat joins archives. Each begins on a multiple of 4 bytes, as the kernel wants it (Documentation/driver-api/early-userspace/buffer-format.rst).

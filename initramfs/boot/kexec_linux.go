@@ -57,19 +57,23 @@ func LoadKernel(k Kernel) error {
 	if err := checkCmdline(k.Cmdline); err != nil {
 		return fmt.Errorf("load kernel: %w", err)
 	}
-	image, err := spool("kernel", k.Image, maxKernel)
+	image, need, err := asFile("kernel", maxKernel, k.Image)
 	if err != nil {
 		return fmt.Errorf("load kernel: %w", err)
 	}
 	defer image.Close()
 	initrdFD, flags := -1, unix.KEXEC_FILE_NO_INITRAMFS
 	if len(k.Initrds) > 0 {
-		initrd, err := spool("initrd", concat(k.Initrds), maxInitrd)
+		initrd, size, err := asFile("initrd", maxInitrd, k.Initrds...)
 		if err != nil {
 			return fmt.Errorf("load kernel: %w", err)
 		}
 		defer initrd.Close()
 		initrdFD, flags = int(initrd.Fd()), 0
+		need += size
+	}
+	if err := enoughMemory(need); err != nil {
+		return fmt.Errorf("load kernel: %w", err)
 	}
 	if err := unix.KexecFileLoad(int(image.Fd()), initrdFD, k.Cmdline, flags); err != nil {
 		mode, readErr := os.ReadFile(lockdownFile)
@@ -113,6 +117,50 @@ func explainKexec(err error, lockdown string) error {
 		return err
 	}
 	return fmt.Errorf("%s: %w", reason, err)
+}
+
+// asFile returns what the parts hold together as a file open for reading only, and its size in bytes. One that is such a file is taken as it
+// is; everything else is copied into memory.
+func asFile(name string, most int64, parts ...io.Reader) (*os.File, int64, error) {
+	if f, ok := parts[0].(*os.File); ok && len(parts) == 1 {
+		flags, err := unix.FcntlInt(f.Fd(), unix.F_GETFL, 0)
+		st, statErr := f.Stat()
+		if err == nil && statErr == nil && st.Mode().IsRegular() && flags&unix.O_ACCMODE == unix.O_RDONLY && st.Size() > 0 && st.Size() <= most {
+			dup, err := unix.FcntlInt(f.Fd(), unix.F_DUPFD_CLOEXEC, 0)
+			if err != nil {
+				return nil, 0, fmt.Errorf("read %s: %w", name, err)
+			}
+			return os.NewFile(uintptr(dup), name), st.Size(), nil
+		}
+	}
+	f, err := spool(name, concat(parts), most)
+	if err != nil {
+		return nil, 0, err
+	}
+	st, err := f.Stat()
+	if err != nil {
+		f.Close()
+		return nil, 0, err
+	}
+	return f, st.Size(), nil
+}
+
+// enoughMemory refuses what would end with the kernel killing processes, this one first: while it loads, the kernel holds
+// everything twice.
+func enoughMemory(size int64) error {
+	const slack = 16 << 20
+	b, err := os.ReadFile("/proc/meminfo")
+	if err != nil {
+		return err
+	}
+	available, err := memAvailable(string(b))
+	if err != nil {
+		return err
+	}
+	if need := 2*size + slack; available < need {
+		return fmt.Errorf("there is not enough memory: it takes %d MiB while it is loaded, and %d MiB are available", need>>20, available>>20)
+	}
+	return nil
 }
 
 // spool copies r into memory and returns it as a file open for reading only, as kexec_file_load(2) wants it: it takes no file that

@@ -59,10 +59,11 @@ type loader struct {
 	running int
 }
 
-// loading is one module on its way. err may be read when done is closed.
+// loading is one module on its way. The others may be read when done is closed.
 type loading struct {
-	done chan struct{}
-	err  error
+	done   chan struct{}
+	err    error
+	absent bool // what it drives is not there, which is no failure
 }
 
 func newLoader(cmdline []parameter) (*loader, error) {
@@ -73,7 +74,7 @@ func newLoader(cmdline []parameter) (*loader, error) {
 	dir := filepath.Join(modulesDir, unix.ByteSliceToString(u.Release[:]))
 	tables, err := ReadModules(os.DirFS(dir))
 	if err != nil {
-		return nil, fmt.Errorf("modules of the running kernel, in %s: %w", dir, err)
+		return nil, fmt.Errorf("modules of the running kernel, in %s: %w (in a machine with too little memory, a ramdisk is not unpacked whole)", dir, err)
 	}
 	l := &loader{dir: dir, tables: tables, slots: make(chan struct{}, atOnce), loads: map[string]*loading{}}
 	l.params, l.deny = moduleParameters(cmdline)
@@ -153,8 +154,10 @@ func (l *loader) start(plan []Load) []*loading {
 }
 
 func (l *loader) run(item Load, w *loading, before []*loading) {
+	without := false
 	for _, b := range before {
 		<-b.done
+		without = without || b.absent
 	}
 	l.slots <- struct{}{}
 	err := finit(filepath.Join(l.dir, item.File), l.params[item.Name])
@@ -165,8 +168,9 @@ func (l *loader) run(item Load, w *loading, before []*loading) {
 	if err != nil {
 		delete(l.loads, item.Name) // the device may come later: then it is tried again
 	}
-	// The driver of a device that is not there, or an implementation for another processor, is no failure.
-	if err != nil && !errors.Is(err, unix.ENODEV) {
+	// The driver of a device that is not there, or an implementation for another processor, is no failure; neither is what builds on one.
+	w.absent = errors.Is(err, unix.ENODEV) || without && errors.Is(err, unix.ENOENT)
+	if err != nil && !w.absent {
 		w.err = fmt.Errorf("load module %s: %w", item.Name, err)
 	}
 	close(w.done)
