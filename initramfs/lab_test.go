@@ -76,7 +76,7 @@ func newLab(t testing.TB) *lab {
 	return &lab{
 		t: t, dir: dir, network: vmtest.NewNetwork(t, int(networks.Add(1))),
 		hint: "{serial: ROOT}", handoff: "kexec", medium: "floppy", poll: "1s",
-		image: testImage(t), done: make(chan struct{}),
+		image: grubSystem.make(t), done: make(chan struct{}),
 	}
 }
 
@@ -281,22 +281,87 @@ func wantEmpty(t testing.TB, disk string) {
 	}
 }
 
-// testImage is a small operating system: a GPT disk with boot code that speaks on the serial port, and an ext4 file system with
-// GRUB's menu, Debian's kernel and an initial ramdisk that says IMAGE RUNS and powers off. It is made once.
-func testImage(t testing.TB) []byte {
-	t.Helper()
-	imageOnce.Do(func() { imageBytes, imageErr = makeImage(t) })
-	if imageErr != nil {
-		t.Fatal(imageErr)
-	}
-	return imageBytes
+// A system is a small operating system on a disk: a GPT with boot code that speaks on the serial port, Debian's kernel, and an initial
+// ramdisk that says IMAGE RUNS and powers off. Each is made once.
+type system struct {
+	script string
+	once   sync.Once
+	image  []byte
+	err    error
 }
 
-var (
-	imageOnce  sync.Once
-	imageBytes []byte
-	imageErr   error
-)
+// grubSystem has GRUB's menu and the kernel on ext4.
+var grubSystem = &system{script: `
+mkdir -p root/boot/grub
+cp vmlinuz root/boot/vmlinuz-1
+cp initrd root/boot/initrd.img-1
+cat >root/boot/grub/grub.cfg <<END
+set default="0"
+menuentry 'Test system' --class debian {
+	search --no-floppy --fs-uuid --set=root 6f2c1a30-8d0e-4c55-9f6e-2f4d3c9a7b10
+	linux /boot/vmlinuz-1 root=UUID=6f2c1a30-8d0e-4c55-9f6e-2f4d3c9a7b10 ro console=ttyS0 quiet panic=-1 marker=from-grub
+	initrd /boot/initrd.img-1
+}
+END
+printf 'label: gpt\nstart=2048, size=126976, type=0FC63DAF-8483-4772-8E79-3D69D8477DE4, name=root\n' | sfdisk --quiet disk
+mke2fs -q -t ext4 -U 6f2c1a30-8d0e-4c55-9f6e-2f4d3c9a7b10 -L root -d root fs 62M
+`}
+
+// bootSystem has systemd-boot's menu, in the form of the Boot Loader Specification, and the kernel on a FAT EFI system partition, and
+// is for a disk with sectors of 4096 bytes.
+var bootSystem = &system{script: `
+loop=$(losetup --find --show --sector-size 4096 disk)
+printf 'label: gpt\nstart=256, size=15872, type=C12A7328-F81F-11D2-BA4B-00A0C93EC93B, name=esp\n' | sfdisk --quiet --no-reread --no-tell-kernel $loop
+losetup --detach $loop
+truncate -s 62M fs
+mkfs.vfat -S 4096 -s 1 -n ESP fs >/dev/null
+printf 'default one.conf\n' >loader.conf
+printf 'title Test system\nversion 1\nlinux /one/linux\ninitrd /one/initrd\noptions console=ttyS0 quiet panic=-1 marker=from-bls\n' >one.conf
+printf 'title Another\nversion 2\nlinux /one/none\n' >two.conf
+mmd -i fs ::EFI ::EFI/systemd ::EFI/BOOT ::loader ::loader/entries ::one
+mcopy -i fs one.conf ::EFI/systemd/systemd-bootx64.efi
+mcopy -i fs one.conf ::EFI/BOOT/BOOTX64.EFI
+mcopy -i fs loader.conf ::loader/
+mcopy -i fs one.conf two.conf ::loader/entries/
+mcopy -i fs vmlinuz ::one/linux
+mcopy -i fs initrd ::one/initrd
+`}
+
+// make returns the image of the system's disk.
+func (s *system) make(t testing.TB) []byte {
+	t.Helper()
+	s.once.Do(func() { s.image, s.err = s.build(t) })
+	if s.err != nil {
+		t.Fatal(s.err)
+	}
+	return s.image
+}
+
+func (s *system) build(t testing.TB) ([]byte, error) {
+	dir, err := os.MkdirTemp("", "image")
+	if err != nil {
+		return nil, err
+	}
+	defer os.RemoveAll(dir)
+	initrd := vmtest.Pack(t, map[string]string{"init": vmtest.Build(t, "./testdata/runs")})
+	script := `set -eu
+cd "$1"
+cp -L "$2" vmlinuz
+cp "$3" initrd
+truncate -s 67108864 disk
+` + s.script + `
+dd if=fs of=disk bs=1M seek=1 conv=notrunc status=none
+`
+	if out, err := exec.Command("bash", "-c", script, "bash", dir, vmtest.Artefact(t, "kernel/vmlinuz"), initrd).CombinedOutput(); err != nil {
+		return nil, fmt.Errorf("make image: %v\n%s", err, out)
+	}
+	disk, err := os.ReadFile(filepath.Join(dir, "disk"))
+	if err != nil {
+		return nil, err
+	}
+	copy(disk, bootCode())
+	return disk, nil
+}
 
 // bootCode prints "BOOT CODE RUNS" on the first serial port, and stops. It stands where a BIOS starts a disk.
 func bootCode() []byte {
@@ -312,55 +377,4 @@ func bootCode() []byte {
 		0xfa, 0xf4, 0xeb, 0xfc, // stop: cli; hlt; jmp stop
 	}
 	return append(code, "\r\nBOOT CODE RUNS\r\n\x00"...)
-}
-
-func makeImage(t testing.TB) ([]byte, error) {
-	dir, err := os.MkdirTemp("", "image")
-	if err != nil {
-		return nil, err
-	}
-	defer os.RemoveAll(dir)
-	root := filepath.Join(dir, "root")
-	if err := os.MkdirAll(filepath.Join(root, "boot/grub"), 0o755); err != nil {
-		return nil, err
-	}
-	kernel, err := os.ReadFile(vmtest.Artefact(t, "kernel/vmlinuz"))
-	if err != nil {
-		return nil, err
-	}
-	initrd, err := os.ReadFile(vmtest.Pack(t, map[string]string{"init": vmtest.Build(t, "./testdata/runs")}))
-	if err != nil {
-		return nil, err
-	}
-	for name, content := range map[string][]byte{
-		"boot/vmlinuz-1": kernel, "boot/initrd.img-1": initrd,
-		"boot/grub/grub.cfg": []byte(`set default="0"
-menuentry 'Test system' --class debian {
-	search --no-floppy --fs-uuid --set=root 6f2c1a30-8d0e-4c55-9f6e-2f4d3c9a7b10
-	linux /boot/vmlinuz-1 root=UUID=6f2c1a30-8d0e-4c55-9f6e-2f4d3c9a7b10 ro console=ttyS0 quiet panic=-1 marker=from-grub
-	initrd /boot/initrd.img-1
-}
-`),
-	} {
-		if err := os.WriteFile(filepath.Join(root, name), content, 0o644); err != nil {
-			return nil, err
-		}
-	}
-	const script = `
-set -eu
-cd "$1"
-truncate -s 67108864 disk
-printf 'label: gpt\nstart=2048, size=126976, type=0FC63DAF-8483-4772-8E79-3D69D8477DE4, name=root\n' | sfdisk --quiet disk
-mke2fs -q -t ext4 -U 6f2c1a30-8d0e-4c55-9f6e-2f4d3c9a7b10 -L root -d root fs 62M
-dd if=fs of=disk bs=1M seek=1 conv=notrunc status=none
-`
-	if out, err := exec.Command("bash", "-c", script, "bash", dir).CombinedOutput(); err != nil {
-		return nil, fmt.Errorf("make image: %v\n%s", err, out)
-	}
-	disk, err := os.ReadFile(filepath.Join(dir, "disk"))
-	if err != nil {
-		return nil, err
-	}
-	copy(disk, bootCode())
-	return disk, nil
 }

@@ -10,12 +10,14 @@ import (
 	"net/http"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strings"
 	"testing"
 	"time"
 
 	"github.com/ironhand/ironhand/agent/conductor"
 	"github.com/ironhand/ironhand/initramfs/vmtest"
+	"github.com/ironhand/ironhand/stream/looptest"
 	"github.com/ironhand/ironhand/stream/streamtest"
 	"github.com/klauspost/compress/zstd"
 )
@@ -45,6 +47,9 @@ func TestVMDeploy(t *testing.T) {
 			m.Disks[1].Bus = "scsi"
 			m.NICs = append([]vmtest.NIC{{MAC: "52:54:00:99:99:99"}}, m.NICs...)
 		}},
+		{"sectors of 4096 bytes, systemd-boot", func(l *lab) { l.image = bootSystem.make(t) }, func(m *vmtest.Machine) {
+			m.Disks[1].Bus, m.Disks[1].SectorSize = "nvme", 4096
+		}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
@@ -61,12 +66,12 @@ func TestVMDeploy(t *testing.T) {
 			vm.Expect(t, `heartbeat: first one accepted`, bootTime)
 			vm.Expect(t, `writing .* serial ROOT`, deployTime)
 			vm.Expect(t, `hand-off: start the loaded kernel`, deployTime)
-			vm.Expect(t, `IMAGE RUNS: .*marker=from-grub`, bootTime)
+			vm.Expect(t, `IMAGE RUNS: .*marker=from-(grub|bls)`, bootTime)
 			if err := l.result(time.Minute); err != nil {
 				t.Errorf("conductor: %v\n%s", err, l.timeline())
 			}
 			vm.Wait(t, time.Minute)
-			checkDisk(t, vm.Disks[1])
+			checkDisk(t, vm.Disks[1], m.Disks[1].SectorSize)
 			wantEmpty(t, vm.Disks[0])
 			wantNoSecrets(t, l, vm)
 		})
@@ -74,15 +79,19 @@ func TestVMDeploy(t *testing.T) {
 }
 
 // checkDisk has sgdisk, e2fsck and blkid look at a deployed disk.
-func checkDisk(t *testing.T, disk string) {
+func checkDisk(t *testing.T, disk string, sector int) {
 	t.Helper()
+	if sector == 0 {
+		sector = 512
+	}
+	disk = looptest.Attach(t, disk, sector)
 	if out := run(t, "sgdisk", "-v", disk); !strings.Contains(out, "No problems found") {
 		t.Errorf("sgdisk -v:\n%s", out)
 	}
 	var table struct {
 		PartitionTable struct {
 			Partitions []struct {
-				Start, Size int64
+				Start, Size int64 // sectors
 			}
 		}
 	}
@@ -93,14 +102,20 @@ func checkDisk(t *testing.T, disk string) {
 	if len(parts) != 2 {
 		t.Fatalf("%d partitions, want 2: %+v", len(parts), parts)
 	}
-	for i, want := range []string{`TYPE="ext4"`, `LABEL="config-2"`} {
-		if out := run(t, "blkid", "-p", "-O", fmt.Sprint(parts[i].Start*512), "-S", fmt.Sprint(parts[i].Size*512), disk); !strings.Contains(out, want) {
+	for i, want := range []string{`TYPE="(ext4|vfat)"`, `(?i)LABEL="config-2"`} {
+		fs := filepath.Join(t.TempDir(), fmt.Sprint(i))
+		run(t, "dd", "if="+disk, "of="+fs, "bs="+fmt.Sprint(sector), fmt.Sprint("skip=", parts[i].Start), fmt.Sprint("count=", parts[i].Size), "status=none")
+		out := run(t, "blkid", "-p", fs)
+		if !regexp.MustCompile(want).MatchString(out) {
 			t.Errorf("blkid of partition %d: %s, want %s", i+1, out, want)
 		}
+		switch {
+		case strings.Contains(out, `"ext4"`):
+			run(t, "e2fsck", "-fn", fs)
+		case strings.Contains(out, `"vfat"`):
+			run(t, "fsck.fat", "-n", fs)
+		}
 	}
-	fs := filepath.Join(t.TempDir(), "fs")
-	run(t, "dd", "if="+disk, "of="+fs, "bs=1M", "skip=1", "count=62", "status=none")
-	run(t, "e2fsck", "-fn", fs)
 }
 
 // wantNoSecrets greps everything that a run has printed for the token.
@@ -370,7 +385,7 @@ func TestVMTwoDisksFit(t *testing.T) {
 	if err := l.result(time.Minute); err != nil {
 		t.Errorf("conductor: %v\n%s", err, l.timeline())
 	}
-	checkDisk(t, vm.Disks[0])
+	checkDisk(t, vm.Disks[0], 512)
 	wantEmpty(t, vm.Disks[1])
 }
 
