@@ -56,6 +56,7 @@ type System struct {
 	LoadKernel   func(ctx context.Context, disk string) (string, error)
 	KernelLoaded func() bool
 	Power        func(ctx context.Context, how boot.How) error
+	ArmWatchdog  func(time.Duration) (name string, err error)
 	Sync         func() error
 	InstallUEFI  func(ctx context.Context, disk string) (string, error)
 }
@@ -84,7 +85,14 @@ func ThisMachine() (System, error) {
 		LoadKernel:   LoadKernel,
 		KernelLoaded: boot.KernelLoaded,
 		Power:        boot.Power,
-		Sync:         boot.Sync,
+		ArmWatchdog: func(d time.Duration) (string, error) {
+			w, err := boot.ArmWatchdog(d)
+			if err != nil {
+				return "", err
+			}
+			return fmt.Sprintf("%s, %v", w.Name, w.Time), nil
+		},
+		Sync: boot.Sync,
 		InstallUEFI: func(ctx context.Context, disk string) (string, error) {
 			v, err := image.InstallUEFI(ctx, disk, "/sys/firmware/efi/efivars", loadFileSystem)
 			if err != nil {

@@ -50,6 +50,7 @@ type Config struct {
 	DiskAttempts    int
 	DiskDelay       time.Duration
 	ReadBack        stream.ReadBack
+	KexecWatchdog   time.Duration
 
 	// CA is the content of CAFile, found on a medium or in the ramdisk; nil without one.
 	CA []byte

@@ -54,6 +54,7 @@ func Settings() []Setting {
 		{"ipa-disk-wait-attempts", "disk_wait_attempts", "10", false, "How often to look for a disk that fits the root device hints before an image is written.", number(func(c *Config) *int { return &c.DiskAttempts })},
 		{"ipa-disk-wait-delay", "disk_wait_delay", "3", false, "Seconds between two of these looks.", seconds(func(c *Config) *time.Duration { return &c.DiskDelay })},
 		{"ironhand-read-back", "", "sample", false, "How much of a written image is read back and compared: `none`, `sample` or `full`.", func(c *Config, v string) error { return c.ReadBack.UnmarshalText([]byte(v)) }},
+		{"ironhand-kexec-watchdog", "", "0", false, "Seconds after which the watchdog resets the machine if the system started by kexec has not taken it over; 0 arms none. Only for systems that drive the watchdog.", seconds(func(c *Config) *time.Duration { return &c.KexecWatchdog })},
 		{"ironhand.shell", "", "", false, "`1`: an emergency shell on the consoles beside the agent; `only`: without the agent. Anybody at the console is root then. Kernel command line only.", elsewhere},
 	}
 }

@@ -66,6 +66,13 @@ func (a *agent) leave(ctx context.Context, how boot.How, what string) error {
 	if err := a.sys.Sync(); err != nil {
 		a.console.Stage("hand-off", "%v", err)
 	}
+	if wait := a.config.KexecWatchdog; how == boot.Kexec && wait > 0 {
+		if name, err := a.sys.ArmWatchdog(wait); err != nil {
+			a.console.Stage("hand-off", "without a watchdog: %v", err)
+		} else {
+			a.console.Stage("hand-off", "%s is armed", name)
+		}
+	}
 	select {
 	case <-time.After(answerTime):
 	case <-ctx.Done():
