@@ -1,0 +1,466 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent_test
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha512"
+	"encoding/hex"
+	"errors"
+	"fmt"
+	"net"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"regexp"
+	"slices"
+	"strings"
+	"sync"
+	"testing"
+	"testing/fstest"
+	"time"
+
+	"github.com/ironhand/ironhand/agent"
+	"github.com/ironhand/ironhand/agent/conductor"
+	"github.com/ironhand/ironhand/initramfs/boot"
+	"github.com/ironhand/ironhand/initramfs/media"
+	"github.com/ironhand/ironhand/inspect"
+	"github.com/ironhand/ironhand/inspect/inspecttest"
+	"github.com/ironhand/ironhand/netconfig"
+	"github.com/ironhand/ironhand/steps"
+	"github.com/ironhand/ironhand/steps/generic"
+	"github.com/ironhand/ironhand/stream/streamtest"
+)
+
+const (
+	nodeUUID = "1be26c0b-03f2-4d2e-ae87-c02d7f33c123"
+	nodeMAC  = "52:54:00:4e:3d:30" // of the recorded machine
+)
+
+// site is an agent's surroundings: a real conductor, and a machine of fakes that keep what was done to them.
+type site struct {
+	t         *testing.T
+	dir       string
+	conductor *conductor.Conductor
+	result    chan error
+	medium    []media.Medium
+	disk      *streamtest.Disk
+	opened    []string
+	kexec     error // of loading the kernel
+	loaded    bool
+	kill      bool // the agent, when it opens the disk
+	clock     []time.Time
+
+	mu      sync.Mutex
+	console bytes.Buffer // and log
+	events  []string
+	ended   []boot.How
+}
+
+func (s *site) Write(b []byte) (int, error) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.console.Write(b)
+}
+
+func (s *site) shown() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return s.console.String()
+}
+
+// options of a site's node, in the conductor's YAML.
+type options struct {
+	hint, handoff, sha512, bootMode string
+	token                           bool // on the medium, from before
+}
+
+func newSite(t *testing.T, o options) *site {
+	t.Helper()
+	s := &site{t: t, dir: t.TempDir(), result: make(chan error, 1), disk: streamtest.NewDisk(160<<20, 512)}
+	image := gptImage(t)
+	if o.sha512 == "" {
+		sum := sha512.Sum512(image)
+		o.sha512 = hex.EncodeToString(sum[:])
+	}
+	s.write("files/disk.img", image)
+	s.write("files/disk.img.sha512", []byte(o.sha512+"  disk.img\n"))
+	if err := conductor.WriteCertificates(s.path("tls"), []string{"127.0.0.1"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := conductor.WriteToken(s.path("token")); err != nil {
+		t.Fatal(err)
+	}
+	token, tokenFile := "", ""
+	if o.token {
+		b, err := os.ReadFile(s.path("token"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		token, tokenFile = "ipa-agent-token="+strings.TrimSpace(string(b)), "token_file: token"
+	}
+	s.write("lab.yaml", []byte(fmt.Sprintf(`
+listen: ["127.0.0.1:0"]
+tls: {cert: tls/server.crt, key: tls/server.key}
+files: files
+poll: 100ms
+heartbeat_timeout: 10s
+exit: done
+nodes:
+  - uuid: %s
+    macs: ["%s"]
+    %s
+    boot_mode: %s
+    properties: {root_device: %s}
+    image: {file: disk.img}
+    config_drive: {hostname: test-host}
+    handoff: %s
+`, nodeUUID, nodeMAC, tokenFile, or(o.bootMode, "bios"), or(o.hint, "{serial: root-disk}"), or(o.handoff, "kexec"))))
+	config, err := conductor.LoadConfig(s.path("lab.yaml"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.conductor, err = conductor.New(config, conductor.Options{Event: func(e conductor.Event) {
+		s.mu.Lock()
+		defer s.mu.Unlock()
+		s.events = append(s.events, fmt.Sprintf("%s: %s", e.Kind, e.Text))
+	}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := s.conductor.Listen(); err != nil {
+		t.Fatal(err)
+	}
+	ctx, cancel := context.WithCancel(context.Background())
+	t.Cleanup(cancel)
+	go func() { s.result <- s.conductor.Run(ctx) }()
+
+	ca, err := os.ReadFile(s.path("tls/ca.crt"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.medium = []media.Medium{{Device: "/dev/fd0", Kind: "floppy", Label: "ir-vfd-dev", Files: map[string][]byte{
+		"parameters.txt": []byte(fmt.Sprintf("ipa-api-url=https://%s %s ipa-listen-host=127.0.0.1 ipa-listen-port=%d ipa-image-download-connection-timeout=5 "+
+			"ipa-image-download-connection-retries=0 ipa-disk-wait-attempts=1\n", s.conductor.Addrs()[0], token, freePort(t))),
+		"etc/ironic-python-agent/ironic.crt":              ca,
+		"etc/ironic-python-agent.d/ironic-tls.conf":       []byte("[DEFAULT]\ncafile = /etc/ironic-python-agent/ironic.crt\n"),
+		"etc/ironic-python-agent.d/unrelated-options.txt": []byte("not a configuration file"),
+	}}}
+	t.Cleanup(func() {
+		if t.Failed() {
+			s.mu.Lock()
+			defer s.mu.Unlock()
+			t.Logf("console:\n%s\nconductor:\n%s", s.console.String(), strings.Join(s.events, "\n"))
+		}
+	})
+	return s
+}
+
+func or(s, otherwise string) string {
+	if s == "" {
+		return otherwise
+	}
+	return s
+}
+
+func (s *site) path(name string) string { return filepath.Join(s.dir, name) }
+
+func (s *site) write(name string, b []byte) {
+	s.t.Helper()
+	if err := os.MkdirAll(filepath.Dir(s.path(name)), 0o700); err != nil {
+		s.t.Fatal(err)
+	}
+	if err := os.WriteFile(s.path(name), b, 0o600); err != nil {
+		s.t.Fatal(err)
+	}
+}
+
+func freePort(t *testing.T) int {
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
+
+// gptImage is a GPT disk of 64 MiB with one partition, made by sfdisk.
+func gptImage(t *testing.T) []byte {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "disk")
+	if err := os.WriteFile(file, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(file, 64<<20); err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("sfdisk", "--quiet", file)
+	cmd.Stdin = strings.NewReader("label: gpt\nstart=2048, size=65536, name=root\n")
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("sfdisk: %v: %s", err, out)
+	}
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i := 1 << 20; i < 8<<20; i++ {
+		b[i] = byte(i ^ i>>8)
+	}
+	return b
+}
+
+// run runs the agent until the machine is told to go down, or the given time has passed.
+func (s *site) run(within time.Duration) error {
+	ctx, cancel := context.WithTimeout(s.t.Context(), within)
+	defer cancel()
+	machine := inspecttest.Machine(s.t, "../inspect/testdata/virtio.txt")
+	return agent.Run(ctx, agent.Options{
+		Parts:   agent.Parts{Managers: []steps.Manager{generic.Manager{}}},
+		Version: "test", Out: s, Log: s,
+		System: agent.System{
+			Root:     fstest.MapFS{},
+			Cmdline:  "quiet boot_method=vmedia console=ttyS0",
+			StateDir: s.path("state"),
+			Machine:  inspect.Machine{FS: machine},
+			FindMedia: func(context.Context, func(string)) ([]media.Medium, []media.Seen, error) {
+				return s.medium, nil, nil
+			},
+			Network: func() (netconfig.Kernel, error) { return nil, errors.New("no network here") },
+			OpenDisk: func(path string) (steps.Disk, error) {
+				s.opened = append(s.opened, path)
+				if s.kill {
+					cancel()
+					time.Sleep(500 * time.Millisecond) // until nobody can be told any more
+					return nil, errors.New("killed")
+				}
+				return s.disk, nil
+			},
+			SetClock:     func(to time.Time) error { s.clock = append(s.clock, to); return nil },
+			LoadKernel:   func(context.Context, string) (string, error) { s.loaded = s.kexec == nil; return "its kernel", s.kexec },
+			KernelLoaded: func() bool { return s.loaded },
+			Sync:         func() error { return nil },
+			InstallUEFI:  func(context.Context, string) (string, error) { return "Boot0001 test", nil },
+			Power: func(ctx context.Context, how boot.How) error {
+				s.mu.Lock()
+				s.ended = append(s.ended, how)
+				s.mu.Unlock()
+				cancel() // as process 1 ends the agent
+				return nil
+			},
+		},
+	})
+}
+
+// The whole way, with a real conductor, real TLS and real commands.
+func TestRun(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		options options
+		kexec   error
+		ended   boot.How
+		shows   []string
+	}{
+		{"kexec", options{}, nil, boot.Kexec, []string{`media: floppy /dev/fd0`, `heartbeat: first one accepted`, `hand-off: start the loaded kernel`}},
+		{"pregenerated token", options{token: true}, nil, boot.Kexec, nil},
+		{"no kexec: through the firmware", options{}, errors.New("kexec: it is disabled"), boot.Reboot, []string{`kexec FAILED: .*it is disabled`, `hand-off: reboot`}},
+		{"reboot", options{handoff: "reboot"}, nil, boot.Reboot, nil},
+		{"power off", options{handoff: "poweroff"}, nil, boot.PowerOff, []string{`hand-off: power off`}},
+		{"two disks fit", options{hint: `{size: ">= 8"}`}, nil, boot.Kexec, []string{`the hints fit /dev/vdb too`}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, test.options)
+			s.kexec = test.kexec
+			if err := s.run(time.Minute); err != nil {
+				t.Fatalf("Run() = %v", err)
+			}
+			select {
+			case err := <-s.result:
+				if err != nil {
+					t.Errorf("the conductor's deployment: %v", err)
+				}
+			case <-time.After(10 * time.Second):
+				t.Error("the conductor's deployment has not ended")
+			}
+			if !slices.Equal(s.ended, []boot.How{test.ended}) {
+				t.Errorf("the machine went down by %v, want %v", s.ended, test.ended)
+			}
+			s.wantConsole(test.shows...)
+			s.wantNoToken()
+			s.wantSoundDisk()
+		})
+	}
+}
+
+// wantSoundDisk has sgdisk look at what is on the disk.
+func (s *site) wantSoundDisk() {
+	s.t.Helper()
+	file := s.path("written")
+	s.write("written", s.disk.Bytes)
+	out, err := exec.Command("sgdisk", "-v", file).CombinedOutput()
+	if err != nil || !strings.Contains(string(out), "No problems found") {
+		s.t.Errorf("sgdisk -v: %v\n%s", err, out)
+	}
+	if out, _ := exec.Command("sgdisk", "-p", file).CombinedOutput(); !strings.Contains(string(out), "config-2") {
+		s.t.Errorf("no config drive:\n%s", out)
+	}
+}
+
+func (s *site) wantConsole(texts ...string) {
+	s.t.Helper()
+	for _, text := range texts {
+		if !matches(s.shown(), text) {
+			s.t.Errorf("the console does not show %q", text)
+		}
+	}
+}
+
+// wantNoToken looks for the tokens of the site in all that was printed.
+func (s *site) wantNoToken() {
+	s.t.Helper()
+	for _, file := range []string{"token", "state/token"} {
+		b, err := os.ReadFile(s.path(file))
+		if err != nil {
+			continue // the site has none of this kind
+		}
+		s.mu.Lock()
+		printed := s.console.String() + strings.Join(s.events, "\n")
+		s.mu.Unlock()
+		if strings.Contains(printed, strings.TrimSpace(string(b))) {
+			s.t.Errorf("%s was printed", file)
+		}
+	}
+}
+
+// A deployment that fails names the reason to the conductor and on the console, and leaves no disk that boots.
+func TestRunStepFails(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		options options
+		break_  func(*site)
+		want    string
+		touched bool
+	}{
+		{"wrong digest", options{sha512: strings.Repeat("a", 128)}, nil, "digest does not match", true},
+		{"no disk fits", options{hint: "{serial: none-such}"}, nil, "none-such", false},
+		{"disk too small", options{}, func(s *site) { s.disk = streamtest.NewDisk(32<<20, 512) }, "larger than the disk", false},
+		{"4096-byte sectors", options{}, func(s *site) { s.disk = streamtest.NewDisk(160<<20, 4096) }, "sector size", false},
+		{"write error", options{}, func(s *site) { s.disk.FailWriteAt = 5 << 20 }, "input/output error", true},
+		{"disk that lies", options{}, func(s *site) { s.disk.Flip = 100 }, "does not return what was written", true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, test.options)
+			if test.break_ != nil {
+				test.break_(s)
+			}
+			done := make(chan error, 1)
+			go func() { done <- s.run(25 * time.Second) }()
+			var err error
+			select {
+			case err = <-s.result:
+			case <-time.After(20 * time.Second):
+				t.Fatal("the deployment has not ended")
+			}
+			if err == nil {
+				t.Fatal("the deployment succeeded")
+			}
+			if last := s.conductor.Nodes()[0].LastError; !strings.Contains(last, test.want) {
+				t.Errorf("last error = %q, want %q in it", last, test.want)
+			}
+			s.wantConsole("FAILED: .*" + test.want)
+			head := s.disk.Bytes[:1<<20]
+			if old := bytes.Equal(head, bytes.Repeat([]byte{streamtest.Old}, len(head))); test.touched == old {
+				t.Errorf("the start of the disk is as it was: %v", old)
+			}
+			if test.touched && !bytes.Equal(head, make([]byte, len(head))) {
+				t.Error("the start of the disk is not zero")
+			}
+		})
+	}
+}
+
+// An agent that is started again within one boot keeps media, token and certificate.
+func TestRunAgain(t *testing.T) {
+	s := newSite(t, options{handoff: "poweroff"})
+	s.kill = true
+	if err := s.run(time.Minute); err != nil {
+		t.Fatalf("first Run() = %v", err)
+	}
+	token, err := os.ReadFile(s.path("state/token"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	certificate, err := os.ReadFile(s.path("state/certificate/agent.pem"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	s.kill, s.medium = false, nil // it has vanished
+	if err := s.run(time.Minute); err != nil {
+		t.Fatalf("second Run() = %v", err)
+	}
+	s.wantConsole(`media: kept from the start of this boot`)
+	for file, before := range map[string][]byte{"state/token": token, "state/certificate/agent.pem": certificate} {
+		after, err := os.ReadFile(s.path(file))
+		if err != nil || !bytes.Equal(before, after) {
+			t.Errorf("%s has changed: %v", file, err)
+		}
+	}
+	if err := <-s.result; err != nil {
+		t.Errorf("the conductor's deployment: %v", err)
+	}
+}
+
+// What is wrong before the conductor is known is an error with what to check.
+func TestRunStageFails(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		change func(*site)
+		want   string
+		check  string
+	}{
+		{"no API URL", func(s *site) { s.medium[0].Files["parameters.txt"] = []byte("ipa-debug=1\n") }, "no ipa-api-url given", "ipa-api-url"},
+		{"bad value", func(s *site) {
+			s.medium[0].Files["parameters.txt"] = []byte("ipa-api-url=https://h ipa-listen-port=x\n")
+		}, "ipa-listen-port", "parameters"},
+		{"CA that is none", func(s *site) { s.medium[0].Files["etc/ironic-python-agent/ironic.crt"] = []byte("hello") }, "no certificate", "PEM"},
+		{"no CA", func(s *site) { delete(s.medium[0].Files, "etc/ironic-python-agent/ironic.crt") }, "cafile", "parameters"},
+		{"broken network data", func(s *site) { s.medium[0].Files["openstack/latest/network_data.json"] = []byte(`{"links": [}`) }, "line 1", "network_data.json"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			s := newSite(t, options{})
+			test.change(s)
+			err := s.run(10 * time.Second)
+			if err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Fatalf("Run() = %v, want %q in it", err, test.want)
+			}
+			s.wantConsole("FAILED: .*"+test.want, "check: .*"+test.check)
+			if strings.Contains(strings.Join(s.events, "\n"), "lookup:") {
+				t.Error("the agent went on to look up its node")
+			}
+		})
+	}
+}
+
+// A second lookup after the token was lost: nothing is served that nobody could be allowed to use.
+func TestRunTokenLost(t *testing.T) {
+	s := newSite(t, options{handoff: "poweroff"})
+	s.kill = true
+	if err := s.run(time.Minute); err != nil {
+		t.Fatalf("first Run() = %v", err)
+	}
+	if err := os.Remove(s.path("state/token")); err != nil {
+		t.Fatal(err)
+	}
+	if err := s.run(10 * time.Second); err == nil || !strings.Contains(err.Error(), "token") {
+		t.Errorf("Run() = %v, want an error about the token", err)
+	}
+	s.wantConsole(`lookup: FAILED: .*token`, `lookup: check: `)
+	if n := strings.Count(s.shown(), " api: https://"); n != 1 {
+		t.Errorf("the API was opened %d times, want once: before the token was lost", n)
+	}
+}
+
+func matches(text, expr string) bool { return regexp.MustCompile(expr).MatchString(text) }
