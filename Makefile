@@ -25,7 +25,7 @@ demo: packages ## the main job, from a cold machine to a running Debian; FIRMWAR
 
 .PHONY: test
 test: packages ## all tests
-	@export REQUIRE=root,vm; $(MAKE) --no-print-directory check test-root test-vm
+	@export REQUIRE=root,vm; $(MAKE) --no-print-directory check test-root test-vm test-demo
 
 .PHONY: check
 check: ## format, vet, static analysis, import table, generated files, unit tests; no root
@@ -47,6 +47,11 @@ test-root: packages ## tests on loop devices and network namespaces; root
 .PHONY: test-vm
 test-vm: packages ramdisk image iso ## tests of the real ramdisk in virtual machines
 	@echo "== virtual machine tests"; REQUIRE=root,vm $(GO) test -count=1 -p 1 -timeout 60m -run 'TestVM' ./...
+
+.PHONY: test-demo
+test-demo: packages build ramdisk image ## the demo under each firmware, with other media, NICs and hand-offs
+	@for how in "FIRMWARE=uefi HANDOFF=reboot" "FIRMWARE=secureboot MEDIUM=usb MEMORY=512" "FIRMWARE=bios HANDOFF=reboot NIC=e1000e MEDIUM=cd"; do \
+		echo "== demo $$how"; env $$how LIMIT=900 demo/run; done
 
 .PHONY: fuzz
 fuzz: ## each fuzz target for FUZZTIME (20s)

@@ -33,14 +33,14 @@ type Parts struct {
 	Managers []steps.Manager
 }
 
-// Options are what [Run] needs. System may be the zero value: then it is this machine.
+// Options are what [Run] needs.
 type Options struct {
 	Parts   Parts
 	Version string            // of the program, as the conductor sees it
 	Flags   map[string]string // settings from the command line, by the names of kernel parameters; the strongest
 	Out     io.Writer         // the stages, for people
 	Log     io.Writer         // everything else
-	System  System
+	System  System            // [ThisMachine], but for tests
 }
 
 // A System is the machine that the agent works on. Tests put fakes into it.
@@ -134,7 +134,7 @@ type agent struct {
 	deployed *steps.Deployed // what was written in this boot
 }
 
-func newAgent(o Options) (*agent, error) {
+func newAgent(o Options) *agent {
 	level := new(slog.LevelVar)
 	a := &agent{
 		sys:      o.System,
@@ -146,11 +146,6 @@ func newAgent(o Options) (*agent, error) {
 		level:    level,
 		state:    state{o.System.StateDir},
 	}
-	deployed, err := a.state.deployed()
-	if err != nil {
-		return nil, fmt.Errorf("read what was deployed in this boot: %w", err)
-	}
-	a.deployed = deployed
 	a.host = steps.Host{
 		Machine:    a.sys.Machine,
 		Open:       a.sys.OpenDisk,
@@ -158,7 +153,7 @@ func newAgent(o Options) (*agent, error) {
 		Say:        func(format string, args ...any) { a.console.Stage("step", format, args...) },
 		LoadKernel: a.sys.LoadKernel,
 	}
-	return a, nil
+	return a
 }
 
 // dropTime leaves the time out of log records: process 1 puts the time since power-on in front, and the

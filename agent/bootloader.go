@@ -37,12 +37,12 @@ func (a *agent) installBootloader(ctx context.Context, params json.RawMessage) (
 	if mode == "uefi" {
 		entry, err := a.sys.InstallUEFI(ctx, d.Disk)
 		if err != nil {
-			return nil, newError("DeviceNotFound", "boot entry for %s: %v", d.Disk, err)
+			return nil, newError("DeviceNotFound", "boot entry for %s: %w", d.Disk, err)
 		}
 		a.console.Stage("boot loader", "%s", entry)
 		return nil, nil
 	}
-	if in.RootUUID == nil || *in.RootUUID == "" || *in.RootUUID == "0x00000000" || isDiskID(*in.RootUUID) {
+	if in.RootUUID == nil || *in.RootUUID == "" || isDiskID(*in.RootUUID) {
 		a.console.Stage("boot loader", "BIOS: the image's own is used")
 		return nil, nil
 	}

@@ -146,10 +146,16 @@ func (a *agent) runStep(ctx context.Context, name string, args map[string]json.R
 	}
 	host := a.host
 	host.Progress = func(v any) { SetProgress(ctx, v) }
+	job := steps.Job{Node: a.currentNode(), Ports: ports, Args: raw, Deployed: a.currentDeployed()}
+	if step.Deploys { // if it fails half way, nothing is deployed any more
+		if err := a.setDeployed(nil); err != nil {
+			return nil, err
+		}
+	}
 	a.console.Stage("step", "%s begins", name)
-	result, err := step.Run(ctx, host, steps.Job{Node: a.currentNode(), Ports: ports, Args: raw, Deployed: a.currentDeployed()})
+	result, err := step.Run(ctx, host, job)
 	if err != nil {
-		a.console.Stage("step", "%s FAILED: %v", name, err)
+		a.sayLines("step", name+" FAILED: "+err.Error())
 		return nil, err
 	}
 	if d, ok := result.(steps.Deployed); ok {

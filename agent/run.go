@@ -4,7 +4,6 @@ package agent
 
 import (
 	"context"
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net"
@@ -25,14 +24,12 @@ import (
 // the error of the stage that failed, which the console has shown with what to check;
 // process 1 then starts the agent again, with what it has kept of this boot.
 func Run(ctx context.Context, o Options) error {
-	a, err := newAgent(o)
-	if err != nil {
-		return err
-	}
+	a := newAgent(o)
 	for _, stage := range []struct {
 		name string
 		run  func(context.Context) error
 	}{
+		{"start", a.remember},
 		{"media", a.findMedia},
 		{"settings", a.readSettings},
 		{"network", a.bringUpNetwork},
@@ -45,7 +42,7 @@ func Run(ctx context.Context, o Options) error {
 			if ctx.Err() != nil {
 				return nil
 			}
-			a.console.Stage(stage.name, "FAILED: %v", err)
+			a.sayLines(stage.name, "FAILED: "+err.Error())
 			var hint *hintError
 			if errors.As(err, &hint) {
 				a.console.Stage(stage.name, "check: %s", hint.check)
@@ -54,6 +51,13 @@ func Run(ctx context.Context, o Options) error {
 		}
 	}
 	return nil
+}
+
+// sayLines shows a text of several lines, such as joined errors have.
+func (a *agent) sayLines(stage, text string) {
+	for line := range strings.Lines(text) {
+		a.console.Stage(stage, "%s", strings.TrimRight(line, "\n"))
+	}
 }
 
 // A hintError is an error with what a person should look at.
@@ -65,6 +69,16 @@ type hintError struct {
 func (e *hintError) Unwrap() error { return e.error }
 
 func hint(err error, check string) error { return &hintError{err, check} }
+
+// remember reads what an earlier agent of this boot did.
+func (a *agent) remember(context.Context) error {
+	deployed, err := a.state.deployed()
+	if err != nil {
+		return fmt.Errorf("read what was deployed in this boot: %w", err)
+	}
+	a.deployed = deployed
+	return nil
+}
 
 // mediaAttempts is how often media are looked for, a second apart: a BMC may need time to attach
 // them, and a USB disk to start.
@@ -93,7 +107,7 @@ func (a *agent) findMedia(ctx context.Context) error {
 				a.console.Stage("media", "%s %s, label %s: %d files", m.Kind, m.Device, m.Label, len(m.Files))
 			}
 			if err != nil {
-				a.console.Stage("media", "%v", err)
+				a.sayLines("media", err.Error())
 			}
 			a.media = found
 			return a.state.keepMedia(found)
@@ -172,7 +186,7 @@ func (a *agent) bringUpNetwork(ctx context.Context) error {
 		if len(plan.Links) == 0 {
 			return hint(err, look)
 		}
-		a.console.Stage("network", "left out what is wrong: %v", err)
+		a.sayLines("network", "left out what is wrong: "+err.Error())
 	}
 	k, err := a.network()
 	if err != nil {
@@ -200,9 +214,7 @@ func (a *agent) bringUpNetwork(ctx context.Context) error {
 	}
 	// 2. Apply. Whether what went wrong matters shows when the conductor is called.
 	if err := plan.Apply(ctx, k); err != nil {
-		for line := range strings.Lines(err.Error()) {
-			a.console.Stage("network", "%s", strings.TrimSpace(line))
-		}
+		a.sayLines("network", err.Error())
 	}
 	state, err := k.State(ctx)
 	if err != nil {
@@ -270,7 +282,7 @@ func (a *agent) reachConductor(ctx context.Context) error {
 			return ctx.Err()
 		}
 		wait := min(30*time.Second, time.Second<<min(attempt, 5))
-		a.console.Stage("conductor", "%v", err)
+		a.sayLines("conductor", err.Error())
 		if attempt == 2 || attempt%10 == 0 {
 			a.explainNetwork(ctx)
 		}
@@ -326,9 +338,7 @@ func (a *agent) explainNetwork(ctx context.Context) {
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
 	report := netconfig.Check(ctx, k, a.checkTarget())
-	for line := range strings.Lines(report.String()) {
-		a.console.Stage("network", "%s", strings.TrimRight(line, "\n"))
-	}
+	a.sayLines("network", report.String())
 }
 
 // takeInventory looks at the machine. What cannot be read is named, and is no reason to stop.
@@ -346,10 +356,7 @@ func (a *agent) takeInventory(ctx context.Context) error {
 		a.console.Stage("hardware", "disk %v", d)
 	}
 	a.set, err = steps.NewSet(ctx, a.host, a.managers)
-	if err != nil {
-		return err
-	}
-	return nil
+	return err
 }
 
 // lookUp asks the conductor which node this machine is, and for the token.
@@ -362,7 +369,7 @@ func (a *agent) lookUp(ctx context.Context) error {
 		OnRetry: func(attempt int, err error, wait time.Duration) {
 			a.console.Stage("lookup", "attempt %d: %v; next in %.1f s", attempt, err, wait.Seconds())
 			if check := ironic.Hint(err); check != "" && (attempt == 3 || attempt%20 == 0) {
-				a.console.Stage("lookup", "check: %s", check)
+				a.console.Stage("lookup", "%s", check)
 			}
 		},
 	})
@@ -372,7 +379,7 @@ func (a *agent) lookUp(ctx context.Context) error {
 	a.client = client
 	node, settings, err := client.Lookup(ctx, a.macs, a.config.NodeUUID)
 	if err != nil {
-		return hint(err, "that the node has a port with one of the MACs "+macList(a.macs)+" and waits for its ramdisk")
+		return hint(err, "that the API can be reached, and that the node has a port with one of the MACs "+macList(a.macs)+" and waits for its ramdisk")
 	}
 	// A token of an earlier start in this boot counts like one from the medium: the conductor gives it out once.
 	known := a.config.Token
@@ -385,10 +392,14 @@ func (a *agent) lookUp(ctx context.Context) error {
 	if err != nil {
 		return hint(err, "the node's power: only a reboot by the conductor makes it give out a new token")
 	}
+	if token == "" { // without one, the API refuses every command
+		return hint(errors.New("no agent token, neither from the conductor nor on a medium"), "the version of the Ironic API: from "+ironic.VersionToken.String()+" on it gives out tokens")
+	}
 	if err := a.state.keepToken(token); err != nil {
 		return fmt.Errorf("keep the token for a restart: %w", err)
 	}
 	a.token, a.settings = token, settings
+	a.host.Download.RefuseMD5 = settings.MD5Enabled != nil && !*settings.MD5Enabled
 	a.console.Stage("lookup", "node %s", node.UUID)
 	a.uuid = node.UUID
 	return a.setNode(node.Raw)
@@ -400,26 +411,26 @@ func (a *agent) serve(ctx context.Context) error {
 	if err != nil {
 		return hint(err, "the routes to the conductor, or give ipa-advertise-host")
 	}
-	protocol, pem := "http", ""
-	var tlsConfig *tls.Config
 	version, err := a.client.ServerVersion(ctx)
 	if err != nil {
 		return err
 	}
-	if version >= ironic.VersionVerifyCA {
-		tlsConfig, pem, err = a.certificate(address)
-		if err != nil {
-			return err
-		}
-		protocol = "https"
-	} else {
-		a.console.Stage("api", "WARNING: without TLS: the conductor's API is older than %v", ironic.VersionVerifyCA)
+	if version < ironic.VersionVerifyCA {
+		return hint(fmt.Errorf("the Ironic API %v knows no TLS towards agents", version), "the version of the Ironic API: from "+ironic.VersionVerifyCA.String()+" on it does")
 	}
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort(a.config.ListenHost, fmt.Sprint(a.config.ListenPort)))
+	tlsConfig, pem, err := a.certificate(address)
 	if err != nil {
 		return err
 	}
-	callback := url.URL{Scheme: protocol, Host: net.JoinHostPort(address, fmt.Sprint(a.config.AdvertisePort))}
+	host := a.config.ListenHost
+	if host == "::" {
+		host = "" // all addresses, also where the kernel has no IPv6
+	}
+	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort(host, fmt.Sprint(a.config.ListenPort)))
+	if err != nil {
+		return err
+	}
+	callback := url.URL{Scheme: "https", Host: net.JoinHostPort(address, fmt.Sprint(a.config.AdvertisePort))}
 	a.console.Stage("api", "%s", callback.String())
 	return a.runAPI(ctx, listener, tlsConfig, ironic.Beat{CallbackURL: callback.String(), Token: a.token, Version: a.version, VerifyCA: pem})
 }
@@ -437,11 +448,7 @@ func (a *agent) advertisedAddress() (string, error) {
 			errs = append(errs, err)
 			continue
 		}
-		port := u.Port()
-		if port == "" {
-			port = u.Scheme // a service name: "http", "https"
-		}
-		conn, err := net.Dial("udp", net.JoinHostPort(u.Hostname(), port)) // sends nothing
+		conn, err := net.Dial("udp", net.JoinHostPort(u.Hostname(), "9")) // sends nothing, so any port will do
 		if err != nil {
 			errs = append(errs, err)
 			continue

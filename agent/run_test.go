@@ -36,6 +36,9 @@ import (
 const (
 	nodeUUID = "1be26c0b-03f2-4d2e-ae87-c02d7f33c123"
 	nodeMAC  = "52:54:00:4e:3d:30" // of the recorded machine
+
+	imageSize = 12 << 20
+	diskSize  = 80 << 20 // room for the config drive's 64 MiB
 )
 
 // site is an agent's surroundings: a real conductor, and a machine of fakes that keep what was done to them.
@@ -70,6 +73,13 @@ func (s *site) shown() string {
 	return s.console.String()
 }
 
+// happened is the conductor's view, a line for each event.
+func (s *site) happened() string {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	return strings.Join(s.events, "\n")
+}
+
 // options of a site's node, in the conductor's YAML.
 type options struct {
 	hint, handoff, sha512, bootMode string
@@ -78,7 +88,7 @@ type options struct {
 
 func newSite(t *testing.T, o options) *site {
 	t.Helper()
-	s := &site{t: t, dir: t.TempDir(), result: make(chan error, 1), disk: streamtest.NewDisk(160<<20, 512)}
+	s := &site{t: t, dir: t.TempDir(), result: make(chan error, 1), disk: streamtest.NewDisk(diskSize, 512)}
 	image := gptImage(t)
 	if o.sha512 == "" {
 		sum := sha512.Sum512(image)
@@ -135,6 +145,11 @@ nodes:
 	ctx, cancel := context.WithCancel(context.Background())
 	t.Cleanup(cancel)
 	go func() { s.result <- s.conductor.Run(ctx) }()
+	for deadline := time.Now().Add(10 * time.Second); !strings.Contains(s.happened(), "SHA-512"); time.Sleep(5 * time.Millisecond) {
+		if time.Now().After(deadline) { // until then it answers that the node is locked, for which the agent waits 5 s
+			t.Fatal("the conductor does not get ready")
+		}
+	}
 
 	ca, err := os.ReadFile(s.path("tls/ca.crt"))
 	if err != nil {
@@ -149,9 +164,7 @@ nodes:
 	}}}
 	t.Cleanup(func() {
 		if t.Failed() {
-			s.mu.Lock()
-			defer s.mu.Unlock()
-			t.Logf("console:\n%s\nconductor:\n%s", s.console.String(), strings.Join(s.events, "\n"))
+			t.Logf("console:\n%s\nconductor:\n%s", s.shown(), s.happened())
 		}
 	})
 	return s
@@ -185,18 +198,18 @@ func freePort(t *testing.T) int {
 	return l.Addr().(*net.TCPAddr).Port
 }
 
-// gptImage is a GPT disk of 64 MiB with one partition, made by sfdisk.
+// gptImage is a GPT disk with one partition, made by sfdisk.
 func gptImage(t *testing.T) []byte {
 	t.Helper()
 	file := filepath.Join(t.TempDir(), "disk")
 	if err := os.WriteFile(file, nil, 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Truncate(file, 64<<20); err != nil {
+	if err := os.Truncate(file, imageSize); err != nil {
 		t.Fatal(err)
 	}
 	cmd := exec.Command("sfdisk", "--quiet", file)
-	cmd.Stdin = strings.NewReader("label: gpt\nstart=2048, size=65536, name=root\n")
+	cmd.Stdin = strings.NewReader("label: gpt\nstart=2048, size=16384, name=root\n")
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("sfdisk: %v: %s", err, out)
 	}
@@ -324,10 +337,7 @@ func (s *site) wantNoToken() {
 		if err != nil {
 			continue // the site has none of this kind
 		}
-		s.mu.Lock()
-		printed := s.console.String() + strings.Join(s.events, "\n")
-		s.mu.Unlock()
-		if strings.Contains(printed, strings.TrimSpace(string(b))) {
+		if strings.Contains(s.shown()+s.happened(), strings.TrimSpace(string(b))) {
 			s.t.Errorf("%s was printed", file)
 		}
 	}
@@ -344,8 +354,8 @@ func TestRunStepFails(t *testing.T) {
 	}{
 		{"wrong digest", options{sha512: strings.Repeat("a", 128)}, nil, "digest does not match", true},
 		{"no disk fits", options{hint: "{serial: none-such}"}, nil, "none-such", false},
-		{"disk too small", options{}, func(s *site) { s.disk = streamtest.NewDisk(32<<20, 512) }, "larger than the disk", false},
-		{"4096-byte sectors", options{}, func(s *site) { s.disk = streamtest.NewDisk(160<<20, 4096) }, "sector size", false},
+		{"disk too small", options{}, func(s *site) { s.disk = streamtest.NewDisk(8<<20, 512) }, "larger than the disk", false},
+		{"4096-byte sectors", options{}, func(s *site) { s.disk = streamtest.NewDisk(diskSize, 4096) }, "sector size", false},
 		{"write error", options{}, func(s *site) { s.disk.FailWriteAt = 5 << 20 }, "input/output error", true},
 		{"disk that lies", options{}, func(s *site) { s.disk.Flip = 100 }, "does not return what was written", true},
 	} {
@@ -383,6 +393,7 @@ func TestRunStepFails(t *testing.T) {
 
 // An agent that is started again within one boot keeps media, token and certificate.
 func TestRunAgain(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, options{handoff: "poweroff"})
 	s.kill = true
 	if err := s.run(time.Minute); err != nil {
@@ -437,7 +448,7 @@ func TestRunStageFails(t *testing.T) {
 				t.Fatalf("Run() = %v, want %q in it", err, test.want)
 			}
 			s.wantConsole("FAILED: .*"+test.want, "check: .*"+test.check)
-			if strings.Contains(strings.Join(s.events, "\n"), "lookup:") {
+			if strings.Contains(s.happened(), "lookup:") {
 				t.Error("the agent went on to look up its node")
 			}
 		})
@@ -446,6 +457,7 @@ func TestRunStageFails(t *testing.T) {
 
 // A second lookup after the token was lost: nothing is served that nobody could be allowed to use.
 func TestRunTokenLost(t *testing.T) {
+	t.Parallel()
 	s := newSite(t, options{handoff: "poweroff"})
 	s.kill = true
 	if err := s.run(time.Minute); err != nil {

@@ -94,7 +94,7 @@ func (a *agent) tellBeats(ctx context.Context) func(err error, failures int) {
 		case err != nil && !lost:
 			a.console.Stage("heartbeat", "%v; trying again", err)
 			if check := ironic.Hint(err); check != "" {
-				a.console.Stage("heartbeat", "check: %s", check)
+				a.console.Stage("heartbeat", "%s", check)
 			}
 			lost = true
 		case err != nil && failures == 4:

@@ -30,10 +30,14 @@ func (a *agent) prepareImage(ctx context.Context, params json.RawMessage) (any, 
 	if err := json.Unmarshal(params, &args); err != nil {
 		return nil, invalidParams("%v", err)
 	}
-	if _, err := a.runStep(ctx, "write_image", args, nil); err != nil {
+	result, err := a.runStep(ctx, "write_image", args, nil)
+	if err != nil {
 		return nil, err
 	}
-	return a.currentDeployed().Text, nil
+	if d := a.currentDeployed(); d != nil {
+		return d.Text, nil
+	}
+	return result, nil // a vendor's write_image
 }
 
 func (a *agent) partitionUUIDs(context.Context, json.RawMessage) (any, error) {
@@ -66,17 +70,18 @@ func (a *agent) leave(ctx context.Context, how boot.How, what string) error {
 	if err := a.sys.Sync(); err != nil {
 		a.console.Stage("hand-off", "%v", err)
 	}
+	select {
+	case <-time.After(answerTime):
+	case <-ctx.Done():
+		return ctx.Err()
+	}
+	// From here on there is no way back.
 	if wait := a.config.KexecWatchdog; how == boot.Kexec && wait > 0 {
 		if name, err := a.sys.ArmWatchdog(wait); err != nil {
 			a.console.Stage("hand-off", "without a watchdog: %v", err)
 		} else {
 			a.console.Stage("hand-off", "%s is armed", name)
 		}
-	}
-	select {
-	case <-time.After(answerTime):
-	case <-ctx.Done():
-		return ctx.Err()
 	}
 	err := a.sys.Power(ctx, how)
 	if err != nil && how == boot.Kexec {

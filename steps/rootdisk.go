@@ -5,6 +5,7 @@ package steps
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
 
 	"github.com/ironhand/ironhand/inspect"
@@ -15,19 +16,16 @@ import (
 // the smallest of at least 4 GiB.
 // Source: ironic-python-agent's ironic_python_agent/hardware.py, get_os_install_device.
 func RootDisk(ctx context.Context, m inspect.Machine, n Node) (inspect.Choice, error) {
-	disks, err := m.Disks(ctx)
-	if err != nil && len(disks) == 0 {
-		return inspect.Choice{}, fmt.Errorf("list disks: %w", err)
-	}
-	raw := n.RootDeviceHints()
-	if raw == nil {
-		return inspect.DefaultDisk(disks)
-	}
-	hints, err := inspect.ParseHints(raw)
+	hints, err := inspect.ParseHints(n.RootDeviceHints())
 	if err != nil {
 		return inspect.Choice{}, fmt.Errorf("root device hints: %w", err)
 	}
-	return hints.Choose(disks)
+	disks, unread := m.Disks(ctx)
+	choice, err := hints.Choose(disks)
+	if err != nil {
+		return choice, errors.Join(err, unread) // the missing one may be among what could not be read
+	}
+	return choice, nil
 }
 
 // RootDeviceHints returns the node's hints as JSON, or nil if it has none.

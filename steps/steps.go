@@ -37,11 +37,11 @@ type Step struct {
 	Name      string        // as on the wire: "write_image"
 	Interface string        // Ironic's interface: "deploy", "raid", "management", ...
 	Priority  map[Phase]int // the phases that offer it; 0 is never automatic
+	Deploys   bool          // what was deployed before is gone when it begins
 	Reboot    bool          // the machine must be rebooted after it
 	Abortable bool          // the conductor may give up while it runs (clean and service)
 	Args      []Arg         // the arguments that are announced to the conductor
-	// Run does the work. The result becomes JSON; a plain string is wrapped as
-	// the contract says, and a [Deployed] is also remembered by the agent.
+	// Run does the work. The result becomes JSON, and a [Deployed] is also remembered by the agent.
 	Run func(ctx context.Context, h Host, j Job) (any, error)
 }
 
@@ -108,6 +108,8 @@ type Download struct {
 	Stall  time.Duration // a connection that brings no byte for so long is broken
 	Budget time.Duration // so long without any progress, over all connections, is the end
 	Limit  time.Duration // the whole of it may take so long; 0 is no limit
+	// RefuseMD5 says that an image whose only digest is MD5 is not written.
+	RefuseMD5 bool
 }
 
 // Deployed is the result of a step that put an operating system on a disk.

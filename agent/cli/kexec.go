@@ -4,6 +4,7 @@ package cli
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 
@@ -13,7 +14,7 @@ import (
 
 func kexecCommand() command {
 	return command{
-		name: "kexec", args: "--from DEVICE | --kernel FILE [--initrd FILE] --cmdline TEXT [--load-only]",
+		name: "kexec", args: "--from DEVICE | --kernel FILE [--initrd FILE] [--cmdline TEXT] [--load-only]",
 		help:    "Start the system on a disk, or a kernel, without the firmware. Only in the ramdisk.",
 		example: "ironhand kexec --from /dev/sda",
 		run:     runKexec,
@@ -50,7 +51,11 @@ func runKexec(ctx context.Context, c *call) error {
 	if *loadOnly {
 		return nil
 	}
-	return boot.Power(ctx, boot.Kexec)
+	if err := boot.Power(ctx, boot.Kexec); err != nil {
+		// Not left behind: systemd's reboot would start it.
+		return errors.Join(err, boot.UnloadKernel())
+	}
+	return nil
 }
 
 func loadFiles(kernel, initrd, cmdline string) error {

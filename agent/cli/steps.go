@@ -4,7 +4,6 @@ package cli
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"log/slog"
 	"maps"
@@ -60,9 +59,7 @@ func listSteps(ctx context.Context, c *call) error {
 	}
 	switch *format {
 	case "json":
-		e := json.NewEncoder(c.stdout)
-		e.SetIndent("", "  ")
-		return e.Encode(rows)
+		return writeJSON(c, rows)
 	case "table":
 		w := tabwriter.NewWriter(c.stdout, 0, 0, 2, ' ', 0)
 		fmt.Fprintln(w, "PHASE\tSTEP\tINTERFACE\tPRIORITY\tMANAGER")

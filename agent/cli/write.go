@@ -7,6 +7,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"net/http"
 	"os"
@@ -104,7 +105,7 @@ func runWrite(ctx context.Context, c *call) error {
 
 // eofIsNoAnswer keeps an error of the terminal, but for its end.
 func eofIsNoAnswer(err error) error {
-	if err == nil || err.Error() == "EOF" {
+	if errors.Is(err, io.EOF) {
 		return nil
 	}
 	return err
@@ -183,7 +184,7 @@ func describeDisk(ctx context.Context, path string) (string, error) {
 	if serr != nil {
 		return "", serr
 	}
-	if info.Mode()&os.ModeDevice == 0 {
+	if info.Mode()&(os.ModeDevice|os.ModeCharDevice) != os.ModeDevice {
 		return "", fmt.Errorf("%s is not a block device", path)
 	}
 	if err != nil {

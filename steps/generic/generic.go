@@ -35,6 +35,7 @@ func (Manager) Steps() []steps.Step {
 		Interface: "deploy",
 		// The conductor has a step of its own of this name, and calls this one from it.
 		Priority: map[steps.Phase]int{steps.Deploy: 0, steps.Service: 0},
+		Deploys:  true,
 		Run:      writeImage,
 	}, {
 		Name:      "kexec",

@@ -37,6 +37,9 @@ func writeImage(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if digest.Algorithm == "md5" && h.Download.RefuseMD5 {
+		return nil, fmt.Errorf("%w: image_info: the conductor does not allow MD5; give a SHA-256 or SHA-512", steps.ErrArgs)
+	}
 	sources, err := info.sources(h)
 	if err != nil {
 		return nil, err
