@@ -141,6 +141,8 @@ func skewText(d time.Duration) string {
 	switch {
 	case d < 2*time.Minute:
 		return fmt.Sprintf("%.1f s %s", d.Seconds(), word)
+	case d < 2*time.Hour:
+		return fmt.Sprintf("%.1f minutes %s", d.Minutes(), word)
 	case d < 48*time.Hour:
 		return fmt.Sprintf("%.1f hours %s", d.Hours(), word)
 	default:

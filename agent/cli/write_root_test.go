@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"bytes"
+	"crypto/sha256"
+	"encoding/hex"
+	"encoding/json"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+
+	"github.com/ironhand/ironhand/stream/looptest"
+)
+
+// An image is written to a loop device by hand: only after a yes, and with a digest only if it is right.
+func TestRootWrite(t *testing.T) {
+	looptest.NeedRoot(t)
+	dir := t.TempDir()
+	image := filepath.Join(dir, "image")
+	script := `truncate -s 16M "$1" && printf 'label: gpt\nsize=8M, name=root\n' | sfdisk --quiet "$1" && head -c 4000000 /dev/urandom | dd of="$1" bs=1M seek=2 conv=notrunc status=none`
+	if out, err := exec.Command("bash", "-c", script, "bash", image).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	content, err := os.ReadFile(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	sum := sha256.Sum256(content)
+	right := "sha256:" + hex.EncodeToString(sum[:])
+	wrong := "sha256:" + strings.Repeat("0", 64)
+	for _, test := range []struct {
+		name, answer string
+		args         []string
+		code         int
+		written      bool
+		says         string
+	}{
+		{"no", "no\n", nil, 1, false, "not yes"},
+		{"nothing", "", nil, 1, false, "not yes"},
+		{"yes", "yes\n", nil, 0, true, "Everything on"},
+		{"asked for without question", "", []string{"--yes", "--digest", right}, 0, true, "writing"},
+		{"wrong digest", "", []string{"--yes", "--digest", wrong}, 1, false, "digest does not match"},
+		{"full read-back, JSON", "", []string{"--yes", "--json", "--read-back", "full", "--progress", "none"}, 0, true, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			device, file := looptest.New(t, 32<<20, 512)
+			code, stdout, stderr := run(t, test.answer, append([]string{"write", image, device}, test.args...)...)
+			if code != test.code || !strings.Contains(stderr, test.says) {
+				t.Fatalf("exit %d, stdout %q, stderr %q; want exit %d and %q", code, stdout, stderr, test.code, test.says)
+			}
+			disk, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			// Behind the partition table everything is as in the image.
+			if same := bytes.Equal(disk[2<<20:10<<20], content[2<<20:10<<20]); test.written && !same {
+				t.Error("the disk does not hold the image")
+			}
+			out, err := exec.Command("sgdisk", "-v", file).CombinedOutput()
+			if sound := err == nil && strings.Contains(string(out), "No problems found"); test.written && !sound {
+				t.Errorf("sgdisk -v: %v\n%s", err, out)
+			}
+			if !test.written && !bytes.Equal(disk[:1<<20], make([]byte, 1<<20)) {
+				t.Error("the disk has a start all the same")
+			}
+			if strings.Contains(strings.Join(test.args, " "), "--json") {
+				var result map[string]any
+				if err := json.Unmarshal([]byte(stdout), &result); err != nil || result["device"] != device || result["bytes_checked"] == 0.0 {
+					t.Errorf("JSON %q: %v", stdout, err)
+				}
+			}
+		})
+	}
+}
