@@ -48,9 +48,14 @@ type site struct {
 	conductor *conductor.Conductor
 	result    chan error
 	medium    []media.Medium
+	port      int // of the agent's API
 	disk      *streamtest.Disk
 	opened    []string
 	kexec     error // of loading the kernel
+	jump      error // of the jump into it
+	firmware  error // of making its boot entry
+	entries   []string
+	network   netconfig.Kernel
 	loaded    bool
 	kill      bool // the agent, when it opens the disk
 	clock     []time.Time
@@ -88,7 +93,7 @@ type options struct {
 
 func newSite(t *testing.T, o options) *site {
 	t.Helper()
-	s := &site{t: t, dir: t.TempDir(), result: make(chan error, 1), disk: streamtest.NewDisk(diskSize, 512)}
+	s := &site{t: t, dir: t.TempDir(), port: freePort(t), result: make(chan error, 1), disk: streamtest.NewDisk(diskSize, 512)}
 	image := gptImage(t)
 	if o.sha512 == "" {
 		sum := sha512.Sum512(image)
@@ -157,7 +162,7 @@ nodes:
 	}
 	s.medium = []media.Medium{{Device: "/dev/fd0", Kind: "floppy", Label: "ir-vfd-dev", Files: map[string][]byte{
 		"parameters.txt": []byte(fmt.Sprintf("ipa-api-url=https://%s %s ipa-listen-host=127.0.0.1 ipa-listen-port=%d ipa-image-download-connection-timeout=5 "+
-			"ipa-image-download-connection-retries=0 ipa-disk-wait-attempts=1\n", s.conductor.Addrs()[0], token, freePort(t))),
+			"ipa-image-download-connection-retries=0 ipa-disk-wait-attempts=1\n", s.conductor.Addrs()[0], token, s.port)),
 		"etc/ironic-python-agent/ironic.crt":              ca,
 		"etc/ironic-python-agent.d/ironic-tls.conf":       []byte("[DEFAULT]\ncafile = /etc/ironic-python-agent/ironic.crt\n"),
 		"etc/ironic-python-agent.d/unrelated-options.txt": []byte("not a configuration file"),
@@ -239,7 +244,7 @@ func (s *site) run(within time.Duration) error {
 			FindMedia: func(context.Context, func(string)) ([]media.Medium, []media.Seen, error) {
 				return s.medium, nil, nil
 			},
-			Network: func() (netconfig.Kernel, error) { return nil, errors.New("no network here") },
+			Network: func() (netconfig.Kernel, error) { return s.network, nil },
 			OpenDisk: func(path string) (steps.Disk, error) {
 				s.opened = append(s.opened, path)
 				if s.kill {
@@ -247,17 +252,26 @@ func (s *site) run(within time.Duration) error {
 					time.Sleep(500 * time.Millisecond) // until nobody can be told any more
 					return nil, errors.New("killed")
 				}
+				if s.disk == nil {
+					return nil, errors.New("open disk " + path + ": in use")
+				}
 				return s.disk, nil
 			},
 			SetClock:     func(to time.Time) error { s.clock = append(s.clock, to); return nil },
 			LoadKernel:   func(context.Context, string) (string, error) { s.loaded = s.kexec == nil; return "its kernel", s.kexec },
 			KernelLoaded: func() bool { return s.loaded },
 			Sync:         func() error { return nil },
-			InstallUEFI:  func(context.Context, string) (string, error) { return "Boot0001 test", nil },
+			InstallUEFI: func(_ context.Context, disk string) (string, error) {
+				s.entries = append(s.entries, disk)
+				return "Boot0001 on " + disk, s.firmware
+			},
 			Power: func(ctx context.Context, how boot.How) error {
 				s.mu.Lock()
 				s.ended = append(s.ended, how)
 				s.mu.Unlock()
+				if how == boot.Kexec && s.jump != nil {
+					return s.jump
+				}
 				cancel() // as process 1 ends the agent
 				return nil
 			},
@@ -270,21 +284,27 @@ func TestRun(t *testing.T) {
 	for _, test := range []struct {
 		name    string
 		options options
-		kexec   error
-		ended   boot.How
+		change  func(*site)
+		ended   []boot.How
 		shows   []string
 	}{
-		{"kexec", options{}, nil, boot.Kexec, []string{`media: floppy /dev/fd0`, `heartbeat: first one accepted`, `hand-off: start the loaded kernel`}},
-		{"pregenerated token", options{token: true}, nil, boot.Kexec, nil},
-		{"no kexec: through the firmware", options{}, errors.New("kexec: it is disabled"), boot.Reboot, []string{`kexec FAILED: .*it is disabled`, `hand-off: reboot`}},
-		{"reboot", options{handoff: "reboot"}, nil, boot.Reboot, nil},
-		{"power off", options{handoff: "poweroff"}, nil, boot.PowerOff, []string{`hand-off: power off`}},
-		{"two disks fit", options{hint: `{size: ">= 8"}`}, nil, boot.Kexec, []string{`the hints fit /dev/vdb too`}},
+		{"kexec", options{}, nil, []boot.How{boot.Kexec}, []string{`media: floppy /dev/fd0`, `heartbeat: first one accepted`, `hand-off: start the loaded kernel`}},
+		{"pregenerated token", options{token: true}, nil, []boot.How{boot.Kexec}, nil},
+		{"no kexec: through the firmware", options{}, func(s *site) { s.kexec = errors.New("kexec: it is disabled") }, []boot.How{boot.Reboot},
+			[]string{`kexec FAILED: .*it is disabled`, `hand-off: reboot`}},
+		{"the jump fails: through the firmware", options{}, func(s *site) { s.jump = errors.New("no jump today") }, []boot.How{boot.Kexec, boot.Reboot},
+			[]string{`hand-off: no jump today; rebooting through the firmware instead`}},
+		{"reboot", options{handoff: "reboot"}, nil, []boot.How{boot.Reboot}, nil},
+		{"power off", options{handoff: "poweroff"}, nil, []boot.How{boot.PowerOff}, []string{`hand-off: power off`}},
+		{"UEFI", options{bootMode: "uefi", handoff: "reboot"}, nil, []boot.How{boot.Reboot}, []string{`boot loader: Boot0001 on /dev/vda`}},
+		{"two disks fit", options{hint: `{size: ">= 8"}`}, nil, []boot.How{boot.Kexec}, []string{`writing https://.*/files/disk.img to /dev/sda.*the hints fit /dev/vdb too`}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()
 			s := newSite(t, test.options)
-			s.kexec = test.kexec
+			if test.change != nil {
+				test.change(s)
+			}
 			if err := s.run(time.Minute); err != nil {
 				t.Fatalf("Run() = %v", err)
 			}
@@ -296,8 +316,14 @@ func TestRun(t *testing.T) {
 			case <-time.After(10 * time.Second):
 				t.Error("the conductor's deployment has not ended")
 			}
-			if !slices.Equal(s.ended, []boot.How{test.ended}) {
+			if !slices.Equal(s.ended, test.ended) {
 				t.Errorf("the machine went down by %v, want %v", s.ended, test.ended)
+			}
+			if uefi := test.options.bootMode == "uefi"; uefi != slices.Equal(s.entries, []string{"/dev/vda"}) || !uefi && s.entries != nil {
+				t.Errorf("boot entries were made for %q", s.entries)
+			}
+			if got := s.conductor.Nodes()[0].Agent; got != fmt.Sprintf("https://127.0.0.1:%d", s.port) {
+				t.Errorf("the conductor was told to call %s", got)
 			}
 			s.wantConsole(test.shows...)
 			s.wantNoToken()
@@ -353,6 +379,7 @@ func TestRunStepFails(t *testing.T) {
 		touched bool
 	}{
 		{"wrong digest", options{sha512: strings.Repeat("a", 128)}, nil, "digest does not match", true},
+		{"disk in use", options{}, func(s *site) { s.disk = nil }, "open disk /dev/vda: in use", false},
 		{"no disk fits", options{hint: "{serial: none-such}"}, nil, "none-such", false},
 		{"disk too small", options{}, func(s *site) { s.disk = streamtest.NewDisk(8<<20, 512) }, "larger than the disk", false},
 		{"4096-byte sectors", options{}, func(s *site) { s.disk = streamtest.NewDisk(diskSize, 4096) }, "sector size", false},
@@ -380,6 +407,10 @@ func TestRunStepFails(t *testing.T) {
 				t.Errorf("last error = %q, want %q in it", last, test.want)
 			}
 			s.wantConsole("FAILED: .*" + test.want)
+			s.wantNoToken()
+			if s.disk == nil {
+				return
+			}
 			head := s.disk.Bytes[:1<<20]
 			if old := bytes.Equal(head, bytes.Repeat([]byte{streamtest.Old}, len(head))); test.touched == old {
 				t.Errorf("the start of the disk is as it was: %v", old)
@@ -472,6 +503,65 @@ func TestRunTokenLost(t *testing.T) {
 	s.wantConsole(`lookup: FAILED: .*token`, `lookup: check: `)
 	if n := strings.Count(s.shown(), " api: https://"); n != 1 {
 		t.Errorf("the API was opened %d times, want once: before the token was lost", n)
+	}
+}
+
+// A boot entry that cannot be made fails the deployment: the machine would start something else.
+func TestRunNoBootEntry(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, options{bootMode: "uefi", handoff: "reboot"})
+	s.firmware = errors.New("efivars is full")
+	go s.run(25 * time.Second) // it would serve on
+	if err := <-s.result; err == nil || !strings.Contains(err.Error(), "boot entry for /dev/vda: efivars is full") {
+		t.Errorf("the conductor's deployment: %v", err)
+	}
+	if s.ended != nil {
+		t.Errorf("the machine went down by %v", s.ended)
+	}
+}
+
+// wires are the network of the recorded machine: one NIC, whose routes cannot be changed.
+type wires struct{ state netconfig.State }
+
+func (w *wires) State(context.Context) (netconfig.State, error) { return w.state, nil }
+
+func (w *wires) Do(_ context.Context, c netconfig.Change) error {
+	nic := &w.state.NICs[0]
+	switch c := c.(type) {
+	case netconfig.SetUp:
+		nic.Up, nic.Carrier = true, true
+	case netconfig.AddAddress:
+		nic.Addresses = append(nic.Addresses, netconfig.Address{Prefix: c.Address})
+	case netconfig.AddRoute:
+		return errors.New("no such process")
+	case netconfig.SetDNS:
+		w.state.DNS = c.Servers
+	}
+	return nil
+}
+
+// The network is made as the medium says. What goes wrong with it is told, and counts only if the conductor is out of reach.
+func TestRunNetwork(t *testing.T) {
+	t.Parallel()
+	s := newSite(t, options{handoff: "poweroff"})
+	network := &wires{netconfig.State{NICs: []netconfig.NIC{{Index: 2, Name: "eth0", Kind: "device", MAC: nodeMAC, PermanentMAC: nodeMAC, MTU: 1500}}}}
+	s.network = network
+	s.medium[0].Files["openstack/latest/network_data.json"] = []byte(`{
+		"links": [{"id": "port0", "type": "phy", "ethernet_mac_address": "52-54-00-4E-3D-30"},
+			{"id": "port1", "type": "unheard-of", "ethernet_mac_address": "52:54:00:4e:3d:31"}],
+		"networks": [{"id": "net0", "network_id": "n", "link": "port0", "type": "ipv4", "ip_address": "192.0.2.10", "netmask": "255.255.255.0",
+			"routes": [{"network": "0.0.0.0", "netmask": "0.0.0.0", "gateway": "192.0.2.1"}]}],
+		"services": [{"type": "dns", "address": "192.0.2.53"}]}`)
+	if err := s.run(time.Minute); err != nil {
+		t.Fatalf("Run() = %v", err)
+	}
+	if err := <-s.result; err != nil {
+		t.Errorf("the conductor's deployment: %v", err)
+	}
+	s.wantConsole(`network: left out what is wrong: floppy /dev/fd0 openstack/latest/network_data.json: .*unheard-of`,
+		`network: add route default via 192.0.2.1 dev eth0: no such process`, `network: eth0 52:54:00:4e:3d:30 192.0.2.10/24`)
+	if got, want := fmt.Sprint(network.state.NICs[0].Up, network.state.NICs[0].Addresses, network.state.DNS), "true [{192.0.2.10/24 false false}] [192.0.2.53]"; got != want {
+		t.Errorf("the network is %s, want %s", got, want)
 	}
 }
 

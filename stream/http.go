@@ -130,6 +130,11 @@ func (s *web) Open(ctx context.Context, offset int64) (_ io.ReadCloser, err erro
 	seen := s.seen
 	s.mu.Unlock()
 	resp, at, err := s.get(ctx, offset, seen)
+	if err == nil && ctx.Err() != nil {
+		// We hung up, the server noticed, and what its program answered then came just before the end of the connection.
+		resp.Body.Close()
+		err = ctx.Err()
+	}
 	if err != nil {
 		return nil, s.failed(ctx, at, err)
 	}
@@ -295,7 +300,8 @@ func (b *body) Read(p []byte) (int, error) {
 	b.timer.Reset(b.source.stall)
 	n, err := b.ReadCloser.Read(p)
 	b.timer.Stop()
-	if err != nil && err != io.EOF {
+	// An end in good order counts only if it is not the server's answer to our hanging up.
+	if err != nil && (err != io.EOF || b.ctx.Err() != nil) {
 		err = b.source.failed(b.ctx, b.at, err)
 	}
 	return n, err

@@ -1,0 +1,361 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"testing/fstest"
+	"testing/synctest"
+	"time"
+
+	"github.com/ironhand/ironhand/agent/ironic"
+	"github.com/ironhand/ironhand/initramfs/media"
+	"github.com/ironhand/ironhand/netconfig"
+	"github.com/ironhand/ironhand/steps"
+)
+
+// newTestAgent is an agent at the start of its life, and its console.
+func newTestAgent(t *testing.T, s System) (*agent, *bytes.Buffer) {
+	t.Helper()
+	console := new(bytes.Buffer)
+	if s.StateDir == "" {
+		s.StateDir = t.TempDir()
+	}
+	if s.Root == nil {
+		s.Root = fstest.MapFS{}
+	}
+	return newAgent(Options{Version: "test", Out: console, Log: io.Discard, System: s}), console
+}
+
+func wantText(t *testing.T, what, text string, wants ...string) {
+	t.Helper()
+	for _, want := range wants {
+		if !strings.Contains(text, want) {
+			t.Errorf("%s\n%s\nlacks %q", what, text, want)
+		}
+	}
+}
+
+func TestFindMedia(t *testing.T) {
+	one := []media.Medium{{Device: "/dev/sr0", Kind: "cd", Label: "config-2", Files: map[string][]byte{"parameters.txt": []byte("a=b")}}}
+	seen := []media.Seen{{Device: "/dev/sda", Reason: "an internal disk"}}
+	tests := []struct {
+		name    string
+		cmdline string
+		find    func(attempt int) ([]media.Medium, error)
+		took    time.Duration
+		console []string
+		wantErr string
+		wantHas bool
+	}{
+		{"not by virtual media", "quiet boot_method=pxe", nil, 0, []string{"not looked for: boot_method=vmedia is not on the kernel command line"}, "", false},
+		{"at once", "boot_method=vmedia", func(int) ([]media.Medium, error) { return one, nil }, 0, []string{"cd /dev/sr0, label config-2: 1 files"}, "", true},
+		{"slow", "boot_method=vmedia", func(n int) ([]media.Medium, error) {
+			if n < 4 {
+				return nil, errors.New("no medium in the drive")
+			}
+			return one, nil
+		}, 3 * time.Second, []string{"cd /dev/sr0"}, "", true},
+		{"one of two is broken", "boot_method=vmedia", func(int) ([]media.Medium, error) { return one, errors.New("read /dev/fd0: input/output error") }, 0,
+			[]string{"cd /dev/sr0", "media: read /dev/fd0: input/output error"}, "", true},
+		{"none", "boot_method=vmedia", func(int) ([]media.Medium, error) { return nil, nil }, 19 * time.Second,
+			[]string{"looked at /dev/sda: an internal disk"}, "no configuration medium found", false},
+		{"broken", "boot_method=vmedia", func(int) ([]media.Medium, error) { return nil, errors.New("read /dev/fd0: input/output error") }, 19 * time.Second,
+			[]string{"looked at /dev/sda"}, "read /dev/fd0: input/output error", false},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			dir := t.TempDir()
+			synctest.Test(t, func(t *testing.T) {
+				attempt, start := 0, time.Now()
+				system := System{Cmdline: test.cmdline, StateDir: dir, FindMedia: func(context.Context, func(string)) ([]media.Medium, []media.Seen, error) {
+					attempt++
+					found, err := test.find(attempt)
+					return found, seen, err
+				}}
+				a, console := newTestAgent(t, system)
+				err := a.findMedia(t.Context())
+				if test.wantErr == "" && err != nil || test.wantErr != "" && (err == nil || !strings.Contains(err.Error(), test.wantErr)) {
+					t.Errorf("findMedia() = %v, want %q", err, test.wantErr)
+				}
+				var check *hintError
+				if err != nil && (!errors.As(err, &check) || !strings.Contains(check.check, "label")) {
+					t.Errorf("the error does not say what to check")
+				}
+				if took := time.Since(start); took != test.took {
+					t.Errorf("took %v, want %v", took, test.took)
+				}
+				wantText(t, "console", console.String(), test.console...)
+				if (len(a.media) > 0) != test.wantHas {
+					t.Errorf("media = %v", a.media)
+				}
+
+				// The next agent of this boot finds them even if they have vanished.
+				system.FindMedia = func(context.Context, func(string)) ([]media.Medium, []media.Seen, error) {
+					return nil, nil, errors.New("they have vanished")
+				}
+				if again, _ := newTestAgent(t, system); test.wantHas && (again.findMedia(t.Context()) != nil || fmt.Sprint(again.media) != fmt.Sprint(a.media)) {
+					t.Errorf("again: media = %v, want %v", again.media, a.media)
+				}
+			})
+		})
+	}
+}
+
+// wire is a network whose NICs appear some time after the start and have link at once. It keeps no routes.
+type wire struct {
+	start time.Time
+	nics  map[string]time.Duration // MAC -> when
+	state netconfig.State
+	asked []netconfig.Neighbor
+}
+
+func (w *wire) State(context.Context) (netconfig.State, error) {
+	s := w.state
+	s.NICs = nil
+	for i, mac := range []string{"52:54:00:00:00:01", "52:54:00:00:00:02"} {
+		if after, has := w.nics[mac]; has && time.Since(w.start) >= after {
+			n := netconfig.NIC{Index: i + 2, Name: fmt.Sprintf("eth%d", i), Kind: "device", MAC: netconfig.MAC(mac), PermanentMAC: netconfig.MAC(mac), Up: true, Carrier: true}
+			for _, old := range w.state.NICs {
+				if old.Name == n.Name {
+					n.Addresses = old.Addresses
+				}
+			}
+			s.NICs = append(s.NICs, n)
+		}
+	}
+	s.Neighbors = w.asked
+	w.state = s
+	return s, nil
+}
+
+func (w *wire) Do(_ context.Context, c netconfig.Change) error {
+	switch c := c.(type) {
+	case netconfig.AddAddress:
+		for i := range w.state.NICs {
+			if n := &w.state.NICs[i]; n.Name == c.NIC {
+				n.Addresses = append(n.Addresses, netconfig.Address{Prefix: c.Address})
+			}
+		}
+	case netconfig.AddRoute:
+		w.state.Routes = append(w.state.Routes, netconfig.NICRoute{NIC: c.NIC, Route: c.Route})
+	case netconfig.AskNeighbor:
+		w.asked = append(w.asked, netconfig.Neighbor{NIC: c.NIC, Address: c.Address, Failed: true})
+	}
+	return nil
+}
+
+const twoLinks = `{"links": [
+		{"id": "a", "type": "phy", "ethernet_mac_address": "52:54:00:00:00:01"}, {"id": "b", "type": "phy", "ethernet_mac_address": "52:54:00:00:00:02"}],
+	"networks": [
+		{"id": "x", "network_id": "x", "link": "a", "type": "ipv4", "ip_address": "192.0.2.10", "netmask": "255.255.255.0",
+			"routes": [{"network": "0.0.0.0", "netmask": "0.0.0.0", "gateway": "192.0.2.1"}]},
+		{"id": "y", "network_id": "y", "link": "b", "type": "ipv4", "ip_address": "198.51.100.10", "netmask": "255.255.255.0", "routes": []}],
+	"services": []}`
+
+func TestBringUpNetwork(t *testing.T) {
+	tests := []struct {
+		name    string
+		data    string
+		nics    map[string]time.Duration
+		took    time.Duration // at least, and less than a second more
+		console []string
+		wantErr string
+	}{
+		{"no data", "", nil, 0, []string{"no network_data.json given: interfaces are left as they are"}, ""},
+		{"all there", twoLinks, map[string]time.Duration{"52:54:00:00:00:01": 0, "52:54:00:00:00:02": 0}, 0,
+			[]string{"eth0 52:54:00:00:00:01 192.0.2.10/24 via 192.0.2.1\n", "eth1 52:54:00:00:00:02 198.51.100.10/24\n"}, ""},
+		{"late", twoLinks, map[string]time.Duration{"52:54:00:00:00:01": 0, "52:54:00:00:00:02": 7 * time.Second}, 7 * time.Second,
+			[]string{"192.0.2.10/24", "198.51.100.10/24"}, ""},
+		{"one never", twoLinks, map[string]time.Duration{"52:54:00:00:00:01": 0}, nicWait,
+			[]string{"192.0.2.10/24", "52:54:00:00:00:02"}, ""},
+		{"none", twoLinks, nil, nicWait, nil, "no such NIC"},
+		{"no JSON", `{"links": [}`, nil, 0, nil, "cd /dev/sr0 openstack/latest/network_data.json: "},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			dir := t.TempDir()
+			synctest.Test(t, func(t *testing.T) {
+				w := &wire{start: time.Now(), nics: test.nics}
+				a, console := newTestAgent(t, System{StateDir: dir, Network: func() (netconfig.Kernel, error) { return w, nil }})
+				if test.data != "" {
+					a.config.NetworkData, a.config.NetworkFrom = []byte(test.data), "cd /dev/sr0 openstack/latest/network_data.json"
+				}
+				err := a.bringUpNetwork(t.Context())
+				if test.wantErr == "" && err != nil || test.wantErr != "" && (err == nil || !strings.Contains(err.Error(), test.wantErr)) {
+					t.Errorf("bringUpNetwork() = %v, want %q", err, test.wantErr)
+				}
+				if took := time.Since(w.start); took < test.took || took > test.took+time.Second {
+					t.Errorf("took %v, want %v", took, test.took)
+				}
+				wantText(t, "console", console.String(), test.console...)
+			})
+		})
+	}
+}
+
+// A conductor that does not answer is asked again and again, and what is in the way is looked for.
+func TestReachConductorGivesUp(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		w := &wire{start: time.Now(), nics: map[string]time.Duration{"52:54:00:00:00:01": 0}}
+		a, console := newTestAgent(t, System{StateDir: dir, Network: func() (netconfig.Kernel, error) { return w, nil }})
+		a.config = Config{APIURLs: []string{"https://127.0.0.1:1", "http://127.0.0.1:2"}, RequestTimeout: time.Second, LookupTimeout: time.Minute}
+		err := a.reachConductor(t.Context())
+		if err == nil || !strings.Contains(err.Error(), "127.0.0.1:1: connect: connection refused\n") {
+			t.Errorf("reachConductor() = %v", err)
+		}
+		if took := time.Since(w.start); took < 30*time.Second || took > 90*time.Second {
+			t.Errorf("gave up after %v, want about %v", took, a.config.LookupTimeout)
+		}
+		wantText(t, "console", console.String(), "127.0.0.1:2: connect: connection refused", "next try in 2s", "next try in 4s",
+			"network: nic eth0", "network: cause: 127.0.0.1 refuses connections to port 1")
+	})
+}
+
+func TestReachConductor(t *testing.T) {
+	site := newAuthority(t, "site")
+	cert := site.certify(t, 300*day, 900*day, "127.0.0.1")
+	address := clockServer(t, &cert, 400*day)
+	tests := []struct {
+		name    string
+		ntp     string
+		set     error
+		clock   time.Duration // set ahead by this; 0: not at all
+		console []string
+	}{
+		{"by the answer", "", nil, 400 * day, []string{"conductor: https://" + address + " answers", "this machine's is 400 days behind of https://" + address, "; set to 2"}},
+		{"cannot be set", "", errors.New("set the clock: not permitted"), 0, []string{"400 days behind", "; set the clock: not permitted"}},
+		{"by NTP", ntpServer(t, 410*day, 1), nil, 410 * day, []string{"410 days behind of NTP server", "answers"}},
+		{"NTP server is silent", "127.0.0.1:1", nil, 400 * day, []string{"NTP server 127.0.0.1:1: ", "going on without", "400 days behind of https"}},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			var set time.Time
+			a, console := newTestAgent(t, System{SetClock: func(to time.Time) error {
+				if test.set == nil {
+					set = to
+				}
+				return test.set
+			}})
+			a.trust = trusts(true, site)
+			a.config = Config{APIURLs: []string{"https://127.0.0.1:1", "https://" + address}, NTPServer: test.ntp, RequestTimeout: 10 * time.Second, LookupTimeout: time.Minute}
+			if err := a.reachConductor(t.Context()); err != nil {
+				t.Fatalf("reachConductor() = %v", err)
+			}
+			if got := time.Until(set); test.clock == 0 != set.IsZero() || test.clock != 0 && (got-test.clock).Abs() > 10*time.Second {
+				t.Errorf("the clock was set ahead by %v, want %v", got, test.clock)
+			}
+			wantText(t, "console", console.String(), test.console...)
+		})
+	}
+}
+
+func TestSetClock(t *testing.T) {
+	for skew, want := range map[time.Duration]string{
+		0:                        "right within 2s of X",
+		-1900 * time.Millisecond: "right within 2s of X",
+		2 * time.Second:          "this machine's is 2.0 s behind of X; set to",
+		-3 * time.Hour:           "this machine's is 3.0 hours ahead of X; set to",
+	} {
+		set := false
+		a, console := newTestAgent(t, System{SetClock: func(time.Time) error { set = true; return nil }})
+		a.setClock(skew, "X")
+		wantText(t, "console", console.String(), want)
+		if set != strings.Contains(want, "set to") {
+			t.Errorf("%v: the clock was set: %v", skew, set)
+		}
+	}
+}
+
+func TestAdvertisedAddress(t *testing.T) {
+	tests := []struct {
+		name    string
+		given   string
+		urls    []string
+		want    string
+		wantErr string
+	}{
+		{"as given", "192.0.2.7", []string{"https://127.0.0.1"}, "192.0.2.7", ""},
+		{"URL with port", "", []string{"https://127.0.0.1:6385"}, "127.0.0.1", ""},
+		{"https without port", "", []string{"https://127.0.0.1"}, "127.0.0.1", ""},
+		{"http without port", "", []string{"http://127.0.0.1/baremetal"}, "127.0.0.1", ""},
+		{"second URL", "", []string{"https://no-such-host.invalid", "https://127.0.0.1"}, "127.0.0.1", ""},
+		{"no way", "", []string{"https://no-such-host.invalid"}, "", "find the address to advertise: "},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			a, _ := newTestAgent(t, System{})
+			a.config.AdvertiseHost = test.given
+			var err error
+			if a.client, err = ironic.New(ironic.Options{URLs: test.urls}); err != nil {
+				t.Fatal(err)
+			}
+			got, err := a.advertisedAddress()
+			if got != test.want || test.wantErr == "" && err != nil || test.wantErr != "" && (err == nil || !strings.Contains(err.Error(), test.wantErr)) {
+				t.Errorf("advertisedAddress() = %s, %v, want %s, %s", got, err, test.want, test.wantErr)
+			}
+		})
+	}
+}
+
+// What an earlier agent of this boot left behind and cannot be read is told on the console, as any failure.
+func TestRunShowsABrokenState(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "deployed.json"), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	var console bytes.Buffer
+	err := Run(t.Context(), Options{Out: &console, Log: io.Discard, System: System{StateDir: dir, Root: fstest.MapFS{}}})
+	if err == nil || !strings.Contains(console.String(), "start: FAILED: read what was deployed in this boot: deployed.json: ") {
+		t.Errorf("Run() = %v, console\n%s", err, console.String())
+	}
+}
+
+func TestState(t *testing.T) {
+	s := state{filepath.Join(t.TempDir(), "agent")}
+	if token, err := s.token(); token != "" || err != nil {
+		t.Errorf("token() = %q, %v before there is one", token.Reveal(), err)
+	}
+	if d, err := s.deployed(); d != nil || err != nil {
+		t.Errorf("deployed() = %v, %v before there is anything", d, err)
+	}
+	if m, err := s.media(); m != nil || err != nil {
+		t.Errorf("media() = %v, %v before there are any", m, err)
+	}
+	want := steps.Deployed{Text: "t", Disk: "/dev/sda", UUIDs: map[string]string{"root uuid": "0x1"}}
+	if err := errors.Join(s.keepToken("hush-hush"), s.keepDeployed(&want)); err != nil {
+		t.Fatal(err)
+	}
+	if token, err := s.token(); token != "hush-hush" || err != nil {
+		t.Errorf("token() = %q, %v", token.Reveal(), err)
+	}
+	if d, err := s.deployed(); err != nil || fmt.Sprint(*d) != fmt.Sprint(want) {
+		t.Errorf("deployed() = %v, %v, want %v", d, err, want)
+	}
+	for range 2 {
+		if err := s.keepDeployed(nil); err != nil {
+			t.Errorf("keepDeployed(nil) = %v", err)
+		}
+	}
+	if d, err := s.deployed(); d != nil || err != nil {
+		t.Errorf("deployed() = %v, %v after it was forgotten", d, err)
+	}
+	files, err := os.ReadDir(s.dir)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, f := range files {
+		if info, err := f.Info(); err != nil || info.Mode().Perm()&0o077 != 0 {
+			t.Errorf("%s can be read by others: %v, %v", f.Name(), info.Mode(), err)
+		}
+	}
+}
