@@ -238,6 +238,27 @@ func TestMeasureOtherwise(t *testing.T) {
 	}
 }
 
+// All other requests, of the API and of images, take dates as they are.
+func TestTrustVerifies(t *testing.T) {
+	site := newAuthority(t, "site")
+	good, expired, foreign := site.certify(t, -day, day, "127.0.0.1"), site.certify(t, -2*day, -day, "127.0.0.1"), newAuthority(t, "other").certify(t, -day, day, "127.0.0.1")
+	client := http.Client{Transport: &http.Transport{TLSClientConfig: trusts(true, site).config()}}
+	defer client.CloseIdleConnections()
+	for _, test := range []struct {
+		name string
+		cert tls.Certificate
+		want string
+	}{{"good", good, ""}, {"expired", expired, "expired"}, {"other CA", foreign, "unknown authority"}} {
+		resp, err := client.Get("https://" + clockServer(t, &test.cert, 0))
+		if err == nil {
+			resp.Body.Close()
+		}
+		if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
+			t.Errorf("%s: %v, want %q", test.name, err, test.want)
+		}
+	}
+}
+
 // ntpServer answers every question with a time that is ahead of ours. Source: RFC 5905, 7.3.
 func ntpServer(t *testing.T, ahead time.Duration, stratum byte) string {
 	t.Helper()

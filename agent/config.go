@@ -131,7 +131,7 @@ func ParseConfig(s Sources) (Config, error) {
 		from := m.Kind + " " + m.Device
 		params, err := m.Parameters()
 		if err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", from, err))
+			errs = append(errs, fmt.Errorf("%s %w", m.Kind, err)) // it names the device
 		}
 		for _, name := range slices.Sorted(maps.Keys(m.Files)) {
 			if dir, file := path.Split(name); dir == "etc/ironic-python-agent.d/" && strings.HasSuffix(file, ".conf") {

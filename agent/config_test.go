@@ -148,7 +148,8 @@ func TestParseConfigNamesAllThatIsWrong(t *testing.T) {
 		Ramdisk: ramdisk("ipa-listen-port=a"),
 		Media: []media.Medium{medium("floppy", "/dev/fd0", "ipa-debug=b",
 			"etc/ironic-python-agent.d/x.conf", "[DEFAULT]\nagent_token = hush-hush\nhush-hush\n",
-			"etc/ironic-python-agent.d/y.conf", "[DEFAULT]\nlookup_timeout = c\ncafile = /nowhere\n")},
+			"etc/ironic-python-agent.d/y.conf", "[DEFAULT]\nlookup_timeout = c\ncafile = /nowhere\n"),
+			medium("cd", "/dev/sr0", "ipa-agent-token=hush-hush hush-hush")},
 		Cmdline: "ipa-listen-port=d",
 		Flags:   map[string]string{"ipa-advertise-port": "e"},
 	})
@@ -156,6 +157,7 @@ func TestParseConfigNamesAllThatIsWrong(t *testing.T) {
 		t.Fatal("ParseConfig() = nil")
 	}
 	const want = `ipa-listen-port=a from ramdisk /etc/ironhand/parameters.txt: must be a port from 1 to 65535
+cd /dev/sr0: parameters.txt line 1: a word without "="; values have no white space
 floppy /dev/fd0: etc/ironic-python-agent.d/x.conf: line 3: neither a section nor name = value
 lookup_timeout=c from floppy /dev/fd0 etc/ironic-python-agent.d/y.conf: must be a number of seconds, and not 0
 ipa-debug=b from floppy /dev/fd0 parameters.txt: must be true or false
@@ -186,6 +188,8 @@ func TestParseConfigCA(t *testing.T) {
 		{"above the root", fstest.MapFS{}, []string{conf, "[DEFAULT]\ncafile = ../secret"}, "neither on a configuration medium nor in the ramdisk", false},
 		{"not PEM", fstest.MapFS{}, []string{conf, "[DEFAULT]\ncafile = /" + name, name, "hello"}, "no certificate in it", false},
 		{"empty", fstest.MapFS{}, []string{conf, "[DEFAULT]\ncafile = /" + name, name, ""}, "no certificate in it", false},
+		{"PEM of something else", fstest.MapFS{}, []string{conf, "[DEFAULT]\ncafile = /" + name, name, "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n"},
+			"cafile /" + name + ": no certificate in it", false},
 		{"directory", fstest.MapFS{name + "/x": {}}, []string{conf, "[DEFAULT]\ncafile = /" + name}, "not a file of at most", false},
 		{"device", fstest.MapFS{name: {Mode: fs.ModeDevice | fs.ModeCharDevice}}, []string{conf, "[DEFAULT]\ncafile = /" + name}, "not a file of at most", false},
 		{"too large", big, []string{conf, "[DEFAULT]\ncafile = /" + name}, "not a file of at most", false},
@@ -298,6 +302,19 @@ func FuzzINI(f *testing.F) {
 		}
 		if err != nil && len(err.Error()) > 200 { // it does not repeat the file
 			t.Errorf("parseINI(%q) = %v", b, err)
+		}
+	})
+}
+
+func FuzzParseConfig(f *testing.F) {
+	f.Add("ipa-api-url=https://h ipa-debug=1", "[DEFAULT]\ncafile = /x\n", "quiet ipa-listen-port=1")
+	f.Add("a=b=c\x00", "[", "= ==")
+	f.Add("ipa-lookup-timeout=1e300", "[DEFAULT]\n=\n", "\xff\xfe=")
+	f.Fuzz(func(t *testing.T, params, ini, cmdline string) {
+		m := medium("cd", "/dev/sr0", params, "etc/ironic-python-agent.d/a.conf", ini)
+		c, err := ParseConfig(Sources{Ramdisk: fstest.MapFS{}, Media: []media.Medium{m}, Cmdline: cmdline})
+		if err == nil && (c.ListenPort < 1 || c.ListenPort > 65535 || c.LookupTimeout <= 0 || c.RequestTimeout <= 0) {
+			t.Errorf("accepted port %d, timeouts %v and %v", c.ListenPort, c.LookupTimeout, c.RequestTimeout)
 		}
 	})
 }

@@ -87,7 +87,8 @@ const mediaAttempts = 20
 // findMedia reads the configuration media into memory, and keeps them for a restart of the agent:
 // from here on the media may vanish.
 func (a *agent) findMedia(ctx context.Context) error {
-	if words(a.sys.Cmdline)["boot_method"] != "vmedia" {
+	cmdline := words(a.sys.Cmdline)
+	if cmdline["boot_method"] != "vmedia" {
 		a.console.Stage("media", "not looked for: boot_method=vmedia is not on the kernel command line")
 		return nil
 	}
@@ -118,6 +119,10 @@ func (a *agent) findMedia(ctx context.Context) error {
 			}
 			if err == nil {
 				err = errors.New("no configuration medium found")
+			}
+			if cmdline["ipa-api-url"] != "" { // an ISO that was made for one node says it all on the command line
+				a.console.Stage("media", "%v; going on with the kernel command line", err)
+				return nil
 			}
 			return hint(err, "that the BMC has attached the medium with this node's configuration: a floppy, a CD or a USB disk below 4 GiB, with label ir-vfd-dev or config-2")
 		}
@@ -320,7 +325,7 @@ func (a *agent) setClock(skew time.Duration, from string) {
 		return
 	}
 	now := time.Now().Add(skew)
-	text := fmt.Sprintf("this machine's is %s of %s", skewText(skew), from)
+	text := fmt.Sprintf("this machine's is %s, says %s", skewText(skew), from)
 	if err := a.sys.SetClock(now); err != nil {
 		a.console.Stage("clock", "%s; %v", text, err)
 		return
@@ -356,7 +361,13 @@ func (a *agent) takeInventory(ctx context.Context) error {
 		a.console.Stage("hardware", "disk %v", d)
 	}
 	a.set, err = steps.NewSet(ctx, a.host, a.managers)
-	return err
+	if errors.Is(err, steps.ErrNoManager) {
+		return err
+	}
+	if err != nil { // the others do their work all the same
+		a.console.Stage("hardware", "%v", err)
+	}
+	return nil
 }
 
 // lookUp asks the conductor which node this machine is, and for the token.

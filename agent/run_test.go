@@ -281,6 +281,7 @@ func (s *site) run(within time.Duration) error {
 
 // The whole way, with a real conductor, real TLS and real commands.
 func TestRun(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name    string
 		options options
@@ -371,6 +372,7 @@ func (s *site) wantNoToken() {
 
 // A deployment that fails names the reason to the conductor and on the console, and leaves no disk that boots.
 func TestRunStepFails(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name    string
 		options options
@@ -456,6 +458,7 @@ func TestRunAgain(t *testing.T) {
 
 // What is wrong before the conductor is known is an error with what to check.
 func TestRunStageFails(t *testing.T) {
+	t.Parallel()
 	for _, test := range []struct {
 		name   string
 		change func(*site)

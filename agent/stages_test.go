@@ -232,10 +232,10 @@ func TestReachConductor(t *testing.T) {
 		clock   time.Duration // set ahead by this; 0: not at all
 		console []string
 	}{
-		{"by the answer", "", nil, 400 * day, []string{"conductor: https://" + address + " answers", "this machine's is 400 days behind of https://" + address, "; set to 2"}},
+		{"by the answer", "", nil, 400 * day, []string{"conductor: https://" + address + " answers", "this machine's is 400 days behind, says https://" + address, "; set to 2"}},
 		{"cannot be set", "", errors.New("set the clock: not permitted"), 0, []string{"400 days behind", "; set the clock: not permitted"}},
-		{"by NTP", ntpServer(t, 410*day, 1), nil, 410 * day, []string{"410 days behind of NTP server", "answers"}},
-		{"NTP server is silent", "127.0.0.1:1", nil, 400 * day, []string{"NTP server 127.0.0.1:1: ", "going on without", "400 days behind of https"}},
+		{"by NTP", ntpServer(t, 410*day, 1), nil, 410 * day, []string{"410 days behind, says NTP server", "answers"}},
+		{"NTP server is silent", "127.0.0.1:1", nil, 400 * day, []string{"NTP server 127.0.0.1:1: ", "going on without", "400 days behind, says https"}},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -263,8 +263,8 @@ func TestSetClock(t *testing.T) {
 	for skew, want := range map[time.Duration]string{
 		0:                        "right within 2s of X",
 		-1900 * time.Millisecond: "right within 2s of X",
-		2 * time.Second:          "this machine's is 2.0 s behind of X; set to",
-		-3 * time.Hour:           "this machine's is 3.0 hours ahead of X; set to",
+		2 * time.Second:          "this machine's is 2.0 s behind, says X; set to",
+		-3 * time.Hour:           "this machine's is 3.0 hours ahead, says X; set to",
 	} {
 		set := false
 		a, console := newTestAgent(t, System{SetClock: func(time.Time) error { set = true; return nil }})

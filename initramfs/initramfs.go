@@ -44,6 +44,10 @@ func Build(w io.Writer, s Spec) (Report, error) {
 	if err := skeleton(&a); err != nil {
 		return report, err
 	}
+	// The same program, for the emergency shell.
+	if err := a.Link("bin/ironhand", "/init"); err != nil {
+		return report, err
+	}
 	if err := AddStatic(&a, "init", s.Agent); err != nil {
 		return report, err
 	}

@@ -254,7 +254,7 @@ func TestVMWrongToken(t *testing.T) {
 	l.start()
 	vm := vmtest.Start(t, l.machine())
 	vm.Expect(t, `heartbeat: .*token`, bootTime)
-	vm.Expect(t, `heartbeat: check: `, bootTime)
+	vm.Expect(t, `heartbeat: check `, bootTime)
 	if !strings.Contains(l.timeline(), "token") {
 		t.Errorf("the conductor does not say why it refused:\n%s", l.timeline())
 	}

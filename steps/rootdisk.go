@@ -16,9 +16,9 @@ import (
 // the smallest of at least 4 GiB.
 // Source: ironic-python-agent's ironic_python_agent/hardware.py, get_os_install_device.
 func RootDisk(ctx context.Context, m inspect.Machine, n Node) (inspect.Choice, error) {
-	hints, err := inspect.ParseHints(n.RootDeviceHints())
+	hints, err := n.rootDeviceHints()
 	if err != nil {
-		return inspect.Choice{}, fmt.Errorf("root device hints: %w", err)
+		return inspect.Choice{}, err
 	}
 	disks, unread := m.Disks(ctx)
 	choice, err := hints.Choose(disks)
@@ -28,14 +28,19 @@ func RootDisk(ctx context.Context, m inspect.Machine, n Node) (inspect.Choice, e
 	return choice, nil
 }
 
-// RootDeviceHints returns the node's hints as JSON, or nil if it has none.
-func (n Node) RootDeviceHints() json.RawMessage {
-	for _, raw := range []json.RawMessage{n.InstanceInfo["root_device"], n.Properties["root_device"]} {
-		switch string(raw) {
-		case "", "null", "{}":
-		default:
-			return raw
+// rootDeviceHints are the node's hints; none if it has none.
+func (n Node) rootDeviceHints() (inspect.Hints, error) {
+	for _, from := range []struct {
+		name   string
+		fields map[string]json.RawMessage
+	}{{"instance_info", n.InstanceInfo}, {"properties", n.Properties}} {
+		hints, err := inspect.ParseHints(from.fields["root_device"])
+		if err != nil {
+			return inspect.Hints{}, fmt.Errorf("root_device in %s: %w", from.name, err)
+		}
+		if !hints.Empty() {
+			return hints, nil
 		}
 	}
-	return nil
+	return inspect.Hints{}, nil
 }

@@ -1,10 +1,9 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package steps
+package steps_test
 
 import (
 	"context"
-	"encoding/json"
 	"errors"
 	"fmt"
 	"maps"
@@ -12,134 +11,169 @@ import (
 	"strings"
 	"testing"
 
-	"github.com/ironhand/ironhand/inspect"
-	"github.com/ironhand/ironhand/inspect/inspecttest"
+	"github.com/ironhand/ironhand/steps"
 )
 
-// vendor is a manager of a test.
-type vendor struct {
-	class, version string
-	level          Support
-	fails          error
-	steps          []Step
+// manager is a hardware manager of a test. Its steps say who ran them.
+type manager struct {
+	name    string
+	level   steps.Support
+	err     error
+	steps   map[string]int // name -> priority in the phase clean; -1 is offered in deploy instead
+	version string
 }
 
-func (v vendor) Class() string                                  { return v.class }
-func (v vendor) Name() string                                   { return strings.ToLower(v.class) }
-func (v vendor) Version() string                                { return v.version }
-func (v vendor) Support(context.Context, Host) (Support, error) { return v.level, v.fails }
-func (v vendor) Steps() []Step                                  { return v.steps }
+func (m manager) Class() string   { return strings.ToUpper(m.name) }
+func (m manager) Name() string    { return m.name }
+func (m manager) Version() string { return m.version }
+func (m manager) Support(context.Context, steps.Host) (steps.Support, error) {
+	return m.level, m.err
+}
 
-func step(name string, priority int) Step {
-	return Step{Name: name, Priority: map[Phase]int{Clean: priority}}
+func (m manager) Steps() []steps.Step {
+	var list []steps.Step
+	for _, name := range slices.Sorted(maps.Keys(m.steps)) {
+		p := map[steps.Phase]int{steps.Clean: m.steps[name]}
+		if m.steps[name] < 0 {
+			p = map[steps.Phase]int{steps.Deploy: 5}
+		}
+		list = append(list, steps.Step{Name: name, Interface: "i", Priority: p, Run: func(context.Context, steps.Host, steps.Job) (any, error) {
+			return m.name, nil
+		}})
+	}
+	return list
+}
+
+// printed is a list as text: CLASS:step=priority, sorted.
+func printed(p steps.Phase, list map[string][]steps.Step) string {
+	var texts []string
+	for _, class := range slices.Sorted(maps.Keys(list)) {
+		for _, s := range list[class] {
+			texts = append(texts, fmt.Sprintf("%s:%s=%d", class, s.Name, s.Priority[p]))
+		}
+	}
+	return strings.Join(texts, " ")
 }
 
 func TestSetList(t *testing.T) {
-	for _, test := range []struct {
+	tests := []struct {
 		name     string
-		managers []Manager
-		want     string // class/step of the clean steps
-		fails    error
+		managers []manager
+		phase    steps.Phase
+		want     string
 	}{
-		{"one", []Manager{vendor{class: "A", level: Generic, steps: []Step{step("x", 1), step("y", 0)}}}, "A/x A/y", nil},
-		{"higher support wins", []Manager{
-			vendor{class: "A", level: Generic, steps: []Step{step("x", 99)}},
-			vendor{class: "B", level: Mainline, steps: []Step{step("x", 0)}}}, "B/x", nil},
-		{"then higher priority", []Manager{
-			vendor{class: "A", level: Generic, steps: []Step{step("x", 1)}},
-			vendor{class: "B", level: Generic, steps: []Step{step("x", 2)}}}, "B/x", nil},
-		{"then the name that sorts first", []Manager{
-			vendor{class: "B", level: Generic, steps: []Step{step("x", 1)}},
-			vendor{class: "A", level: Generic, steps: []Step{step("x", 1)}}}, "A/x", nil},
-		{"not this machine", []Manager{
-			vendor{class: "A", level: Generic, steps: []Step{step("x", 1)}},
-			vendor{class: "B", level: None, steps: []Step{step("y", 1)}}}, "A/x", nil},
-		{"another phase", []Manager{vendor{class: "A", level: Generic, steps: []Step{{Name: "x", Priority: map[Phase]int{Deploy: 1}}}}}, "", nil},
-		{"none", nil, "", ErrNoManager},
-		{"none that supports it", []Manager{vendor{class: "A", level: None}}, "", ErrNoManager},
-		{"probe fails", []Manager{vendor{class: "A", fails: errors.New("no bus")}}, "", ErrNoManager},
-	} {
+		{"one", []manager{{name: "a", level: 1, steps: map[string]int{"x": 1, "y": 0, "z": -1}}}, steps.Clean, "A:x=1 A:y=0"},
+		{"other phase", []manager{{name: "a", level: 1, steps: map[string]int{"x": 1, "z": -1}}}, steps.Deploy, "A:z=5"},
+		{"no step for the phase", []manager{{name: "a", level: 1, steps: map[string]int{"x": 1}}}, steps.Service, ""},
+		{"does not support the machine", []manager{{name: "a", level: 1, steps: map[string]int{"x": 1}}, {name: "b", level: 0, steps: map[string]int{"y": 1}}}, steps.Clean, "A:x=1"},
+		{"twice: support counts first", []manager{{name: "a", level: 1, steps: map[string]int{"x": 99, "y": 1}}, {name: "b", level: 3, steps: map[string]int{"x": 10}}}, steps.Clean, "A:y=1 B:x=10"},
+		{"twice: even against priority 0", []manager{{name: "a", level: 1, steps: map[string]int{"x": 99}}, {name: "b", level: 2, steps: map[string]int{"x": 0}}}, steps.Clean, "B:x=0"},
+		{"twice: then priority", []manager{{name: "a", level: 2, steps: map[string]int{"x": 1}}, {name: "b", level: 2, steps: map[string]int{"x": 2}}}, steps.Clean, "B:x=2"},
+		{"twice: then the name", []manager{{name: "b", level: 2, steps: map[string]int{"x": 1}}, {name: "a", level: 2, steps: map[string]int{"x": 1}}}, steps.Clean, "A:x=1"},
+		{"three", []manager{{name: "c", level: 1, steps: map[string]int{"x": 3}}, {name: "b", level: 2, steps: map[string]int{"x": 1}}, {name: "a", level: 2, steps: map[string]int{"x": 2}}}, steps.Clean, "A:x=2"},
+		{"better manager offers it in another phase only", []manager{{name: "a", level: 1, steps: map[string]int{"x": 3}}, {name: "b", level: 2, steps: map[string]int{"x": -1}}}, steps.Clean, "A:x=3"},
+	}
+	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			set, err := NewSet(t.Context(), Host{}, test.managers)
-			if !errors.Is(err, test.fails) || (err != nil) != (test.fails != nil) {
-				t.Fatalf("NewSet() = %v, want %v", err, test.fails)
-			}
-			list := set.List(Clean)
-			var got []string
-			for _, class := range slices.Sorted(maps.Keys(list)) {
-				for _, s := range list[class] {
-					got = append(got, class+"/"+s.Name)
+			// The order in which main names the managers does not matter.
+			reversed := slices.Clone(test.managers)
+			slices.Reverse(reversed)
+			for _, list := range [][]manager{test.managers, reversed} {
+				set, err := steps.NewSet(t.Context(), steps.Host{}, managers(list))
+				if err != nil {
+					t.Fatal(err)
 				}
-			}
-			if text := strings.Join(got, " "); text != test.want {
-				t.Errorf("List() = %q, want %q", text, test.want)
+				if got := printed(test.phase, set.List(test.phase)); got != test.want {
+					t.Errorf("List(%s) = %s, want %s", test.phase, got, test.want)
+				}
 			}
 		})
 	}
 }
 
-func TestSetFindAndVersions(t *testing.T) {
-	set, err := NewSet(t.Context(), Host{}, []Manager{
-		vendor{class: "A", version: "1", level: Generic, steps: []Step{step("x", 1), {Name: "only-asked-for"}}},
-		vendor{class: "B", version: "7", level: ServiceProvider, steps: []Step{{Name: "x", Interface: "raid"}}},
-	})
+func managers(list []manager) (all []steps.Manager) {
+	for _, m := range list {
+		all = append(all, m)
+	}
+	return all
+}
+
+func TestSetFind(t *testing.T) {
+	set, err := steps.NewSet(t.Context(), steps.Host{}, managers([]manager{
+		{name: "low", level: 1, steps: map[string]int{"x": 9, "y": 1}},
+		{name: "high", level: 3, steps: map[string]int{"x": 0, "deploy-only": -1}},
+		{name: "none", level: 0, steps: map[string]int{"x": 9, "z": 9}},
+	}))
 	if err != nil {
 		t.Fatal(err)
 	}
-	if s, err := set.Find("x"); err != nil || s.Interface != "raid" {
-		t.Errorf(`Find("x") = %+v, %v, want that of B`, s, err)
+	for name, want := range map[string]string{"x": "high", "y": "low", "deploy-only": "high"} {
+		step, err := set.Find(name)
+		if err != nil {
+			t.Errorf("Find(%s) = %v", name, err)
+			continue
+		}
+		if who, err := step.Run(t.Context(), steps.Host{}, steps.Job{}); who != want {
+			t.Errorf("%s was run by %v, %v, want %s", name, who, err, want)
+		}
 	}
-	if _, err := set.Find("only-asked-for"); err != nil {
-		t.Errorf("a step that no phase offers: %v", err)
-	}
-	if _, err := set.Find("none"); !errors.Is(err, ErrNoStep) || !strings.Contains(err.Error(), `"none"`) {
-		t.Errorf(`Find("none") = %v`, err)
-	}
-	if got := fmt.Sprint(set.Versions()); got != "map[a:1 b:7]" {
-		t.Errorf("Versions() = %s", got)
-	}
-	for _, test := range []struct {
-		want map[string]string
-		ok   bool
-	}{
-		{nil, true}, {map[string]string{"a": "1", "b": "7"}, true},
-		{map[string]string{}, false}, {map[string]string{"a": "1"}, false}, {map[string]string{"a": "1", "b": "8"}, false},
-		{map[string]string{"a": "1", "b": "7", "c": "1"}, false},
-	} {
-		if err := set.CheckVersions(test.want); (err == nil) != test.ok || err != nil && !errors.Is(err, ErrVersion) {
-			t.Errorf("CheckVersions(%v) = %v, want ok %v", test.want, err, test.ok)
+	for _, name := range []string{"z", "", "X"} {
+		if _, err := set.Find(name); !errors.Is(err, steps.ErrNoStep) || !strings.Contains(err.Error(), fmt.Sprintf("%q", name)) {
+			t.Errorf("Find(%q) = %v, want ErrNoStep with the name", name, err)
 		}
 	}
 }
 
-func TestRootDisk(t *testing.T) {
-	machine := inspect.Machine{FS: inspecttest.Machine(t, "../inspect/testdata/virtio.txt")}
-	for _, test := range []struct {
-		name, node, want, fails string
+func TestNewSetRefuses(t *testing.T) {
+	broken := errors.New("no such device")
+	tests := []struct {
+		name string
+		list []manager
+		want []error
 	}{
-		{"no hints: the smallest of at least 4 GiB", `{}`, "/dev/vdb", ""},
-		{"empty hints", `{"properties": {"root_device": {}}}`, "/dev/vdb", ""},
-		{"null", `{"properties": {"root_device": null}}`, "/dev/vdb", ""},
-		{"properties", `{"properties": {"root_device": {"serial": "root-disk"}}}`, "/dev/vda", ""},
-		{"instance_info first", `{"instance_info": {"root_device": {"name": "/dev/sda"}}, "properties": {"root_device": {"serial": "root-disk"}}}`, "/dev/sda", ""},
-		{"none fits", `{"properties": {"root_device": {"serial": "other"}}}`, "", "other"},
-		{"unknown hint", `{"properties": {"root_device": {"colour": "blue"}}}`, "", "colour"},
-		{"not an object", `{"properties": {"root_device": "sda"}}`, "", "hints"},
-	} {
+		{"no manager", nil, []error{steps.ErrNoManager}},
+		{"none supports the machine", []manager{{name: "a"}}, []error{steps.ErrNoManager}},
+		{"one cannot tell", []manager{{name: "a", level: 1}, {name: "b", level: 2, err: broken}}, []error{broken}},
+		{"none can tell", []manager{{name: "b", level: 2, err: broken}}, []error{broken, steps.ErrNoManager}},
+	}
+	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			var n Node
-			if err := json.Unmarshal([]byte(test.node), &n); err != nil {
-				t.Fatal(err)
-			}
-			choice, err := RootDisk(t.Context(), machine, n)
-			if test.fails != "" {
-				if err == nil || !strings.Contains(err.Error(), test.fails) {
-					t.Errorf("RootDisk() = %v, %v, want an error with %q", choice.Disk, err, test.fails)
+			_, err := steps.NewSet(t.Context(), steps.Host{}, managers(test.list))
+			for _, want := range test.want {
+				if !errors.Is(err, want) {
+					t.Errorf("NewSet() = %v, want %v", err, want)
 				}
-				return
 			}
-			if err != nil || choice.Disk.Name != test.want {
-				t.Errorf("RootDisk() = %v, %v, want %s", choice.Disk, err, test.want)
+			if errors.Is(err, broken) && !strings.Contains(err.Error(), "probe b: ") {
+				t.Errorf("NewSet() = %v does not name the manager", err)
+			}
+		})
+	}
+}
+
+func TestCheckVersions(t *testing.T) {
+	set, err := steps.NewSet(t.Context(), steps.Host{}, managers([]manager{
+		{name: "a", level: 1, version: "1"}, {name: "b", level: 2, version: "2"}, {name: "c", level: 0, version: "3"}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	tests := []struct {
+		name string
+		want map[string]string
+		ok   bool
+	}{
+		{"same", map[string]string{"a": "1", "b": "2"}, true},
+		{"not asked", nil, true},
+		{"newer", map[string]string{"a": "1", "b": "3"}, false},
+		{"one was added", map[string]string{"a": "1"}, false},
+		{"one is gone", map[string]string{"a": "1", "b": "2", "c": "3"}, false},
+		{"another name", map[string]string{"a": "1", "B": "2"}, false},
+		{"none were there", map[string]string{}, false},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			if err := set.CheckVersions(test.want); (err == nil) != test.ok || err != nil && !errors.Is(err, steps.ErrVersion) {
+				t.Errorf("CheckVersions(%v) = %v", test.want, err)
 			}
 		})
 	}

@@ -5,6 +5,7 @@ package cli
 import (
 	"bytes"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,7 +16,7 @@ import (
 	"github.com/ironhand/ironhand/steps/generic"
 )
 
-// call runs one command line.
+// run runs one command line.
 func run(t *testing.T, stdin string, args ...string) (code int, stdout, stderr string) {
 	t.Helper()
 	var out, errs bytes.Buffer
@@ -44,15 +45,27 @@ func TestRun(t *testing.T) {
 		{"too many arguments", "version now", 2, "", `"now"`},
 		{"version", "version", 0, "ironhand ", ""},
 		{"steps", "steps --phase deploy", 0, "write_image", ""},
+		{"steps as JSON", "steps --format json", 0, `"step": "kexec"`, ""},
+		{"steps in no format", "steps --format xml", 2, "", "xml"},
+		{"agent with an argument", "agent now", 2, "", `"now"`},
+		{"agent with half a flag", "agent --api-url", 2, "", "api-url"},
+		{"help of an unknown command", "erase --help", 2, "", `no command "erase"`},
+		{"flags behind arguments", "write " + file + " " + file + " --progress loud", 2, "", "loud"},
 		{"steps of no phase", "steps --phase lunch", 2, "", "lunch"},
 		{"write without disk", "write image", 2, "", "argument is missing"},
 		{"write to a file", "write " + file + " " + file, 1, "", "not a block device"},
+		{"write to a character device", "write --yes " + file + " /dev/null", 1, "", "/dev/null is not a block device"},
+		{"write to nothing", "write --yes " + file + " " + file + "-none", 1, "", "no such file"},
+		{"write with a config drive that is none", "write --yes " + file + " /dev/null --config-drive " + file + "-none", 1, "", "no such file"},
 		{"write from nowhere", "write " + file + "-none " + file, 1, "", "no such file"},
 		{"write with a bad digest", "write " + file + " " + file + " --digest sha256:12", 2, "", "--digest"},
 		{"write with a digest without algorithm", "write " + file + " " + file + " --digest 12", 2, "", "algorithm:hex"},
 		{"write with a bad read-back", "write --read-back much " + file + " " + file, 2, "", "read-back"},
 		{"kexec of nothing", "kexec", 2, "", "either --from or --kernel"},
 		{"kexec of both", "kexec --from /dev/sda --kernel x", 2, "", "either --from or --kernel"},
+		{"kexec of what is no kernel", "kexec --kernel " + file, 1, "", "ironhand kexec: "},
+		{"kexec of no file", "kexec --kernel " + file + "-none", 1, "", "ironhand kexec: "},
+		{"kexec from what is no disk", "kexec --from " + file, 1, "", "ironhand kexec: "},
 		{"kexec with what the disk says", "kexec --from /dev/sda --cmdline x", 2, "", "from the disk"},
 		{"net without verb", "net", 2, "", "argument is missing"},
 		{"net with another", "net down", 2, "", `"down"`},
@@ -100,5 +113,55 @@ func TestVersionJSON(t *testing.T) {
 	var v struct{ Version, Go, Platform string }
 	if err := json.Unmarshal([]byte(stdout), &v); err != nil || v.Version == "" || v.Go == "" || v.Platform == "" {
 		t.Errorf("%q: %v", stdout, err)
+	}
+}
+
+// What is asked of the network that this computer has: to look, and to plan for NICs that it has not.
+func TestNet(t *testing.T) {
+	code, stdout, stderr := run(t, "", "net", "show", "--json")
+	var have struct{ NICs []struct{ Name string } }
+	if err := json.Unmarshal([]byte(stdout), &have); err != nil || code != 0 || len(have.NICs) == 0 {
+		t.Errorf("net show: exit %d, %v, stdout %q, stderr %q", code, err, stdout, stderr)
+	}
+	file := filepath.Join(t.TempDir(), "network_data.json")
+	if err := os.WriteFile(file, []byte(`{"links": [{"id": "a", "type": "phy", "ethernet_mac_address": "52:54:00:4e:3d:30"}], "networks": [],
+		"services": [{"type": "dns", "address": "192.0.2.53"}]}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	code, stdout, stderr = run(t, "", "net", "plan", "--from", file)
+	if code != 1 || !strings.Contains(stdout, "link a: physical, mac 52:54:00:4e:3d:30") || !strings.Contains(stderr, "52:54:00:4e:3d:30") {
+		t.Errorf("net plan: exit %d, stdout %q, stderr %q", code, stdout, stderr)
+	}
+	code, stdout, _ = run(t, "", "net", "plan", "--json", "--from", file)
+	var changes []string
+	if err := json.Unmarshal([]byte(stdout), &changes); err != nil || code != 1 {
+		t.Errorf("net plan --json: exit %d, %v, stdout %q", code, err, stdout)
+	}
+}
+
+// A directory becomes a config drive; what is too large for one is refused.
+func TestReadDrive(t *testing.T) {
+	dir := t.TempDir()
+	file := filepath.Join(dir, "openstack", "latest", "meta_data.json")
+	if err := errors.Join(os.MkdirAll(filepath.Dir(file), 0o700), os.WriteFile(file, []byte("some meta data"), 0o600)); err != nil {
+		t.Fatal(err)
+	}
+	b, err := readDrive(dir)
+	if err != nil || !bytes.Contains(b, []byte("some meta data")) || len(b) < 0x8028 || string(b[0x8001:0x8006]) != "CD001" || !bytes.HasPrefix(b[0x8028:], []byte("config-2")) {
+		t.Errorf("readDrive(directory): %d bytes, %v, want ISO 9660 with label config-2 and the file in it", len(b), err)
+	}
+	if b, err := readDrive(file); err != nil || string(b) != "some meta data" {
+		t.Errorf("readDrive(file) = %q, %v", b, err)
+	}
+	if b, err := readDrive(""); err != nil || b != nil {
+		t.Errorf("readDrive() = %q, %v", b, err)
+	}
+	if err := os.Truncate(file, maxDrive+1); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{dir, file} {
+		if _, err := readDrive(path); err == nil || !strings.Contains(err.Error(), "allowed") {
+			t.Errorf("readDrive(%s) = %v, want that it is too large", path, err)
+		}
 	}
 }

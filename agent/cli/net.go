@@ -3,11 +3,15 @@
 package cli
 
 import (
+	"bufio"
 	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"os"
+	"strings"
+	"text/tabwriter"
 
 	"github.com/ironhand/ironhand/initramfs/media"
 	"github.com/ironhand/ironhand/netconfig"
@@ -15,7 +19,7 @@ import (
 
 func netCommand() command {
 	return command{
-		name: "net", args: "show | plan | apply [--from FILE|auto] [--json]",
+		name: "net", args: "show | plan | apply [--from FILE|auto] [--yes] [--json]",
 		help:    "Show the network, or what network_data.json would make of it, or make it so.",
 		example: "ironhand net plan --from network_data.json",
 		run:     runNet,
@@ -25,6 +29,7 @@ func netCommand() command {
 func runNet(ctx context.Context, c *call) error {
 	from := c.flags.String("from", "auto", "a network_data.json, or auto: the one on the configuration media")
 	asJSON := c.flags.Bool("json", false, "print JSON (show and plan)")
+	yes := c.flags.Bool("yes", false, "do not ask (apply)")
 	args, err := c.parse(1, 1)
 	if err != nil {
 		return err
@@ -46,18 +51,27 @@ func runNet(ctx context.Context, c *call) error {
 		if *asJSON {
 			return writeJSON(c, have)
 		}
-		_, err := fmt.Fprint(c.stdout, have)
-		return err
+		return showNetwork(c.stdout, have)
 	}
 	data, err := networkData(ctx, *from)
 	if err != nil {
 		return err
 	}
 	plan, planErr := netconfig.ParseNetworkData(data)
+	changes, err := plan.Changes(have)
 	if args[0] == "apply" {
+		for _, change := range changes {
+			fmt.Fprintln(c.stderr, change)
+		}
+		if !*yes && len(changes) > 0 {
+			fmt.Fprint(c.stderr, "Change the network of this machine so? Type yes: ")
+			answer, err := bufio.NewReader(c.stdin).ReadString('\n')
+			if strings.TrimSpace(answer) != "yes" {
+				return errors.Join(errors.New("not applied: the answer was not yes"), eofIsNoAnswer(err))
+			}
+		}
 		return errors.Join(planErr, plan.Apply(ctx, k))
 	}
-	changes, err := plan.Changes(have)
 	texts := make([]string, len(changes))
 	for i, change := range changes {
 		texts[i] = change.String()
@@ -73,6 +87,32 @@ func runNet(ctx context.Context, c *call) error {
 		fmt.Fprintln(c.stdout, "nothing to do")
 	}
 	return errors.Join(planErr, err)
+}
+
+// showNetwork prints what the kernel has, for people.
+func showNetwork(out io.Writer, s netconfig.State) error {
+	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
+	for _, n := range s.NICs {
+		link := "switched off"
+		switch {
+		case n.Carrier:
+			link = "link"
+		case n.Up:
+			link = "no link"
+		}
+		var addresses []string
+		for _, a := range n.Addresses {
+			addresses = append(addresses, a.Prefix.String())
+		}
+		fmt.Fprintf(w, "nic\t%s\t%s\t%s\tmtu %d\t%s\t%s\n", n.Name, n.MAC, n.Driver, n.MTU, link, strings.Join(addresses, " "))
+	}
+	for _, r := range s.Routes {
+		fmt.Fprintf(w, "route\t%s\t%s\n", r.NIC, r.Route)
+	}
+	for _, d := range s.DNS {
+		fmt.Fprintf(w, "dns\t%s\n", d)
+	}
+	return w.Flush()
 }
 
 // networkData reads network_data.json from a file or from the configuration media.

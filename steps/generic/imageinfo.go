@@ -3,6 +3,7 @@
 package generic
 
 import (
+	"bytes"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
@@ -10,6 +11,7 @@ import (
 	"net/url"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/ironhand/ironhand/steps"
 	"github.com/ironhand/ironhand/stream"
@@ -110,8 +112,8 @@ func (i imageInfo) digest() (stream.Digest, error) {
 func (i imageInfo) authorization() (string, error) {
 	if i.Authorization != "" {
 		b, err := base64.StdEncoding.DecodeString(i.Authorization)
-		if err != nil {
-			return "", fmt.Errorf("%w: image_info.image_request_authorization: not base64", steps.ErrArgs)
+		if err != nil || bytes.ContainsFunc(b, unicode.IsControl) {
+			return "", fmt.Errorf("%w: image_info.image_request_authorization: not base64 of one line", steps.ErrArgs)
 		}
 		return string(b), nil
 	}

@@ -1,0 +1,381 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package generic
+
+import (
+	"bytes"
+	"context"
+	"crypto/md5"
+	"crypto/sha256"
+	"encoding/base64"
+	"encoding/binary"
+	"encoding/hex"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"net/http"
+	"net/http/httptest"
+	"strings"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/ironhand/ironhand/image"
+	"github.com/ironhand/ironhand/inspect"
+	"github.com/ironhand/ironhand/inspect/inspecttest"
+	"github.com/ironhand/ironhand/steps"
+	"github.com/ironhand/ironhand/stream"
+	"github.com/ironhand/ironhand/stream/streamtest"
+)
+
+const mib = 1 << 20
+
+// The recorded machine has /dev/sda with 10 GiB, /dev/vda with 2 GiB, serial root-disk, and /dev/vdb with 8 GiB.
+func machine(t *testing.T) inspect.Machine {
+	return inspect.Machine{FS: inspecttest.Machine(t, "../../inspect/testdata/virtio.txt")}
+}
+
+// diskImage is an image of 4 MiB with an MBR, the disk identifier 0x1234abcd and one partition.
+func diskImage() []byte {
+	b := make([]byte, 4*mib)
+	for i := mib; i < 3*mib; i++ {
+		b[i] = byte(i ^ i>>8)
+	}
+	binary.LittleEndian.PutUint32(b[440:], 0x1234abcd)
+	b[446+4] = 0x83
+	binary.LittleEndian.PutUint32(b[446+8:], 2048)
+	binary.LittleEndian.PutUint32(b[446+12:], 4096)
+	b[510], b[511] = 0x55, 0xaa
+	return b
+}
+
+func md5Of(b []byte) string {
+	sum := md5.Sum(b)
+	return hex.EncodeToString(sum[:])
+}
+
+// bench is a machine of fakes on which a step is run, and a server with its image.
+type bench struct {
+	host   steps.Host
+	server *streamtest.Server
+	url    string
+	disk   *streamtest.Disk
+	opened []string
+	said   []string
+	told   []any
+}
+
+func newBench(t *testing.T) *bench {
+	t.Helper()
+	b := &bench{server: &streamtest.Server{Content: diskImage(), ETag: `"1"`}, disk: streamtest.NewDisk(72*mib, 512)}
+	s := httptest.NewServer(b.server)
+	t.Cleanup(s.Close)
+	b.url = s.URL + "/debian.img"
+	b.host = steps.Host{
+		Machine: machine(t),
+		Open: func(path string) (steps.Disk, error) {
+			b.opened = append(b.opened, path)
+			return b.disk, nil
+		},
+		Transport: &http.Transport{DisableCompression: true},
+		Log:       slog.New(slog.DiscardHandler),
+		Say:       func(format string, args ...any) { b.said = append(b.said, fmt.Sprintf(format, args...)) },
+		Progress:  func(v any) { b.told = append(b.told, v) },
+		Download:  steps.Download{Stall: 5 * time.Second, Budget: 200 * time.Millisecond},
+		ReadBack:  stream.ReadBackSample,
+	}
+	return b
+}
+
+// run runs write_image for a node with these hints.
+func (b *bench) run(t *testing.T, hints string, changes change, args change) (any, error) {
+	t.Helper()
+	sum := sha256.Sum256(b.server.Content)
+	all := change{"urls": []string{b.url}, "os_hash_value": hex.EncodeToString(sum[:])}
+	for k, v := range changes {
+		all[k] = v
+	}
+	params := change{"image_info": infoWith(t, all)}
+	for k, v := range args {
+		params[k] = v
+	}
+	raw, err := json.Marshal(params)
+	if err != nil {
+		t.Fatal(err)
+	}
+	node := steps.Node{UUID: "n1", Properties: map[string]json.RawMessage{"root_device": json.RawMessage(hints)}}
+	return writeImage(t.Context(), b.host, steps.Job{Node: node, Args: raw})
+}
+
+// untouched tells whether the disk is full of old data as in the beginning.
+func (b *bench) untouched() bool {
+	return bytes.Count(b.disk.Bytes, []byte{streamtest.Old}) == len(b.disk.Bytes)
+}
+
+const rootDiskHint = `{"serial": "root-disk"}`
+
+func TestWriteImage(t *testing.T) {
+	iso, err := image.MakeConfigDrive(map[string][]byte{"openstack/latest/meta_data.json": []byte("first")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	other, err := image.MakeConfigDrive(map[string][]byte{"openstack/latest/meta_data.json": []byte("second")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	drive, otherDrive := image.EncodeConfigDrive(iso), image.EncodeConfigDrive(other)
+	tests := []struct {
+		name    string
+		hints   string
+		changes change
+		args    change
+		setUp   func(*bench)
+		disk    string
+		also    string // in the result
+		drive   string // what it holds
+		asked   string // of the server
+	}{
+		{"plain", rootDiskHint, nil, nil, nil, "/dev/vda", "", "", ""},
+		{"two disks fit", `{"size": ">= 8"}`, nil, nil, nil, "/dev/sda", "; the hints fit /dev/vdb too: the first in the list is taken", "", ""},
+		{"config drive", rootDiskHint, nil, change{"configdrive": drive}, nil, "/dev/vda", "", "first", ""},
+		{"config drive in the image's description", rootDiskHint, change{"configdrive": drive}, nil, nil, "/dev/vda", "", "first", ""},
+		{"config drive of the command over that", rootDiskHint, change{"configdrive": otherDrive}, change{"configdrive": drive}, nil, "/dev/vda", "", "first", ""},
+		{"config drive that is null", rootDiskHint, nil, change{"configdrive": nil}, nil, "/dev/vda", "", "", ""},
+		{"with a password", rootDiskHint, change{"image_server_auth_strategy": "http_basic", "image_server_user": "u", "image_server_password": "hush-hush"}, nil, nil,
+			"/dev/vda", "", "", "Authorization: Basic " + base64.StdEncoding.EncodeToString([]byte("u:hush-hush"))},
+		{"MD5 where it is allowed", rootDiskHint, change{"os_hash_algo": nil, "os_hash_value": nil, "checksum": md5Of(diskImage())}, nil, nil, "/dev/vda", "", "", ""},
+		{"connection cut", rootDiskHint, nil, nil, func(b *bench) { b.server.Faults = []streamtest.Fault{{Cut: 2 * mib}} }, "/dev/vda", "", "", `- If-Range: "1"`},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t)
+			if test.setUp != nil {
+				test.setUp(b)
+			}
+			result, err := b.run(t, test.hints, test.changes, test.args)
+			if err != nil {
+				t.Fatalf("writeImage() = %v", err)
+			}
+			want := steps.Deployed{Text: "image (debian.img) written to device " + test.disk + " root_uuid=0x1234abcd" + test.also,
+				Disk: test.disk, UUIDs: map[string]string{"root uuid": "0x1234abcd"}}
+			if fmt.Sprint(result) != fmt.Sprint(want) {
+				t.Errorf("writeImage() = %v, want %v", result, want)
+			}
+			if fmt.Sprint(b.opened) != "["+test.disk+"]" {
+				t.Errorf("opened %v, want %s", b.opened, test.disk)
+			}
+			if !bytes.Equal(b.disk.Bytes[mib:4*mib], b.server.Content[mib:]) {
+				t.Error("the image is not on the disk")
+			}
+			for content, there := range map[string]bool{"first": test.drive == "first", "second": false} {
+				if bytes.Contains(b.disk.Bytes[4*mib:], []byte(content)) != there {
+					t.Errorf("a config drive with %q on the disk: %v, want %v", content, !there, there)
+				}
+			}
+			said := strings.Join(b.said, "\n")
+			if !strings.Contains(said, "writing "+b.url+" to "+test.disk) || !strings.Contains(said, test.also) || !strings.Contains(said, "read back and right") {
+				t.Errorf("said:\n%s", said)
+			}
+			if len(b.told) == 0 {
+				t.Error("no progress was told")
+			}
+			if got := strings.Join(b.server.Requests(), "\n"); !strings.Contains(got, test.asked) {
+				t.Errorf("requests:\n%s\nwant %q among them", got, test.asked)
+			}
+			if strings.Contains(said+fmt.Sprint(result, b.told), "hush") {
+				t.Error("a password was shown")
+			}
+		})
+	}
+}
+
+func TestWriteImageFails(t *testing.T) {
+	inUse := errors.New("in use by /dev/md0")
+	tests := []struct {
+		name    string
+		hints   string
+		changes change
+		args    change
+		setUp   func(*bench)
+		is      error
+		want    string
+		touched bool
+	}{
+		{"arguments are no object", rootDiskHint, nil, change{"image_info": "x"}, nil, steps.ErrArgs, "image_info: json", false},
+		{"qcow2", rootDiskHint, change{"disk_format": "qcow2"}, nil, nil, steps.ErrArgs, "qemu-img convert -O raw", false},
+		{"no digest", rootDiskHint, change{"os_hash_algo": nil, "os_hash_value": nil}, nil, nil, steps.ErrArgs, "an image without a digest is not written", false},
+		{"MD5 where it is not allowed", rootDiskHint, change{"os_hash_algo": "md5", "os_hash_value": strings.Repeat("0", 32)}, nil,
+			func(b *bench) { b.host.Download.RefuseMD5 = true }, steps.ErrArgs, "the conductor does not allow MD5", false},
+		{"checksum is MD5 where it is not allowed", rootDiskHint, change{"os_hash_algo": nil, "os_hash_value": nil, "checksum": strings.Repeat("0", 32)}, nil,
+			func(b *bench) { b.host.Download.RefuseMD5 = true }, steps.ErrArgs, "the conductor does not allow MD5", false},
+		{"config drive is garbage", rootDiskHint, nil, change{"configdrive": "hush-hush!"}, nil, image.ErrConfigDrive, "config drive for node n1: ", false},
+		{"no disk fits", `{"serial": "gone"}`, nil, nil, nil, inspect.ErrNoDisk, `wanted "gone"`, false},
+		{"hints make no sense", `{"colour": "red"}`, nil, nil, nil, inspect.ErrHints, "colour", false},
+		{"disk is in use", rootDiskHint, nil, nil, func(b *bench) { b.host.Open = func(string) (steps.Disk, error) { return nil, inUse } }, inUse, "in use by /dev/md0", false},
+		{"wrong digest", rootDiskHint, change{"os_hash_value": strings.Repeat("0", 64)}, nil, nil, stream.ErrDigest, "write image debian.img to /dev/vda: ", true},
+		{"not there", rootDiskHint, nil, nil, func(b *bench) { b.server.Always.Status = 404 }, nil, "404 Not Found", false},
+		{"disk breaks", rootDiskHint, nil, nil, func(b *bench) { b.disk.FailWriteAt = 2 * mib }, nil, "input/output error", true},
+		{"disk lies", rootDiskHint, nil, nil, func(b *bench) { b.disk.Flip = 100 }, stream.ErrReadBack, "", true},
+		{"no end", rootDiskHint, nil, nil, func(b *bench) {
+			b.server.Always.Hang = 2 * mib
+			b.host.Download.Limit = 300 * time.Millisecond
+		}, nil, "the download takes longer than the 300ms allowed", true},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t)
+			if test.setUp != nil {
+				test.setUp(b)
+			}
+			result, err := b.run(t, test.hints, test.changes, test.args)
+			if err == nil || test.is != nil && !errors.Is(err, test.is) || !strings.Contains(err.Error(), test.want) {
+				t.Fatalf("writeImage() = %v, %v, want %v with %q", result, err, test.is, test.want)
+			}
+			if strings.Contains(err.Error()+strings.Join(b.said, "\n"), "hush") {
+				t.Errorf("a secret was shown: %v", err)
+			}
+			if !test.touched && !b.untouched() {
+				t.Error("the disk was touched")
+			}
+			if errors.Is(err, steps.ErrArgs) && b.opened != nil {
+				t.Error("a disk was opened")
+			}
+			if test.touched && !bytes.Equal(b.disk.Bytes[:mib], make([]byte, mib)) {
+				t.Error("the start of the disk is not zero")
+			}
+		})
+	}
+}
+
+// lateFS is a machine whose disks appear some time after the start.
+type lateFS struct {
+	fs.ReadLinkFS
+	when time.Time
+}
+
+func (l lateFS) Open(name string) (fs.File, error) {
+	if strings.HasPrefix(name, "sys/block") && time.Now().Before(l.when) {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: fs.ErrNotExist}
+	}
+	return l.ReadLinkFS.Open(name)
+}
+
+func TestRootDiskWaits(t *testing.T) {
+	tests := []struct {
+		name     string
+		after    time.Duration // the disk appears
+		attempts int
+		limit    time.Duration // of the context
+		took     time.Duration
+		want     error
+	}{
+		{"there", 0, 10, 0, 0, nil},
+		{"late", 5 * time.Second, 10, 0, 6 * time.Second, nil},
+		{"too late", 10 * time.Second, 3, 0, 6 * time.Second, inspect.ErrNoDisk},
+		{"one look", time.Second, 1, 0, 0, inspect.ErrNoDisk},
+		{"not to wait", time.Second, 0, 0, 0, inspect.ErrNoDisk},
+		{"the end of the command", time.Hour, 10, 4 * time.Second, 4 * time.Second, context.DeadlineExceeded},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			recorded := machine(t).FS.(fs.ReadLinkFS)
+			synctest.Test(t, func(t *testing.T) {
+				ctx, start, said := t.Context(), time.Now(), 0
+				if test.limit > 0 {
+					var cancel context.CancelFunc
+					ctx, cancel = context.WithTimeout(ctx, test.limit)
+					defer cancel()
+				}
+				h := steps.Host{
+					Machine: inspect.Machine{FS: lateFS{recorded, start.Add(test.after)}}, DiskAttempts: test.attempts, DiskDelay: 3 * time.Second,
+					Say: func(string, ...any) { said++ },
+				}
+				choice, err := rootDisk(ctx, h, steps.Node{Properties: map[string]json.RawMessage{"root_device": json.RawMessage(rootDiskHint)}})
+				if !errors.Is(err, test.want) || err == nil && choice.Disk.Name != "/dev/vda" {
+					t.Errorf("rootDisk() = %s, %v, want %v", choice.Disk.Name, err, test.want)
+				}
+				if took := time.Since(start); took != test.took {
+					t.Errorf("took %v, want %v", took, test.took)
+				}
+				if waited := test.took > 0; waited != (said == 1) {
+					t.Errorf("said %d times that it waits", said)
+				}
+			})
+		})
+	}
+}
+
+func TestKexec(t *testing.T) {
+	locked := errors.New("the kernel is locked down")
+	tests := []struct {
+		name     string
+		deployed *steps.Deployed
+		fail     error
+		want     string
+		wantErr  string
+	}{
+		{"loaded", &steps.Deployed{Disk: "/dev/sda"}, nil, "loaded Debian on /dev/sda", ""},
+		{"nothing deployed", nil, nil, "", "no image was written since this machine was started"},
+		{"refused", &steps.Deployed{Disk: "/dev/sda"}, locked, "", "load the kernel on /dev/sda: the kernel is locked down"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			said := ""
+			h := steps.Host{
+				Say: func(format string, args ...any) { said = fmt.Sprintf(format, args...) },
+				LoadKernel: func(_ context.Context, disk string) (string, error) {
+					return "Debian on " + disk, test.fail
+				},
+			}
+			got, err := kexec(t.Context(), h, steps.Job{Deployed: test.deployed})
+			if test.wantErr != "" {
+				if err == nil || !strings.Contains(err.Error(), test.wantErr) || said != "" {
+					t.Errorf("kexec() = %v, %v, want %q; said %q", got, err, test.wantErr, said)
+				}
+				return
+			}
+			if err != nil || got != test.want || said != test.want {
+				t.Errorf("kexec() = %v, %v, said %q, want %q", got, err, said, test.want)
+			}
+		})
+	}
+}
+
+// Nodes' records and Ironic's own code know these names.
+func TestManager(t *testing.T) {
+	set, err := steps.NewSet(t.Context(), steps.Host{}, []steps.Manager{Manager{}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if got := fmt.Sprint(set.Versions()); got != "map[generic_hardware_manager:ironhand.1]" {
+		t.Errorf("versions = %s", got)
+	}
+	for phase, want := range map[steps.Phase]string{steps.Clean: "", steps.Deploy: "deploy.kexec=0 deploy.write_image=0 ", steps.Service: "deploy.write_image=0 "} {
+		got := ""
+		for _, s := range set.List(phase)["GenericHardwareManager"] {
+			got += fmt.Sprintf("%s.%s=%d ", s.Interface, s.Name, s.Priority[phase])
+		}
+		if got != want {
+			t.Errorf("steps of %s = %s, want %s", phase, got, want)
+		}
+	}
+}
+
+func TestProgressLine(t *testing.T) {
+	for _, test := range []struct {
+		p    stream.Progress
+		want string
+	}{
+		{stream.Progress{Phase: "writing", Read: 10 * mib, Total: 40 * mib, Written: 5 * mib, Rate: 3 * mib}, "writing: 10 of 40 MiB read (25 %), 3 MiB/s, 5 MiB written"},
+		{stream.Progress{Phase: "writing", Read: 10 * mib, Total: -1}, "writing: 10 MiB read, 0 MiB/s, 0 MiB written"},
+		{stream.Progress{Phase: "writing", Retries: 2, LastError: "reset"}, "writing: 0 MiB read, 0 MiB/s, 0 MiB written, 2 retries (last: reset)"},
+	} {
+		if got := progressLine(test.p); got != test.want {
+			t.Errorf("progressLine(%+v) = %s, want %s", test.p, got, test.want)
+		}
+	}
+}
