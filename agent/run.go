@@ -121,7 +121,7 @@ func (a *agent) findMedia(ctx context.Context) error {
 				err = errors.New("no configuration medium found")
 			}
 			if cmdline["ipa-api-url"] != "" { // an ISO that was made for one node says it all on the command line
-				a.console.Stage("media", "%v; going on with the kernel command line", err)
+				a.sayLines("media", err.Error()+"; going on with the kernel command line")
 				return nil
 			}
 			return hint(err, "that the BMC has attached the medium with this node's configuration: a floppy, a CD or a USB disk below 4 GiB, with label ir-vfd-dev or config-2")
@@ -365,7 +365,7 @@ func (a *agent) takeInventory(ctx context.Context) error {
 		return err
 	}
 	if err != nil { // the others do their work all the same
-		a.console.Stage("hardware", "%v", err)
+		a.sayLines("hardware", err.Error())
 	}
 	return nil
 }

@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -194,13 +195,21 @@ func (s *site) write(name string, b []byte) {
 	}
 }
 
+// nextPort is below those that the kernel gives to connections, one of which may take a port that was free a moment ago.
+var nextPort atomic.Int32
+
+// freePort returns a port on 127.0.0.1 that no other test uses.
 func freePort(t *testing.T) int {
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	t.Helper()
+	for range 1000 {
+		port := 10000 + (os.Getpid()*50+int(nextPort.Add(1)))%20000
+		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			l.Close()
+			return port
+		}
 	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
+	t.Fatal("no port is free")
+	return 0
 }
 
 // gptImage is a GPT disk with one partition, made by sfdisk.

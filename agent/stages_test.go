@@ -8,6 +8,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -18,6 +20,8 @@ import (
 
 	"github.com/ironhand/ironhand/agent/ironic"
 	"github.com/ironhand/ironhand/initramfs/media"
+	"github.com/ironhand/ironhand/inspect"
+	"github.com/ironhand/ironhand/inspect/inspecttest"
 	"github.com/ironhand/ironhand/netconfig"
 	"github.com/ironhand/ironhand/steps"
 )
@@ -68,6 +72,8 @@ func TestFindMedia(t *testing.T) {
 			[]string{"cd /dev/sr0", "media: read /dev/fd0: input/output error"}, "", true},
 		{"none", "boot_method=vmedia", func(int) ([]media.Medium, error) { return nil, nil }, 19 * time.Second,
 			[]string{"looked at /dev/sda: an internal disk"}, "no configuration medium found", false},
+		{"none, and none is needed", "boot_method=vmedia ipa-api-url=https://192.0.2.1:6385", func(int) ([]media.Medium, error) { return nil, nil }, 19 * time.Second,
+			[]string{"looked at /dev/sda: an internal disk", "media: no configuration medium found", "going on with the kernel command line"}, "", false},
 		{"broken", "boot_method=vmedia", func(int) ([]media.Medium, error) { return nil, errors.New("read /dev/fd0: input/output error") }, 19 * time.Second,
 			[]string{"looked at /dev/sda"}, "read /dev/fd0: input/output error", false},
 	}
@@ -357,5 +363,118 @@ func TestState(t *testing.T) {
 		if info, err := f.Info(); err != nil || info.Mode().Perm()&0o077 != 0 {
 			t.Errorf("%s can be read by others: %v, %v", f.Name(), info.Mode(), err)
 		}
+	}
+}
+
+func TestLookUp(t *testing.T) {
+	long := func(letter string) string { return strings.Repeat(letter, 43) }
+	tests := []struct {
+		name     string
+		version  string // of the API
+		answer   string // config of the lookup
+		medium   string // token
+		kept     string // by an earlier agent of this boot
+		want     string // token
+		wantErr  string
+		noMD5    bool
+		wantNode string
+	}{
+		{"first lookup", "1.82", `"agent_token": "` + long("a") + `"`, "", "", long("a"), "", false, "n1"},
+		{"from the medium", "1.82", `"agent_token": "******"`, long("m"), "", long("m"), "", false, "n1"},
+		{"second lookup", "1.82", `"agent_token": "******"`, "", long("k"), long("k"), "", false, "n1"},
+		{"kept one over the medium's", "1.82", `"agent_token": "******"`, long("m"), long("k"), long("k"), "", false, "n1"},
+		{"a new one over all", "1.82", `"agent_token": "` + long("a") + `"`, long("m"), long("k"), long("a"), "", false, "n1"},
+		{"MD5 is not allowed", "1.82", `"agent_token": "` + long("a") + `", "agent_md5_checksum_enable": false`, "", "", long("a"), "", true, "n1"},
+		{"MD5 is allowed", "1.82", `"agent_token": "` + long("a") + `", "agent_md5_checksum_enable": true`, "", "", long("a"), "", false, "n1"},
+		{"lost", "1.82", `"agent_token": "******"`, "", "", "", "gave out this boot's token before", false, ""},
+		{"none at all", "1.61", `"heartbeat_timeout": 300`, "", "", "", "no agent token, neither from the conductor nor on a medium", false, ""},
+		{"no timeout", "1.82", `"heartbeat_timeout": 0`, "", "", "", "heartbeat_timeout of 0 s is not possible", false, ""},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/" {
+					fmt.Fprintf(w, `{"default_version": {"version": %q}}`, test.version)
+				} else {
+					fmt.Fprintf(w, `{"node": {"uuid": "n1"}, "config": {"heartbeat_timeout": 60, %s}}`, test.answer)
+				}
+			}))
+			defer api.Close()
+			a, console := newTestAgent(t, System{})
+			a.config = Config{APIURLs: []string{api.URL}, RequestTimeout: 5 * time.Second, LookupTimeout: 1, Token: ironic.Secret(test.medium)}
+			if test.kept != "" {
+				if err := a.state.keepToken(ironic.Secret(test.kept)); err != nil {
+					t.Fatal(err)
+				}
+			}
+			err := a.lookUp(t.Context())
+			if test.wantErr == "" && err != nil || test.wantErr != "" && (err == nil || !strings.Contains(err.Error(), test.wantErr)) {
+				t.Fatalf("lookUp() = %v, want %q", err, test.wantErr)
+			}
+			if a.token.Reveal() != test.want || a.host.Download.RefuseMD5 != test.noMD5 || a.currentNode().UUID != test.wantNode {
+				t.Errorf("token %q, MD5 refused %v, node %s; want %q, %v, %s", a.token.Reveal(), a.host.Download.RefuseMD5, a.currentNode().UUID, test.want, test.noMD5, test.wantNode)
+			}
+			if kept, err := a.state.token(); test.wantErr == "" && (err != nil || kept.Reveal() != test.want) {
+				t.Errorf("kept for the next agent: %q, %v", kept.Reveal(), err)
+			}
+			for _, token := range []string{long("a"), long("m"), long("k")} {
+				if strings.Contains(console.String()+fmt.Sprint(err), token) {
+					t.Errorf("a token was shown: %v\n%s", err, console.String())
+				}
+			}
+		})
+	}
+}
+
+// An API that is too old for certificates of agents is not called in the clear.
+func TestServeWithoutTLS(t *testing.T) {
+	a, _ := newTestAgent(t, System{})
+	a.config = Config{AdvertiseHost: "127.0.0.1"}
+	var err error
+	if a.client, err = ironic.New(ironic.Options{URLs: []string{"http://127.0.0.1:1"}, APIVersion: "1.67"}); err != nil {
+		t.Fatal(err)
+	}
+	if err := a.serve(t.Context()); err == nil || !strings.Contains(err.Error(), "the Ironic API 1.67 knows no TLS towards agents") {
+		t.Errorf("serve() = %v", err)
+	}
+}
+
+// brokenManager cannot tell whether it supports the machine.
+type brokenManager struct{ vendor }
+
+func (brokenManager) Name() string { return "broken" }
+func (brokenManager) Support(context.Context, steps.Host) (steps.Support, error) {
+	return steps.None, errors.New("no such bus")
+}
+
+func TestTakeInventory(t *testing.T) {
+	good, broken := vendor{new(error)}, brokenManager{}
+	tests := []struct {
+		name     string
+		managers []steps.Manager
+		console  []string
+		want     string // versions
+		wantErr  error
+	}{
+		{"all", []steps.Manager{good}, []string{"hardware: QEMU Standard PC", "1 NICs, 3 disks", "disk /dev/vda"}, "map[vendor_manager:7]", nil},
+		{"one cannot tell", []steps.Manager{broken, good}, []string{"probe broken: no such bus"}, "map[vendor_manager:7]", nil},
+		{"none can", []steps.Manager{broken}, nil, "map[]", steps.ErrNoManager},
+		{"none", nil, nil, "map[]", steps.ErrNoManager},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			a, console := newTestAgent(t, System{Machine: inspect.Machine{FS: inspecttest.Machine(t, "../inspect/testdata/virtio.txt")}})
+			a.managers = test.managers
+			if err := a.takeInventory(t.Context()); !errors.Is(err, test.wantErr) {
+				t.Errorf("takeInventory() = %v, want %v", err, test.wantErr)
+			}
+			if got := fmt.Sprint(a.set.Versions()); got != test.want {
+				t.Errorf("managers %s, want %s", got, test.want)
+			}
+			if got := macList(a.macs); got != "52:54:00:4e:3d:30" {
+				t.Errorf("MACs %s", got)
+			}
+			wantText(t, "console", console.String(), test.console...)
+		})
 	}
 }
