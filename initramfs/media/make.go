@@ -36,8 +36,9 @@ type Contents struct {
 // Parameter is one word of parameters.txt.
 type Parameter struct{ Key, Value string }
 
-// Make returns the image of a medium: Floppy, a FAT12 floppy of 1,440 KiB with Ironic's label; USB, a USB disk with one
-// FAT16 file system and no partitions; CD, an ISO 9660 volume. What does not fit or would not be read on the node is an
+// Make returns the image of a medium: Floppy, a FAT12 floppy of 1,440 KiB; USB, a USB disk with one
+// FAT16 file system and no partitions; CD, an ISO 9660 volume. All have Ironic's label for parameters, and not
+// that of a config drive: a medium that is still attached when the deployed system starts must not be taken for its. What does not fit or would not be read on the node is an
 // error. The same contents give the same bytes.
 func Make(kind string, c Contents) ([]byte, error) {
 	files, err := c.files()
@@ -74,9 +75,9 @@ func makeVolume(kind string, files map[string][]byte) ([]byte, error) {
 	case Floppy:
 		return volume.FAT{Size: volume.FloppySize, Label: LabelFloppy, Serial: serial.Sum32(), Files: files}.Bytes()
 	case USB:
-		return volume.FAT{Size: 8 << 20, Label: LabelConfig, Serial: serial.Sum32(), Files: files}.Bytes()
+		return volume.FAT{Size: 8 << 20, Label: LabelFloppy, Serial: serial.Sum32(), Files: files}.Bytes()
 	case CD:
-		iso := volume.ISO{Label: LabelConfig}
+		iso := volume.ISO{Label: LabelFloppy}
 		for _, name := range names {
 			iso.Files = append(iso.Files, volume.BytesFile(name, files[name]))
 		}

@@ -80,15 +80,12 @@ func TestMake(t *testing.T) {
 			must(t, os.WriteFile(image, b, 0o600))
 			out := filepath.Join(dir, "out")
 			must(t, os.Mkdir(out, 0o755))
-			label := "LABEL=config-2\n"
+			const label = "LABEL=ir-vfd-dev\n"
 			if kind == CD {
 				run(t, "xorriso", "-osirrox", "on", "-indev", image, "-extract", "/", out)
 			} else {
 				run(t, "fsck.fat", "-n", image)
 				run(t, "mcopy", "-s", "-i", image, "::/", out)
-			}
-			if kind == Floppy {
-				label = "LABEL=ir-vfd-dev\n"
 			}
 			if got := run(t, "blkid", "-p", "-o", "export", image); !strings.Contains(got, label) {
 				t.Errorf("blkid says %q, want %q", got, label)
