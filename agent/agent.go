@@ -55,6 +55,7 @@ type System struct {
 	SetClock     func(time.Time) error
 	LoadKernel   func(ctx context.Context, disk string) (string, error)
 	KernelLoaded func() bool
+	UnloadKernel func() error // nil where none can be loaded
 	Power        func(ctx context.Context, how boot.How) error
 	ArmWatchdog  func(time.Duration) (name string, err error)
 	Sync         func() error
@@ -84,7 +85,13 @@ func ThisMachine() (System, error) {
 		SetClock:     setClock,
 		LoadKernel:   LoadKernel,
 		KernelLoaded: boot.KernelLoaded,
-		Power:        boot.Power,
+		UnloadKernel: func() error {
+			if !boot.KernelLoaded() {
+				return nil
+			}
+			return boot.UnloadKernel()
+		},
+		Power: boot.Power,
 		ArmWatchdog: func(d time.Duration) (string, error) {
 			w, err := boot.ArmWatchdog(d)
 			if err != nil {
