@@ -55,7 +55,7 @@ type System struct {
 	SetClock     func(time.Time) error
 	LoadKernel   func(ctx context.Context, disk string) (string, error)
 	KernelLoaded func() bool
-	UnloadKernel func() error // nil where none can be loaded
+	UnloadKernel func() error // called only if one is loaded
 	Power        func(ctx context.Context, how boot.How) error
 	ArmWatchdog  func(time.Duration) (name string, err error)
 	Sync         func() error
@@ -85,13 +85,8 @@ func ThisMachine() (System, error) {
 		SetClock:     setClock,
 		LoadKernel:   LoadKernel,
 		KernelLoaded: boot.KernelLoaded,
-		UnloadKernel: func() error {
-			if !boot.KernelLoaded() {
-				return nil
-			}
-			return boot.UnloadKernel()
-		},
-		Power: boot.Power,
+		UnloadKernel: boot.UnloadKernel,
+		Power:        boot.Power,
 		ArmWatchdog: func(d time.Duration) (string, error) {
 			w, err := boot.ArmWatchdog(d)
 			if err != nil {
@@ -158,7 +153,7 @@ func newAgent(o Options) *agent {
 		Open:       a.sys.OpenDisk,
 		Log:        a.log,
 		Say:        func(format string, args ...any) { a.console.Stage("step", format, args...) },
-		LoadKernel: a.sys.LoadKernel,
+		LoadKernel: a.loadKernel,
 	}
 	return a
 }

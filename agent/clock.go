@@ -11,6 +11,8 @@ import (
 	"io"
 	"net/http"
 	"net/url"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/beevik/ntp"
@@ -36,6 +38,12 @@ func (c Config) trust() (trust, error) {
 		}
 	}
 	return t, nil
+}
+
+// proves tells whether the time of servers at these URLs can be told from an impostor's, even
+// by a machine whose clock is wrong.
+func (t trust) proves(urls []string) bool {
+	return t.given && !t.insecure && !slices.ContainsFunc(urls, func(u string) bool { return !strings.HasPrefix(strings.ToLower(u), "https://") })
 }
 
 // config is for all requests but the one that measures the clock.

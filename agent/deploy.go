@@ -148,10 +148,8 @@ func (a *agent) runStep(ctx context.Context, name string, args map[string]json.R
 	host.Progress = func(v any) { SetProgress(ctx, v) }
 	job := steps.Job{Node: a.currentNode(), Ports: ports, Args: raw, Deployed: a.currentDeployed()}
 	if step.Deploys { // if it fails half way, nothing is deployed any more, and no kernel of what was there may be started
-		if a.sys.UnloadKernel != nil {
-			if err := a.sys.UnloadKernel(); err != nil {
-				return nil, err
-			}
+		if err := a.unloadKernel(); err != nil {
+			return nil, err
 		}
 		if err := a.setDeployed(nil); err != nil {
 			return nil, err

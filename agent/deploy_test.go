@@ -50,6 +50,11 @@ func (v vendor) Steps() []steps.Step {
 			return steps.Deployed{Text: "image (i) written to device /dev/sda root_uuid=0x1", Disk: "/dev/sda", UUIDs: map[string]string{"root uuid": "0x1"}}, nil
 		},
 	}, {
+		Name: "kexec", Interface: "deploy", Priority: map[steps.Phase]int{},
+		Run: func(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
+			return h.LoadKernel(ctx, j.Deployed.Disk)
+		},
+	}, {
 		Name: "deployed", Interface: "deploy", Priority: map[steps.Phase]int{},
 		Run: func(_ context.Context, h steps.Host, j steps.Job) (any, error) { return j.Deployed, nil },
 	}}
@@ -199,6 +204,88 @@ func TestDeployedIsForgotten(t *testing.T) {
 	}
 }
 
+// Only a kernel of the last deployment, and of one that succeeded, is started.
+func TestStaleKernel(t *testing.T) {
+	const write, load = `{"step": {"step": "write_image"}}`, `{"step": {"step": "kexec"}}`
+	tests := []struct {
+		name  string
+		steps []string // "!" in front: it fails
+		want  string
+	}{
+		{"loaded", []string{write, load}, "kexec"},
+		{"not loaded", []string{write}, "reboot"},
+		{"loaded by hand before", []string{"by hand", write}, "reboot"},
+		{"loaded by hand, nothing deployed", []string{"by hand"}, "reboot"},
+		{"another image after it", []string{write, load, write}, "reboot"},
+		{"another image that fails after it", []string{write, load, "!" + write}, "reboot"},
+		{"loading again fails", []string{write, load, "!" + load}, "reboot"},
+		{"loading fails after it has loaded", []string{write, "late!" + load}, "reboot"},
+		{"all over again", []string{write, load, "!" + write, write, load}, "kexec"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			dir := t.TempDir()
+			synctest.Test(t, func(t *testing.T) {
+				loaded, left := false, ""
+				var loadErr error
+				late := false
+				_, do, fail, _ := commandAgent(t, System{
+					StateDir: dir,
+					LoadKernel: func(context.Context, string) (string, error) {
+						if loadErr == nil || late {
+							loaded = true
+						}
+						return "entry", loadErr
+					},
+					KernelLoaded: func() bool { return loaded },
+					UnloadKernel: func() error { loaded = false; return nil },
+					Sync:         func() error { return nil },
+					Power:        func(_ context.Context, how boot.How) error { left = how.String(); return nil },
+				})
+				for _, s := range test.steps {
+					if s == "by hand" {
+						loaded = true
+						continue
+					}
+					bare, fails := strings.CutPrefix(strings.TrimPrefix(s, "late"), "!")
+					*fail, loadErr, late = nil, nil, strings.HasPrefix(s, "late")
+					if fails {
+						*fail, loadErr = errors.New("bang"), errors.New("bang")
+					}
+					if r := do("deploy.execute_deploy_step", bare); (r.Status == Failed) != fails {
+						t.Fatalf("%s: %s", s, r.text())
+					}
+				}
+				do("standby.run_image", `{}`)
+				if left != test.want {
+					t.Errorf("left by %s, want %s", left, test.want)
+				}
+			})
+		})
+	}
+}
+
+// A disk that takes nothing any more does not keep the machine from being started.
+func TestSyncHangs(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		hang, left := make(chan struct{}), ""
+		defer close(hang)
+		_, do, _, console := commandAgent(t, System{
+			StateDir: dir,
+			Sync:     func() error { <-hang; return nil },
+			Power:    func(_ context.Context, how boot.How) error { left = how.String(); return nil },
+		})
+		if got, want := do("standby.sync", `{}`).text(), "FAILED CommandExecutionError: sync: a disk has not taken what is in memory within 1m0s"; got != want {
+			t.Errorf("sync = %s, want %s", got, want)
+		}
+		if got := do("standby.run_image", `{}`).text(); !strings.HasPrefix(got, "SUCCEEDED") || left != "reboot" {
+			t.Errorf("run_image = %s, left by %q", got, left)
+		}
+		wantText(t, "console", console.String(), "hand-off: sync: a disk has not taken what is in memory within 1m0s; going on")
+	})
+}
+
 func TestInstallBootloader(t *testing.T) {
 	deployed := &steps.Deployed{Disk: "/dev/sda"}
 	tests := []struct {
@@ -286,6 +373,7 @@ func TestLeave(t *testing.T) {
 					},
 				})
 				a.config.KexecWatchdog = test.watchdog
+				a.deployed = &steps.Deployed{Disk: "/dev/sda"}
 				if got := do(test.command, `{}`).text(); !strings.HasPrefix(got, test.result) {
 					t.Errorf("%s = %s, want %s", test.command, got, test.result)
 				}

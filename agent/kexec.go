@@ -13,6 +13,25 @@ import (
 	"github.com/ironhand/ironhand/initramfs/boot"
 )
 
+// loadKernel is what steps load a kernel with. If it fails, none is loaded, also none from before: run_image would jump into it.
+func (a *agent) loadKernel(ctx context.Context, disk string) (entry string, err error) {
+	if err := a.unloadKernel(); err != nil {
+		return "", err
+	}
+	entry, err = a.sys.LoadKernel(ctx, disk)
+	if err != nil {
+		return "", errors.Join(err, a.unloadKernel())
+	}
+	return entry, nil
+}
+
+func (a *agent) unloadKernel() error {
+	if !a.sys.KernelLoaded() {
+		return nil
+	}
+	return a.sys.UnloadKernel()
+}
+
 // LoadKernel loads the default entry of the boot menu on a disk for kexec and returns what that is.
 // The jump itself is [boot.Power]. What would keep it from working is named before anything is loaded.
 func LoadKernel(ctx context.Context, disk string) (entry string, err error) {

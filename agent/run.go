@@ -81,11 +81,13 @@ func (a *agent) remember(context.Context) error {
 }
 
 // mediaAttempts is how often media are looked for, a second apart: a BMC may need time to attach
-// them, and a USB disk to start.
-const mediaAttempts = 20
+// them, and a USB disk to start. Some having been found, brokenAttempts is how often a device that
+// cannot be read is tried: it may be one of them, or a card reader that was always broken.
+const mediaAttempts, brokenAttempts = 20, 5
 
 // findMedia reads the configuration media into memory, and keeps them for a restart of the agent:
-// from here on the media may vanish.
+// from here on the media may vanish. If a device could not be read, nothing is kept, because the next agent
+// may find more.
 func (a *agent) findMedia(ctx context.Context) error {
 	cmdline := words(a.sys.Cmdline)
 	if cmdline["boot_method"] != "vmedia" {
@@ -103,14 +105,16 @@ func (a *agent) findMedia(ctx context.Context) error {
 	}
 	for attempt := 1; ; attempt++ {
 		found, seen, err := a.sys.FindMedia(ctx, func(s string) { a.log.Debug(s) })
-		if len(found) > 0 {
+		if len(found) > 0 && (err == nil || attempt >= brokenAttempts) {
 			for _, m := range found {
 				a.console.Stage("media", "%s %s, label %s: %d files", m.Kind, m.Device, m.Label, len(m.Files))
 			}
+			a.media = found
 			if err != nil {
 				a.sayLines("media", err.Error())
+				a.console.Stage("media", "WARNING: going on without what could not be read; it may hold settings of this node")
+				return nil
 			}
-			a.media = found
 			return a.state.keepMedia(found)
 		}
 		if attempt == mediaAttempts {
@@ -262,25 +266,25 @@ func networkLines(s netconfig.State) []string {
 }
 
 // reachConductor calls the Ironic API until it answers, explains what is in the way while it does
-// not, and sets the clock: from NTP if a server was given, else from the answer.
+// not, and sets the clock: from NTP if a server was given, else from the answer. Anyone on the network
+// can answer for NTP, so its time only counts if the conductor has none that is proven, or about the same.
 func (a *agent) reachConductor(ctx context.Context) error {
-	synced := false
-	if server := a.config.NTPServer; server != "" {
-		skew, err := askNTP(server)
+	ntpServer, ntpTime := a.config.NTPServer, time.Duration(0)
+	if ntpServer != "" {
+		skew, err := askNTP(ntpServer)
 		if err != nil {
-			a.console.Stage("clock", "NTP server %s: %v; going on without", server, err)
-		} else {
-			synced = true
-			a.setClock(skew, "NTP server "+server)
+			a.console.Stage("clock", "NTP server %s: %v; going on without", ntpServer, err)
+			ntpServer = ""
+		} else if !a.trust.proves(a.config.APIURLs) { // the certificate has to be good at a time that somebody else says
+			a.setClock(skew, "NTP server "+ntpServer)
 		}
+		ntpTime = skew
 	}
 	for start, attempt := time.Now(), 1; ; attempt++ {
 		server, skew, err := a.measureAny(ctx)
 		if err == nil {
 			a.console.Stage("conductor", "%s answers", server)
-			if !synced {
-				a.setClock(skew, server)
-			}
+			a.chooseClock(ntpServer, ntpTime, server, skew)
 			return nil
 		}
 		if ctx.Err() != nil {
@@ -298,6 +302,31 @@ func (a *agent) reachConductor(ctx context.Context) error {
 		if err := sleep(ctx, wait); err != nil {
 			return err
 		}
+	}
+}
+
+// mostApart is how far NTP and the conductor may be apart.
+const mostApart = time.Minute
+
+// chooseClock sets the clock, knowing how far it is behind the conductor, and behind the NTP server if there is one.
+func (a *agent) chooseClock(ntpServer string, ntpTime time.Duration, conductor string, conductorTime time.Duration) {
+	if ntpServer == "" {
+		a.setClock(conductorTime, conductor)
+		return
+	}
+	proven := a.trust.proves([]string{conductor})
+	apart := ntpTime - conductorTime
+	if !proven {
+		apart = -conductorTime // the clock is set by NTP already
+	}
+	switch {
+	case apart.Abs() > mostApart && proven:
+		a.console.Stage("clock", "WARNING: NTP server %s and %s are %v apart; the latter is believed, because its certificate is verified", ntpServer, conductor, apart.Abs().Round(time.Second))
+		a.setClock(conductorTime, conductor)
+	case apart.Abs() > mostApart:
+		a.console.Stage("clock", "WARNING: NTP server %s and %s are %v apart; the former is believed", ntpServer, conductor, apart.Abs().Round(time.Second))
+	case proven:
+		a.setClock(ntpTime, "NTP server "+ntpServer)
 	}
 }
 

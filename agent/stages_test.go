@@ -33,6 +33,9 @@ func newTestAgent(t *testing.T, s System) (*agent, *bytes.Buffer) {
 	if s.StateDir == "" {
 		s.StateDir = t.TempDir()
 	}
+	if s.KernelLoaded == nil {
+		s.KernelLoaded = func() bool { return false }
+	}
 	if s.Root == nil {
 		s.Root = fstest.MapFS{}
 	}
@@ -68,8 +71,14 @@ func TestFindMedia(t *testing.T) {
 			}
 			return one, nil
 		}, 3 * time.Second, []string{"cd /dev/sr0"}, "", true},
-		{"one of two is broken", "boot_method=vmedia", func(int) ([]media.Medium, error) { return one, errors.New("read /dev/fd0: input/output error") }, 0,
-			[]string{"cd /dev/sr0", "media: read /dev/fd0: input/output error"}, "", true},
+		{"one of two is read at the third try", "boot_method=vmedia", func(n int) ([]media.Medium, error) {
+			if n < 3 {
+				return one, errors.New("read /dev/fd0: input/output error")
+			}
+			return append([]media.Medium{{Device: "/dev/fd0", Kind: "floppy", Label: "ir-vfd-dev"}}, one...), nil
+		}, 2 * time.Second, []string{"floppy /dev/fd0", "cd /dev/sr0"}, "", true},
+		{"one of two is broken", "boot_method=vmedia", func(int) ([]media.Medium, error) { return one, errors.New("read /dev/fd0: input/output error") }, 4 * time.Second,
+			[]string{"cd /dev/sr0", "media: read /dev/fd0: input/output error", "WARNING: going on without what could not be read"}, "", true},
 		{"none", "boot_method=vmedia", func(int) ([]media.Medium, error) { return nil, nil }, 19 * time.Second,
 			[]string{"looked at /dev/sda: an internal disk"}, "no configuration medium found", false},
 		{"none, and none is needed", "boot_method=vmedia ipa-api-url=https://192.0.2.1:6385", func(int) ([]media.Medium, error) { return nil, nil }, 19 * time.Second,
@@ -104,6 +113,12 @@ func TestFindMedia(t *testing.T) {
 					t.Errorf("media = %v", a.media)
 				}
 
+				if strings.Contains(test.name, "broken") { // the next agent must look again
+					if kept, err := a.state.media(); len(kept) > 0 || err != nil {
+						t.Errorf("kept for the next agent: %v, %v", kept, err)
+					}
+					return
+				}
 				// The next agent of this boot finds them even if they have vanished.
 				system.FindMedia = func(context.Context, func(string)) ([]media.Medium, []media.Seen, error) {
 					return nil, nil, errors.New("they have vanished")
@@ -240,7 +255,8 @@ func TestReachConductor(t *testing.T) {
 	}{
 		{"by the answer", "", nil, 400 * day, []string{"conductor: https://" + address + " answers", "this machine's is 400 days behind, says https://" + address, "; set to 2"}},
 		{"cannot be set", "", errors.New("set the clock: not permitted"), 0, []string{"400 days behind", "; set the clock: not permitted"}},
-		{"by NTP", ntpServer(t, 410*day, 1), nil, 410 * day, []string{"410 days behind, says NTP server", "answers"}},
+		{"by NTP", ntpServer(t, 400*day+20*time.Second, 1), nil, 400*day + 20*time.Second, []string{"400 days behind, says NTP server", "answers"}},
+		{"NTP far from the proven time", ntpServer(t, 410*day, 1), nil, 400 * day, []string{"WARNING: NTP server", " are 240h0m", "the latter is believed", "400 days behind, says https"}},
 		{"NTP server is silent", "127.0.0.1:1", nil, 400 * day, []string{"NTP server 127.0.0.1:1: ", "going on without", "400 days behind, says https"}},
 	}
 	for _, test := range tests {
@@ -261,6 +277,38 @@ func TestReachConductor(t *testing.T) {
 				t.Errorf("the clock was set ahead by %v, want %v", got, test.clock)
 			}
 			wantText(t, "console", console.String(), test.console...)
+		})
+	}
+}
+
+// What the conductor's time is worth depends on whether its certificate is verified with CAs of this site.
+func TestChooseClock(t *testing.T) {
+	const server = "https://192.0.2.1:6385"
+	tests := []struct {
+		name           string
+		trust          trust
+		url            string
+		ntp, conductor time.Duration // how far our clock is behind; unless the conductor is proven, NTP has set it before
+		want           string
+		set            bool
+	}{
+		{"proven, NTP agrees", trust{given: true}, server, day + 50*time.Second, day, "says NTP server n; set to", true},
+		{"proven, NTP disagrees", trust{given: true}, server, 0, day, "WARNING: NTP server n and " + server + " are 24h0m0s apart; the latter is believed", true},
+		{"not of this site, agrees", trust{}, server, day, time.Second, "", false},
+		{"not of this site, disagrees", trust{}, server, day, time.Hour, "WARNING: NTP server n and " + server + " are 1h0m0s apart; the former is believed", false},
+		{"not verified", trust{given: true, insecure: true}, server, day, -time.Hour, "the former is believed", false},
+		{"in the clear", trust{given: true}, "http://192.0.2.1:6385", day, time.Hour, "the former is believed", false},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			set := false
+			a, console := newTestAgent(t, System{SetClock: func(time.Time) error { set = true; return nil }})
+			a.trust = test.trust
+			a.chooseClock("n", test.ntp, test.url, test.conductor)
+			wantText(t, "console", console.String(), test.want)
+			if set != test.set {
+				t.Errorf("the clock was set: %v, want %v\n%s", set, test.set, console.String())
+			}
 		})
 	}
 }

@@ -48,14 +48,34 @@ func (a *agent) partitionUUIDs(context.Context, json.RawMessage) (any, error) {
 	return d.UUIDs, nil
 }
 
-func (a *agent) sync(context.Context, json.RawMessage) (any, error) {
-	return nil, a.sys.Sync()
+func (a *agent) sync(ctx context.Context, _ json.RawMessage) (any, error) {
+	return nil, a.syncDisks(ctx)
 }
 
-// runImage starts what was deployed: the kernel that the step kexec has loaded, or else
+// syncTime is how long disks may take to write what is in memory. Images go past the memory and are on the disk before their step ends, so
+// this is about little, and a disk that has died must not keep the node from starting.
+const syncTime = time.Minute
+
+// syncDisks has the disks write what is in memory. The call cannot be interrupted: after syncTime it is left to itself.
+func (a *agent) syncDisks(ctx context.Context) error {
+	done := make(chan error, 1)
+	go func() { done <- a.sys.Sync() }()
+	limit := time.NewTimer(syncTime)
+	defer limit.Stop()
+	select {
+	case err := <-done:
+		return err
+	case <-limit.C:
+		return fmt.Errorf("sync: a disk has not taken what is in memory within %v", syncTime)
+	case <-ctx.Done():
+		return fmt.Errorf("sync: %w", ctx.Err())
+	}
+}
+
+// runImage starts what was deployed: the kernel that the step kexec has loaded from it, or else
 // through the firmware.
 func (a *agent) runImage(ctx context.Context, _ json.RawMessage) (any, error) {
-	if a.sys.KernelLoaded() {
+	if a.currentDeployed() != nil && a.sys.KernelLoaded() { // else it is not this deployment's
 		return nil, a.leave(ctx, boot.Kexec, "start the loaded kernel (kexec)")
 	}
 	return nil, a.leave(ctx, boot.Reboot, "reboot")
@@ -67,8 +87,8 @@ const answerTime = time.Second
 // leave ends the ramdisk. If it works, nothing after it happens.
 func (a *agent) leave(ctx context.Context, how boot.How, what string) error {
 	a.console.Stage("hand-off", "%s", what)
-	if err := a.sys.Sync(); err != nil {
-		a.console.Stage("hand-off", "%v", err)
+	if err := a.syncDisks(ctx); err != nil {
+		a.console.Stage("hand-off", "%v; going on", err)
 	}
 	select {
 	case <-time.After(answerTime):

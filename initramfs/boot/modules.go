@@ -162,6 +162,17 @@ func (m *Modules) parseBuiltin(line string) error {
 	return nil
 }
 
+// live reports whether a module is ready, by the directory /sys/module: one that starts stands there as well. What is built in has no
+// initstate (Documentation/ABI/testing/sysfs-module).
+func live(sysModule fs.FS, name string) bool {
+	state, err := fs.ReadFile(sysModule, name+"/initstate")
+	if errors.Is(err, fs.ErrNotExist) {
+		_, err := fs.Stat(sysModule, name)
+		return err == nil
+	}
+	return err == nil && strings.TrimSpace(string(state)) == "live"
+}
+
 // Match returns the modules for a device's modalias, in the order of modules.alias, each once.
 func (m *Modules) Match(modalias string) []string {
 	modalias = slashless(modalias)

@@ -178,14 +178,15 @@ func (l *loader) run(item Load, w *loading, before []*loading) {
 
 // finit has the kernel load one file.
 func finit(file, params string) error {
-	if _, err := os.Stat("/sys/module/" + moduleName(file)); err == nil {
-		return nil // it stands there from before its start to its end; EEXIST below would mean the same
+	if live(os.DirFS("/sys/module"), moduleName(file)) {
+		return nil // without reading the file
 	}
 	f, err := os.Open(file)
 	if err != nil {
 		return err
 	}
 	defer f.Close() // only read
+	// If another process is loading it, this waits until that has ended (kernel/module/main.c, add_unformed_module).
 	err = unix.FinitModule(int(f.Fd()), params, 0)
 	if errors.Is(err, unix.EEXIST) {
 		return nil

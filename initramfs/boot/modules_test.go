@@ -250,6 +250,20 @@ func TestModaliases(t *testing.T) {
 	}
 }
 
+func TestLive(t *testing.T) {
+	sys := fstest.MapFS{
+		"ready/initstate":    {Data: []byte("live\n")},
+		"starting/initstate": {Data: []byte("coming\n")},
+		"ending/initstate":   {Data: []byte("going\n")},
+		"builtin/parameters": {Mode: fs.ModeDir},
+	}
+	for name, want := range map[string]bool{"ready": true, "starting": false, "ending": false, "builtin": true, "absent": false} {
+		if got := live(sys, name); got != want {
+			t.Errorf("live(%s) = %v, want %v", name, got, want)
+		}
+	}
+}
+
 func TestModuleParameters(t *testing.T) {
 	tests := []struct{ name, cmdline, module, want string }{
 		{"none", "quiet", "ext4", ""},
