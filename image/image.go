@@ -135,7 +135,7 @@ func Write(ctx context.Context, dst Disk, s Spec) (Result, error) {
 	r := Result{Compression: content.Compression, GPT: table.gpt != nil, DiskID: fmt.Sprintf("0x%08x", table.diskID)}
 	f := finish{disk: dst, table: table, drive: s.ConfigDrive, check: s.ReadBack != stream.ReadBackNone}
 	r.Written, err = stream.Write(ctx, dst, stream.NewExtents(io.MultiReader(bytes.NewReader(start[:n]), content), size), stream.Options{
-		Verify: reader.Verify, Finish: f.run, ReadBack: s.ReadBack, Meter: meter})
+		Verify: reader.Verify, Abort: reader.Abort, Finish: f.run, ReadBack: s.ReadBack, Meter: meter})
 	if err != nil {
 		return r, err
 	}

@@ -149,6 +149,8 @@ func (s *web) Open(ctx context.Context, offset int64) (_ io.ReadCloser, err erro
 
 	timer.Stop()
 	b := &body{ReadCloser: resp.Body, ctx: ctx, cancel: cancel, timer: timer, source: s, at: at, skipped: offset - begin}
+	// With HTTP/1, a body that has neither a length nor chunks ends when the connection does (RFC 9112, 6.3).
+	b.open = resp.ProtoMajor == 1 && resp.ContentLength < 0 && len(resp.TransferEncoding) == 0
 	if _, err := io.CopyN(io.Discard, b, b.skipped); err != nil {
 		b.Close() // the error of reading is the one to tell
 		if err == io.EOF {
@@ -213,6 +215,9 @@ func (s *web) answer(resp *http.Response, at *url.URL, offset int64, seen *objec
 		}
 		if r.first != offset {
 			return nil, 0, Final(s.named(at, fmt.Errorf("asked for the bytes from %d on, got those from %d on", offset, r.first)))
+		}
+		if r.total < 0 && (seen == nil || seen.size < 0) { // then the end of this part could be taken for the end of all
+			return nil, 0, Final(s.named(at, errors.New("a part of the image comes without the length of the whole, so its end cannot be known")))
 		}
 		begin, now.size = offset, r.total
 		// A part may leave out what the server has just confirmed (RFC 9110, 15.3.7).
@@ -294,6 +299,7 @@ type body struct {
 	source  *web
 	at      *url.URL
 	skipped int64
+	open    bool // its end looks like that of a broken connection
 }
 
 func (b *body) Read(p []byte) (int, error) {
@@ -314,6 +320,8 @@ func (b *body) Close() error {
 }
 
 func (b *body) Skipped() int64 { return b.skipped }
+
+func (b *body) OpenEnd() bool { return b.open }
 
 // object is what an answer says of the thing behind a URL.
 type object struct {

@@ -96,6 +96,11 @@ func TestHTTPFaults(t *testing.T) {
 		{name: "part of unknown total", server: &streamtest.Server{ETag: etag,
 			Faults: []streamtest.Fault{{End: cut}, {Header: map[string]string{"Content-Range": fmt.Sprintf("bytes 1048576-%d/*", len(content)-1)}}}}},
 
+		{name: "ends by hanging up", server: &streamtest.Server{ETag: etag, Always: streamtest.Fault{OpenEnd: true}}},
+		{name: "ends by hanging up, early", server: &streamtest.Server{ETag: etag, Always: streamtest.Fault{OpenEnd: true, End: cut}}, is: ErrDigest},
+		{name: "part of unknown total, as ever", server: &streamtest.Server{ETag: etag,
+			Faults: []streamtest.Fault{{Cut: cut, NoLength: true}, {Header: map[string]string{"Content-Range": "bytes 1048576-2097151/*"}}}}, err: "without the length of the whole"},
+
 		{name: "404", server: &streamtest.Server{Always: streamtest.Fault{Status: 404}}, err: "404 Not Found", requests: []string{"all"}},
 		{name: "401", server: &streamtest.Server{Always: streamtest.Fault{Status: 401}}, err: "401 Unauthorized", requests: []string{"all"}},
 		{name: "gone in the middle", server: &streamtest.Server{ETag: etag, Faults: []streamtest.Fault{{Cut: cut}}, Always: streamtest.Fault{Status: 410}}, err: "410 Gone"},
@@ -169,6 +174,38 @@ func TestHTTPFaults(t *testing.T) {
 			}
 			if p.Read != int64(len(content)) || p.Total != p.Read || p.Again != tt.again || p.Retries != len(server.Requests())-1 {
 				t.Errorf("progress is %+v, after %d requests", p, len(server.Requests()))
+			}
+		})
+	}
+}
+
+// Where the end of an image is not proven, it takes a digest to tell it from a broken connection.
+func TestHTTPOpenEnd(t *testing.T) {
+	content := noise(100_000)
+	for _, tt := range []struct {
+		name   string
+		server *streamtest.Server
+		err    string
+	}{
+		{"chunked", &streamtest.Server{Always: streamtest.Fault{NoLength: true}}, ""},
+		{"hangs up", &streamtest.Server{Always: streamtest.Fault{OpenEnd: true}}, "the server does not say how long the image is and ends it by hanging up"},
+		{"hangs up early", &streamtest.Server{Always: streamtest.Fault{OpenEnd: true, End: 50_000}}, "give a digest"},
+		{"hangs up, length is known", &streamtest.Server{ETag: `"x"`, Faults: []streamtest.Fault{{End: 50_000}}, Always: streamtest.Fault{OpenEnd: true}}, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			tt.server.Content = content
+			at := httptest.NewServer(tt.server)
+			defer at.Close()
+			src, err := NewHTTP(at.URL, HTTPOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			got, err := readAll(NewReader(t.Context(), []Source{src}, Digest{}, ReaderOptions{}))
+			if tt.err == "" && (err != nil || !bytes.Equal(got, content)) {
+				t.Errorf("%d bytes, %v; want all", len(got), err)
+			}
+			if tt.err != "" && (err == nil || !strings.Contains(err.Error(), tt.err)) {
+				t.Errorf("%d bytes, %v; want an error with %q", len(got), err, tt.err)
 			}
 		})
 	}

@@ -58,8 +58,9 @@ func newPour(dst Target, m *Meter, rb ReadBack) (*pour, error) {
 	return p, nil
 }
 
-// run pours all extents, of which the first has been taken already. When it returns nothing is in flight any more.
-func (p *pour) run(ctx context.Context, first Extent, src Extents) error {
+// run pours all extents, of which the first has been taken already. When it returns nothing is in flight any more. abort, if there is one, makes src
+// return, for it may wait for long.
+func (p *pour) run(ctx context.Context, first Extent, src Extents, abort func(error)) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 	p.free, p.jobs = make(chan []byte, writeChunks), make(chan job, writeChunks)
@@ -73,6 +74,9 @@ func (p *pour) run(ctx context.Context, first Extent, src Extents) error {
 				if ctx.Err() == nil {
 					if err := p.do(ctx, j); err != nil {
 						cancel(err)
+						if abort != nil {
+							abort(err)
+						}
 					}
 				}
 				if j.buf != nil {

@@ -21,7 +21,8 @@ const (
 
 // ReaderOptions is how a [Reader] deals with trouble. The zero value is usable.
 type ReaderOptions struct {
-	// Patience is how long to keep trying without getting ahead (by 64 KiB); 0 stands for 5 min.
+	// Patience is how long to keep trying, after a failure, without getting ahead (by 64 KiB); 0 stands for 5 min. There is
+	// always a second attempt.
 	Patience time.Duration
 	Log      *slog.Logger // hears of each new attempt; nil is silent
 	Meter    *Meter       // counts; the same one as in Options of Write; nil for none
@@ -38,7 +39,7 @@ type Reader struct {
 	hash   hash.Hash // nil if no digest is wanted
 	size   atomic.Int64
 
-	cancel  context.CancelFunc
+	cancel  context.CancelCauseFunc
 	free    chan *chunk
 	filled  chan *chunk // to Read, in order
 	hashing chan *chunk // to the hash, in order
@@ -68,7 +69,7 @@ func NewReader(ctx context.Context, sources []Source, want Digest, o ReaderOptio
 	if o.Meter == nil {
 		o.Meter = NewMeter()
 	}
-	ctx, cancel := context.WithCancel(ctx)
+	ctx, cancel := context.WithCancelCause(ctx)
 	r := &Reader{
 		resume: &resumer{ctx: ctx, sources: sources, proven: !want.IsZero(), patience: o.Patience, log: o.Log, meter: o.Meter, size: -1},
 		want:   want, hash: want.hash(), cancel: cancel,
@@ -175,9 +176,12 @@ func (r *Reader) Verify() error {
 	return r.want.check(r.hash)
 }
 
+// Abort ends the reading at once, with err as what Read returns in the end. It may be called at any time, by any goroutine.
+func (r *Reader) Abort(err error) { r.cancel(err) }
+
 // Close ends the reading and waits until it has ended. It may be called more than once.
 func (r *Reader) Close() error {
-	r.cancel()
+	r.cancel(nil)
 	r.running.Wait()
 	return nil
 }

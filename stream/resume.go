@@ -25,9 +25,9 @@ const (
 // resumer reads one image from one of several sources, and goes on at the byte where a connection broke.
 type resumer struct {
 	ctx      context.Context
-	sources  []Source // those that may still be tried; the first is the one in use
-	proven   bool     // a digest will prove the image, so its parts may come from several sources
-	patience time.Duration
+	sources  []Source      // those that may still be tried; the first is the one in use
+	proven   bool          // a digest will prove the image, so its parts may come from several sources
+	patience time.Duration // from a failure on, without a step forward
 	log      *slog.Logger
 	meter    *Meter
 
@@ -36,7 +36,7 @@ type resumer struct {
 	size   int64         // -1 if not known yet
 
 	step     int64     // offset at the last step forward
-	stepTime time.Time // when that was
+	trouble  time.Time // of the first failure since then; a disk that takes nothing for a while is none
 	failures int       // since then, on this source
 	attempts int       // since then, on all
 	dropped  []error   // why sources are no longer in the list
@@ -44,9 +44,6 @@ type resumer struct {
 
 // Read returns the next bytes of the image. io.EOF means that all of it was read; any other error is the last word.
 func (r *resumer) Read(p []byte) (int, error) {
-	if r.stepTime.IsZero() {
-		r.stepTime = time.Now()
-	}
 	for {
 		if r.size >= 0 && r.offset >= r.size {
 			return 0, io.EOF
@@ -55,7 +52,7 @@ func (r *resumer) Read(p []byte) (int, error) {
 		r.offset += int64(n)
 		r.meter.read.Add(int64(n))
 		if r.offset-r.step >= enough {
-			r.step, r.stepTime, r.failures, r.attempts = r.offset, time.Now(), 0, 0
+			r.step, r.failures, r.attempts = r.offset, 0, 0
 		}
 		switch {
 		case err == nil || r.offset == r.size: // what comes after the last byte does not matter
@@ -103,6 +100,10 @@ func (r *resumer) open() error {
 	if r.offset == 0 {
 		r.size = -1 // what another source said does not bind this one
 	}
+	if b, ok := body.(openEnded); ok && b.OpenEnd() && max(r.size, size) < 0 && !r.proven {
+		body.Close() // not read
+		return Final(fmt.Errorf("%v: the server does not say how long the image is and ends it by hanging up, as a broken connection does: give a digest, or have it send Content-Length", s))
+	}
 	if r.size >= 0 && size >= 0 && size != r.size {
 		body.Close() // not read
 		return Final(fmt.Errorf("%w: %v holds %d bytes, not %d", ErrChanged, s, size, r.size))
@@ -119,6 +120,9 @@ func (r *resumer) mend(err error) error {
 		return cause
 	}
 	now := time.Now()
+	if r.attempts == 0 {
+		r.trouble = now
+	}
 	r.attempts++
 	r.failures++
 	status, _ := errors.AsType[*StatusError](err)
@@ -143,7 +147,7 @@ func (r *resumer) mend(err error) error {
 	}
 
 	// 2. How long to wait? The longer it goes on the longer, and never all nodes of a site at the same moment.
-	left := r.patience - now.Sub(r.stepTime)
+	left := r.patience - now.Sub(r.trouble)
 	if left <= 0 {
 		err = fmt.Errorf("no %d bytes in %v and %d attempts: %w", enough, r.patience, r.attempts, err)
 		return errors.Join(append(slices.Clone(r.dropped), err)...)

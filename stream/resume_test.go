@@ -144,6 +144,23 @@ func TestResume(t *testing.T) {
 	}
 }
 
+// A disk that takes nothing for longer than we are patient is no trouble of the source: the connection that broke meanwhile is made anew.
+func TestPatienceWithASlowDisk(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		content := noise(20 << 20)
+		s := &flaky{name: "a", content: content, answers: []answer{{bytes: 9 << 20, err: errors.New("connection reset")}}}
+		r := NewReader(t.Context(), []Source{s}, sha256Of(content), ReaderOptions{Patience: time.Second})
+		defer r.Close()
+		if _, err := io.ReadFull(r, make([]byte, 1<<20)); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Hour)
+		if err := r.Verify(); err != nil {
+			t.Errorf("Verify() = %v", err)
+		}
+	})
+}
+
 func TestReaderSize(t *testing.T) {
 	for _, tt := range []struct {
 		name       string

@@ -39,6 +39,11 @@ type finalError struct{ err error }
 func (e *finalError) Error() string { return e.err.Error() }
 func (e *finalError) Unwrap() error { return e.err }
 
+// openEnded is what a body offers whose io.EOF may be that of a connection that broke.
+type openEnded interface {
+	OpenEnd() bool
+}
+
 // skipper is what a body offers that had to read the image from its start to get to the offset it was asked for.
 type skipper interface {
 	Skipped() int64 // bytes read and thrown away

@@ -49,6 +49,9 @@ const HeadSize = 1 << 20
 type Options struct {
 	// Verify says, after the last extent, whether the image was the right one: usually [Reader.Verify]. Nil for no check.
 	Verify func() error
+	// Abort is called, with the error, as soon as the disk does not take something, so that nobody waits for a silent source before the
+	// disk's death is told: usually [Reader.Abort]. Nil to do nothing.
+	Abort func(error)
 	// Finish is called when the image is on the disk and proven, but for the first HeadSize bytes. It may write to the target,
 	// and change head, which are those first bytes, zero where the image has none (the whole disk, if that is smaller). What it
 	// wrote is on the disk safely before head is written as the last act of all, so that no firmware boots from a half-made
@@ -115,7 +118,7 @@ func Write(ctx context.Context, dst Target, src Extents, o Options) (w Written, 
 
 	// 3. All but the ends.
 	meter.setPhase(PhaseWrite)
-	err = p.run(ctx, first, src)
+	err = p.run(ctx, first, src, o.Abort)
 	defer func() { w.Bytes, w.Zeroed, w.Checked = p.written.Load(), p.zeroed.Load(), p.checked }()
 	if w.Size = p.pos; err != nil {
 		return w, err
@@ -151,8 +154,11 @@ func Write(ctx context.Context, dst Target, src Extents, o Options) (w Written, 
 			return w, err
 		}
 	}
-	if err := p.commit(ctx, back, p.head, 0); err != nil {
-		return w, err
+	// The first sector comes last: without it neither firmware nor kernel takes the rest for a partition table.
+	for _, part := range []struct{ from, to int64 }{{p.sector, int64(len(p.head))}, {0, p.sector}} {
+		if err := p.commit(ctx, back, p.head[part.from:part.to], part.from); err != nil {
+			return w, err
+		}
 	}
 	meter.setPhase(PhaseDone)
 	return w, nil
@@ -162,6 +168,9 @@ func Write(ctx context.Context, dst Target, src Extents, o Options) (w Written, 
 func (p *pour) commit(ctx context.Context, back io.ReaderAt, b []byte, at int64) error {
 	if err := ctx.Err(); err != nil {
 		return context.Cause(ctx)
+	}
+	if len(b) == 0 { // a disk of one sector
+		return nil
 	}
 	if err := p.write(b, at); err != nil {
 		return err

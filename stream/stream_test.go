@@ -17,6 +17,7 @@ import (
 	"syscall"
 	"testing"
 	"testing/iotest"
+	"testing/synctest"
 	"time"
 
 	"github.com/klauspost/compress/gzip"
@@ -100,18 +101,18 @@ func TestWrite(t *testing.T) {
 		name    string
 		image   string
 		size    int64    // of the disk
-		ops     []string // if given, all that is done, sorted but for the first and last three
+		ops     []string // if given, all that is done, sorted but for the first three and the last; HEAD is how the head is written
 		written stream.Written
 	}{
 		{name: "data", image: "data:3145728", size: 8 * mib,
-			ops:     []string{"zero 0 1048576", "zero 7340032 1048576", "sync", "write 1048576 1048576", "write 2097152 1048576", "sync", "write 0 1048576", "sync"},
+			ops:     []string{"zero 0 1048576", "zero 7340032 1048576", "sync", "write 1048576 1048576", "write 2097152 1048576", "sync", "HEAD"},
 			written: stream.Written{Size: 3 * mib, Bytes: 3 * mib, Checked: 2 * mib}},
 		{name: "holes", image: "data:1048576 hole:2097152 data:65536 hole:983040 hole:3145728", size: 8 * mib,
-			ops:     []string{"zero 0 1048576", "zero 7340032 1048576", "sync", "write 3145728 65536", "zero 1048576 2097152", "zero 3211264 4128768", "sync", "write 0 1048576", "sync"},
+			ops:     []string{"zero 0 1048576", "zero 7340032 1048576", "sync", "write 3145728 65536", "zero 1048576 2097152", "zero 3211264 4128768", "sync", "HEAD"},
 			written: stream.Written{Size: 7 * mib, Bytes: mib + 65536, Zeroed: 2*mib + 4128768, Checked: 2 * mib}},
 		{name: "to the last byte", image: "data:8388608", size: 8 * mib,
 			ops: []string{"zero 0 1048576", "zero 7340032 1048576", "sync", "write 1048576 1048576", "write 2097152 1048576", "write 3145728 1048576", "write 4194304 1048576", "write 5242880 1048576",
-				"write 6291456 1048576", "sync", "write 7340032 1048576", "sync", "write 0 1048576", "sync"}},
+				"write 6291456 1048576", "sync", "write 7340032 1048576", "sync", "HEAD"}},
 		{name: "zeros to the last byte", image: "data:1048576 hole:7340032", size: 8 * mib},
 		{name: "into the last MiB", image: "data:4194304 hole:3145728 data:65537", size: 8 * mib},
 		{name: "into the last MiB, odd size", image: "data:7400000", size: 8*mib - 4096*3},
@@ -145,7 +146,8 @@ func TestWrite(t *testing.T) {
 					if tt.ops != nil {
 						ops := disk.Ops()
 						slices.Sort(ops[3 : slices.Index(ops[3:], "sync")+3]) // these go in parallel
-						if got, want := strings.Join(ops, "\n"), strings.Join(tt.ops, "\n"); got != want {
+						head := fmt.Sprintf("write %d %d\nsync\nwrite 0 %d\nsync", sector, mib-sector, sector)
+						if got, want := strings.Join(ops, "\n"), strings.ReplaceAll(strings.Join(tt.ops, "\n"), "HEAD", head); got != want {
 							t.Errorf("did\n%s\nwant\n%s", got, want)
 						}
 					}
@@ -219,7 +221,7 @@ func TestWriteFinish(t *testing.T) {
 		t.Errorf("disk is wrong from byte %d on", firstDifference(disk.Bytes, want))
 	}
 	ops := disk.Ops()
-	if got := strings.Join(ops[len(ops)-4:], ", "); got != "write 8388096 512, sync, write 0 1048576, sync" {
+	if got := strings.Join(ops[len(ops)-6:], ", "); got != "write 8388096 512, sync, write 512 1048064, sync, write 0 512, sync" {
 		t.Errorf("the last acts are %s", got)
 	}
 }
@@ -268,7 +270,9 @@ func TestWriteFails(t *testing.T) {
 		{name: "last sync fails", src: plain(good), disk: &streamtest.Disk{FailSync: 3}, is: syscall.EIO},
 		{name: "disk lies", src: plain(good), disk: &streamtest.Disk{Flip: mib + 9}, is: stream.ErrReadBack, err: "read back 1048576 bytes at 1048576"},
 		{name: "disk lies anywhere", src: plain(good), disk: &streamtest.Disk{Flip: 4*mib + 9}, options: stream.Options{ReadBack: stream.ReadBackFull}, is: stream.ErrReadBack, err: "read back 4194304 bytes at 1048576"},
-		{name: "disk lies in the head", src: plain(good), disk: &streamtest.Disk{Flip: 9}, is: stream.ErrReadBack, err: "read back 1048576 bytes at 0"},
+		{name: "disk lies in the head", src: plain(good), disk: &streamtest.Disk{Flip: 9}, is: stream.ErrReadBack, err: "read back 512 bytes at 0"},
+		{name: "disk lies behind the first sector", src: plain(good), disk: &streamtest.Disk{Flip: 600}, is: stream.ErrReadBack, err: "read back 1048064 bytes at 512"},
+		{name: "sync before the first sector fails", src: plain(good), disk: &streamtest.Disk{FailSync: 4}, is: syscall.EIO},
 		{name: "disk lies in the tail", src: plain(full), disk: &streamtest.Disk{Flip: size - 9}, is: stream.ErrReadBack, err: "read back 1048576 bytes at 7340032"},
 		{name: "reading back fails", src: plain(good), disk: &streamtest.Disk{FailReadAt: mib + 9}, is: syscall.EIO, err: "read back 1048576 bytes at 1048576"},
 		{name: "sectors of nonsense", src: plain(good), disk: &streamtest.Disk{Sector: 500}, untouched: true, err: "does not make sense"},
@@ -306,6 +310,37 @@ func TestWriteFails(t *testing.T) {
 
 // onlyTarget hides that a disk can be read.
 type onlyTarget struct{ stream.Target }
+
+// A disk that dies is told at once, though the source is silent and would be waited for for minutes.
+func TestWriteFailsWhileSourceIsSilent(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		start := time.Now()
+		r := stream.NewReader(t.Context(), []stream.Source{silent{bytes.Repeat([]byte("x"), 6*mib)}}, stream.Digest{}, stream.ReaderOptions{})
+		defer r.Close()
+		disk := streamtest.NewDisk(16*mib, 512)
+		disk.FailWriteAt = 3 * mib
+		_, err := stream.Write(t.Context(), disk, stream.NewExtents(r, -1), stream.Options{Verify: r.Verify, Abort: r.Abort})
+		if !errors.Is(err, syscall.EIO) || time.Since(start) > time.Second {
+			t.Errorf("Write(...) = %v after %v, want the disk's error at once", err, time.Since(start))
+		}
+	})
+}
+
+// silent is a source that brings some bytes and then nothing.
+type silent struct{ start []byte }
+
+func (s silent) Open(ctx context.Context, offset int64) (io.ReadCloser, error) {
+	r, w := io.Pipe()
+	go func() {
+		w.Write(s.start[offset:]) // the reader may have gone
+		<-ctx.Done()
+		w.CloseWithError(ctx.Err())
+	}()
+	return r, nil
+}
+
+func (s silent) Size() int64    { return 1 << 30 }
+func (s silent) String() string { return "silent" }
 
 func TestWriteNoReaderAt(t *testing.T) {
 	image := picture(t, "data:3000000")

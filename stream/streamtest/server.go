@@ -32,6 +32,7 @@ type Fault struct {
 	Header       map[string]string // set these, instead of what would be right; an empty value removes
 	NoRange      bool              // know nothing of ranges
 	NoLength     bool              // do not say how long the answer is
+	OpenEnd      bool              // do not say it either, and end the answer by hanging up, as in HTTP/1.0
 	Content      []byte            // the file has become another
 	Cut          int64             // reset the connection after this many bytes of the body, if not 0
 	End          int64             // end the answer in good order after this many bytes, if not 0, though more were promised
@@ -90,6 +91,10 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		if value == "" {
 			h.Del(name)
 		}
+	}
+	if f.OpenEnd {
+		h.Del("Content-Length")
+		h.Set("Transfer-Encoding", "identity") // has net/http hang up after the answer
 	}
 	if f.Status != 0 {
 		h.Set("Content-Length", "0")
