@@ -12,13 +12,15 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net/http"
-	"net/url"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/diskfs/go-diskfs/filesystem/iso9660"
+
+	"github.com/ironhand/ironhand/stream"
 )
 
 const (
@@ -29,17 +31,24 @@ const (
 // ErrConfigDrive says that the text or data of a config drive is malformed.
 var ErrConfigDrive = errors.New("config drive is not base64 encoded or the content is malformed")
 
+// DriveOptions is how a config drive is fetched that is given by its URL. The zero value is usable.
+type DriveOptions struct {
+	HTTP     stream.HTTPOptions // KeepTLS is always on
+	Patience time.Duration      // as in stream.ReaderOptions
+	Log      *slog.Logger       // hears of each new attempt; nil is silent
+}
+
 // ReadConfigDrive gives the bytes of a config drive from any of the shapes in which Ironic names one: the URL of a file, base64 text of gzip
-// data, or the bytes themselves (of ISO 9660 or FAT). Behind a URL, which c fetches, may be each of the others. The empty text is
+// data, or the bytes themselves (of ISO 9660 or FAT). Behind a URL, which is fetched as an image is, may be each of the others. The empty text is
 // no config drive. Errors hold neither the content nor the query of the URL.
-func ReadConfigDrive(ctx context.Context, s string, c *http.Client) ([]byte, error) {
+func ReadConfigDrive(ctx context.Context, s string, o DriveOptions) ([]byte, error) {
 	if s == "" {
 		return nil, nil
 	}
 	data := []byte(s)
 	if isURL(s) {
 		var err error
-		if data, err = fetch(ctx, s, c); err != nil {
+		if data, err = fetch(ctx, s, o); err != nil {
 			return nil, fmt.Errorf("fetch config drive: %w", err)
 		}
 	}
@@ -62,29 +71,20 @@ func isURL(s string) bool {
 	return strings.HasPrefix(s, "http://") || strings.HasPrefix(s, "https://")
 }
 
-func fetch(ctx context.Context, address string, c *http.Client) ([]byte, error) {
-	r, err := http.NewRequestWithContext(ctx, http.MethodGet, address, nil)
+func fetch(ctx context.Context, address string, o DriveOptions) ([]byte, error) {
+	o.HTTP.KeepTLS = true
+	source, err := stream.NewHTTP(address, o.HTTP)
 	if err != nil {
-		return nil, errors.New("malformed URL") // err has it in full
+		return nil, err
 	}
-	where := r.URL.Scheme + "://" + r.URL.Host + r.URL.Path
-	response, err := c.Do(r)
+	r := stream.NewReader(ctx, []stream.Source{source}, stream.Digest{}, stream.ReaderOptions{Patience: o.Patience, Log: o.Log})
+	defer r.Close()
+	b, err := io.ReadAll(io.LimitReader(r, configDriveSize+1))
 	if err != nil {
-		if e, ok := errors.AsType[*url.Error](err); ok {
-			err = e.Err // e has the URL
-		}
-		return nil, fmt.Errorf("%s: %w", where, err)
-	}
-	defer response.Body.Close()
-	if response.StatusCode != http.StatusOK {
-		return nil, fmt.Errorf("%s: status %s", where, response.Status)
-	}
-	b, err := io.ReadAll(io.LimitReader(response.Body, configDriveSize+1))
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", where, err)
+		return nil, err
 	}
 	if len(b) > configDriveSize {
-		return nil, fmt.Errorf("%s: more than %d bytes", where, configDriveSize)
+		return nil, fmt.Errorf("%v: more than %d bytes", source, configDriveSize)
 	}
 	return b, nil
 }

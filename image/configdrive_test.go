@@ -16,7 +16,11 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"testing"
+	"time"
+
+	"github.com/ironhand/ironhand/stream"
 )
 
 func writeFile(t testing.TB, b []byte) string {
@@ -84,6 +88,22 @@ func TestReadConfigDrive(t *testing.T) {
 	serve("/long", 200, make([]byte, 65*mib))
 	serve("/page", 200, []byte("<html>"))
 	mux.Handle("/moved", http.RedirectHandler("/text", http.StatusFound))
+	mux.Handle("/down", http.RedirectHandler("http://127.0.0.1:1/text?secret=hunter2", http.StatusFound))
+	mux.Handle("/nowhere", http.RedirectHandler("ftp://hunter2/secret", http.StatusFound))
+	mux.HandleFunc("/away", func(w http.ResponseWriter, r *http.Request) { // to a server that must not learn whence
+		if ref := r.Referer(); ref != "" {
+			t.Errorf("Referer: %s", ref)
+		}
+		http.Redirect(w, r, "/text", http.StatusFound)
+	})
+	var busy atomic.Int32
+	mux.HandleFunc("/busy", func(w http.ResponseWriter, r *http.Request) {
+		if busy.Add(1) < 3 {
+			w.WriteHeader(http.StatusServiceUnavailable)
+			return
+		}
+		w.Write(drive)
+	})
 	mux.HandleFunc("/cut", func(w http.ResponseWriter, r *http.Request) {
 		w.Header().Set("Content-Length", "100000")
 		w.Write([]byte(text[:100]))
@@ -111,21 +131,26 @@ func TestReadConfigDrive(t *testing.T) {
 		{"URL of text", server.URL + "/text?secret=hunter2", drive, ""},
 		{"URL of bytes", strings.Replace(server.URL, "https", "HTTPS", 1) + "/raw", drive, ""},
 		{"URL that moved", server.URL + "/moved", drive, ""},
+		{"signed URL that moved", server.URL + "/away?secret=hunter2", drive, ""},
+		{"URL that is busy at first", server.URL + "/busy", drive, ""},
+		{"URL that moved out of TLS", server.URL + "/down", nil, "redirected to http://127.0.0.1:1/text, which is not protected"},
+		{"URL that moved to nowhere", server.URL + "/nowhere", nil, "302 Found without a usable Location"},
 		{"neither", "hello, world", nil, "not base64 encoded"},
 		{"base64 of nothing known", base64.StdEncoding.EncodeToString([]byte("secret words")), nil, "neither ISO 9660 nor FAT"},
 		{"gzip of nothing known", EncodeConfigDrive([]byte("secret words")), nil, "neither ISO 9660 nor FAT"},
 		{"text is cut", text[:len(text)/2-len(text)/2%4], nil, "malformed"},
 		{"bomb", EncodeConfigDrive(make([]byte, 65*mib)), nil, "more than 67108864 bytes"},
-		{"URL that is gone", server.URL + "/gone?secret=hunter2", nil, "/gone: status 404 Not Found"},
+		{"URL that is gone", server.URL + "/gone?secret=hunter2", nil, "/gone: 404 Not Found"},
 		{"URL of a page", server.URL + "/page", nil, "not base64 encoded"},
 		{"URL of too much", server.URL + "/long", nil, "more than 67108864 bytes"},
 		{"URL that breaks off", server.URL + "/cut?secret=hunter2", nil, "unexpected EOF"},
 		{"URL of nobody", "http://127.0.0.1:1/x?secret=hunter2", nil, "http://127.0.0.1:1/x: "},
-		{"URL that is malformed", "http://[hunter2", nil, "malformed URL"},
+		{"URL that is malformed", "http://[hunter2", nil, "it is not a URL"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			got, err := ReadConfigDrive(t.Context(), tt.in, server.Client())
+			options := DriveOptions{HTTP: stream.HTTPOptions{Transport: server.Client().Transport}, Patience: 500 * time.Millisecond}
+			got, err := ReadConfigDrive(t.Context(), tt.in, options)
 			if (err != nil) != (tt.wantErr != "") || err != nil && !strings.Contains(err.Error(), tt.wantErr) {
 				t.Fatalf("ReadConfigDrive: %v, want %q", err, tt.wantErr)
 			}
@@ -138,7 +163,7 @@ func TestReadConfigDrive(t *testing.T) {
 		})
 	}
 	// A certificate that is not known is an error, too.
-	stranger := &http.Client{Transport: &http.Transport{TLSClientConfig: &tls.Config{}}}
+	stranger := DriveOptions{HTTP: stream.HTTPOptions{Transport: &http.Transport{TLSClientConfig: &tls.Config{}}}}
 	if _, err := ReadConfigDrive(t.Context(), server.URL+"/text", stranger); err == nil {
 		t.Error("a server with an unknown certificate is believed")
 	}

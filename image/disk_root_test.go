@@ -309,7 +309,7 @@ func TestRootInstallUEFI(t *testing.T) {
 			if got.Number != 0 || got.Label != "debian" {
 				t.Errorf("InstallUEFI() = %v", got)
 			}
-			if again, err := InstallUEFI(t.Context(), device, vars, nil); err != nil || again != got {
+			if again, err := InstallUEFI(t.Context(), device, vars, nil); err != nil || again.String() != got.String() {
 				t.Errorf("the second time: %v, %v", again, err)
 			}
 

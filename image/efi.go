@@ -283,11 +283,17 @@ type BootVariable struct {
 	Number uint16 // of Boot####
 	Label  string
 	File   string // on the EFI system partition, with back slashes
+	// Unread are other boot entries that could not be read, and so were left alone: lines for people.
+	Unread []string
 }
 
 // String is how efibootmgr(8) would begin its line.
 func (b BootVariable) String() string {
-	return fmt.Sprintf("Boot%04X %s %s", b.Number, b.Label, b.File)
+	text := fmt.Sprintf("Boot%04X %s %s", b.Number, b.Label, b.File)
+	if len(b.Unread) > 0 {
+		text += "; left alone, as it cannot be read: " + strings.Join(b.Unread, ", ")
+	}
+	return text
 }
 
 // installBootEntry makes an entry for l the first in the boot order. Other entries with the same label go. One that is the same
@@ -303,6 +309,7 @@ func installBootEntry(vars efiVars, esp espPartition, l loader) (BootVariable, e
 	}
 
 	// 1. What is there.
+	entry := BootVariable{Label: l.label, File: l.file}
 	used := map[uint16]bool{}
 	var same, stale []uint16
 	for _, name := range names {
@@ -311,13 +318,15 @@ func installBootEntry(vars efiVars, esp espPartition, l loader) (BootVariable, e
 			continue
 		}
 		used[number] = true
+		// One that cannot be read or understood is somebody else's, and keeps its number.
 		value, err := vars.Read(name)
 		if err != nil {
-			return BootVariable{}, fmt.Errorf("read %s: %w", name, err)
+			entry.Unread = append(entry.Unread, fmt.Sprintf("%s: %v", name, err))
+			continue
 		}
 		o, err := ParseLoadOption(value)
 		switch {
-		case err != nil: // somebody else's, and no harm
+		case err != nil:
 		case bytes.Equal(value, want):
 			same = append(same, number)
 		case o.Description == l.label:
@@ -331,7 +340,6 @@ func installBootEntry(vars efiVars, esp espPartition, l loader) (BootVariable, e
 	}
 
 	// 2. The entry, then the order that begins with it, and last the old ones: at no moment is there less to boot from.
-	entry := BootVariable{Label: l.label, File: l.file}
 	if len(same) > 0 {
 		entry.Number = same[0]
 		stale = append(stale, same[1:]...)

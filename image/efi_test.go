@@ -137,6 +137,9 @@ func (v *variables) Read(name string) ([]byte, error) {
 	if !ok {
 		return nil, fs.ErrNotExist
 	}
+	if value == "unreadable" {
+		return nil, errors.New("input/output error")
+	}
 	return []byte(value), nil
 }
 func (v *variables) Write(name string, value []byte) error {
@@ -202,6 +205,8 @@ func TestInstallBootEntry(t *testing.T) {
 			"0100 Boot0001=debian", []string{"BootOrder", "-Boot0003"}, ""},
 		{"other variables and broken ones", map[string]string{"Boot0000": "x", "BootCurrent": "\x00\x00", "Boot00ab": old, "Boot": "", "BootOrder": "\x00\x00\x07"}, "",
 			"01000000 Boot00ab=debian Boot0001=debian", []string{"Boot0001", "BootOrder"}, ""},
+		{"one that cannot be read", map[string]string{"Boot0000": "unreadable", "Boot0001": old, "BootOrder": "\x00\x00\x01\x00"}, "",
+			"02000000 Boot0002=debian", []string{"Boot0002", "BootOrder", "-Boot0001"}, ""},
 		{"no room for the entry", map[string]string{"Boot0000": pxe, "BootOrder": "\x00\x00"}, "Boot0001", "0000 Boot0000=PXE", nil, "write Boot0001: no space left"},
 		{"order cannot be written", map[string]string{"Boot0000": old, "BootOrder": "\x00\x00"}, "BootOrder", "0000 Boot0000=debian Boot0001=debian", []string{"Boot0001"}, "write BootOrder"},
 		{"old one cannot be deleted", map[string]string{"Boot0000": old}, "Boot0000", "0100 Boot0000=debian Boot0001=debian", []string{"Boot0001", "BootOrder"}, "delete Boot0000: operation not permitted"},
@@ -210,7 +215,10 @@ func TestInstallBootEntry(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			v := &variables{values: map[string]string{}, bad: tt.bad}
 			maps.Copy(v.values, tt.values)
-			_, err := installBootEntry(v, esp, l)
+			entry, err := installBootEntry(v, esp, l)
+			if told := strings.Contains(entry.String(), "Boot0000: input/output error"); told != (v.values["Boot0000"] == "unreadable") {
+				t.Errorf("entry is %q", entry)
+			}
 			if (err != nil) != (tt.wantErr != "") || err != nil && !strings.Contains(err.Error(), tt.wantErr) {
 				t.Errorf("error is %v, want %q", err, tt.wantErr)
 			}

@@ -6,6 +6,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"path/filepath"
 
@@ -42,6 +43,9 @@ func (dir efivarfs) Read(name string) ([]byte, error) {
 	b, err := readFile(os.DirFS(string(dir)), name+"-"+efiGlobal, variableSize)
 	if err != nil {
 		return nil, err
+	}
+	if len(b) == 0 { // made, and never written
+		return nil, fmt.Errorf("variable has no value: %w", fs.ErrNotExist)
 	}
 	if len(b) < 4 {
 		return nil, fmt.Errorf("variable has %d bytes", len(b))

@@ -30,6 +30,11 @@ type Disk interface {
 	RereadPartitions(ctx context.Context) error
 }
 
+// lister is a Disk that tells which partitions the kernel sees on it. *stream.Device does.
+type lister interface {
+	Partitions() ([]Partition, error)
+}
+
 // Format is what an image is said to be.
 type Format string
 
@@ -60,6 +65,8 @@ type Spec struct {
 	Patience    time.Duration         // how long sources may bring nothing; 0 for the default of stream.ReaderOptions
 	Progress    func(stream.Progress) // called about once a second and at the end; nil for nobody
 	Log         *slog.Logger          // nil is silent
+	// Memory is how many bytes the work may take, usually what /proc/meminfo calls MemAvailable; 0 for no limit. An image that takes more to unpack is refused.
+	Memory int64
 }
 
 // Result is what Write did.
@@ -70,6 +77,8 @@ type Result struct {
 	Partitions  []Partition // all of the disk, in the order of the table
 	ConfigDrive Partition   // the zero Partition if there is none
 	Written     stream.Written
+	// Warnings are what does not keep the disk from booting, and may keep others from using it: lines for people.
+	Warnings []string
 }
 
 // Check tells, without reading the image, whether s can be written to a disk of diskSize bytes with such sectors.
@@ -103,7 +112,11 @@ func Write(ctx context.Context, dst Disk, s Spec) (Result, error) {
 	}
 	reader := stream.NewReader(ctx, s.Sources, s.Digest, stream.ReaderOptions{Patience: s.Patience, Log: s.Log, Meter: meter})
 	defer reader.Close() // what is to be known of it, Verify tells
-	content, err := stream.Decompress(reader)
+	window, err := s.window()
+	if err != nil {
+		return Result{}, err
+	}
+	content, err := stream.Decompress(reader, window)
 	if err != nil {
 		return Result{}, err
 	}
@@ -131,6 +144,10 @@ func Write(ctx context.Context, dst Disk, s Spec) (Result, error) {
 		return Result{}, fmt.Errorf("%w: %w", stream.ErrTooLarge, err)
 	}
 
+	if err := table.checkRoom(s.ConfigDrive, dst.Size()); err != nil {
+		return Result{}, fmt.Errorf("config drive: %w", err)
+	}
+
 	// 2. All of it, and what makes it this disk's.
 	r := Result{Compression: content.Compression, GPT: table.gpt != nil, DiskID: fmt.Sprintf("0x%08x", table.diskID)}
 	f := finish{disk: dst, table: table, drive: s.ConfigDrive, check: s.ReadBack != stream.ReadBackNone}
@@ -141,19 +158,54 @@ func Write(ctx context.Context, dst Disk, s Spec) (Result, error) {
 	}
 	r.ConfigDrive = f.partition
 
-	// 3. The kernel has to see it, and so do we, on the disk.
-	if err := dst.RereadPartitions(ctx); err != nil {
-		return r, err
-	}
-	if _, err := dst.ReadAt(start, 0); err != nil {
-		return r, fmt.Errorf("read partition table back: %w", err)
-	}
-	table, err = parseLayout(start, dst.SectorSize(), -1)
-	if err != nil {
-		return r, fmt.Errorf("read partition table back: %w", err)
+	// 3. It has to be on the disk, and the kernel has to see it. The first is an error, and what fails must not boot. The second is none by
+	// itself: the disk is good, and whoever needs a partition says so.
+	if table, err = readBack(dst, start); err != nil {
+		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+		defer cancel()
+		if cerr := dst.Zero(late, 0, stream.HeadSize); cerr != nil {
+			return r, fmt.Errorf("%w; clear the start of the disk again: %w", err, cerr)
+		}
+		return r, errors.Join(err, dst.Sync())
 	}
 	r.Partitions = table.partitions()
+	if err := dst.RereadPartitions(ctx); err != nil {
+		r.Warnings = append(r.Warnings, err.Error())
+	} else if l, ok := dst.(lister); ok {
+		seen, err := l.Partitions()
+		if err != nil {
+			r.Warnings = append(r.Warnings, err.Error())
+		} else {
+			r.Warnings = append(r.Warnings, table.differs(seen)...)
+		}
+	}
 	return r, nil
+}
+
+// readBack reads the table that is on the disk now. buf is for the bytes.
+func readBack(dst Disk, buf []byte) (layout, error) {
+	if _, err := dst.ReadAt(buf, 0); err != nil {
+		return layout{}, fmt.Errorf("read partition table back: %w", err)
+	}
+	table, err := parseLayout(buf, dst.SectorSize(), -1)
+	if err != nil {
+		return layout{}, fmt.Errorf("read partition table back: %w", err)
+	}
+	return table, nil
+}
+
+// ownMemory is what writing takes besides the window of a zstd image, bytes: measured by TestMemory in package stream.
+const ownMemory = 48 << 20
+
+// window is the longest window of a zstd image that there is memory for.
+func (s Spec) window() (int64, error) {
+	if s.Memory == 0 {
+		return stream.MaxWindow, nil
+	}
+	if s.Memory < ownMemory {
+		return 0, fmt.Errorf("there is not enough memory: writing takes %d MiB, and %d MiB are available", ownMemory>>20, s.Memory>>20)
+	}
+	return min(stream.MaxWindow, max(1, s.Memory-ownMemory)), nil
 }
 
 // atEnd tells whether an error of io.ReadFull means no more than that r has ended.
@@ -176,7 +228,10 @@ type finish struct {
 }
 
 // run writes the config drive and the backup of the GPT, and makes head fit.
-func (f *finish) run(ctx context.Context, head []byte) error {
+func (f *finish) run(ctx context.Context, head []byte, size int64) error {
+	if err := f.table.checkSectors(size); err != nil { // of a packed image the size is known only now
+		return err
+	}
 	if len(f.drive) > 0 {
 		if err := f.configDrive(ctx, head); err != nil {
 			return fmt.Errorf("config drive: %w", err)

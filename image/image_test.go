@@ -67,6 +67,10 @@ type disk struct {
 	sector  int
 	failAt  int64 // a write that touches this byte fails, if it is not negative
 	rereads int
+
+	reread error          // of RereadPartitions
+	kernel []Partition    // what it sees then; nil for what is in the table
+	lies   func(b []byte) // changes what is read at the start
 }
 
 func newDisk(t testing.TB, size int64, sector int) *disk {
@@ -84,7 +88,25 @@ func newDisk(t testing.TB, size int64, sector int) *disk {
 }
 
 func (d *disk) SectorSize() int                        { return d.sector }
-func (d *disk) RereadPartitions(context.Context) error { d.rereads++; return nil }
+func (d *disk) RereadPartitions(context.Context) error { d.rereads++; return d.reread }
+func (d *disk) Partitions() ([]Partition, error) {
+	if d.kernel != nil {
+		return d.kernel, nil
+	}
+	head := make([]byte, mib)
+	if _, err := d.ReadAt(head, 0); err != nil {
+		return nil, err
+	}
+	l, err := parseLayout(head, d.sector, -1)
+	return l.partitions(), err
+}
+func (d *disk) ReadAt(b []byte, at int64) (int, error) {
+	n, err := d.File.ReadAt(b, at)
+	if d.lies != nil && at == 0 {
+		d.lies(b[:n])
+	}
+	return n, err
+}
 func (d *disk) Size() int64 {
 	info, err := d.Stat()
 	if err != nil {
@@ -236,6 +258,9 @@ func TestWrite(t *testing.T) {
 			if got := fmt.Sprintf("%d partitions, %s, %s, config drive %v", len(r.Partitions), kind, r.DiskID, r.ConfigDrive); got != tt.want {
 				t.Errorf("Write() says %q, want %q", got, tt.want)
 			}
+			if len(r.Warnings) > 0 {
+				t.Errorf("warnings: %q", r.Warnings)
+			}
 			if d.rereads != 1 || last.Phase != stream.PhaseDone {
 				t.Errorf("partitions read again %d times, last phase %s", d.rereads, last.Phase)
 			}
@@ -289,6 +314,10 @@ func TestWriteRefuses(t *testing.T) {
 	smallDrive := labelled(t, makeImage(t, 16*mib, "label: gpt\nstart=2048, size=200\n"), mib, 100<<10, "config-2")
 	drive := testDrive(t)
 	good := sha(gptImage)
+	espOnly := makeImage(t, 16*mib, "label: gpt\nstart=2048, size=4096, type=C12A7328-F81F-11D2-BA4B-00A0C93EC93B\n")
+	biosOnly := makeImage(t, 16*mib, "label: gpt\nstart=2048, size=4096, type=21686148-6449-6E6F-744E-656564454649\n")
+	espFull := makeImage(t, 16*mib, "label: dos\nstart=2048, size=2048, type=ef\nstart=4096, size=2048, type=ef\nstart=6144, size=2048, type=ef\nstart=8192, size=2048, type=ef\n")
+	longZstd := []byte(run(t, string(gptImage), "zstd", "-q", "-c", "--long=27"))
 
 	tests := []struct {
 		name      string
@@ -302,6 +331,8 @@ func TestWriteRefuses(t *testing.T) {
 		format    Format
 		wantIs    error
 		want      string
+		memory    int64
+		lies      bool
 		untouched bool // else the disk must be without a table
 	}{
 		{name: "no source", want: "no source", untouched: true},
@@ -309,6 +340,9 @@ func TestWriteRefuses(t *testing.T) {
 		{name: "another format is asked for", image: gptImage, format: "qcow2", wantIs: stream.ErrFormat, untouched: true},
 		{name: "sectors of 4096 bytes, GPT for 512", image: gptImage, sector: 4096, wantIs: ErrSectorSize, untouched: true},
 		{name: "sectors of 4096 bytes, MBR for 512", image: mbrImage, sector: 4096, wantIs: ErrSectorSize, untouched: true},
+		{name: "sectors of 4096 bytes, MBR for 512, packed", image: zipped(t, mbrImage), sector: 4096, wantIs: ErrSectorSize},
+		{name: "GPT without a protective MBR", image: edited(gptImage, 446, make([]byte, 64)...), want: "a GPT without a protective MBR", untouched: true},
+		{name: "GPT without any MBR", image: edited(gptImage, 510, 0, 0), want: "a GPT without a protective MBR", untouched: true},
 		{name: "sectors of 520 bytes", image: gptImage, sector: 520, want: "sectors of 520", untouched: true},
 		{name: "no table", image: bytes.Repeat([]byte("text"), mib), wantIs: ErrNoTable, untouched: true},
 		{name: "a file system", image: fat, want: "in the image", untouched: true},
@@ -329,7 +363,13 @@ func TestWriteRefuses(t *testing.T) {
 		{name: "two config drives in the image", image: twoDrives, drive: drive, want: "2 partitions labelled config-2"},
 		{name: "config drive does not fit the partition", image: smallDrive, drive: drive, want: "its partition 102400"},
 		{name: "no room for the config drive", image: gptImage, drive: drive, disk: 70 * mib, want: "no room for another partition"},
+		{name: "no room for the config drive, and none in the image", image: espOnly, drive: drive, disk: 66 * mib, want: "no room for another partition", untouched: true},
+		{name: "no room for the config drive, BIOS boot only", image: biosOnly, drive: drive, disk: 66 * mib, want: "no room for another partition", untouched: true},
 		{name: "no entry for the config drive", image: full, drive: drive, want: "all 4 primary entries"},
+		{name: "no entry for the config drive, and none in the image", image: espFull, drive: drive, want: "all 4 primary entries", untouched: true},
+		{name: "too little memory", image: gptImage, memory: 10 * mib, want: "writing takes 48 MiB, and 10 MiB are available", untouched: true},
+		{name: "too little memory for the window", image: longZstd, memory: 100 * mib, wantIs: stream.ErrWindow, want: "a frame needs 128 MiB, this machine has memory for 52 MiB", untouched: true},
+		{name: "disk lies about its table", image: gptImage, lies: true, want: "read partition table back: "},
 		{name: "bad sector in the image", image: gptImage, failAt: 8*mib + 4096, want: "bad sector"},
 		{name: "bad sector under the config drive", image: gptImage, drive: drive, failAt: 36 * mib, want: "config drive: clear partition 3"},
 	}
@@ -349,7 +389,11 @@ func TestWriteRefuses(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			s := Spec{Digest: tt.digest, ConfigDrive: tt.drive, Format: tt.format, Patience: 50 * time.Millisecond}
+			s := Spec{Digest: tt.digest, ConfigDrive: tt.drive, Format: tt.format, Patience: 50 * time.Millisecond, Memory: tt.memory}
+			if tt.lies {
+				s.ReadBack = stream.ReadBackNone
+				d.lies = func(b []byte) { b[1024]++ } // in the first entry of the GPT
+			}
 			if tt.image != nil {
 				s.Sources = []stream.Source{source{tt.image, tt.short}}
 			}
@@ -374,6 +418,50 @@ func TestWriteRefuses(t *testing.T) {
 				t.Errorf("the disk has a partition table:\n%s", out)
 			}
 		})
+	}
+}
+
+// What the kernel sees of a disk that is written and right is worth a warning and no failure: the disk boots.
+func TestWriteWarns(t *testing.T) {
+	gptImage := makeImage(t, 16*mib, gptScript)
+	part := func(number int, start, size int64) Partition {
+		return Partition{Number: number, Start: start, Size: size}
+	}
+	one, two := part(1, mib, 2*mib), part(2, 3*mib, 8*mib)
+	tests := []struct {
+		name   string
+		reread error
+		kernel []Partition
+		want   string
+	}{
+		{"right", nil, []Partition{one, two}, ""},
+		{"busy", errors.New("device or resource busy"), nil, "device or resource busy"},
+		{"none", nil, []Partition{}, "the kernel does not see partition 1 of the disk (2097152 bytes at 1048576); the kernel does not see partition 2 of the disk (8388608 bytes at 3145728)"},
+		{"old ones", nil, []Partition{part(1, mib, mib), two, part(3, 12*mib, mib)},
+			"the kernel sees partition 1 of the disk as 1048576 bytes at 1048576, the table has 2097152 at 1048576; the kernel sees a partition 3 of the disk that the table does not have"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			d := newDisk(t, 32*mib, 512)
+			d.reread, d.kernel = tt.reread, tt.kernel
+			r, err := Write(t.Context(), d, Spec{Sources: []stream.Source{source{b: gptImage}}})
+			if got := strings.Join(r.Warnings, "; "); err != nil || got != tt.want {
+				t.Errorf("Write() warns %q, %v; want %q", got, err, tt.want)
+			}
+			if out := run(t, "", "sfdisk", "--verify", d.Name()); !strings.Contains(out, "No errors detected") {
+				t.Errorf("sfdisk --verify: %s", out)
+			}
+		})
+	}
+}
+
+// A GPT that nothing guards is not looked at where there is an MBR with partitions, as on disks that boot as a CD as well.
+func TestParseLayoutIgnoresUnguardedGPT(t *testing.T) {
+	b := makeImage(t, 16*mib, gptScript)
+	copy(b[446:], makeImage(t, 16*mib, mbrScript)[446:512])
+	l, err := parseLayout(b[:mib], 512, -1)
+	if err != nil || l.gpt != nil || fmt.Sprint(l.partitions()) != "[{1 1048576 8388608}]" {
+		t.Errorf("parseLayout() = %v, %v, want the partition of the MBR", l.partitions(), err)
 	}
 }
 

@@ -5,8 +5,10 @@ package image
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/ironhand/ironhand/image/gpt"
+	"github.com/ironhand/ironhand/stream"
 )
 
 var (
@@ -19,10 +21,7 @@ var (
 )
 
 // Partition is a part of a disk.
-type Partition struct {
-	Number      int   // from 1, as in the name of the device
-	Start, Size int64 // bytes
-}
+type Partition = stream.Partition
 
 // layout is the partition table of a disk: one of the two is not nil.
 type layout struct {
@@ -53,8 +52,14 @@ func parseLayout(head []byte, sector int, imageSize int64) (layout, error) {
 		}
 	}
 	switch {
-	case gerr == nil:
+	// Without an entry that guards it, neither firmware nor kernel looks at a GPT (UEFI 2.10 section 5.2.3, Linux'
+	// block/partitions/efi.c). Some images that boot from a CD as well have one like that beside their MBR.
+	case gerr == nil && err == nil && mbr.Guards():
 		l.gpt = table
+	case gerr == nil && err == nil && len(mbr.Partitions()) > 0:
+		l.mbr = mbr
+	case gerr == nil:
+		return l, fmt.Errorf("%w: there is a GPT without a protective MBR", ErrNoTable)
 	case !errors.Is(gerr, gpt.ErrNone):
 		return l, fmt.Errorf("%w: %w", ErrNoTable, gerr)
 	case err != nil:
@@ -67,17 +72,83 @@ func parseLayout(head []byte, sector int, imageSize int64) (layout, error) {
 	if len(l.partitions()) == 0 {
 		return l, ErrNoPartitions
 	}
-	if l.mbr != nil && sector == 4096 && imageSize > 0 && l.end() > imageSize && l.end()/8 <= imageSize {
-		return l, fmt.Errorf("%w: its partitions end within its %d bytes if counted in sectors of 512 bytes, the disk has sectors of 4096", ErrSectorSize, imageSize)
+	return l, l.checkSectors(imageSize)
+}
+
+// checkSectors tells, for an image of this many bytes, whether its MBR was made for other sectors.
+func (l layout) checkSectors(imageSize int64) error {
+	if l.mbr != nil && l.sector == 4096 && imageSize > 0 && l.end() > imageSize && l.end()/8 <= imageSize {
+		return fmt.Errorf("%w: its partitions end within its %d bytes if counted in sectors of 512 bytes, the disk has sectors of 4096", ErrSectorSize, imageSize)
 	}
-	return l, nil
+	return nil
+}
+
+// mostDrive is the largest partition, in bytes, that may turn out to be an image's own for a config drive.
+const mostDrive = 1 << 30
+
+// checkRoom refuses a config drive that there will be no place for, before the disk is touched: as far as that can be told without the
+// labels of the file systems, which are not there yet.
+func (l layout) checkRoom(drive []byte, diskSize int64) error {
+	if len(drive) == 0 {
+		return nil
+	}
+	for _, p := range l.partitions() {
+		if p.Size <= mostDrive && !l.firmware(p.Number) {
+			return nil
+		}
+	}
+	_, err := l.clone().add(configDriveSize, diskSize)
+	return err
+}
+
+// firmware tells whether a partition is one that firmware or a boot loader starts from.
+func (l layout) firmware(number int) bool {
+	if l.gpt == nil {
+		return slices.ContainsFunc(l.mbr.Partitions(), func(p gpt.MBRPartition) bool { return p.Number == number && p.Type == 0xef })
+	}
+	return slices.ContainsFunc(l.gpt.Partitions(), func(p gpt.Partition) bool {
+		return p.Number == number && (p.Type == gpt.EFISystem || p.Type == gpt.BIOSBoot)
+	})
+}
+
+// clone is a copy to try things on.
+func (l layout) clone() layout {
+	if l.gpt != nil {
+		l.gpt = l.gpt.Clone()
+	}
+	if l.mbr != nil {
+		mbr := *l.mbr
+		l.mbr = &mbr
+	}
+	return l
+}
+
+// differs says in lines how what the kernel sees differs from the table. Of an MBR only the starts are compared: the kernel cuts extended
+// partitions, and has logical ones.
+func (l layout) differs(seen []Partition) (lines []string) {
+	table := l.partitions()
+	for _, p := range table {
+		i := slices.IndexFunc(seen, func(s Partition) bool { return s.Number == p.Number })
+		switch {
+		case i < 0:
+			lines = append(lines, fmt.Sprintf("the kernel does not see partition %d of the disk (%d bytes at %d)", p.Number, p.Size, p.Start))
+		case seen[i].Start != p.Start || l.gpt != nil && seen[i].Size != p.Size:
+			lines = append(lines, fmt.Sprintf("the kernel sees partition %d of the disk as %d bytes at %d, the table has %d at %d", p.Number, seen[i].Size, seen[i].Start, p.Size, p.Start))
+		}
+	}
+	for _, s := range seen {
+		if l.gpt != nil && !slices.ContainsFunc(table, func(p Partition) bool { return p.Number == s.Number }) {
+			lines = append(lines, fmt.Sprintf("the kernel sees a partition %d of the disk that the table does not have", s.Number))
+		}
+	}
+	return lines
 }
 
 // partitions lists the used entries in their order.
 func (l layout) partitions() []Partition {
 	var ps []Partition
 	add := func(number int, first, count uint64) {
-		ps = append(ps, Partition{number, int64(first) * int64(l.sector), int64(count) * int64(l.sector)})
+		ps = append(ps, Partition{Number: number, Start: int64(first) * int64(l.sector), Size: int64(count) * int64(l.sector)})
 	}
 	if l.gpt != nil {
 		for _, p := range l.gpt.Partitions() {
@@ -111,10 +182,10 @@ func (l layout) fit(diskSize int64) error {
 func (l layout) add(size, diskSize int64) (Partition, error) {
 	if l.gpt != nil {
 		p, err := l.gpt.Add(gpt.LinuxData, "config-2", size)
-		return Partition{p.Number, int64(p.First) * int64(l.sector), int64(p.Last-p.First+1) * int64(l.sector)}, err
+		return Partition{Number: p.Number, Start: int64(p.First) * int64(l.sector), Size: int64(p.Last-p.First+1) * int64(l.sector)}, err
 	}
 	p, err := l.mbr.Add(size, diskSize, l.sector)
-	return Partition{p.Number, int64(p.First) * int64(l.sector), int64(p.Count) * int64(l.sector)}, err
+	return Partition{Number: p.Number, Start: int64(p.First) * int64(l.sector), Size: int64(p.Count) * int64(l.sector)}, err
 }
 
 // writeHead puts the table into the first bytes of the disk.

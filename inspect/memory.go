@@ -4,6 +4,7 @@ package inspect
 
 import (
 	"bytes"
+	"context"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -44,6 +45,22 @@ func readMemory(r *reader) Memory {
 	mb := size >> 20
 	m.PhysicalMB = &mb
 	return m
+}
+
+// AvailableMemory is how many bytes programs can have without pushing others out: MemAvailable of /proc/meminfo
+// (Documentation/filesystems/proc.rst).
+func (m Machine) AvailableMemory() (int64, error) {
+	r := &reader{ctx: context.Background(), fsys: m.FS}
+	b, err := r.open("proc/meminfo", smallFile)
+	if err != nil {
+		return 0, err
+	}
+	value := values(b, ":")["MemAvailable"]
+	kb, err := strconv.ParseInt(strings.TrimSuffix(value, " kB"), 10, 64)
+	if err != nil || kb < 0 || kb > 1<<50 {
+		return 0, fmt.Errorf("read proc/meminfo: MemAvailable is %q", value)
+	}
+	return kb << 10, nil
 }
 
 // parseInstalledMemory adds up the sizes, in bytes, of the memory devices (SMBIOS 3.7, type 17), but not of those that an

@@ -4,8 +4,11 @@ package inspect
 
 import (
 	"encoding/hex"
+	"errors"
+	"io/fs"
 	"strings"
 	"testing"
+	"testing/fstest"
 	"unicode/utf8"
 
 	"github.com/ironhand/ironhand/inspect/inspecttest"
@@ -245,4 +248,28 @@ func FuzzInventory(f *testing.F) {
 			t.Errorf("inventory %+v", inv)
 		}
 	})
+}
+
+func TestAvailableMemory(t *testing.T) {
+	tests := []struct {
+		name, meminfo string
+		want          int64
+		err           string
+	}{
+		{"a machine", "MemTotal:        998584 kB\nMemAvailable:    624832 kB\nBuffers: 4 kB\n", 624832 << 10, ""},
+		{"none", "MemTotal:        998584 kB\n", 0, `MemAvailable is ""`},
+		{"no number", "MemAvailable: much\n", 0, `MemAvailable is "much"`},
+		{"negative", "MemAvailable: -1 kB\n", 0, `MemAvailable is "-1 kB"`},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := Machine{FS: fstest.MapFS{"proc/meminfo": {Data: []byte(tt.meminfo)}}}.AvailableMemory()
+			if got != tt.want || (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
+				t.Errorf("AvailableMemory() = %d, %v; want %d, %q", got, err, tt.want, tt.err)
+			}
+		})
+	}
+	if _, err := (Machine{FS: fstest.MapFS{}}).AvailableMemory(); !errors.Is(err, fs.ErrNotExist) {
+		t.Errorf("AvailableMemory() = %v without the file", err)
+	}
 }

@@ -30,9 +30,14 @@ type Content struct {
 // Decompress recognises what an image is packed with, by its first bytes, and unpacks it. What turns out to be neither packed
 // nor a raw disk image is refused with a [FormatError]: so is a packed file inside a packed file.
 //
+// maxWindow bounds the window of a zstd frame, in bytes; 0 stands for MaxWindow. It is held in memory.
+//
 // After a gzip member another may follow, or zeros, as with gzip(1); after a zstd frame another frame may, as with zstd(1). All
 // else after them is an error. Close must be called; it does not close r.
-func Decompress(r io.Reader) (*Content, error) {
+func Decompress(r io.Reader, maxWindow int64) (*Content, error) {
+	if maxWindow <= 0 || maxWindow > MaxWindow {
+		maxWindow = MaxWindow
+	}
 	c := &Content{close: func() {}}
 	in := &blame{r: r}
 	packed := bufio.NewReaderSize(in, 64<<10)
@@ -50,15 +55,18 @@ func Decompress(r io.Reader) (*Content, error) {
 	case Gzip:
 		c.r = &members{packed: packed}
 	case Zstd:
+		if err := checkWindow(head, maxWindow); err != nil {
+			return nil, err
+		}
 		c.Least = zstdLeast(head)
 		d, err := zstd.NewReader(packed, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
-			zstd.WithDecoderMaxWindow(MaxWindow), zstd.WithDecoderMaxMemory(MaxWindow))
+			zstd.WithDecoderMaxWindow(uint64(max(maxWindow, zstd.MinWindowSize))), zstd.WithDecoderMaxMemory(uint64(maxWindow)))
 		if err != nil {
 			return nil, fmt.Errorf("unpack zstd: %w", err)
 		}
 		c.r, c.close = d, d.Close
 	}
-	content := bufio.NewReaderSize(&unpacking{c.r, in, c.Compression}, 64<<10)
+	content := bufio.NewReaderSize(&unpacking{c.r, in, c.Compression, maxWindow}, 64<<10)
 	if head, err = peek(content); err != nil {
 		c.close()
 		return nil, err
@@ -113,6 +121,7 @@ type unpacking struct {
 	r           io.Reader
 	in          *blame
 	compression Compression
+	window      int64
 }
 
 func (u *unpacking) Read(p []byte) (int, error) {
@@ -123,11 +132,43 @@ func (u *unpacking) Read(p []byte) (int, error) {
 	case u.in.err != nil:
 		return n, u.in.err
 	case errors.Is(err, zstd.ErrDecoderSizeExceeded) || errors.Is(err, zstd.ErrWindowSizeExceeded):
-		err = fmt.Errorf("a frame needs a window of more than %d MiB (made with --long=28 or more?): %w", MaxWindow>>20, err)
+		err = windowError(0, u.window)
 	case errors.Is(err, zstd.ErrMagicMismatch):
 		err = fmt.Errorf("what follows a frame is not a frame: %w", err)
 	}
 	return n, fmt.Errorf("unpack %s: %w", u.compression, err)
+}
+
+// ErrWindow says that a zstd image takes more memory to unpack than there is, or than is allowed.
+var ErrWindow = errors.New("its window is too large")
+
+// windowError names what is needed, 0 if that is not known.
+func windowError(need, most int64) error {
+	needs := "more than that"
+	if need > 0 {
+		needs = fmt.Sprintf("%d MiB", need>>20)
+	}
+	why := "this machine has memory for"
+	if most == MaxWindow {
+		why = "the most that is taken is"
+	}
+	return fmt.Errorf("%w: a frame needs %s, %s %d MiB; pack it without --long, or with --long=23", ErrWindow, needs, why, most>>20)
+}
+
+// checkWindow looks at the first frame, so that an image that will not do is refused before a disk is touched.
+func checkWindow(head []byte, most int64) error {
+	var h zstd.Header
+	if err := h.Decode(head); err != nil || h.Skippable {
+		return nil // what is wrong is found when the frame is read
+	}
+	need := h.WindowSize
+	if h.SingleSegment {
+		need = h.FrameContentSize
+	}
+	if need > uint64(most) {
+		return fmt.Errorf("unpack zstd: %w", windowError(int64(min(need, 1<<62)), most))
+	}
+	return nil
 }
 
 // zstdLeast is the length of the first frame's content, if its header tells it.

@@ -29,7 +29,7 @@ func run(t testing.TB, in []byte, name string, args ...string) []byte {
 func join(parts ...[]byte) []byte { return bytes.Join(parts, nil) }
 
 func unpack(b []byte) ([]byte, *Content, error) {
-	c, err := Decompress(bytes.NewReader(b))
+	c, err := Decompress(bytes.NewReader(b), 0)
 	if err != nil {
 		return nil, nil, err
 	}
@@ -84,14 +84,15 @@ func TestDecompress(t *testing.T) {
 		{name: "zstd, cut in the second frame", in: join(zst, zst[:5]), err: "unpack zstd", is: io.ErrUnexpectedEOF},
 		{name: "zstd, wrong sum", in: flip(zst, len(zst)-1), err: "unpack zstd: CRC"},
 		{name: "zstd, garbage behind it", in: join(zst, []byte("garbage")), err: "what follows a frame is not a frame"},
-		{name: "zstd, window too long", in: run(t, noise(300<<10), "zstd", "-c", "--long=28"), err: "window of more than 128 MiB"},
+		{name: "zstd, window too long", in: run(t, noise(300<<10), "zstd", "-c", "--long=28"), err: "a frame needs 256 MiB, the most that is taken is 128 MiB", is: ErrWindow},
+		{name: "zstd, window too long in the second frame", in: join(zst, run(t, noise(300<<10), "zstd", "-c", "--long=28")), err: "a frame needs more than that", is: ErrWindow},
 
 		{name: "qcow2", in: qcow2, err: "it is a qcow2 disk image", is: ErrFormat},
 		{name: "qcow2 in gzip", in: run(t, qcow2, "gzip"), err: "it is a qcow2 disk image inside gzip", is: ErrFormat},
 		{name: "qcow2 in zstd", in: run(t, qcow2, "zstd"), err: "it is a qcow2 disk image inside zstd", is: ErrFormat},
 		{name: "gzip in gzip", in: run(t, gz, "gzip"), err: "it is a gzip file inside gzip", is: ErrFormat},
 		{name: "zstd in gzip", in: run(t, zst, "gzip"), err: "it is a zstd file inside gzip", is: ErrFormat},
-		{name: "xz", in: run(t, raw, "xz", "-1"), err: "it is a xz file", is: ErrFormat},
+		{name: "xz", in: run(t, raw, "xz", "-1"), err: "it is an xz file", is: ErrFormat},
 		{name: "tar in gzip", in: run(t, tar, "gzip"), err: "it is a tar archive inside gzip", is: ErrFormat},
 		{name: "vmdk", in: []byte("KDMV\x01\x00\x00\x00"), err: "VMDK", is: ErrFormat},
 		{name: "vhdx", in: []byte("vhdxfile"), err: "VHDX", is: ErrFormat},
@@ -121,6 +122,20 @@ func TestDecompress(t *testing.T) {
 	}
 }
 
+// A machine with little memory refuses what would take all of it, before it has unpacked a byte.
+func TestDecompressWindow(t *testing.T) {
+	long := run(t, noise(300<<10), "zstd", "-c", "--long=27")
+	for most, want := range map[int64]string{0: "", 128 << 20: "", 64 << 20: "a frame needs 128 MiB, this machine has memory for 64 MiB", 1: "this machine has memory for 0 MiB"} {
+		c, err := Decompress(bytes.NewReader(long), most)
+		if err == nil {
+			c.Close()
+		}
+		if (err == nil) != (want == "") || err != nil && (!errors.Is(err, ErrWindow) || !strings.Contains(err.Error(), want)) {
+			t.Errorf("window of 128 MiB with %d allowed: %v, want %q", most, err, want)
+		}
+	}
+}
+
 func flip(b []byte, at int) []byte {
 	b = bytes.Clone(b)
 	b[at] ^= 0x10
@@ -139,7 +154,7 @@ func TestDecompressSourceError(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			for _, n := range []int{0, 3, 100_000} {
-				c, err := Decompress(io.MultiReader(bytes.NewReader(tt.in[:n]), iotest.ErrReader(gone)))
+				c, err := Decompress(io.MultiReader(bytes.NewReader(tt.in[:n]), iotest.ErrReader(gone)), 0)
 				if err == nil {
 					_, err = io.Copy(io.Discard, c)
 					c.Close()
@@ -162,7 +177,7 @@ func FuzzDecompress(f *testing.F) {
 	}
 	const most = 64 << 20
 	f.Fuzz(func(t *testing.T, in []byte) {
-		c, err := Decompress(bytes.NewReader(in))
+		c, err := Decompress(bytes.NewReader(in), 0)
 		if err != nil {
 			return
 		}

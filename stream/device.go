@@ -3,12 +3,19 @@
 package stream
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"path"
+	"slices"
+	"strconv"
+	"strings"
 	"sync"
 	"sync/atomic"
+	"syscall"
 	"time"
 )
 
@@ -32,10 +39,14 @@ type blockDevice interface {
 	Sync() error
 	// RereadPartitions makes the kernel read the partition table again; an error that is errBusy may pass.
 	RereadPartitions() error
+	// Partitions are those that the kernel knows of.
+	Partitions() ([]Partition, error)
 	Close() error
 }
 
 var errBusy = errors.New("device or resource busy")
+
+const errNotDir = syscall.ENOTDIR // what reading a file below a file gives
 
 const (
 	rereadAttempts = 10
@@ -173,6 +184,12 @@ func (d *Device) check(offset, length int64) error {
 // Sync returns when the device has stored for good what was written.
 func (d *Device) Sync() error { return d.disk.Sync() }
 
+// Partition is a part of a disk.
+type Partition struct {
+	Number      int   // from 1, as in the name of the device
+	Start, Size int64 // bytes
+}
+
 // RereadPartitions makes the kernel look at the partition table again. While somebody looks at a partition this fails; it is tried
 // for some seconds.
 func (d *Device) RereadPartitions(ctx context.Context) error {
@@ -192,6 +209,39 @@ func (d *Device) RereadPartitions(ctx context.Context) error {
 			return context.Cause(ctx)
 		}
 	}
+}
+
+// Partitions returns the partitions that the kernel knows of, by number. Logical ones, which an MBR has from number 5 on, are among them.
+func (d *Device) Partitions() ([]Partition, error) { return d.disk.Partitions() }
+
+// findPartitions reads the partitions of a disk from its directory in sysfs, where start and size are in sectors of 512 bytes, whatever
+// the disk's are (Documentation/ABI/stable/sysfs-block).
+func findPartitions(root fs.FS, disk string) ([]Partition, error) {
+	entries, err := fs.ReadDir(root, disk)
+	if err != nil {
+		return nil, err
+	}
+	var found []Partition
+	for _, e := range entries {
+		var values [3]int64
+		for i, name := range []string{"partition", "start", "size"} {
+			b, err := fs.ReadFile(root, path.Join(disk, e.Name(), name))
+			if i == 0 && (errors.Is(err, fs.ErrNotExist) || errors.Is(err, errNotDir)) {
+				break
+			}
+			if err != nil {
+				return nil, fmt.Errorf("read partitions: %w", err)
+			}
+			if values[i], err = strconv.ParseInt(strings.TrimSpace(string(b)), 10, 54); err != nil {
+				return nil, fmt.Errorf("read partitions: %s of %s: %w", name, e.Name(), err)
+			}
+		}
+		if values[0] > 0 {
+			found = append(found, Partition{int(values[0]), values[1] * 512, values[2] * 512})
+		}
+	}
+	slices.SortFunc(found, func(a, b Partition) int { return cmp.Compare(a.Number, b.Number) })
+	return found, nil
 }
 
 // Close lets go of the device.

@@ -73,6 +73,14 @@ func (d linuxDevice) RereadPartitions() error {
 	return err
 }
 
+func (d linuxDevice) Partitions() ([]Partition, error) {
+	var stat unix.Stat_t
+	if err := unix.Fstat(int(d.Fd()), &stat); err != nil {
+		return nil, fmt.Errorf("read partitions: %w", err)
+	}
+	return findPartitions(os.DirFS("/"), fmt.Sprintf("sys/dev/block/%d:%d", unix.Major(stat.Rdev), unix.Minor(stat.Rdev)))
+}
+
 func ioctl(f *os.File, request uint, argument unsafe.Pointer) error {
 	for {
 		_, _, errno := unix.Syscall(unix.SYS_IOCTL, f.Fd(), uintptr(request), uintptr(argument))

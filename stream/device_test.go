@@ -65,6 +65,8 @@ func (s *strict) RereadPartitions() error {
 	return s.reread
 }
 
+func (s *strict) Partitions() ([]Partition, error) { return nil, nil }
+
 func (s *strict) Sync() error  { return nil }
 func (s *strict) Close() error { return nil }
 
@@ -210,6 +212,35 @@ func TestDeviceReread(t *testing.T) {
 					t.Errorf("took %v", took)
 				}
 			})
+		})
+	}
+}
+
+func TestFindPartitions(t *testing.T) {
+	file := func(s string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(s + "\n")} }
+	good := fstest.MapFS{
+		"disk/size": file("1000"), "disk/queue/logical_block_size": file("4096"),
+		"disk/sda2/partition": file("2"), "disk/sda2/start": file("4096"), "disk/sda2/size": file("8"),
+		"disk/sda10/partition": file("10"), "disk/sda10/start": file("8192"), "disk/sda10/size": file("2"),
+		"disk/sda1/partition": file("1"), "disk/sda1/start": file("2048"), "disk/sda1/size": file("2048"),
+	}
+	for _, tt := range []struct {
+		name, disk string
+		fs         fstest.MapFS
+		want, err  string
+	}{
+		{"three", "disk", good, "[{1 1048576 1048576} {2 2097152 4096} {10 4194304 1024}]", ""},
+		{"none", "disk", fstest.MapFS{"disk/size": file("1000")}, "[]", ""},
+		{"no disk", "other", good, "[]", "other: file does not exist"},
+		{"no start", "disk", fstest.MapFS{"disk/sda1/partition": file("1")}, "[]", "disk/sda1/start: file does not exist"},
+		{"size of nonsense", "disk", fstest.MapFS{"disk/sda1/partition": file("1"), "disk/sda1/start": file("1"), "disk/sda1/size": file("-x")}, "[]", "size of sda1"},
+		{"start of nonsense", "disk", fstest.MapFS{"disk/sda1/partition": file("1"), "disk/sda1/start": file("99999999999999999999")}, "[]", "start of sda1"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			got, err := findPartitions(tt.fs, tt.disk)
+			if fmt.Sprint(got) != tt.want || (err == nil) != (tt.err == "") || err != nil && !strings.Contains(err.Error(), tt.err) {
+				t.Errorf("findPartitions() = %v, %v; want %s, %q", got, err, tt.want, tt.err)
+			}
 		})
 	}
 }

@@ -30,6 +30,8 @@ type HTTPOptions struct {
 	Authorization func() string
 	// Stall is how long a connection may deliver no byte before it counts as broken; 0 stands for 30 s.
 	Stall time.Duration
+	// KeepTLS refuses to be sent from https to http, for what no digest proves, or what is secret.
+	KeepTLS bool
 }
 
 // StatusError is an answer of a web server that is not the image. It is final (see [IsFinal]) unless Temporary.
@@ -59,6 +61,7 @@ type web struct {
 	authorization func() string
 	transport     http.RoundTripper
 	stall         time.Duration
+	keepTLS       bool
 
 	mu   sync.Mutex
 	seen *object // what the first answer said; nil before
@@ -75,7 +78,7 @@ func NewHTTP(rawURL string, o HTTPOptions) (Source, error) {
 	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 		return nil, fmt.Errorf("parse image URL %s: want http or https, and a host", printable(u))
 	}
-	s := &web{url: u, authorization: o.Authorization, transport: o.Transport, stall: o.Stall}
+	s := &web{url: u, authorization: o.Authorization, transport: o.Transport, stall: o.Stall, keepTLS: o.KeepTLS}
 	if user := u.User; user != nil {
 		u.User = nil
 		if s.authorization == nil {
@@ -195,6 +198,9 @@ func (s *web) get(ctx context.Context, offset int64, seen *object) (*http.Respon
 		next, err := at.Parse(resp.Header.Get("Location"))
 		if err != nil || next.Scheme != "http" && next.Scheme != "https" || next.Host == "" {
 			return nil, at, Final(fmt.Errorf("%d %s without a usable Location", resp.StatusCode, http.StatusText(resp.StatusCode)))
+		}
+		if s.keepTLS && at.Scheme == "https" && next.Scheme != "https" {
+			return nil, at, Final(fmt.Errorf("it is redirected to %s, which is not protected by TLS", printable(next)))
 		}
 		next.User = nil
 		at = next

@@ -98,7 +98,7 @@ func writeMuch(t *testing.T, path string) {
 	}
 	r := stream.NewReader(t.Context(), []stream.Source{repeated{packed, 40}}, want, stream.ReaderOptions{})
 	defer r.Close()
-	content, err := stream.Decompress(r)
+	content, err := stream.Decompress(r, 0)
 	if err != nil {
 		t.Fatal(err)
 	}

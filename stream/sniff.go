@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // ErrFormat says that a file is not an image of a kind that can be written. See [FormatError] for the kind.
@@ -20,13 +21,23 @@ type FormatError struct {
 // Error says what was found, and in what.
 func (e *FormatError) Error() string {
 	if e.Inside != "" {
-		return fmt.Sprintf("%v: it is a %s inside %s; only a raw disk image can be written", ErrFormat, e.Format, e.Inside)
+		return fmt.Sprintf("%v: it is %s inside %s; only a raw disk image can be written", ErrFormat, withArticle(e.Format), e.Inside)
 	}
-	return fmt.Sprintf("%v: it is a %s; only a raw disk image, plain or packed with gzip or zstd, can be written", ErrFormat, e.Format)
+	return fmt.Sprintf("%v: it is %s; only a raw disk image, plain or packed with gzip or zstd, can be written", ErrFormat, withArticle(e.Format))
 }
 
 // Unwrap returns [ErrFormat].
 func (e *FormatError) Unwrap() error { return ErrFormat }
+
+// withArticle puts a or an in front, as it is spoken: an xz file, an lz4 file.
+func withArticle(name string) string {
+	for _, vowel := range []string{"xz", "lz", "ISO"} {
+		if strings.HasPrefix(name, vowel) {
+			return "an " + name
+		}
+	}
+	return "a " + name
+}
 
 // sniffLength is how many bytes at the start of a file tell its format.
 const sniffLength = 512

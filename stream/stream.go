@@ -55,8 +55,8 @@ type Options struct {
 	// Finish is called when the image is on the disk and proven, but for the first HeadSize bytes. It may write to the target,
 	// and change head, which are those first bytes, zero where the image has none (the whole disk, if that is smaller). What it
 	// wrote is on the disk safely before head is written as the last act of all, so that no firmware boots from a half-made
-	// disk. head must not be kept. Nil to do nothing.
-	Finish func(ctx context.Context, head []byte) error
+	// disk. size is the length of the disk that the image describes, in bytes. head must not be kept. Nil to do nothing.
+	Finish func(ctx context.Context, head []byte, size int64) error
 	// ReadBack says how much is read back and compared. Other than with ReadBackNone the target must be an io.ReaderAt.
 	ReadBack ReadBack
 	// Meter counts; the same one as in ReaderOptions. Nil for none.
@@ -147,7 +147,7 @@ func Write(ctx context.Context, dst Target, src Extents, o Options) (w Written, 
 		}
 	}
 	if o.Finish != nil {
-		if err := o.Finish(ctx, p.head); err != nil {
+		if err := o.Finish(ctx, p.head, w.Size); err != nil {
 			return w, err
 		}
 		if err := flushDisk(dst); err != nil {

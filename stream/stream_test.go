@@ -200,7 +200,10 @@ func TestWriteFinish(t *testing.T) {
 	image := picture(t, "data:3000000")
 	disk := streamtest.NewDisk(8*mib, 512)
 	_, err := stream.Write(t.Context(), disk, stream.NewExtents(bytes.NewReader(image), -1), stream.Options{
-		Finish: func(ctx context.Context, head []byte) error {
+		Finish: func(ctx context.Context, head []byte, size int64) error {
+			if size != int64(len(image)) {
+				t.Errorf("the image has %d bytes, want %d", size, len(image))
+			}
 			if !bytes.Equal(head, image[:mib]) {
 				t.Error("head is not the image's first MiB")
 			}
@@ -261,7 +264,7 @@ func TestWriteFails(t *testing.T) {
 		{name: "near the largest number", src: &script{extents: []stream.Extent{{Length: 100}, {Offset: 100, Length: 1<<63 - 1}}, content: good, size: -1}, is: stream.ErrTooLarge},
 		{name: "wrong digest", src: plain(good), options: stream.Options{Verify: func() error { return wrong }}, is: wrong},
 		{name: "wrong digest, full disk", src: plain(full), options: stream.Options{Verify: func() error { return wrong }}, is: wrong},
-		{name: "finish fails", src: plain(full), options: stream.Options{Finish: func(context.Context, []byte) error { return unhappy }}, is: unhappy},
+		{name: "finish fails", src: plain(full), options: stream.Options{Finish: func(context.Context, []byte, int64) error { return unhappy }}, is: unhappy},
 		{name: "write fails", src: plain(good), disk: &streamtest.Disk{FailWriteAt: 4 * mib}, is: syscall.EIO, err: "write 1048576 bytes at 4194304"},
 		{name: "zeroing fails", src: plain(good), disk: &streamtest.Disk{FailZeroAt: 2*mib + 5}, is: syscall.EIO, err: "zero 1048576 bytes at 2097152"},
 		{name: "first clearing fails", src: plain(good), disk: &streamtest.Disk{FailZeroAt: 5}, dirty: true, is: syscall.EIO, err: "clear the start of the disk: input/output error; afterwards: clear the start"},
@@ -364,7 +367,7 @@ func TestWriteCancelled(t *testing.T) {
 			return stream.Options{Verify: func() error { cancel(); return nil }}
 		}},
 		{"while finishing", func(cancel func()) stream.Options {
-			return stream.Options{ReadBack: stream.ReadBackNone, Finish: func(context.Context, []byte) error { cancel(); return nil }}
+			return stream.Options{ReadBack: stream.ReadBackNone, Finish: func(context.Context, []byte, int64) error { cancel(); return nil }}
 		}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -438,7 +441,7 @@ func TestWhole(t *testing.T) {
 				meter := stream.NewMeter()
 				r := stream.NewReader(t.Context(), []stream.Source{src}, want, stream.ReaderOptions{Meter: meter})
 				defer r.Close()
-				content, err := stream.Decompress(r)
+				content, err := stream.Decompress(r, 0)
 				if err != nil {
 					t.Fatal(err)
 				}

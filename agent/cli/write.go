@@ -82,7 +82,11 @@ func runWrite(ctx context.Context, c *call) error {
 		return err
 	}
 	defer disk.Close()
-	spec := image.Spec{Sources: sources, Digest: digest, ConfigDrive: driveImage, ReadBack: readBack}
+	memory, err := inspect.Local().AvailableMemory()
+	if err != nil {
+		return err
+	}
+	spec := image.Spec{Sources: sources, Digest: digest, ConfigDrive: driveImage, ReadBack: readBack, Memory: memory}
 	if *progress != "none" {
 		spec.Progress = func(p stream.Progress) {
 			fmt.Fprintf(c.stderr, "%s: %d of %d MiB, %d MiB/s, %d retries\n", p.Phase, p.Read>>20, max(p.Total, 0)>>20, p.Rate>>20, p.Retries)
@@ -91,6 +95,9 @@ func runWrite(ctx context.Context, c *call) error {
 	result, err := image.Write(ctx, disk, spec)
 	if err != nil {
 		return fmt.Errorf("write %s to %s: %w", sources[0], path, err)
+	}
+	for _, w := range result.Warnings {
+		fmt.Fprintf(c.stderr, "warning: %s\n", w)
 	}
 	if *asJSON {
 		return writeJSON(c, map[string]any{

@@ -159,6 +159,13 @@ func (t *Table) Partitions() []Partition {
 	return ps
 }
 
+// Clone returns a copy that can be changed by itself.
+func (t *Table) Clone() *Table {
+	c := *t
+	c.header, c.entries = bytes.Clone(t.header), bytes.Clone(t.entries)
+	return &c
+}
+
 // SectorSize is the size of the sectors that the table counts, in bytes.
 func (t *Table) SectorSize() int { return t.sectorSize }
 

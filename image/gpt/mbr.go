@@ -71,6 +71,11 @@ func (m *MBR) Protective() bool {
 	return len(ps) == 1 && ps[0].Type == typeProtective
 }
 
+// Guards tells whether a partition of type EE is among the others, as it must be where there is a GPT.
+func (m *MBR) Guards() bool {
+	return slices.ContainsFunc(m.Partitions(), func(p MBRPartition) bool { return p.Type == typeProtective })
+}
+
 // Fit checks that all partitions lie on a disk of diskSize bytes. The error is ErrTooSmall if not.
 func (m *MBR) Fit(diskSize int64, sectorSize int) error {
 	for _, p := range m.Partitions() {

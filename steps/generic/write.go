@@ -7,7 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net/http"
 	"strings"
 	"time"
 
@@ -55,7 +54,8 @@ func writeImage(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 	}
 	var driveImage []byte
 	if drive != nil && *drive != "" {
-		driveImage, err = image.ReadConfigDrive(ctx, *drive, &http.Client{Transport: h.Transport, Timeout: h.Download.Stall})
+		driveImage, err = image.ReadConfigDrive(ctx, *drive, image.DriveOptions{
+			HTTP: stream.HTTPOptions{Transport: h.Transport, Stall: h.Download.Stall}, Patience: h.Download.Budget, Log: h.Log})
 		if err != nil {
 			return nil, fmt.Errorf("config drive for node %s: %w", j.Node.UUID, err)
 		}
@@ -78,11 +78,15 @@ func writeImage(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 	defer disk.Close()
 
 	// 3. The image goes onto it.
+	memory, err := h.Machine.AvailableMemory()
+	if err != nil {
+		return nil, err
+	}
 	var told time.Time
 	var phase stream.Phase
 	result, err := image.Write(ctx, disk, image.Spec{
 		Sources: sources, Digest: digest, ConfigDrive: driveImage,
-		Patience: h.Download.Budget, ReadBack: h.ReadBack, Log: h.Log,
+		Patience: h.Download.Budget, ReadBack: h.ReadBack, Log: h.Log, Memory: memory,
 		Progress: func(p stream.Progress) {
 			h.Progress(p)
 			if p.Phase != phase || time.Since(told) >= 5*time.Second {
@@ -93,6 +97,9 @@ func writeImage(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 	})
 	if err != nil {
 		return nil, fmt.Errorf("write image %s to %s: %w", info.ID, choice.Disk.Name, err)
+	}
+	for _, w := range result.Warnings {
+		h.Say("WARNING: %s", w)
 	}
 	h.Say("%s: %d MiB written, %d MiB zeroed, %d MiB read back and right", choice.Disk.Name,
 		result.Written.Bytes>>20, result.Written.Zeroed>>20, result.Written.Checked>>20)
