@@ -242,6 +242,9 @@ func (s *site) run(within time.Duration) error {
 	ctx, cancel := context.WithTimeout(s.t.Context(), within)
 	defer cancel()
 	machine := inspecttest.Machine(s.t, "../inspect/testdata/virtio.txt")
+	if s.disk != nil {
+		inspecttest.Resize(machine, s.disk.Size(), s.disk.Sector)
+	}
 	return agent.Run(ctx, agent.Options{
 		Parts:   agent.Parts{Managers: []steps.Manager{generic.Manager{}}},
 		Version: "test", Out: s, Log: s,
@@ -308,7 +311,7 @@ func TestRun(t *testing.T) {
 		{"reboot", options{handoff: "reboot"}, nil, []boot.How{boot.Reboot}, nil},
 		{"power off", options{handoff: "poweroff"}, nil, []boot.How{boot.PowerOff}, []string{`hand-off: power off`}},
 		{"UEFI", options{bootMode: "uefi", handoff: "reboot"}, nil, []boot.How{boot.Reboot}, []string{`boot loader: Boot0001 on /dev/vda`}},
-		{"two disks fit", options{hint: `{size: ">= 8"}`}, nil, []boot.How{boot.Kexec}, []string{`writing https://.*/files/disk.img to /dev/sda.*the hints fit /dev/vdb too`}},
+		{"two disks fit", options{hint: `{size: "< 1"}`}, nil, []boot.How{boot.Kexec}, []string{`writing https://.*/files/disk.img to /dev/sda.*the hints fit /dev/vda too`}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			t.Parallel()

@@ -187,6 +187,9 @@ func parseBool(s string) (bool, error) {
 // A disk has several serial numbers and WWNs, and one that fits is enough; but "not X" excludes a disk that has X under
 // any name. A disk without any never fits. Among several values those that are no numbers do not count.
 func (c condition) fits(d Disk) (bool, error) {
+	if slices.Contains(d.Unread, c.hint) {
+		return false, fmt.Errorf("%w: %s", ErrUnread, c.hint)
+	}
 	if c.hint == "rotational" {
 		return d.Rotational == c.rotating, nil
 	}

@@ -35,6 +35,10 @@ type Disk struct {
 	Serials []string `json:"-"`
 	WWNs    []string `json:"-"`
 	ByPaths []string `json:"-"`
+
+	// Unread are the attributes, by the names of their hints and by those of [Disk.ReadOnly] and the like, that could not be read, although they are
+	// there or may be. Their values above mean nothing.
+	Unread []string `json:"-"`
 }
 
 // String describes the disk for people: /dev/sda ATA SAMSUNG MZ7 447.1 GiB serial S2HT.
@@ -43,7 +47,11 @@ func (d Disk) String() string {
 	if d.Vendor != "" && !strings.HasPrefix(string(d.Vendor), "0x") {
 		words = append(words, string(d.Vendor))
 	}
-	words = append(words, string(cmp.Or(d.Model, d.Tran)), humanSize(d.Size))
+	size := humanSize(d.Size)
+	if d.Size == 0 {
+		size = "of unknown size"
+	}
+	words = append(words, string(cmp.Or(d.Model, d.Tran)), size)
 	if d.Serial != "" {
 		words = append(words, "serial "+string(d.Serial))
 	} else {
@@ -78,7 +86,12 @@ func readDisks(r *reader) []Disk {
 	member := make(map[string]bool) // of a multipath device, which stands for it
 	for _, name := range r.dir("sys/block") {
 		dir := r.real("sys/block/" + name)
+		var unread []string
+		before := r.count()
 		kind := deviceType(r, dir, name)
+		if r.count() > before {
+			unread = append(unread, "type")
+		}
 		if !isDisk(name, kind) || r.flag(dir+"/hidden") { // hidden: a single path of a multipath NVMe namespace
 			continue
 		}
@@ -87,15 +100,21 @@ func readDisks(r *reader) []Disk {
 				member["/dev/"+m] = true
 			}
 		}
+		before = r.count()
 		sectors, ok := r.number(dir + "/size") // of 512 bytes, always (Documentation/ABI/stable/sysfs-block)
-		if !ok || sectors == 0 {
-			continue
-		}
 		if sectors < 0 || sectors > maxSectors {
 			r.problem(fmt.Errorf("disk %s: %d sectors are no size", name, sectors))
+			ok = false
+		}
+		switch {
+		case r.count() > before:
+			sectors, unread = 0, append(unread, "size")
+		case !ok || sectors == 0: // a drive without a medium
 			continue
 		}
-		disks = append(disks, readDisk(r, dir, name, kind, sectors*512))
+		d := readDisk(r, dir, name, kind, sectors*512)
+		d.Unread = append(unread, d.Unread...)
+		disks = append(disks, d)
 	}
 	disks = slices.DeleteFunc(disks, func(d Disk) bool { return member[d.Name] })
 	slices.SortStableFunc(disks, compareDisks)
@@ -142,29 +161,46 @@ func readDisk(r *reader, dir, name, kind string, size int64) Disk {
 	d := Disk{
 		Name:            "/dev/" + strings.ReplaceAll(name, "!", "/"), // sysfs writes cciss!c0d0
 		Size:            size,
-		Rotational:      r.flag(dir + "/queue/rotational"),
-		Vendor:          Text(r.text(device + "/vendor")),
 		LogicalSectors:  Number(logical),
 		PhysicalSectors: Number(physical),
 		Type:            kind,
-		ReadOnly:        r.flag(dir + "/ro"),
-		Removable:       r.flag(dir + "/removable"),
 	}
-	if address := r.dir(device + "/scsi_device"); len(address) > 0 {
-		d.HCTL = Text(address[0])
+	// read does a part of the work, and notes what cannot be relied on if it was a problem.
+	read := func(work func(), attributes ...string) (ok bool) {
+		before := r.count()
+		work()
+		if ok = r.count() == before; !ok {
+			d.Unread = append(d.Unread, attributes...)
+		}
+		return ok
 	}
-	d.Tran = Text(transport(r, name, device, string(d.HCTL)))
-
-	id := identify(r, dir, device, name, d)
-	d.Model = Text(strings.Join(strings.Fields(id.model), " "))
-	d.Serials, d.WWNs = id.serials, id.wwns
-	d.Serial, d.WWN = first(id.serials), first(id.wwns)
-	d.WWNWithExtension, d.WWNVendorExtension = Text(id.wwnWithExtension), Text(id.wwnExtension)
-
-	for _, p := range byPaths(r, dir) {
-		d.ByPaths = append(d.ByPaths, "/dev/disk/by-path/"+p)
+	identity := []string{"vendor", "model", "serial", "wwn", "wwn_with_extension", "wwn_vendor_extension"}
+	read(func() { d.Rotational = r.flag(dir + "/queue/rotational") }, "rotational")
+	read(func() { d.ReadOnly = r.flag(dir + "/ro") }, "read-only")
+	read(func() { d.Removable = r.flag(dir + "/removable") }, "removable")
+	attached := read(func() {
+		if address := r.dir(device + "/scsi_device"); len(address) > 0 {
+			d.HCTL = Text(address[0])
+		}
+		d.Tran = Text(transport(r, name, device, string(d.HCTL)))
+	}, "hctl", "tran")
+	known := read(func() {
+		d.Vendor = Text(r.text(device + "/vendor"))
+		id := identify(r, dir, device, name, d)
+		d.Model = Text(strings.Join(strings.Fields(id.model), " "))
+		d.Serials, d.WWNs = id.serials, id.wwns
+		d.Serial, d.WWN = first(id.serials), first(id.wwns)
+		d.WWNWithExtension, d.WWNVendorExtension = Text(id.wwnWithExtension), Text(id.wwnExtension)
+	}, identity...)
+	if known && !attached { // who it is was looked up by how it is attached
+		d.Unread = append(d.Unread, identity...)
 	}
-	d.ByPath = first(d.ByPaths)
+	read(func() {
+		for _, p := range byPaths(r, dir) {
+			d.ByPaths = append(d.ByPaths, "/dev/disk/by-path/"+p)
+		}
+		d.ByPath = first(d.ByPaths)
+	}, "by_path")
 	return d
 }
 

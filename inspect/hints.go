@@ -15,6 +15,9 @@ import (
 // ErrHints is in the error for hints that make no sense, by themselves or for the disks at hand.
 var ErrHints = errors.New("invalid hints")
 
+// ErrUnread is in the error when a disk that may be the right one cannot be judged, because a value of it could not be read.
+var ErrUnread = errors.New("disk could not be read")
+
 // ErrNoDisk is in the error when no disk fits.
 var ErrNoDisk = errors.New("no suitable disk")
 
@@ -86,8 +89,9 @@ type Choice struct {
 	Others []Disk // further disks that would have fitted, in the order of the list
 }
 
-// Choose returns the first disk of the list that fits. Without hints it is [DefaultDisk]. The error is [ErrNoDisk] with
-// the reason for each disk, or [ErrHints] when a disk before the first that fits has a value that cannot be compared.
+// Choose returns the first disk of the list that fits and can be written to. Without hints it is [DefaultDisk]. A USB disk, or one that can be taken out, has to be named
+// by a hint: size and rotational alone do not name one. The error is [ErrNoDisk] with the reason for each disk, or, for a disk before the first that fits,
+// [ErrHints] when it has a value that cannot be compared, [ErrUnread] when it has one that could not be read, unless another hint drops it.
 func (h Hints) Choose(disks []Disk) (Choice, error) {
 	if h.Empty() {
 		return DefaultDisk(disks)
@@ -96,11 +100,11 @@ func (h Hints) Choose(disks []Disk) (Choice, error) {
 	why := make([]Why, 0, len(disks))
 	found := false
 	for _, d := range disks {
-		w, err := h.explain(d)
+		w, err := h.judge(d)
 		why = append(why, w)
 		switch {
 		case err != nil && !found:
-			return Choice{}, fmt.Errorf("%w: %s: %w", ErrHints, d.Name, err)
+			return Choice{}, judgeError(d, err)
 		case !w.Kept:
 		case !found:
 			choice.Disk, found = d, true
@@ -114,8 +118,15 @@ func (h Hints) Choose(disks []Disk) (Choice, error) {
 	return choice, nil
 }
 
-// Matching returns all disks that fit, in their order; it is for lists of disks to be left alone. Without hints it is none.
-// The error is [ErrHints], as for [Hints.Choose], whichever disk has the value.
+func judgeError(d Disk, err error) error {
+	if errors.Is(err, ErrUnread) {
+		return fmt.Errorf("%s: %w", d.Name, err)
+	}
+	return fmt.Errorf("%w: %s: %w", ErrHints, d.Name, err)
+}
+
+// Matching returns all disks that fit, in their order, writable or not; it is for lists of disks to be left alone. Without hints it is none.
+// The error is as for [Hints.Choose], whichever disk has the value.
 func (h Hints) Matching(disks []Disk) ([]Disk, error) {
 	if h.Empty() {
 		return nil, nil
@@ -124,7 +135,7 @@ func (h Hints) Matching(disks []Disk) ([]Disk, error) {
 	for _, d := range disks {
 		w, err := h.explain(d)
 		if err != nil {
-			return nil, fmt.Errorf("%w: %s: %w", ErrHints, d.Name, err)
+			return nil, judgeError(d, err)
 		}
 		if w.Kept {
 			fitting = append(fitting, d)
@@ -140,6 +151,7 @@ type Why struct {
 	Hint   string // that dropped it, the first in the order of trying
 	Wanted string // by that hint
 	Had    string // value of the disk, as people write it; of several the list
+	Not    string // why it is not taken although the hints fit: "is read-only"
 }
 
 // String says it in one line.
@@ -147,6 +159,8 @@ func (w Why) String() string {
 	switch {
 	case w.Kept:
 		return w.Disk.Name + " fits"
+	case w.Not != "":
+		return w.Disk.Name + " " + w.Not
 	case w.Had == "":
 		return fmt.Sprintf("%s has no %s, wanted %q", w.Disk.Name, w.Hint, w.Wanted)
 	}
@@ -157,13 +171,59 @@ func (w Why) String() string {
 func (h Hints) Explain(disks []Disk) []Why {
 	list := make([]Why, len(disks))
 	for i, d := range disks {
-		w, err := h.explain(d)
+		w, err := h.judge(d)
 		if err != nil {
 			w.Had += " (" + err.Error() + ")"
 		}
 		list[i] = w
 	}
 	return list
+}
+
+// judge is explain for a disk that is to be written to.
+func (h Hints) judge(d Disk) (Why, error) {
+	why, err := h.explain(d)
+	if why.Kept {
+		why.Not, err = refuse(d, h.name())
+		why.Kept = why.Not == "" && err == nil
+	}
+	return why, err
+}
+
+// refuse says why a disk is not written to, whatever its size. named tells whether somebody has named it.
+func refuse(d Disk, named bool) (not string, err error) {
+	unread := func(attributes ...string) error {
+		for _, a := range attributes {
+			if slices.Contains(d.Unread, a) {
+				return fmt.Errorf("%w: %s", ErrUnread, a)
+			}
+		}
+		return nil
+	}
+	if err := unread("type", "read-only"); err != nil {
+		return "", err
+	}
+	if d.ReadOnly {
+		return "is read-only", nil
+	}
+	if named {
+		return "", nil
+	}
+	const check = "; a hint has to name it, by serial, wwn, name or the like"
+	switch err := unread("removable", "tran"); {
+	case err != nil:
+		return "", err
+	case d.Tran == "usb":
+		return "is a USB disk" + check, nil
+	case d.Removable:
+		return "is removable" + check, nil
+	}
+	return "", nil
+}
+
+// name tells whether a hint is about who a disk is or where, and not only about what kind.
+func (h Hints) name() bool {
+	return slices.ContainsFunc(h.conditions, func(c condition) bool { return c.hint != "size" && c.hint != "rotational" })
 }
 
 // explain tries all hints, so that their order does not matter: what cannot be compared is an error only if no other hint
@@ -189,20 +249,35 @@ func (h Hints) explain(d Disk) (Why, error) {
 const minRootDisk = 4 << 30
 
 // DefaultDisk is the choice without hints: the smallest disk of at least 4 GiB, by name among equals as text, so that
-// /dev/sdaa is before /dev/sdb as Ironic has it. The error is [ErrNoDisk] and lists the disks with their sizes.
+// /dev/sdaa is before /dev/sdb as Ironic has it. Disks that are read-only, removable or on USB are left out. The error is [ErrNoDisk] and lists
+// the disks with their sizes, or [ErrUnread] for a disk of which that could not be read: it might be the smallest.
 func DefaultDisk(disks []Disk) (Choice, error) {
 	sorted := slices.SortedStableFunc(slices.Values(disks), func(a, b Disk) int {
 		return cmp.Or(cmp.Compare(a.Size, b.Size), strings.Compare(a.Name, b.Name))
 	})
-	i := slices.IndexFunc(sorted, func(d Disk) bool { return d.Size >= minRootDisk })
-	if i < 0 {
-		why := make([]Why, len(sorted))
-		for i, d := range sorted {
-			why[i] = Why{Disk: d, Hint: "size", Wanted: ">= 4 GiB", Had: humanSize(d.Size)}
+	var fitting []Disk
+	var why []Why
+	for _, d := range sorted {
+		if slices.Contains(d.Unread, "size") {
+			return Choice{}, judgeError(d, fmt.Errorf("%w: size", ErrUnread))
 		}
+		w := Why{Disk: d, Hint: "size", Wanted: ">= 4 GiB", Had: humanSize(d.Size)}
+		if d.Size >= minRootDisk {
+			var err error
+			if w.Not, err = refuse(d, false); err != nil {
+				return Choice{}, judgeError(d, err)
+			}
+			if w.Not == "" {
+				fitting = append(fitting, d)
+				continue
+			}
+		}
+		why = append(why, w)
+	}
+	if len(fitting) == 0 {
 		return Choice{}, noDisk("at least 4 GiB, as there are no hints", why)
 	}
-	return Choice{Disk: sorted[i], Others: sorted[i+1:]}, nil
+	return Choice{Disk: fitting[0], Others: fitting[1:]}, nil
 }
 
 // noDisk makes the error for a search that found nothing. It stays readable with hundreds of disks.

@@ -6,9 +6,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
+	"testing/fstest"
 )
 
 // hintDisks are the disks of a machine that has one of each.
@@ -69,20 +72,20 @@ var hintCases = []struct{ hints, want string }{
 	{`{"size": "> 60"}`, "sda sdb nvme0n1"},
 	{`{"size": "= 60"}`, "sda sdb sdc nvme0n1"}, // at least
 	{`{"size": "= 1000"}`, "sdb"},
-	{`{"size": "< 60"}`, "sdd vda"},
-	{`{"size": "<= 60"}`, "sdc sdd vda"},
-	{`{"size": "<= 4"}`, "sdd"},
+	{`{"size": "< 60"}`, "vda"},
+	{`{"size": "<= 60"}`, "sdc vda"},
+	{`{"size": "<= 4"}`, "!/dev/sdd is a USB disk; a hint has to name it"}, // unlike,
 	{`{"size": "< 4"}`, "!no suitable disk"},
-	{`{"size": "!= 60"}`, "sda sdb sdd vda nvme0n1"},
+	{`{"size": "!= 60"}`, "sda sdb vda nvme0n1"},
 	{`{"size": "> 100000"}`, "!/dev/sdb has size 3.6 TiB, wanted \"> 100000\""},
-	{`{"size": "<range-in> [ 20 60 ]"}`, "sdc vda"},             // unlike: IPA rejects what Ironic's API takes
-	{`{"size": "<range-in> ( 20 60 ]"}`, "sdc"},                 // unlike
-	{`{"size": "<range-in> [ 20 60 )"}`, "vda"},                 // unlike
-	{`{"size": "<range-in> ( 20 60 )"}`, "!no suitable"},        // unlike
-	{`{"size": "<range-in> [ 4.0 4.0 ]"}`, "sdd"},               // unlike
-	{`{"size": "<range-in> [ 0.5 447.5 )"}`, "sda sdc sdd vda"}, // unlike
-	{`{"size": "<or> 60 <or> 20"}`, "sdc vda"},                  // unlike: IPA compares 60.0 and "60" as texts
-	{`{"size": "<or> 60"}`, "sdc"},                              // unlike
+	{`{"size": "<range-in> [ 20 60 ]"}`, "sdc vda"},                   // unlike: IPA rejects what Ironic's API takes
+	{`{"size": "<range-in> ( 20 60 ]"}`, "sdc"},                       // unlike
+	{`{"size": "<range-in> [ 20 60 )"}`, "vda"},                       // unlike
+	{`{"size": "<range-in> ( 20 60 )"}`, "!no suitable"},              // unlike
+	{`{"size": "<range-in> [ 4.0 4.0 ]"}`, "!/dev/sdd is a USB disk"}, // unlike
+	{`{"size": "<range-in> [ 0.5 447.5 )"}`, "sda sdc vda"},           // unlike
+	{`{"size": "<or> 60 <or> 20"}`, "sdc vda"},                        // unlike: IPA compares 60.0 and "60" as texts
+	{`{"size": "<or> 60"}`, "sdc"},                                    // unlike
 	{`{"size": "<or> 61 <or> 21"}`, "!no suitable disk"},
 	{`{"size": "<range-in> [ 60 20 ]"}`, "!60 is more than 20"},
 	{`{"size": "<range-in> [ 20 60"}`, "!two numbers in brackets"},
@@ -211,15 +214,15 @@ var hintCases = []struct{ hints, want string }{
 	{`{"wwn_vendor_extension": "s!= none"}`, "sdc"},
 
 	// Rotating or not.
-	{`{"rotational": true}`, "sdb sdc sdd vda"},
+	{`{"rotational": true}`, "sdb sdc vda"},
 	{`{"rotational": false}`, "sda nvme0n1"},
-	{`{"rotational": "true"}`, "sdb sdc sdd vda"},
+	{`{"rotational": "true"}`, "sdb sdc vda"},
 	{`{"rotational": "False"}`, "sda nvme0n1"},
 	{`{"rotational": " no "}`, "sda nvme0n1"},
 	{`{"rotational": "off"}`, "sda nvme0n1"},
-	{`{"rotational": "y"}`, "sdb sdc sdd vda"},
+	{`{"rotational": "y"}`, "sdb sdc vda"},
 	{`{"rotational": 0}`, "sda nvme0n1"},
-	{`{"rotational": "1"}`, "sdb sdc sdd vda"},
+	{`{"rotational": "1"}`, "sdb sdc vda"},
 	{`{"rotational": 2}`, "!2 is neither true nor false"},
 	{`{"rotational": "ssd"}`, "!ssd is neither true nor false"},
 	{`{"rotational": ""}`, "!neither true nor false"},
@@ -262,9 +265,9 @@ var hintCases = []struct{ hints, want string }{
 	{`{"model": "` + strings.Repeat("x", maxHints) + `"}`, "!more than 65536"},
 
 	// No hints: the smallest disk of 4 GiB or more.
-	{``, "sdd vda sdc sda nvme0n1 sdb"},
-	{`null`, "sdd vda sdc sda nvme0n1 sdb"},
-	{` {} `, "sdd vda sdc sda nvme0n1 sdb"},
+	{``, "vda sdc sda nvme0n1 sdb"},
+	{`null`, "vda sdc sda nvme0n1 sdb"},
+	{` {} `, "vda sdc sda nvme0n1 sdb"},
 }
 
 func TestHintsChoose(t *testing.T) {
@@ -386,14 +389,28 @@ func TestDefaultDisk(t *testing.T) {
 		{"just enough", []Disk{{Name: "/dev/sda", Size: 4 * gib}}, "sda"},
 		{"smallest", []Disk{{Name: "/dev/sda", Size: 9 * gib}, {Name: "/dev/sdb", Size: 5 * gib}, {Name: "/dev/sdc", Size: gib}}, "sdb sda"},
 		{"first name among equals", []Disk{{Name: "/dev/sdc", Size: 9 * gib}, {Name: "/dev/sdb", Size: 9 * gib}}, "sdb sdc"},
+		{"read-only", []Disk{{Name: "/dev/sda", Size: 9 * gib}, {Name: "/dev/sdb", Size: 5 * gib, ReadOnly: true}}, "sda"},
+		{"USB", []Disk{{Name: "/dev/sda", Size: 9 * gib}, {Name: "/dev/sdb", Size: 5 * gib, Tran: "usb"}}, "sda"},
+		{"removable", []Disk{{Name: "/dev/sda", Size: 9 * gib}, {Name: "/dev/sdb", Size: 5 * gib, Removable: true}}, "sda"},
+		{"none of them", []Disk{{Name: "/dev/sda", Size: 9 * gib, Tran: "usb"}, {Name: "/dev/sdb", Size: 5 * gib, ReadOnly: true}, {Name: "/dev/sdc", Size: gib}},
+			"!/dev/sdc has size 1.0 GiB, wanted \">= 4 GiB\"; /dev/sdb is read-only; /dev/sda is a USB disk; a hint has to name it"},
+		{"serial unread", []Disk{{Name: "/dev/sda", Size: 9 * gib, Unread: []string{"serial"}}}, "sda"},
+		{"size unread", []Disk{{Name: "/dev/sda", Size: 9 * gib}, {Name: "/dev/sdb", Unread: []string{"size"}}}, "?/dev/sdb: disk could not be read: size"},
+		{"state unread", []Disk{{Name: "/dev/sda", Size: 9 * gib, Unread: []string{"read-only"}}}, "?/dev/sda: disk could not be read: read-only"},
+		{"transport unread", []Disk{{Name: "/dev/sda", Size: 9 * gib, Unread: []string{"tran"}}}, "?/dev/sda: disk could not be read: tran"},
+		{"too small for it to matter", []Disk{{Name: "/dev/sda", Size: 9 * gib}, {Name: "/dev/sdb", Size: gib, Unread: []string{"read-only"}}}, "sda"},
 		{"names as texts", []Disk{{Name: "/dev/sdb", Size: 9 * gib}, {Name: "/dev/sdaa", Size: 9 * gib}}, "sdaa sdb"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			before := names(tt.disks)
 			choice, err := DefaultDisk(tt.disks)
 			got := names(append([]Disk{choice.Disk}, choice.Others...))
-			if want, isError := strings.CutPrefix(tt.want, "!"); isError {
-				if err == nil || !errors.Is(err, ErrNoDisk) || !strings.Contains(err.Error(), want) {
+			wantIs := ErrNoDisk
+			if strings.HasPrefix(tt.want, "?") {
+				wantIs = ErrUnread
+			}
+			if want := strings.TrimLeft(tt.want, "!?"); want != tt.want {
+				if !errors.Is(err, wantIs) || !strings.Contains(err.Error(), want) {
 					t.Errorf("DefaultDisk = %v, want %q", err, want)
 				}
 			} else if err != nil || got != want {
@@ -403,6 +420,121 @@ func TestDefaultDisk(t *testing.T) {
 				t.Errorf("the list is now %s, was %s", names(tt.disks), before)
 			}
 		})
+	}
+}
+
+// dying is a machine on which reading some files fails.
+type dying struct {
+	fstest.MapFS
+	files []string
+}
+
+func (d dying) Open(name string) (fs.File, error) {
+	f, err := d.MapFS.Open(name)
+	if err == nil && slices.Contains(d.files, name) {
+		return dyingFile{f}, nil
+	}
+	return f, err
+}
+
+type dyingFile struct{ fs.File }
+
+func (dyingFile) Read([]byte) (int, error) { return 0, syscall.EIO }
+
+// A value that cannot be read fits no hint, and the disk that has it is never passed over for the next one.
+func TestUnread(t *testing.T) {
+	machine := func(unread ...string) dying {
+		m := fstest.MapFS{}
+		for i, name := range []string{"sda", "sdb"} {
+			for file, content := range map[string]string{
+				"size": fmt.Sprint((i + 10) << 21), "ro": "0", "removable": "0", "queue/rotational": fmt.Sprint(1 - i), "queue/logical_block_size": "512",
+				"device/type": "0", "device/vendor": "ACME", "device/model": "M" + name, "device/vpd_pg80": "\x00\x80\x00\x03S0" + fmt.Sprint(i),
+			} {
+				m["sys/block/"+name+"/"+file] = &fstest.MapFile{Data: []byte(content)}
+			}
+			m["sys/block/"+name+"/device/scsi_device/"+fmt.Sprint(i)+":0:0:0/dev"] = &fstest.MapFile{}
+		}
+		for i, f := range unread {
+			unread[i] = "sys/block/" + f
+		}
+		return dying{m, unread}
+	}
+	tests := []struct {
+		name   string
+		unread []string
+		hints  string
+		want   string // "!" in front: an ErrUnread with this
+	}{
+		{"all is read", nil, `{"rotational": false}`, "sdb"},
+		{"rotational of the wrong one", []string{"sda/queue/rotational"}, `{"rotational": false}`, "!/dev/sda: disk could not be read: rotational"},
+		{"rotational of the right one", []string{"sda/queue/rotational"}, `{"rotational": true}`, "!/dev/sda: disk could not be read: rotational"},
+		{"another hint drops it", []string{"sda/queue/rotational"}, `{"rotational": false, "serial": "S01"}`, "sdb"},
+		{"a disk further on", []string{"sdb/queue/rotational"}, `{"rotational": true}`, "sda"},
+		{"not asked for", []string{"sda/queue/rotational"}, `{"serial": "S00"}`, "sda"},
+		{"serial", []string{"sda/device/vpd_pg80"}, `{"serial": "S01"}`, "!/dev/sda: disk could not be read: serial"},
+		{"serial that must differ", []string{"sda/device/vpd_pg80"}, `{"serial": "s!= X"}`, "!/dev/sda: disk could not be read: serial"},
+		{"model that must differ", []string{"sda/device/model"}, `{"model": "s!= X"}`, "!/dev/sda: disk could not be read: model"},
+		{"vendor, one of two", []string{"sda/device/vendor"}, `{"vendor": "<or> none <or> acme"}`, "!/dev/sda: disk could not be read: vendor"},
+		{"size", []string{"sda/size"}, `{"size": "< 20"}`, "!/dev/sda: disk could not be read: size"},
+		{"size, none given", []string{"sda/size"}, `{}`, "!/dev/sda: disk could not be read: size"},
+		{"state", []string{"sda/ro"}, `{"serial": "S00"}`, "!/dev/sda: disk could not be read: read-only"},
+		{"type", []string{"sda/device/type"}, `{}`, "!/dev/sda: disk could not be read: type"},
+		{"removable, but named", []string{"sda/removable"}, `{"serial": "S00"}`, "sda"},
+		{"removable, not named", []string{"sda/removable"}, `{"size": 10}`, "!/dev/sda: disk could not be read: removable"},
+		{"serial, none asked for", []string{"sda/device/vpd_pg80"}, `{}`, "sda"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			h, err := ParseHints(json.RawMessage(tt.hints))
+			if err != nil {
+				t.Fatal(err)
+			}
+			disks, unread := Machine{FS: machine(tt.unread...)}.Disks(t.Context())
+			if (unread != nil) != (tt.unread != nil) {
+				t.Errorf("Disks() = %v", unread)
+			}
+			choice, err := h.Choose(disks)
+			if want, isError := strings.CutPrefix(tt.want, "!"); isError {
+				if !errors.Is(err, ErrUnread) || !strings.Contains(err.Error(), want) {
+					t.Errorf("Choose(%s) = %s, %v, want %q", tt.hints, choice.Disk.Name, err, want)
+				}
+			} else if err != nil || choice.Disk.Name != "/dev/"+want {
+				t.Errorf("Choose(%s) = %s, %v, want %s", tt.hints, choice.Disk.Name, err, want)
+			}
+		})
+	}
+}
+
+// A disk is written to if it can be, and one that somebody may have plugged in only if somebody has named it.
+func TestChooseWritable(t *testing.T) {
+	stick := Disk{Name: "/dev/sda", Size: 64 << 30, Tran: "usb", Serial: "S", Serials: []string{"S"}}
+	card := Disk{Name: "/dev/sdb", Size: 64 << 30, Removable: true, Serial: "C", Serials: []string{"C"}}
+	locked := Disk{Name: "/dev/sdc", Size: 64 << 30, ReadOnly: true, Serial: "L", Serials: []string{"L"}}
+	disk := Disk{Name: "/dev/sdd", Size: 64 << 30, Serial: "D", Serials: []string{"D"}}
+	for hints, want := range map[string]string{
+		`{"size": ">= 60"}`: "/dev/sdd", `{"rotational": false}`: "/dev/sdd", `{"serial": "S"}`: "/dev/sda", `{"name": "/dev/sdb", "size": 64}`: "/dev/sdb",
+		`{"tran": "usb"}`: "/dev/sda", `{"serial": "L"}`: "!/dev/sdc is read-only", `{"serial": "X"}`: `!/dev/sdc has serial L, wanted "X"`,
+	} {
+		h, err := ParseHints(json.RawMessage(hints))
+		if err != nil {
+			t.Fatal(err)
+		}
+		choice, err := h.Choose([]Disk{stick, card, locked, disk})
+		if text, isError := strings.CutPrefix(want, "!"); isError {
+			if !errors.Is(err, ErrNoDisk) || !strings.Contains(err.Error(), text) {
+				t.Errorf("Choose(%s) = %v, %v, want %q", hints, choice.Disk.Name, err, text)
+			}
+		} else if err != nil || choice.Disk.Name != want {
+			t.Errorf("Choose(%s) = %s, %v, want %s", hints, choice.Disk.Name, err, want)
+		}
+	}
+	// To be left alone is another matter.
+	h, err := ParseHints(json.RawMessage(`{"serial": "<or> s <or> l"}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if fitting, err := h.Matching([]Disk{stick, locked, disk}); err != nil || names(fitting) != "sda sdc" {
+		t.Errorf("Matching(%v) = %s, %v", h, names(fitting), err)
 	}
 }
 

@@ -20,6 +20,7 @@ import (
 	"net"
 	"net/netip"
 	"os"
+	"slices"
 )
 
 // Machine is a machine that can be looked at: this one ([Local]), or a recording of another.
@@ -64,7 +65,7 @@ func (m Machine) Inventory(ctx context.Context) (Inventory, error) {
 	inv := Inventory{
 		Interfaces:   m.nics(r),
 		CPU:          readCPU(r),
-		Disks:        readDisks(r),
+		Disks:        slices.DeleteFunc(readDisks(r), func(d Disk) bool { return d.Size == 0 }),
 		Memory:       readMemory(r),
 		SystemVendor: readSystemVendor(r),
 		Boot:         readBoot(r),
@@ -81,7 +82,7 @@ func (m Machine) Inventory(ctx context.Context) (Inventory, error) {
 }
 
 // Disks lists the machine's disks alone, with the same meaning of the error as [Machine.Inventory]. It is what waits for
-// a disk to appear.
+// a disk to appear, and what one is chosen from: a disk of unknown size is in it, with size 0.
 func (m Machine) Disks(ctx context.Context) ([]Disk, error) {
 	r := &reader{ctx: ctx, fsys: m.FS}
 	disks := readDisks(r)

@@ -39,6 +39,9 @@ func (r *reader) problem(err error) {
 	r.errs = append(r.errs, err)
 }
 
+// count is how many problems there were so far.
+func (r *reader) count() int { return len(r.errs) + r.dropped }
+
 func (r *reader) problems() []error {
 	if r.dropped > 0 {
 		return append(r.errs, fmt.Errorf("and %d problems more", r.dropped))

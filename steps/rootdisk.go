@@ -7,13 +7,14 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/ironhand/ironhand/inspect"
 )
 
 // RootDisk chooses the disk that an operating system is written to: the first that
 // fits the node's root device hints, from instance_info before properties, or without hints
-// the smallest of at least 4 GiB.
+// the smallest of at least 4 GiB. What could not be read of a disk that may be the right one is an error.
 // Source: ironic-python-agent's ironic_python_agent/hardware.py, get_os_install_device.
 func RootDisk(ctx context.Context, m inspect.Machine, n Node) (inspect.Choice, error) {
 	hints, err := n.rootDeviceHints()
@@ -23,9 +24,33 @@ func RootDisk(ctx context.Context, m inspect.Machine, n Node) (inspect.Choice, e
 	disks, unread := m.Disks(ctx)
 	choice, err := hints.Choose(disks)
 	if err != nil {
-		return choice, errors.Join(err, unread) // the missing one may be among what could not be read
+		return choice, errors.Join(err, unread) // which says why it could not be read
 	}
-	return choice, nil
+	return choice, nil // what else could not be read has no part in the choice
+}
+
+// SameDisk tells whether the disk that was opened under the name of a chosen one is still that one: a disk that drops out may leave its name to another.
+// It is asked while the disk is open, since its name is not given away then. size and sector are those of the open disk, in bytes.
+func SameDisk(ctx context.Context, m inspect.Machine, chosen inspect.Disk, size int64, sector int) error {
+	disks, unread := m.Disks(ctx)
+	i := slices.IndexFunc(disks, func(d inspect.Disk) bool { return d.Name == chosen.Name })
+	if i < 0 {
+		return errors.Join(fmt.Errorf("%s is gone since it was chosen", chosen.Name), unread)
+	}
+	now := disks[i]
+	for _, c := range []struct{ what, was, is string }{
+		{"serial", string(chosen.Serial), string(now.Serial)},
+		{"WWN", string(chosen.WWN), string(now.WWN)},
+		{"model", string(chosen.Model), string(now.Model)},
+		{"size", fmt.Sprint(chosen.Size), fmt.Sprint(now.Size)},
+		{"size, open,", fmt.Sprint(chosen.Size), fmt.Sprint(size)},
+		{"sector size", fmt.Sprint(chosen.LogicalSectors), fmt.Sprint(sector)},
+	} {
+		if c.was != c.is {
+			return errors.Join(fmt.Errorf("%s is another disk than the one that was chosen: its %s was %q, is %q", chosen.Name, c.what, c.was, c.is), unread)
+		}
+	}
+	return nil
 }
 
 // rootDeviceHints are the node's hints; none if it has none.

@@ -16,7 +16,7 @@ import (
 	"github.com/ironhand/ironhand/steps"
 )
 
-// The recorded machine has /dev/sda with 10 GiB, /dev/vda with 2 GiB, serial root-disk, and /dev/vdb with 8 GiB.
+// The recorded machine has /dev/sda with 10 GiB, /dev/vda with 2 GiB, serial root-disk, and /dev/vdb with 8 GiB, which is read-only.
 const recording = "../inspect/testdata/virtio.txt"
 
 func TestRootDisk(t *testing.T) {
@@ -31,9 +31,9 @@ func TestRootDisk(t *testing.T) {
 		{"instance_info that is empty", `{"properties": {"root_device": {"serial": "root-disk"}}, "instance_info": {"root_device": {}}}`, "/dev/vda", nil, ""},
 		{"instance_info that is empty, with a blank", `{"properties": {"root_device": {"serial": "root-disk"}}, "instance_info": {"root_device": { }}}`, "/dev/vda", nil, ""},
 		{"instance_info that is null", `{"properties": {"root_device": {"serial": "root-disk"}}, "instance_info": {"root_device": null}}`, "/dev/vda", nil, ""},
-		{"no hints: the smallest of at least 4 GiB", `{}`, "/dev/vdb /dev/sda", nil, ""},
-		{"empty hints", `{"properties": {"root_device": {}, "cpu_arch": "x86_64"}}`, "/dev/vdb /dev/sda", nil, ""},
-		{"two fit: the first in the list", `{"properties": {"root_device": {"size": ">= 8"}}}`, "/dev/sda /dev/vdb", nil, ""},
+		{"no hints: the smallest of at least 4 GiB", `{}`, "/dev/sda", nil, ""},
+		{"empty hints", `{"properties": {"root_device": {}, "cpu_arch": "x86_64"}}`, "/dev/sda", nil, ""},
+		{"two fit: the first in the list", `{"properties": {"root_device": {"size": ">= 1"}}}`, "/dev/sda /dev/vda", nil, ""},
 		{"none fits", `{"properties": {"root_device": {"serial": "gone"}}}`, "", inspect.ErrNoDisk, `/dev/vda has serial root-disk, wanted "gone"`},
 		{"instance_info fits none: no way back to properties", `{"properties": {"root_device": {"serial": "root-disk"}}, "instance_info": {"root_device": {"serial": "gone"}}}`, "", inspect.ErrNoDisk, "gone"},
 		{"unknown hint", `{"properties": {"root_device": {"colour": "red"}}}`, "", inspect.ErrHints, `root_device in properties: invalid hints: hint "colour"`},

@@ -37,6 +37,18 @@ func Machine(t testing.TB, file string) fstest.MapFS {
 	return fsys
 }
 
+// Resize gives all disks of a machine the size and the sectors of a disk that a test has for them, in bytes.
+func Resize(machine fstest.MapFS, size int64, sector int) {
+	for name, file := range machine {
+		switch {
+		case strings.HasSuffix(name, "/queue/logical_block_size"):
+			file.Data = fmt.Append(nil, sector)
+		case strings.HasSuffix(name, "/size") && machine[strings.TrimSuffix(name, "size")+"queue/logical_block_size"] != nil:
+			file.Data = fmt.Append(nil, size/512)
+		}
+	}
+}
+
 // Parse makes a file system of the text of an archive.
 func Parse(archive string) (fstest.MapFS, error) {
 	fsys := fstest.MapFS{}

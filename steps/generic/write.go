@@ -76,6 +76,9 @@ func writeImage(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 		return nil, err
 	}
 	defer disk.Close()
+	if err := steps.SameDisk(ctx, h.Machine, choice.Disk, disk.Size(), disk.SectorSize()); err != nil {
+		return nil, err
+	}
 
 	// 3. The image goes onto it.
 	memory, err := h.Machine.AvailableMemory()
@@ -114,7 +117,7 @@ func writeImage(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 func rootDisk(ctx context.Context, h steps.Host, n steps.Node) (inspect.Choice, error) {
 	for attempt := 1; ; attempt++ {
 		choice, err := steps.RootDisk(ctx, h.Machine, n)
-		if err == nil || !errors.Is(err, inspect.ErrNoDisk) || attempt >= h.DiskAttempts {
+		if err == nil || !errors.Is(err, inspect.ErrNoDisk) && !errors.Is(err, inspect.ErrUnread) || attempt >= h.DiskAttempts {
 			return choice, err
 		}
 		if attempt == 1 {

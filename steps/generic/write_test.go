@@ -19,6 +19,7 @@ import (
 	"net/http/httptest"
 	"strings"
 	"testing"
+	"testing/fstest"
 	"testing/synctest"
 	"time"
 
@@ -32,9 +33,9 @@ import (
 
 const mib = 1 << 20
 
-// The recorded machine has /dev/sda with 10 GiB, /dev/vda with 2 GiB, serial root-disk, and /dev/vdb with 8 GiB.
-func machine(t *testing.T) inspect.Machine {
-	return inspect.Machine{FS: inspecttest.Machine(t, "../../inspect/testdata/virtio.txt")}
+// The recorded machine has /dev/sda with 10 GiB, /dev/vda with 2 GiB, serial root-disk, and /dev/vdb with 8 GiB, which is read-only.
+func machine(t *testing.T) fstest.MapFS {
+	return inspecttest.Machine(t, "../../inspect/testdata/virtio.txt")
 }
 
 // diskImage is an image of 4 MiB with an MBR, the disk identifier 0x1234abcd and one partition.
@@ -58,23 +59,24 @@ func md5Of(b []byte) string {
 
 // bench is a machine of fakes on which a step is run, and a server with its image.
 type bench struct {
-	host   steps.Host
-	server *streamtest.Server
-	url    string
-	disk   *streamtest.Disk
-	opened []string
-	said   []string
-	told   []any
+	host    steps.Host
+	machine fstest.MapFS
+	server  *streamtest.Server
+	url     string
+	disk    *streamtest.Disk
+	opened  []string
+	said    []string
+	told    []any
 }
 
 func newBench(t *testing.T) *bench {
 	t.Helper()
-	b := &bench{server: &streamtest.Server{Content: diskImage(), ETag: `"1"`}, disk: streamtest.NewDisk(72*mib, 512)}
+	b := &bench{server: &streamtest.Server{Content: diskImage(), ETag: `"1"`}, disk: streamtest.NewDisk(72*mib, 512), machine: machine(t)}
 	s := httptest.NewServer(b.server)
 	t.Cleanup(s.Close)
 	b.url = s.URL + "/debian.img"
 	b.host = steps.Host{
-		Machine: machine(t),
+		Machine: inspect.Machine{FS: b.machine},
 		Open: func(path string) (steps.Disk, error) {
 			b.opened = append(b.opened, path)
 			return b.disk, nil
@@ -87,6 +89,19 @@ func newBench(t *testing.T) *bench {
 		ReadBack:  stream.ReadBackSample,
 	}
 	return b
+}
+
+// swap has a file of the machine change just before a disk is opened.
+func (b *bench) swap(file, content string) {
+	open := b.host.Open
+	b.host.Open = func(path string) (steps.Disk, error) {
+		for name, f := range b.machine {
+			if strings.HasSuffix(name, file) {
+				f.Data = []byte(content)
+			}
+		}
+		return open(path)
+	}
 }
 
 // run runs write_image for a node with these hints.
@@ -105,6 +120,7 @@ func (b *bench) run(t *testing.T, hints string, changes change, args change) (an
 	if err != nil {
 		t.Fatal(err)
 	}
+	inspecttest.Resize(b.machine, b.disk.Size(), b.disk.Sector)
 	node := steps.Node{UUID: "n1", Properties: map[string]json.RawMessage{"root_device": json.RawMessage(hints)}}
 	return writeImage(t.Context(), b.host, steps.Job{Node: node, Args: raw})
 }
@@ -138,7 +154,7 @@ func TestWriteImage(t *testing.T) {
 		asked   string // of the server
 	}{
 		{"plain", rootDiskHint, nil, nil, nil, "/dev/vda", "", "", ""},
-		{"two disks fit", `{"size": ">= 8"}`, nil, nil, nil, "/dev/sda", "; the hints fit /dev/vdb too: the first in the list is taken", "", ""},
+		{"two disks fit", `{"size": "< 1"}`, nil, nil, nil, "/dev/sda", "; the hints fit /dev/vda too: the first in the list is taken", "", ""},
 		{"config drive", rootDiskHint, nil, change{"configdrive": drive}, nil, "/dev/vda", "", "first", ""},
 		{"config drive in the image's description", rootDiskHint, change{"configdrive": drive}, nil, nil, "/dev/vda", "", "first", ""},
 		{"config drive of the command over that", rootDiskHint, change{"configdrive": otherDrive}, change{"configdrive": drive}, nil, "/dev/vda", "", "first", ""},
@@ -223,6 +239,22 @@ func TestWriteImageFails(t *testing.T) {
 			b.server.Always.Hang = 2 * mib
 			b.host.Download.Limit = 300 * time.Millisecond
 		}, nil, "the download takes longer than the 300ms allowed", true},
+		{"another disk has its name", rootDiskHint, nil, nil, func(b *bench) { b.swap("virtio1/block/vda/serial", "another") }, nil,
+			`/dev/vda is another disk than the one that was chosen: its serial was "root-disk", is "another"`, false},
+		{"it has another size", rootDiskHint, nil, nil, func(b *bench) { b.swap("virtio1/block/vda/size", "2048") }, nil,
+			`its size was "75497472", is "1048576"`, false},
+		{"it has vanished", rootDiskHint, nil, nil, func(b *bench) { b.swap("virtio1/block/vda/size", "0") }, nil, "/dev/vda is gone since it was chosen", false},
+		{"what is open has another size", rootDiskHint, nil, nil, func(b *bench) {
+			open := b.host.Open
+			b.host.Open = func(path string) (steps.Disk, error) {
+				b.disk.Bytes = b.disk.Bytes[:70*mib]
+				return open(path)
+			}
+		}, nil, `its size, open, was "75497472", is "73400320"`, false},
+		{"what is open has other sectors", rootDiskHint, nil, nil, func(b *bench) {
+			open := b.host.Open
+			b.host.Open = func(path string) (steps.Disk, error) { b.disk.Sector = 4096; return open(path) }
+		}, nil, `its sector size was "512", is "4096"`, false},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -282,7 +314,7 @@ func TestRootDiskWaits(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			recorded := machine(t).FS.(fs.ReadLinkFS)
+			recorded := machine(t)
 			synctest.Test(t, func(t *testing.T) {
 				ctx, start, said := t.Context(), time.Now(), 0
 				if test.limit > 0 {
