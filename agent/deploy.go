@@ -120,7 +120,7 @@ func (a *agent) executeStep(ctx context.Context, p steps.Phase, params json.RawM
 	for name, value := range step.Args {
 		args[name] = value
 	}
-	result, err := a.runStep(ctx, step.Step, args, ports)
+	result, err := a.runStep(ctx, p, step.Step, args, ports)
 	if err != nil {
 		if known := asError(err); known.Type != "CommandExecutionError" {
 			return nil, known
@@ -135,8 +135,8 @@ func (a *agent) executeStep(ctx context.Context, p steps.Phase, params json.RawM
 
 // runStep runs one step and remembers what it deployed. The result is what the step returned, in
 // the form of the wire.
-func (a *agent) runStep(ctx context.Context, name string, args map[string]json.RawMessage, ports []steps.Port) (any, error) {
-	step, err := a.set.Find(name)
+func (a *agent) runStep(ctx context.Context, p steps.Phase, name string, args map[string]json.RawMessage, ports []steps.Port) (any, error) {
+	step, err := a.set.Find(name, p)
 	if err != nil {
 		return nil, err
 	}

@@ -119,7 +119,7 @@ func (a *agent) findMedia(ctx context.Context) error {
 		}
 		if attempt == mediaAttempts {
 			for _, s := range seen {
-				a.console.Stage("media", "looked at %v", s)
+				a.console.Stage("media", "%v", s)
 			}
 			if err == nil {
 				err = errors.New("no configuration medium found")

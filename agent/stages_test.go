@@ -80,11 +80,11 @@ func TestFindMedia(t *testing.T) {
 		{"one of two is broken", "boot_method=vmedia", func(int) ([]media.Medium, error) { return one, errors.New("read /dev/fd0: input/output error") }, 4 * time.Second,
 			[]string{"cd /dev/sr0", "media: read /dev/fd0: input/output error", "WARNING: going on without what could not be read"}, "", true},
 		{"none", "boot_method=vmedia", func(int) ([]media.Medium, error) { return nil, nil }, 19 * time.Second,
-			[]string{"looked at /dev/sda: an internal disk"}, "no configuration medium found", false},
+			[]string{"media: /dev/sda: an internal disk"}, "no configuration medium found", false},
 		{"none, and none is needed", "boot_method=vmedia ipa-api-url=https://192.0.2.1:6385", func(int) ([]media.Medium, error) { return nil, nil }, 19 * time.Second,
-			[]string{"looked at /dev/sda: an internal disk", "media: no configuration medium found", "going on with the kernel command line"}, "", false},
+			[]string{"media: /dev/sda: an internal disk", "media: no configuration medium found", "going on with the kernel command line"}, "", false},
 		{"broken", "boot_method=vmedia", func(int) ([]media.Medium, error) { return nil, errors.New("read /dev/fd0: input/output error") }, 19 * time.Second,
-			[]string{"looked at /dev/sda"}, "read /dev/fd0: input/output error", false},
+			[]string{"media: /dev/sda"}, "read /dev/fd0: input/output error", false},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

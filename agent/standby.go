@@ -9,6 +9,7 @@ import (
 	"time"
 
 	"github.com/ironhand/ironhand/initramfs/boot"
+	"github.com/ironhand/ironhand/steps"
 )
 
 // standbyCommands are what the conductor calls around a deployment.
@@ -30,7 +31,7 @@ func (a *agent) prepareImage(ctx context.Context, params json.RawMessage) (any, 
 	if err := json.Unmarshal(params, &args); err != nil {
 		return nil, invalidParams("%v", err)
 	}
-	result, err := a.runStep(ctx, "write_image", args, nil)
+	result, err := a.runStep(ctx, steps.Deploy, "write_image", args, nil)
 	if err != nil {
 		return nil, err
 	}

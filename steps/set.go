@@ -74,24 +74,15 @@ func (s Set) CheckVersions(want map[string]string) error {
 // that several managers offer stays with the one of the highest support; between
 // equals with the higher priority; then with the name that sorts first.
 func (s Set) List(p Phase) map[string][]Step {
-	type owned struct {
-		step  Step
-		class string
-		level Support
-	}
 	best := map[string]owned{}
 	for _, m := range s.managers {
 		for _, step := range m.Steps() {
 			if _, offered := step.Priority[p]; !offered {
 				continue
 			}
-			had, taken := best[step.Name]
-			if !taken || cmp.Or(
-				cmp.Compare(m.level, had.level),
-				cmp.Compare(step.Priority[p], had.step.Priority[p]),
-				cmp.Compare(had.class, m.Class()),
-			) > 0 {
-				best[step.Name] = owned{step, m.Class(), m.level}
+			one := owned{step, m.Class(), m.level}
+			if had, taken := best[step.Name]; !taken || one.before(had, p) {
+				best[step.Name] = one
 			}
 		}
 	}
@@ -103,16 +94,41 @@ func (s Set) List(p Phase) map[string][]Step {
 	return list
 }
 
-// Find returns the step of a name, from the manager of the highest support that
-// has it. The phase does not matter: like ironic-python-agent, a step may be
-// asked for even where it is not offered.
-func (s Set) Find(name string) (Step, error) {
+// owned is a step and the manager that has it.
+type owned struct {
+	step  Step
+	class string
+	level Support
+}
+
+// before tells whether one is taken rather than other, in a phase.
+func (one owned) before(other owned, p Phase) bool {
+	mine, offered := one.step.Priority[p]
+	others, otherOffered := other.step.Priority[p]
+	if offered != otherOffered {
+		return offered
+	}
+	return cmp.Or(
+		cmp.Compare(one.level, other.level),
+		cmp.Compare(mine, others),
+		cmp.Compare(other.class, one.class),
+	) > 0
+}
+
+// Find returns the step of a name: the one that List has for the phase. Like
+// ironic-python-agent, a step may be asked for even where it is not offered.
+func (s Set) Find(name string, p Phase) (Step, error) {
+	var best owned
+	found := false
 	for _, m := range s.managers {
 		for _, step := range m.Steps() {
-			if step.Name == name {
-				return step, nil
+			if one := (owned{step, m.Class(), m.level}); step.Name == name && (!found || one.before(best, p)) {
+				best, found = one, true
 			}
 		}
 	}
-	return Step{}, fmt.Errorf("%w %q", ErrNoStep, name)
+	if !found {
+		return Step{}, fmt.Errorf("%w %q", ErrNoStep, name)
+	}
+	return best.step, nil
 }

@@ -83,8 +83,21 @@ func TestSetList(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				if got := printed(test.phase, set.List(test.phase)); got != test.want {
+				listed := set.List(test.phase)
+				if got := printed(test.phase, listed); got != test.want {
 					t.Errorf("List(%s) = %s, want %s", test.phase, got, test.want)
+				}
+				// What is listed is what is run.
+				for class, offered := range listed {
+					for _, one := range offered {
+						step, err := set.Find(one.Name, test.phase)
+						if err != nil {
+							t.Fatal(err)
+						}
+						if who, err := step.Run(t.Context(), steps.Host{}, steps.Job{}); err != nil || !strings.EqualFold(fmt.Sprint(who), class) {
+							t.Errorf("%s of %s is run by %v, %v", one.Name, class, who, err)
+						}
+					}
 				}
 			}
 		})
@@ -108,7 +121,7 @@ func TestSetFind(t *testing.T) {
 		t.Fatal(err)
 	}
 	for name, want := range map[string]string{"x": "high", "y": "low", "deploy-only": "high"} {
-		step, err := set.Find(name)
+		step, err := set.Find(name, steps.Clean)
 		if err != nil {
 			t.Errorf("Find(%s) = %v", name, err)
 			continue
@@ -118,7 +131,7 @@ func TestSetFind(t *testing.T) {
 		}
 	}
 	for _, name := range []string{"z", "", "X"} {
-		if _, err := set.Find(name); !errors.Is(err, steps.ErrNoStep) || !strings.Contains(err.Error(), fmt.Sprintf("%q", name)) {
+		if _, err := set.Find(name, steps.Clean); !errors.Is(err, steps.ErrNoStep) || !strings.Contains(err.Error(), fmt.Sprintf("%q", name)) {
 			t.Errorf("Find(%q) = %v, want ErrNoStep with the name", name, err)
 		}
 	}

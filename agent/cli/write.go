@@ -16,6 +16,7 @@ import (
 
 	"github.com/ironhand/ironhand/image"
 	"github.com/ironhand/ironhand/inspect"
+	"github.com/ironhand/ironhand/steps"
 	"github.com/ironhand/ironhand/stream"
 )
 
@@ -29,11 +30,11 @@ func writeCommand() command {
 }
 
 func runWrite(ctx context.Context, c *call) error {
-	digestText := c.flags.String("digest", "", "`algorithm:hex` of the file as it is published: sha256 or sha512")
+	digestText := c.flags.String("digest", "", "`algorithm:hex` of the file as it is published, such as sha256:9f2c...")
 	drive := c.flags.String("config-drive", "", "`path` of a config drive: an image, or a directory that becomes one")
 	readBack := stream.ReadBackSample
 	c.flags.TextVar(&readBack, "read-back", readBack, "how `much` is read back and compared: none, sample or full")
-	progress := c.flags.String("progress", "auto", "auto, plain or none")
+	progress := c.flags.String("progress", "auto", "auto: one line that changes on a terminal, else plain; plain: a line a second; none")
 	yes := c.flags.Bool("yes", false, "do not ask")
 	asJSON := c.flags.Bool("json", false, "print the result as JSON")
 	args, err := c.parse(2, -1)
@@ -45,8 +46,11 @@ func runWrite(ctx context.Context, c *call) error {
 	default:
 		return usagef("--progress %s: want auto, plain or none", *progress)
 	}
-	path := args[len(args)-1]
-	sources, err := openSources(args[:len(args)-1])
+	path, names := args[len(args)-1], args[:len(args)-1]
+	if err := apart(names, path); err != nil {
+		return err
+	}
+	sources, err := openSources(names)
 	if err != nil {
 		return err
 	}
@@ -64,7 +68,11 @@ func runWrite(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	what, err := describeDisk(ctx, path)
+	// From here on it is this device, whatever becomes of a name that leads to it.
+	if path, err = filepath.EvalSymlinks(path); err != nil {
+		return err
+	}
+	chosen, what, err := describeDisk(ctx, path)
 	if err != nil {
 		return err
 	}
@@ -82,14 +90,27 @@ func runWrite(ctx context.Context, c *call) error {
 		return err
 	}
 	defer disk.Close()
+	if chosen.Name != "" {
+		if err := steps.SameDisk(ctx, inspect.Local(), chosen, disk.Size(), disk.SectorSize()); err != nil {
+			return err
+		}
+	}
 	memory, err := inspect.Local().AvailableMemory()
 	if err != nil {
 		return err
 	}
 	spec := image.Spec{Sources: sources, Digest: digest, ConfigDrive: driveImage, ReadBack: readBack, Memory: memory}
 	if *progress != "none" {
+		again, end := "", "\n"
+		if *progress == "auto" && isTerminal(c.stderr) {
+			again, end = "\r\x1b[K", "" // one line, written over
+		}
 		spec.Progress = func(p stream.Progress) {
-			fmt.Fprintf(c.stderr, "%s: %d of %d MiB, %d MiB/s, %d retries\n", p.Phase, p.Read>>20, max(p.Total, 0)>>20, p.Rate>>20, p.Retries)
+			line := fmt.Sprintf("%s: %d of %d MiB, %d MiB/s, %d retries", p.Phase, p.Read>>20, max(p.Total, 0)>>20, p.Rate>>20, p.Retries)
+			fmt.Fprint(c.stderr, again+line+end)
+		}
+		if end == "" {
+			defer fmt.Fprintln(c.stderr)
 		}
 	}
 	result, err := image.Write(ctx, disk, spec)
@@ -110,6 +131,15 @@ func runWrite(ctx context.Context, c *call) error {
 	return err
 }
 
+func isTerminal(w io.Writer) bool {
+	f, ok := w.(*os.File)
+	if !ok {
+		return false
+	}
+	info, err := f.Stat()
+	return err == nil && info.Mode()&os.ModeCharDevice != 0
+}
+
 // eofIsNoAnswer keeps an error of the terminal, but for its end.
 func eofIsNoAnswer(err error) error {
 	if errors.Is(err, io.EOF) {
@@ -125,9 +155,12 @@ func openSources(names []string) ([]stream.Source, error) {
 	for _, name := range names {
 		var s stream.Source
 		var err error
-		if strings.HasPrefix(name, "http://") || strings.HasPrefix(name, "https://") {
+		switch scheme, _, isURL := strings.Cut(name, "://"); {
+		case isURL && (scheme == "http" || scheme == "https"):
 			s, err = stream.NewHTTP(name, stream.HTTPOptions{Transport: transport})
-		} else {
+		case isURL:
+			err = usagef("%s://...: images are fetched by http and https, or are files", scheme)
+		default:
 			s, err = stream.NewFile(name)
 		}
 		if err != nil {
@@ -175,27 +208,45 @@ func readDrive(path string) ([]byte, error) {
 	return image.MakeConfigDrive(files)
 }
 
-// describeDisk names a disk for the question whether to write to it.
-func describeDisk(ctx context.Context, path string) (string, error) {
-	real, err := filepath.EvalSymlinks(path)
-	if err != nil {
-		return "", err
+// apart refuses a source that would be overwritten while it is read: the target, a part of it, or the disk that it is a part of. What is
+// mounted from the target, or built on it, keeps the target from being opened.
+func apart(sources []string, target string) error {
+	onto, err := sysDirectory(target)
+	if err != nil || onto == "" {
+		return err // another device than a block device is refused when it is opened
 	}
-	disks, err := inspect.Local().Disks(ctx)
-	for _, d := range disks {
-		if d.Name == real {
-			return d.String(), nil
+	for _, s := range sources {
+		if strings.Contains(s, "://") {
+			continue
+		}
+		from, err := sysDirectory(s)
+		if err != nil {
+			return err
+		}
+		if from != "" && (strings.HasPrefix(from+"/", onto+"/") || strings.HasPrefix(onto+"/", from+"/")) { // a partition is a directory in its disk's
+			return usagef("%s and %s are on the same disk: the image would be overwritten while it is read", s, target)
 		}
 	}
-	info, serr := os.Stat(real)
+	return nil
+}
+
+// describeDisk names a disk for the question whether to write to it. The disk is the zero Disk for a device that is none of the machine's disks.
+func describeDisk(ctx context.Context, path string) (inspect.Disk, string, error) {
+	disks, err := inspect.Local().Disks(ctx)
+	for _, d := range disks {
+		if d.Name == path {
+			return d, d.String(), nil
+		}
+	}
+	info, serr := os.Stat(path)
 	if serr != nil {
-		return "", serr
+		return inspect.Disk{}, "", serr
 	}
 	if info.Mode()&(os.ModeDevice|os.ModeCharDevice) != os.ModeDevice {
-		return "", fmt.Errorf("%s is not a block device", path)
+		return inspect.Disk{}, "", fmt.Errorf("%s is not a block device", path)
 	}
 	if err != nil {
-		return "", fmt.Errorf("list disks: %w", err)
+		return inspect.Disk{}, "", fmt.Errorf("list disks: %w", err)
 	}
-	return path + " (not one of this machine's disks: a partition, loop or other device)", nil
+	return inspect.Disk{}, path + " (not one of this machine's disks: a partition, loop or other device)", nil
 }

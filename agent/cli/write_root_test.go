@@ -76,3 +76,45 @@ func TestRootWrite(t *testing.T) {
 		})
 	}
 }
+
+// A disk is never written onto itself, nor onto the disk that it is a part of.
+func TestRootWriteOntoItself(t *testing.T) {
+	looptest.NeedRoot(t)
+	device, file := looptest.New(t, 32<<20, 512)
+	cmd := exec.Command("bash", "-c", `printf 'label: gpt\nstart=2048, size=8M\nsize=8M\n' | sfdisk --quiet --no-tell-kernel --no-reread "$1" && partx --update "$1"`, "bash", device)
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	t.Cleanup(func() { exec.Command("partx", "--delete", device).Run() })
+	link := filepath.Join(t.TempDir(), "link")
+	if err := os.Symlink(device, link); err != nil {
+		t.Fatal(err)
+	}
+	other, _ := looptest.New(t, 32<<20, 512)
+	before, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name, source, target string
+		code                 int
+	}{
+		{"itself", device, device, 2},
+		{"by another name", link, device, 2},
+		{"onto another name", device, link, 2},
+		{"its partition", device + "p1", device, 2},
+		{"onto its partition", device, device + "p1", 2},
+		{"as a mirror", other, device, 1}, // tried, and found to be no image
+		{"another partition", device + "p1", device + "p2", 1},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			code, _, stderr := run(t, "", "write", "--yes", test.source, test.target)
+			if code != test.code || strings.Contains(stderr, "on the same disk") != (code == 2) {
+				t.Errorf("exit %d, %s; want %d", code, stderr, test.code)
+			}
+			if after, err := os.ReadFile(file); err != nil || !bytes.Equal(before, after) {
+				t.Errorf("the disk was touched (%v)", err)
+			}
+		})
+	}
+}

@@ -243,10 +243,13 @@ func (c *Conductor) deploy(ctx context.Context, n *node) {
 		n.state, n.lastError = StateFailed, printable(err.Error())
 	}
 	n.mu.Unlock()
-	if err != nil {
-		c.event(n.config.Name, EventFailed, "%v (while %s)", err, state)
-	} else {
+	switch {
+	case err == nil:
 		c.event(n.config.Name, EventActive, "deployed")
+	case errors.Is(ctx.Err(), context.Canceled):
+		c.event(n.config.Name, EventWarning, "stopped while %s: the conductor ends", state)
+	default:
+		c.event(n.config.Name, EventFailed, "%v (while %s)", err, state)
 	}
 }
 

@@ -126,6 +126,9 @@ func (t *TLS) UnmarshalYAML(n *yaml.Node) error {
 // maxConfig bounds the size of a configuration in bytes.
 const maxConfig = 1 << 20
 
+// goTypes are what errors of the yaml package say of this program's own types, which whoever writes a configuration does not know.
+var goTypes = regexp.MustCompile(` (in type|into) (map\[string\])?\*?conductor\.\w+`)
+
 // LoadConfig reads a configuration file and makes its paths relative to the file's directory.
 func LoadConfig(name string) (Config, error) {
 	f, err := os.Open(name)
@@ -160,7 +163,7 @@ func ParseConfig(b []byte) (Config, error) {
 	d := yaml.NewDecoder(bytes.NewReader(b))
 	d.KnownFields(true)
 	if err := d.Decode(&c); err != nil && err != io.EOF { // io.EOF: nothing in it, which the check says better
-		return Config{}, err
+		return Config{}, errors.New(goTypes.ReplaceAllString(err.Error(), ""))
 	}
 	if err := d.Decode(new(yaml.Node)); err != io.EOF {
 		return Config{}, errors.New("more than one YAML document")

@@ -68,7 +68,7 @@ func TestRun(t *testing.T) {
 		{name: "floppy", args: media, stdout: "DIR/out: 1440.0 KiB (1474560 bytes)"},
 		{name: "USB", args: media + " --type usb", stdout: "DIR/out: 8192.0 KiB"},
 		{name: "ISO for one node, with a directory", args: media + " --type iso --dir DIR/tree", stdout: "DIR/out: "},
-		{name: "kind of medium", args: media + " --type tape", status: 1, stderr: `type "tape"`},
+		{name: "kind of medium", args: media + " --type tape", status: 2, stderr: "--type tape: want floppy, usb or iso"},
 		{name: "token on the command line", args: media + " --param ipa-agent-token=not-a-secret", status: 2, stderr: "use --token-file"},
 		{name: "empty token", args: media + " --token-file DIR/empty", status: 1, stderr: "is empty"},
 		{name: "no token file", args: media + " --token-file DIR/none", status: 1, stderr: "token: open"},

@@ -42,6 +42,10 @@ func runMedia(c *call) error {
 	if err := c.parse(0, "out"); err != nil {
 		return err
 	}
+	made, known := map[string]string{"floppy": media.Floppy, "usb": media.USB, "iso": media.CD}[*kind]
+	if !known {
+		return usageError{fmt.Sprintf("--type %s: want floppy, usb or iso", *kind)}
+	}
 	contents := media.Contents{NodeUUID: *uuid}
 	for _, p := range params {
 		key, value, ok := strings.Cut(p, "=")
@@ -81,10 +85,6 @@ func runMedia(c *call) error {
 		if contents.Files, err = readTree(*dir); err != nil {
 			return err
 		}
-	}
-	made := *kind
-	if made == "iso" {
-		made = media.CD
 	}
 	b, err := media.Make(made, contents)
 	if err != nil {

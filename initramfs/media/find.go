@@ -130,16 +130,16 @@ func (f Finder) classify(name string) (kind, reason string) {
 		if partition {
 			return "", "" // its disk has a line already
 		}
-		return "", "internal disk: not looked at"
+		return "", "not looked at: it is an internal disk"
 	}
 	sectors, err := strconv.ParseInt(f.read(disk, "size"), 10, 64)
 	switch {
 	case err != nil || sectors < 0:
-		return "", "size is not known: not looked at"
+		return "", "not looked at: its size is not known"
 	case sectors == 0:
 		return "", "no medium"
 	case sectors >= maxUSB/512: // sysfs counts in 512 bytes, whatever the sector size
-		return "", "USB disk of 4 GiB or more: not looked at"
+		return "", "not looked at: it is a USB disk of 4 GiB or more"
 	}
 	return USB, ""
 }

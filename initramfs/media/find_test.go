@@ -150,7 +150,7 @@ func TestFind(t *testing.T) {
 			seen: `/dev/fd0: no medium
 /dev/sr0: label IRONHAND: not a configuration medium
 /dev/sr1: no medium
-/dev/vda: internal disk: not looked at`,
+/dev/vda: not looked at: it is an internal disk`,
 		},
 		{
 			name: "partitions: of a small USB disk, of a large one, of an internal disk",
@@ -163,11 +163,11 @@ func TestFind(t *testing.T) {
 				{name: "sda1", path: pathSATA + "sda/", size: 1 << 20, partition: true, image: fat(t, "config-2", params)},
 			},
 			media: "usb /dev/sdb1 config-2 1",
-			seen: `/dev/sda: internal disk: not looked at
+			seen: `/dev/sda: not looked at: it is an internal disk
 /dev/sdb: neither FAT nor ISO 9660: not a configuration medium
 /dev/sdb1: label config-2: configuration medium with 1 files
-/dev/sdc: USB disk of 4 GiB or more: not looked at
-/dev/sdc1: USB disk of 4 GiB or more: not looked at`,
+/dev/sdc: not looked at: it is a USB disk of 4 GiB or more
+/dev/sdc1: not looked at: it is a USB disk of 4 GiB or more`,
 		},
 		{
 			name: "by model: with parameters, without, and not by a label alone",
@@ -197,7 +197,7 @@ func TestFind(t *testing.T) {
 				{name: "sdb", path: pathUSB, size: 0},
 				{name: "sdc", path: pathUSB, size: -512},
 			},
-			seen: "/dev/sdb: no medium\n/dev/sdc: size is not known: not looked at",
+			seen: "/dev/sdb: no medium\n/dev/sdc: not looked at: its size is not known",
 		},
 		{
 			name:   "read errors that end",
