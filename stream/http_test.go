@@ -99,7 +99,7 @@ func TestHTTPFaults(t *testing.T) {
 		{name: "ends by hanging up", server: &streamtest.Server{ETag: etag, Always: streamtest.Fault{OpenEnd: true}}},
 		{name: "ends by hanging up, early", server: &streamtest.Server{ETag: etag, Always: streamtest.Fault{OpenEnd: true, End: cut}}, is: ErrDigest},
 		{name: "part of unknown total, as ever", server: &streamtest.Server{ETag: etag,
-			Faults: []streamtest.Fault{{Cut: cut, NoLength: true}, {Header: map[string]string{"Content-Range": "bytes 1048576-2097151/*"}}}}, err: "without the length of the whole"},
+			Faults: []streamtest.Fault{{End: cut, NoLength: true}, {Header: map[string]string{"Content-Range": "bytes 1048576-2097151/*"}}}}, err: "without the length of the whole"},
 
 		{name: "404", server: &streamtest.Server{Always: streamtest.Fault{Status: 404}}, err: "404 Not Found", requests: []string{"all"}},
 		{name: "401", server: &streamtest.Server{Always: streamtest.Fault{Status: 401}}, err: "401 Unauthorized", requests: []string{"all"}},
