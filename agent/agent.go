@@ -59,6 +59,8 @@ type System struct {
 	Power        func(ctx context.Context, how boot.How) error
 	ArmWatchdog  func(time.Duration) (name string, err error)
 	Sync         func() error
+	LinksDown    func() error // all network interfaces
+	KernelLog    func() ([]byte, error)
 	InstallUEFI  func(ctx context.Context, disk string) (string, error)
 }
 
@@ -94,7 +96,9 @@ func ThisMachine() (System, error) {
 			}
 			return fmt.Sprintf("%s, %v", w.Name, w.Time), nil
 		},
-		Sync: boot.Sync,
+		Sync:      boot.Sync,
+		LinksDown: boot.LinksDown,
+		KernelLog: kernelLog,
 		InstallUEFI: func(ctx context.Context, disk string) (string, error) {
 			v, err := image.InstallUEFI(ctx, disk, "/sys/firmware/efi/efivars", loadFileSystem)
 			if err != nil {
@@ -130,6 +134,8 @@ type agent struct {
 	settings  ironic.Settings
 	uuid      string
 	token     ironic.Secret
+
+	retirement retirement
 
 	mu       sync.Mutex
 	node     steps.Node      // as the conductor sent it last

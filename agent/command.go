@@ -6,6 +6,7 @@ import (
 	"context"
 	"crypto/rand"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"log/slog"
 	"runtime/debug"
@@ -18,6 +19,8 @@ import (
 type Command struct {
 	Name  string // with its extension: standby.prepare_image
 	Async bool   // the request is answered at once and the command runs on
+	// Check looks at the parameters before the command begins, so that the request can be refused if they make no sense. It does nothing else. Nil checks nothing.
+	Check func(params json.RawMessage) error
 	// Run does it. Params is a JSON object, and parameters that the command does not know are
 	// ignored. The result becomes JSON; a string becomes an object with the key result. The
 	// context ends when the agent does, not when the request does.
@@ -153,14 +156,14 @@ func (c *Commands) start(ext, bare string, params json.RawMessage) (*run, error)
 	if last := c.last(); last != nil && last.snapshot().Status == Running {
 		return nil, newError("AgentIsBusy", "executing command %s", last.name)
 	}
-	command, ok := c.table[ext+"."+bare]
-	if !ok {
-		for name := range c.table {
-			if strings.HasPrefix(name, ext+".") {
-				return nil, newError("InvalidCommandError", "Unknown command: %.100s", bare)
-			}
+	command, err := findCommand(c.table, ext+"."+bare)
+	if err != nil {
+		return nil, err
+	}
+	if command.Check != nil {
+		if err := command.Check(params); err != nil {
+			return nil, asError(err)
 		}
-		return nil, newError("RequestedObjectNotFoundError", "Extension with id %.100s not found.", ext)
 	}
 
 	r := newRun(bare)
@@ -182,11 +185,34 @@ func (c *Commands) start(ext, bare string, params json.RawMessage) (*run, error)
 	return r, nil
 }
 
+// findCommand returns a command by its full name, or the error of which Ironic looks at code and text.
+func findCommand(table map[string]Command, name string) (Command, error) {
+	ext, bare, dotted := strings.Cut(name, ".")
+	if !dotted {
+		return Command{}, newError("InvalidCommandError", "Command name must be of the form <extension>.<name>")
+	}
+	if command, ok := table[name]; ok {
+		return command, nil
+	}
+	for known := range table {
+		if strings.HasPrefix(known, ext+".") {
+			return Command{}, newError("InvalidCommandError", "Unknown command: %.100s", bare)
+		}
+	}
+	return Command{}, newError("RequestedObjectNotFoundError", "Extension with id %.100s not found.", ext)
+}
+
+// bareName is the name without the extension.
+func bareName(name string) string {
+	_, bare, _ := strings.Cut(name, ".")
+	return bare
+}
+
 // finish runs a command and stores what came of it.
 func (c *Commands) finish(r *run, command Command, params json.RawMessage) {
 	log := c.log.With("command", command.Name, "id", r.id)
 	log.Info("command begins")
-	value, err := c.call(context.WithValue(c.life, runKey{}, r), command, params)
+	value, err := command.run(context.WithValue(c.life, runKey{}, r), params)
 
 	result := Result{ID: r.id, Name: r.name, Status: Succeeded}
 	if err == nil {
@@ -207,6 +233,9 @@ func (c *Commands) finish(r *run, command Command, params json.RawMessage) {
 			result.Status = VersionMismatch
 		}
 		log.Error("command failed", "type", result.Error.Type, "err", err)
+		if p, ok := errors.AsType[*panicError](err); ok {
+			log.Error("command panicked", "stack", string(p.stack))
+		}
 	} else {
 		log.Info("command succeeded")
 	}
@@ -217,16 +246,23 @@ func (c *Commands) finish(r *run, command Command, params json.RawMessage) {
 	close(r.done)
 }
 
-// call runs the command itself. A panic is the command's failure and not the agent's.
-func (c *Commands) call(ctx context.Context, command Command, params json.RawMessage) (value any, err error) {
+// run runs the command itself. A panic is the command's failure and not the agent's.
+func (c Command) run(ctx context.Context, params json.RawMessage) (value any, err error) {
 	defer func() {
 		if p := recover(); p != nil {
-			c.log.Error("command panicked", "command", command.Name, "panic", p, "stack", string(debug.Stack()))
-			err = newError("CommandExecutionError", "panic: %v", p)
+			err = &panicError{p, debug.Stack()}
 		}
 	}()
-	return command.Run(ctx, params)
+	return c.Run(ctx, params)
 }
+
+// A panicError is a defect of ours. The stack is for the log.
+type panicError struct {
+	value any
+	stack []byte
+}
+
+func (e *panicError) Error() string { return fmt.Sprintf("panic: %v", e.value) }
 
 type runKey struct{}
 

@@ -51,6 +51,7 @@ type Config struct {
 	DiskDelay       time.Duration
 	ReadBack        stream.ReadBack
 	KexecWatchdog   time.Duration
+	Poll            bool
 
 	// CA is the content of CAFile, found on a medium or in the ramdisk; nil without one.
 	CA []byte

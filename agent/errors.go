@@ -127,9 +127,11 @@ var errorForms = []struct {
 }{
 	{inspect.ErrHints, "DeviceNotFound"},
 	{inspect.ErrNoDisk, "DeviceNotFound"},
+	{inspect.ErrUnread, "DeviceNotFound"},
 	{stream.ErrDigest, "ImageChecksumError"},
 	{stream.ErrChanged, "ImageDownloadError"},
 	{stream.ErrFormat, "InvalidImage"},
+	{stream.ErrWindow, "InvalidImage"},
 	{stream.ErrEmpty, "InvalidImage"},
 	{stream.ErrTooLarge, "InvalidImage"},
 	{image.ErrSectorSize, "InvalidImage"},

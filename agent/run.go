@@ -29,7 +29,7 @@ func Run(ctx context.Context, o Options) error {
 		name string
 		run  func(context.Context) error
 	}{
-		{"start", a.remember},
+		{"start", a.remember}, // does not return if an agent of this boot has retired
 		{"media", a.findMedia},
 		{"settings", a.readSettings},
 		{"network", a.bringUpNetwork},
@@ -71,12 +71,19 @@ func (e *hintError) Unwrap() error { return e.error }
 func hint(err error, check string) error { return &hintError{err, check} }
 
 // remember reads what an earlier agent of this boot did.
-func (a *agent) remember(context.Context) error {
+func (a *agent) remember(ctx context.Context) error {
 	deployed, err := a.state.deployed()
 	if err != nil {
 		return fmt.Errorf("read what was deployed in this boot: %w", err)
 	}
 	a.deployed = deployed
+	why, err := a.state.retired()
+	if err != nil {
+		return fmt.Errorf("read whether an earlier agent has retired: %w", err)
+	}
+	if why != "" {
+		return a.idle(ctx, why)
+	}
 	return nil
 }
 
@@ -150,7 +157,7 @@ func (a *agent) readSettings(context.Context) error {
 		a.log.Info("setting", "name", o.Name, "value", o.Value, "from", o.From)
 	}
 	a.console.Stage("settings", "%d given; API %s", len(config.Origins), strings.Join(config.APIURLs, ", "))
-	if len(config.APIURLs) == 0 {
+	if len(config.APIURLs) == 0 && !config.Poll {
 		return hint(errors.New("no ipa-api-url given"), "that parameters.txt on the configuration medium, or the kernel command line, has ipa-api-url=https://...")
 	}
 	if config.Insecure {
@@ -269,6 +276,9 @@ func networkLines(s netconfig.State) []string {
 // not, and sets the clock: from NTP if a server was given, else from the answer. Anyone on the network
 // can answer for NTP, so its time only counts if the conductor has none that is proven, or about the same.
 func (a *agent) reachConductor(ctx context.Context) error {
+	if a.config.Poll {
+		return nil // it comes to us
+	}
 	ntpServer, ntpTime := a.config.NTPServer, time.Duration(0)
 	if ntpServer != "" {
 		skew, err := askNTP(ntpServer)
@@ -401,6 +411,9 @@ func (a *agent) takeInventory(ctx context.Context) error {
 
 // lookUp asks the conductor which node this machine is, and for the token.
 func (a *agent) lookUp(ctx context.Context) error {
+	if a.config.Poll {
+		return nil
+	}
 	client, err := ironic.New(ironic.Options{
 		URLs: a.config.APIURLs, TLS: a.trust.config(), Timeout: a.config.RequestTimeout,
 		RequestID: a.config.RequestID, APIVersion: a.config.APIVersion,
@@ -438,15 +451,24 @@ func (a *agent) lookUp(ctx context.Context) error {
 	if err := a.state.keepToken(token); err != nil {
 		return fmt.Errorf("keep the token for a restart: %w", err)
 	}
-	a.token, a.settings = token, settings
-	a.host.Download.RefuseMD5 = settings.MD5Enabled != nil && !*settings.MD5Enabled
+	a.token = token
+	a.applySettings(settings)
 	a.console.Stage("lookup", "node %s", node.UUID)
 	a.uuid = node.UUID
 	return a.setNode(node.Raw)
 }
 
+// applySettings takes what the conductor wants of the agent.
+func (a *agent) applySettings(s ironic.Settings) {
+	a.settings = s
+	a.host.Download.RefuseMD5 = s.MD5Enabled != nil && !*s.MD5Enabled
+}
+
 // serve makes the certificate, opens the API, and then lets the heartbeats begin.
 func (a *agent) serve(ctx context.Context) error {
+	if a.config.Poll {
+		return a.servePolled(ctx)
+	}
 	address, err := a.advertisedAddress()
 	if err != nil {
 		return hint(err, "the routes to the conductor, or give ipa-advertise-host")
@@ -462,17 +484,13 @@ func (a *agent) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	host := a.config.ListenHost
-	if host == "::" {
-		host = "" // all addresses, also where the kernel has no IPv6
-	}
-	listener, err := (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort(host, fmt.Sprint(a.config.ListenPort)))
+	listener, err := a.listen(ctx)
 	if err != nil {
 		return err
 	}
 	callback := url.URL{Scheme: "https", Host: net.JoinHostPort(address, fmt.Sprint(a.config.AdvertisePort))}
 	a.console.Stage("api", "%s", callback.String())
-	return a.runAPI(ctx, listener, tlsConfig, ironic.Beat{CallbackURL: callback.String(), Token: a.token, Version: a.version, VerifyCA: pem})
+	return a.runAPI(ctx, listener, tlsConfig, &ironic.Beat{CallbackURL: callback.String(), Token: a.token, Version: a.version, VerifyCA: pem})
 }
 
 // advertisedAddress is the address that the conductor is told to call: as given, or the one

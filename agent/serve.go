@@ -5,7 +5,10 @@ package agent
 import (
 	"cmp"
 	"context"
+	"crypto/sha256"
 	"crypto/tls"
+	"encoding/hex"
+	"fmt"
 	"net"
 	"os"
 	"slices"
@@ -20,10 +23,11 @@ import (
 
 // commands is the list of all commands that the conductor can call; docs/commands.md is made from it.
 func (a *agent) commands() []Command {
-	return slices.Concat(
+	all := slices.Concat(
 		a.stepCommands(steps.Clean), a.stepCommands(steps.Deploy), a.stepCommands(steps.Service),
-		a.standbyCommands(), a.imageCommands(),
+		a.standbyCommands(), a.imageCommands(), a.logCommands(), a.pollCommands(), a.systemCommands(),
 	)
+	return append(all, a.flowCommands(all)...)
 }
 
 // certificate is what the API shows: made in this boot, for the one address that the conductor calls.
@@ -49,25 +53,49 @@ func (a *agent) certificate(address string) (*tls.Config, string, error) {
 	return config, c.PEM, nil
 }
 
-// runAPI serves commands and sends heartbeats until ctx ends.
-func (a *agent) runAPI(ctx context.Context, l net.Listener, t *tls.Config, b ironic.Beat) error {
-	ctx, stop := context.WithCancel(ctx)
+// listen opens the port of the API.
+func (a *agent) listen(ctx context.Context) (net.Listener, error) {
+	host := a.config.ListenHost
+	if host == "::" {
+		host = "" // all addresses, also where the kernel has no IPv6
+	}
+	return (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort(host, fmt.Sprint(a.config.ListenPort)))
+}
+
+// fingerprint is the SHA-256 of the certificate that the API shows, in hex.
+func fingerprint(t *tls.Config) string {
+	sum := sha256.Sum256(t.Certificates[0].Certificate[0])
+	return hex.EncodeToString(sum[:])
+}
+
+// runAPI serves commands until ctx ends or the agent retires, and sends heartbeats b, or none if b is nil.
+func (a *agent) runAPI(outer context.Context, l net.Listener, t *tls.Config, b *ironic.Beat) error {
+	ctx, stop := context.WithCancel(outer)
 	defer stop()
+	a.retirement.mu.Lock()
+	a.retirement.stop = stop
+	a.retirement.mu.Unlock()
 	var beats *Heartbeats
-	commands, err := NewCommands(a.commands(), a.log, func(Result) { beats.Force() })
+	commands, err := NewCommands(a.commands(), a.log, func(Result) {
+		if beats != nil {
+			beats.Force()
+		}
+	})
 	if err != nil {
 		return err
 	}
-	beats = NewHeartbeats(HeartbeatOptions{
-		Send:    func(ctx context.Context) error { return a.client.Heartbeat(ctx, a.uuid, b) },
-		Timeout: a.settings.HeartbeatTimeout,
-		Log:     a.log,
-		OnBeat:  a.tellBeats(ctx),
-	})
+	var wait sync.WaitGroup
+	if b != nil {
+		beats = NewHeartbeats(HeartbeatOptions{
+			Send:    func(ctx context.Context) error { return a.client.Heartbeat(ctx, a.uuid, *b) },
+			Timeout: a.settings.HeartbeatTimeout,
+			Log:     a.log,
+			OnBeat:  a.tellBeats(ctx),
+		})
+		wait.Go(func() { beats.Run(ctx) })
+	}
 	api := NewAPI(commands, a.version, time.Now(), a.log)
 	api.SetToken(a.token)
-	var wait sync.WaitGroup
-	wait.Go(func() { beats.Run(ctx) })
 	err = api.Serve(ctx, l, t)
 	stop()
 	commands.Stop()
@@ -77,7 +105,10 @@ func (a *agent) runAPI(ctx context.Context, l net.Listener, t *tls.Config, b iro
 	if werr := commands.Wait(late); err == nil {
 		err = werr
 	}
-	return err
+	if err != nil {
+		return err
+	}
+	return a.served(outer)
 }
 
 // tellBeats returns what shows heartbeats on the console: the first, and changes for the worse or better.

@@ -367,7 +367,7 @@ func TestLookupAnswers(t *testing.T) {
 }
 
 func TestSettings(t *testing.T) {
-	_, s, err := parseLookup([]byte(`{"node": {"uuid": "u"}, "config": {
+	_, s, err := ParseLookup([]byte(`{"node": {"uuid": "u"}, "config": {
 		"metrics": {"backend": "noop"}, "metrics_statsd": {"statsd_port": 8125},
 		"heartbeat_timeout": 300, "agent_token": "secret-secret", "agent_token_required": true,
 		"agent_containers": {"runner": "podman"},

@@ -20,7 +20,7 @@ func FuzzLookupAnswer(f *testing.F) {
 	f.Add([]byte(`{"node": {"uuid": ""}}`))
 	f.Add([]byte(`<html>`))
 	f.Fuzz(func(t *testing.T, body []byte) {
-		node, settings, err := parseLookup(body)
+		node, settings, err := ParseLookup(body)
 		if err != nil {
 			if len(err.Error()) > 1000+len(body) {
 				t.Errorf("an error of %d bytes", len(err.Error()))

@@ -71,8 +71,8 @@ type Settings struct {
 	MetricsStatsd               json.RawMessage
 }
 
-// parseLookup reads the answer to a lookup. Unknown keys are ignored.
-func parseLookup(body []byte) (Node, Settings, error) {
+// ParseLookup reads the answer to a lookup. Unknown keys are ignored.
+func ParseLookup(body []byte) (Node, Settings, error) {
 	type config struct {
 		HeartbeatTimeout            float64                    `json:"heartbeat_timeout"` // seconds
 		Token                       Secret                     `json:"agent_token"`
@@ -215,7 +215,7 @@ func (c *Client) lookup(ctx context.Context, macs []net.HardwareAddr, uuid strin
 	if err != nil {
 		return Node{}, Settings{}, err
 	}
-	return parseLookup(body)
+	return ParseLookup(body)
 }
 
 // nextConflictPause returns the pause after one more answer that the node is locked: 5 s, 10 s,

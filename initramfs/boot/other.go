@@ -38,6 +38,9 @@ func Settle(context.Context, time.Duration) error { return unsupported("wait for
 // Sync is for Linux only.
 func Sync() error { return unsupported("sync") }
 
+// LinksDown is for Linux only.
+func LinksDown() error { return unsupported("take network interfaces down") }
+
 // CanKexec is for Linux only.
 func CanKexec() error { return unsupported("kexec") }
 

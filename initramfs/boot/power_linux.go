@@ -88,12 +88,18 @@ func quiesce(how How) error {
 	}
 	unix.Sync()
 	if how == Kexec {
-		links, err := os.ReadDir("/sys/class/net")
-		errs = append(errs, err)
-		for _, l := range links {
-			if l.Type()&fs.ModeSymlink != 0 { // bonding_masters is a file
-				errs = append(errs, setLinkUp(l.Name(), false))
-			}
+		errs = append(errs, LinksDown())
+	}
+	return errors.Join(errs...)
+}
+
+// LinksDown takes all network interfaces down.
+func LinksDown() error {
+	links, err := os.ReadDir("/sys/class/net")
+	errs := []error{err}
+	for _, l := range links {
+		if l.Type()&fs.ModeSymlink != 0 { // bonding_masters is a file
+			errs = append(errs, setLinkUp(l.Name(), false))
 		}
 	}
 	return errors.Join(errs...)

@@ -1,0 +1,89 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"net"
+	"net/url"
+
+	"github.com/ironhand/ironhand/agent/ironic"
+)
+
+// pollCommands are for a conductor that is not called and asks by itself.
+func (a *agent) pollCommands() []Command {
+	return []Command{
+		{Name: "poll.get_hardware_info", Run: func(context.Context, json.RawMessage) (any, error) { return a.inventory, nil }},
+		{Name: "poll.set_node_info", Run: a.setNodeInfo},
+	}
+}
+
+// setNodeInfo takes what a lookup would have answered. Source: IPA ironic_python_agent/extensions/poll.py.
+func (a *agent) setNodeInfo(_ context.Context, params json.RawMessage) (any, error) {
+	if !a.config.Poll {
+		return nil, newError("InvalidCommandError", "Node lookup data can only be set when the Ironic Python Agent is in standalone mode")
+	}
+	var in struct {
+		NodeInfo json.RawMessage `json:"node_info"`
+	}
+	if err := json.Unmarshal(params, &in); err != nil {
+		return nil, invalidParams("node_info: %v", err)
+	}
+	node, settings, err := ironic.ParseLookup(in.NodeInfo)
+	if err != nil {
+		return nil, invalidParams("node_info: %v", err)
+	}
+	a.applySettings(settings)
+	a.console.Stage("node", "%s, as the conductor says", node.UUID)
+	return nil, a.setNode(node.Raw)
+}
+
+// servePolled opens the API for a conductor that polls: there is no lookup and there are no heartbeats. The token has
+// to be known to both, from the medium; the certificate is one that the conductor was given, or is shown here by its fingerprint.
+func (a *agent) servePolled(ctx context.Context) error {
+	if a.config.Token == "" {
+		return hint(errors.New("ironhand-poll is set and there is no token: nobody could use the API"), "that the medium has ipa-agent-token")
+	}
+	a.token = a.config.Token
+	address := a.config.AdvertiseHost
+	if address == "" {
+		var err error
+		if address, err = a.firstAddress(ctx); err != nil {
+			return hint(err, "the network, or give ipa-advertise-host")
+		}
+	}
+	tlsConfig, _, err := a.certificate(address)
+	if err != nil {
+		return err
+	}
+	listener, err := a.listen(ctx)
+	if err != nil {
+		return err
+	}
+	callback := url.URL{Scheme: "https", Host: net.JoinHostPort(address, fmt.Sprint(a.config.AdvertisePort))}
+	a.console.Stage("api", "%s, for a conductor that polls; certificate with SHA-256 %s", callback.String(), fingerprint(tlsConfig))
+	return a.runAPI(ctx, listener, tlsConfig, nil)
+}
+
+// firstAddress is the first global address of the interfaces that are up.
+func (a *agent) firstAddress(ctx context.Context) (string, error) {
+	k, err := a.network()
+	if err != nil {
+		return "", err
+	}
+	state, err := k.State(ctx)
+	if err != nil {
+		return "", fmt.Errorf("read the state of the network: %w", err)
+	}
+	for _, n := range state.NICs {
+		for _, address := range n.Addresses {
+			if ip := address.Prefix.Addr(); n.Up && !n.Loopback && ip.IsGlobalUnicast() {
+				return ip.String(), nil
+			}
+		}
+	}
+	return "", errors.New("find the address to advertise: no interface has one")
+}

@@ -1,0 +1,86 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"encoding/json"
+	"fmt"
+	"os"
+	"path/filepath"
+	"sync"
+	"time"
+)
+
+// A retirement is why the agent serves no more in this boot, and the last that it does.
+type retirement struct {
+	mu   sync.Mutex
+	why  string
+	then func(ctx context.Context) error
+	stop context.CancelFunc // ends the API and the heartbeats; nil while there are none
+}
+
+// systemCommands take the machine out of the conductor's hands.
+func (a *agent) systemCommands() []Command {
+	return []Command{{Name: "system.lockdown", Run: a.lockdown}}
+}
+
+// lockdown ends the API and takes all network interfaces down, for nodes that are not to be switched off. Source: IPA
+// ironic_python_agent/extensions/system.py.
+func (a *agent) lockdown(context.Context, json.RawMessage) (any, error) {
+	return nil, a.retire("locked down: the network is down until the next boot", func(context.Context) error { return a.sys.LinksDown() })
+}
+
+// retire has the agent stop serving: the answer to the command that asks for it still gets through, then the API and the heartbeats
+// end, then is done, and the machine is left as it is until it is booted again. An agent that is started again in this boot does
+// nothing but say why. then may be nil.
+func (a *agent) retire(why string, then func(ctx context.Context) error) error {
+	if err := a.state.keepRetired(why); err != nil {
+		return fmt.Errorf("remember the end of service: %w", err)
+	}
+	r := &a.retirement
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	r.why, r.then = why, then
+	if r.stop != nil {
+		time.AfterFunc(answerTime, r.stop)
+	}
+	return nil
+}
+
+// served is called when the API has ended. If the agent has retired it ends only with ctx.
+func (a *agent) served(ctx context.Context) error {
+	a.retirement.mu.Lock()
+	why, then := a.retirement.why, a.retirement.then
+	a.retirement.mu.Unlock()
+	if why == "" {
+		return nil
+	}
+	if then != nil {
+		if err := then(ctx); err != nil {
+			a.sayLines("end", "FAILED: "+err.Error())
+		}
+	}
+	return a.idle(ctx, why)
+}
+
+// idle leaves the machine alone.
+func (a *agent) idle(ctx context.Context, why string) error {
+	a.console.Stage("end", "%s", why)
+	<-ctx.Done()
+	return ctx.Err()
+}
+
+// retired returns why an earlier agent of this boot retired, or "".
+func (s state) retired() (string, error) {
+	b, err := os.ReadFile(filepath.Join(s.dir, "retired"))
+	if os.IsNotExist(err) {
+		return "", nil
+	}
+	return string(b), err
+}
+
+func (s state) keepRetired(why string) error {
+	return keepFile(filepath.Join(s.dir, "retired"), []byte(why))
+}
+
