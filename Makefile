@@ -25,7 +25,7 @@ demo: packages ## the main job, from a cold machine to a running Debian; FIRMWAR
 
 .PHONY: test
 test: packages ## all tests
-	@export REQUIRE=root,vm; $(MAKE) --no-print-directory check test-root test-vm test-demo
+	@export REQUIRE=root,vm; $(MAKE) --no-print-directory check test-root test-vm test-ironic test-demo
 
 .PHONY: check
 check: ## format, vet, static analysis, import table, generated files, unit tests; no root
@@ -38,7 +38,7 @@ check: ## format, vet, static analysis, import table, generated files, unit test
 
 .PHONY: unit
 unit: ## unit tests: Go, any computer, seconds
-	@echo "== unit tests"; $(GO) test -skip '^(TestRoot|TestVM)' ./...
+	@echo "== unit tests"; $(GO) test -skip '^(TestRoot|TestVM|TestIronic)' ./...
 
 .PHONY: test-root
 test-root: packages ## tests on loop devices and network namespaces; root
@@ -52,6 +52,11 @@ test-vm: packages ramdisk image iso ## tests of the real ramdisk in virtual mach
 test-demo: packages build ramdisk image ## the demo under each firmware, with other media, NICs and hand-offs
 	@for how in "FIRMWARE=uefi HANDOFF=reboot" "FIRMWARE=secureboot MEDIUM=usb MEMORY=512" "FIRMWARE=bios HANDOFF=reboot NIC=e1000e MEDIUM=cd"; do \
 		echo "== demo $$how"; env $$how LIMIT=900 demo/run; done
+
+.PHONY: test-ironic
+test-ironic: packages ramdisk image ## the real ramdisk, driven by a real Ironic of Debian's packages
+	@scripts/packages packages-ironic.txt
+	@echo "== tests with a real Ironic"; REQUIRE=root,vm,ironic $(GO) test -count=1 -p 1 -timeout 40m -v -run '^TestIronic' ./agent/interop
 
 .PHONY: fuzz
 fuzz: ## each fuzz target for FUZZTIME (20s)

@@ -359,22 +359,6 @@ dd if=fs of=disk bs=1M seek=1 conv=notrunc status=none
 	if err != nil {
 		return nil, err
 	}
-	copy(disk, bootCode())
+	copy(disk, vmtest.BootCode())
 	return disk, nil
-}
-
-// bootCode prints "BOOT CODE RUNS" on the first serial port, and stops. It stands where a BIOS starts a disk.
-func bootCode() []byte {
-	code := []byte{
-		0xfc,             // cld
-		0xbe, 0x13, 0x7c, // mov si, text
-		0xac,       // next: lodsb
-		0x84, 0xc0, // test al, al
-		0x74, 0x06, // jz stop
-		0xba, 0xf8, 0x03, // mov dx, 0x3f8
-		0xee,       // out dx, al
-		0xeb, 0xf5, // jmp next
-		0xfa, 0xf4, 0xeb, 0xfc, // stop: cli; hlt; jmp stop
-	}
-	return append(code, "\r\nBOOT CODE RUNS\r\n\x00"...)
 }

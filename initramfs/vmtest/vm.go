@@ -280,6 +280,16 @@ func (vm *VM) Wait(t testing.TB, timeout time.Duration) string {
 	return vm.monitor.why()
 }
 
+// Ended tells whether the machine has ended.
+func (vm *VM) Ended() bool {
+	select {
+	case <-vm.ended:
+		return true
+	default:
+		return false
+	}
+}
+
 // Stop ends the machine, as pulling the plug does, and waits for that.
 func (vm *VM) Stop() {
 	_ = vm.cmd.Process.Kill() // it may have ended

@@ -1,0 +1,184 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package interop
+
+import (
+	"archive/tar"
+	"compress/gzip"
+	"io"
+	"os"
+	"path/filepath"
+	"strconv"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ironhand/ironhand/initramfs/vmtest"
+)
+
+// smallImage is a disk image with a boot sector that speaks, a partition, and some bytes that do not pack.
+func (b *bench) smallImage(size int64) string {
+	b.t.Helper()
+	file := b.path("small.img")
+	b.must(os.WriteFile(file, vmtest.BootCode(), 0o600))
+	b.must(os.Truncate(file, size))
+	b.run("bash", "-c", `printf 'label: dos\nlabel-id: 0x1234abcd\nstart=2048, type=83, bootable\n' | sfdisk --quiet --no-reread --no-tell-kernel "$1" &&
+		head -c $(($2 - 4194304)) /dev/urandom | dd of="$1" bs=1M seek=2 conv=notrunc status=none`, "bash", file, strconv.FormatInt(size, 10))
+	return file
+}
+
+// The life of a UEFI node: automated cleaning, deployment of a real Debian with a config drive, the first boot from the disk, and back.
+func TestIronicUEFI(t *testing.T) {
+	b := newBench(t, nil)
+	n := b.newNode("uefi", "uefi")
+	n.do("provide")
+	n.until("available", 5*time.Minute)
+
+	image := vmtest.Artefact(t, "image/debian.img.zst")
+	n.setImage(image, nil)
+	n.do("active", "configdrive", map[string]any{"meta_data": map[string]any{"hostname": "from-ironic", "uuid": n.uuid}})
+	n.until("active", 10*time.Minute)
+	wantConsole(t, n, "step: write_image done", "boot loader: Boot")
+	n.fromDisk(`from-ironic login:`, 5*time.Minute)
+
+	n.do("deleted")
+	n.until("available", 5*time.Minute)
+}
+
+// A BIOS node, with the image from a cache of the conductor's, and fast track: one boot of the ramdisk serves cleaning and deployment.
+func TestIronicBIOS(t *testing.T) {
+	b := newBench(t, map[string]string{"agent.image_download_source": "local"})
+	n := b.newNode("bios", "bios")
+	n.do("provide")
+	n.until("available", 5*time.Minute)
+	n.setImage(b.smallImage(64<<20), nil)
+	n.do("active", "configdrive", map[string]any{"meta_data": map[string]any{"hostname": "from-ironic"}})
+	n.until("active", 5*time.Minute)
+	wantConsole(t, n, "step: write_image done")
+	n.fromDisk("BOOT CODE RUNS", time.Minute)
+}
+
+func TestIronicFastTrack(t *testing.T) {
+	b := newBench(t, map[string]string{"deploy.fast_track": "true"})
+	n := b.newNode("fast", "bios")
+	n.do("provide")
+	n.until("available", 5*time.Minute)
+	boots := n.boots
+	n.setImage(b.smallImage(16<<20), nil)
+	n.do("active")
+	n.until("active", 5*time.Minute)
+	if n.boots != boots {
+		t.Errorf("the ramdisk was booted %d times more: the deployment did not use the one that was running\n%s", n.boots-boots, n.timeline())
+	}
+	n.fromDisk("BOOT CODE RUNS", time.Minute)
+}
+
+// What goes wrong ends in the state that it should, says what happened, and after it all goes well again.
+func TestIronicFailures(t *testing.T) {
+	b := newBench(t, nil)
+	n := b.newNode("broken", "bios")
+	n.do("provide")
+	n.until("available", 5*time.Minute)
+	small := b.smallImage(64 << 20)
+
+	t.Run("wrong digest", func(t *testing.T) {
+		n.setImage(small, map[string]any{"image_os_hash_value": strings.Repeat("0", 128)})
+		n.do("active")
+		r := n.until("deploy failed", 5*time.Minute)
+		if !strings.Contains(r.LastError, "digest does not match") {
+			t.Errorf("last error = %q", r.LastError)
+		}
+		wantLogs(t, b, "digest does not match")
+	})
+	t.Run("no disk fits", func(t *testing.T) {
+		n.patch("/properties/root_device", map[string]string{"serial": "NONE-SUCH"})
+		defer n.patch("/properties/root_device", map[string]string{"serial": "ROOT"})
+		n.setImage(small, nil)
+		n.do("active")
+		if r := n.until("deploy failed", 5*time.Minute); !strings.Contains(r.LastError, `wanted \"none-such\"`) && !strings.Contains(r.LastError, `wanted "NONE-SUCH"`) {
+			t.Errorf("last error = %q", r.LastError)
+		}
+	})
+	t.Run("conductor restarted while a step runs", func(t *testing.T) {
+		b.slow.Store(2 << 20)
+		defer b.slow.Store(0)
+		n.setImage(small, nil)
+		n.do("active")
+		n.while(func(r record) bool { return n.vm == nil || !strings.Contains(n.vm.Console(), "step: write: ") }, 3*time.Minute)
+		b.stop(b.conductor)
+		b.conductor = b.start("ironic-conductor")
+		b.wait()
+		// A conductor that starts fails what was on its way in itself, and goes on with what waits for the agent.
+		n.until("active", 5*time.Minute)
+		n.fromDisk("BOOT CODE RUNS", time.Minute)
+	})
+	t.Run("agent killed while a step runs", func(t *testing.T) {
+		b.slow.Store(2 << 20)
+		defer b.slow.Store(0)
+		n.setImage(small, nil)
+		n.do("rebuild")
+		n.while(func(r record) bool { return n.vm == nil || !strings.Contains(n.vm.Console(), "step: write: ") }, 3*time.Minute)
+		n.vm.Send(t, "\nkill -9 $(pidof ironhand | tr ' ' '\\n' | grep -v '^1$')\n")
+		// The agent comes back with an empty list of commands. What Ironic makes of that is its own affair: that the disk does not boot is ours.
+		n.while(func(r record) bool { return r.State == "wait call-back" || r.State == "deploying" }, 12*time.Minute)
+		r := n.get()
+		t.Logf("the node is in state %q: %q", r.State, r.LastError)
+		switch r.State {
+		case "active":
+			n.fromDisk("BOOT CODE RUNS", time.Minute)
+		case "deploy failed":
+		default:
+			t.Errorf("the node is in state %q", r.State)
+		}
+	})
+}
+
+func wantConsole(t *testing.T, n *node, wants ...string) {
+	t.Helper()
+	all := strings.Join(n.consoles, "")
+	for _, want := range wants {
+		if !strings.Contains(all, want) {
+			t.Errorf("no console shows %q\n%s", want, n.timeline())
+		}
+	}
+}
+
+// wantLogs looks for a text in the newest logs that the conductor has collected.
+func wantLogs(t *testing.T, b *bench, want string) {
+	t.Helper()
+	names, err := filepath.Glob(b.path("logs/*.tar.gz"))
+	if err != nil || len(names) == 0 {
+		t.Fatalf("the conductor has collected no logs: %v", err)
+	}
+	f, err := os.Open(names[len(names)-1])
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer f.Close() // only read
+	z, err := gzip.NewReader(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	found := map[string]bool{}
+	for archive := tar.NewReader(z); ; {
+		header, err := archive.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		content, err := io.ReadAll(archive)
+		if err != nil {
+			t.Fatal(err)
+		}
+		found[header.Name] = strings.Contains(string(content), want)
+	}
+	for _, name := range []string{"timeline", "machine/run/ironhand/log"} {
+		if !found[name] {
+			t.Errorf("%s in the collected logs does not have %q; there are %v", name, want, found)
+		}
+	}
+}
