@@ -427,19 +427,23 @@ func TestDefaultDisk(t *testing.T) {
 type dying struct {
 	fstest.MapFS
 	files []string
+	err   error
 }
 
 func (d dying) Open(name string) (fs.File, error) {
 	f, err := d.MapFS.Open(name)
 	if err == nil && slices.Contains(d.files, name) {
-		return dyingFile{f}, nil
+		return dyingFile{f, d.err}, nil
 	}
 	return f, err
 }
 
-type dyingFile struct{ fs.File }
+type dyingFile struct {
+	fs.File
+	err error
+}
 
-func (dyingFile) Read([]byte) (int, error) { return 0, syscall.EIO }
+func (d dyingFile) Read([]byte) (int, error) { return 0, d.err }
 
 // A value that cannot be read fits no hint, and the disk that has it is never passed over for the next one.
 func TestUnread(t *testing.T) {
@@ -448,7 +452,7 @@ func TestUnread(t *testing.T) {
 		for i, name := range []string{"sda", "sdb"} {
 			for file, content := range map[string]string{
 				"size": fmt.Sprint((i + 10) << 21), "ro": "0", "removable": "0", "queue/rotational": fmt.Sprint(1 - i), "queue/logical_block_size": "512",
-				"device/type": "0", "device/vendor": "ACME", "device/model": "M" + name, "device/vpd_pg80": "\x00\x80\x00\x03S0" + fmt.Sprint(i),
+				"device/type": "0", "device/vendor": "ACME", "device/model": "M" + name, "device/vpd_pg80": "\x00\x80\x00\x03S0" + fmt.Sprint(i), "device/wwid": "naa.5000c500a1b2c3d" + fmt.Sprint(i),
 			} {
 				m["sys/block/"+name+"/"+file] = &fstest.MapFile{Data: []byte(content)}
 			}
@@ -457,7 +461,7 @@ func TestUnread(t *testing.T) {
 		for i, f := range unread {
 			unread[i] = "sys/block/" + f
 		}
-		return dying{m, unread}
+		return dying{m, unread, syscall.EIO}
 	}
 	tests := []struct {
 		name   string
@@ -481,6 +485,7 @@ func TestUnread(t *testing.T) {
 		{"type", []string{"sda/device/type"}, `{}`, "!/dev/sda: disk could not be read: type"},
 		{"removable, but named", []string{"sda/removable"}, `{"serial": "S00"}`, "sda"},
 		{"removable, not named", []string{"sda/removable"}, `{"size": 10}`, "!/dev/sda: disk could not be read: removable"},
+		{"name", []string{"sda/device/wwid"}, `{"wwn": "0x5000c500a1b2c3d0"}`, "!/dev/sda: disk could not be read: wwn"},
 		{"serial, none asked for", []string{"sda/device/vpd_pg80"}, `{}`, "sda"},
 	}
 	for _, tt := range tests {
@@ -502,6 +507,20 @@ func TestUnread(t *testing.T) {
 				t.Errorf("Choose(%s) = %s, %v, want %s", tt.hints, choice.Disk.Name, err, want)
 			}
 		})
+	}
+}
+
+// A disk that has no name for itself is no dying disk: the kernel has the file all the same, and it cannot be read.
+func TestNoWWID(t *testing.T) {
+	for _, why := range []error{syscall.EINVAL, syscall.ENXIO} {
+		m := dying{fstest.MapFS{
+			"sys/block/sda/size": {Data: []byte("20971520")}, "sys/block/sda/device/type": {Data: []byte("0")}, "sys/block/sda/device/wwid": {},
+			"sys/block/sda/device/vpd_pg80": {Data: []byte("\x00\x80\x00\x03S00")}, "sys/block/sda/device/scsi_device/0:0:0:0/dev": {},
+		}, []string{"sys/block/sda/device/wwid"}, why}
+		disks, err := Machine{FS: m}.Disks(t.Context())
+		if err != nil || len(disks) != 1 || disks[0].Unread != nil || disks[0].Serial != "S00" {
+			t.Errorf("%v: Disks() = %+v, %v", why, disks, err)
+		}
 	}
 }
 

@@ -69,7 +69,7 @@ func identifySCSI(r *reader, device string, d Disk) identity {
 			r.problem(fmt.Errorf("read %s/vpd_pg83: %w", device, err))
 		}
 	}
-	if naa, found := strings.CutPrefix(r.text(device+"/wwid"), "naa."); found && names.naa == "" {
+	if naa, found := strings.CutPrefix(r.ifSet(device+"/wwid"), "naa."); found && names.naa == "" {
 		names.naa = naa // the kernel's own reading of page 83h
 	}
 	id.setNAA(names.naa)

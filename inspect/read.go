@@ -11,6 +11,7 @@ import (
 	"path"
 	"strconv"
 	"strings"
+	"syscall"
 	"unicode"
 	"unicode/utf8"
 )
@@ -80,6 +81,16 @@ func (r *reader) bytes(name string, limit int64) []byte {
 // text reads a file of one value, made presentable; empty if it is not there.
 func (r *reader) text(name string) string {
 	return clean(r.bytes(name, smallFile))
+}
+
+// ifSet is text for a file that is there although the device has no such value, which reading it tells: the kernel's wwid of a SCSI disk that names
+// itself in no way (drivers/scsi/scsi_lib.c, scsi_vpd_lun_id).
+func (r *reader) ifSet(name string) string {
+	b, err := r.open(name, smallFile)
+	if err != nil && !errors.Is(err, fs.ErrNotExist) && !errors.Is(err, syscall.EINVAL) && !errors.Is(err, syscall.ENXIO) {
+		r.problem(err)
+	}
+	return clean(b)
 }
 
 // attempt is text for a file whose reading may fail in daily life, such as the carrier of an interface that is down.
