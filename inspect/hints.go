@@ -91,18 +91,24 @@ type Choice struct {
 
 // Choose returns the first disk of the list that fits and can be written to. Without hints it is [DefaultDisk]. A USB disk, or one that can be taken out, has to be named
 // by a hint: size and rotational alone do not name one. The error is [ErrNoDisk] with the reason for each disk, or, for a disk before the first that fits,
-// [ErrHints] when it has a value that cannot be compared, [ErrUnread] when it has one that could not be read, unless another hint drops it.
+// [ErrHints] when it has a value that cannot be compared, [ErrUnread] when it has one that could not be read, unless another hint drops it, or the hints
+// say who the disk is, so that there cannot be two.
 func (h Hints) Choose(disks []Disk) (Choice, error) {
 	if h.Empty() {
 		return DefaultDisk(disks)
 	}
 	var choice Choice
+	var unread error // of a disk before the one found
 	why := make([]Why, 0, len(disks))
 	found := false
 	for _, d := range disks {
 		w, err := h.judge(d)
 		why = append(why, w)
 		switch {
+		case errors.Is(err, ErrUnread):
+			if unread == nil && !found {
+				unread = judgeError(d, err)
+			}
 		case err != nil && !found:
 			return Choice{}, judgeError(d, err)
 		case !w.Kept:
@@ -112,10 +118,20 @@ func (h Hints) Choose(disks []Disk) (Choice, error) {
 			choice.Others = append(choice.Others, d)
 		}
 	}
-	if !found {
+	switch {
+	case unread != nil && !(found && h.identify()):
+		return Choice{}, unread
+	case !found:
 		return Choice{}, noDisk(h.String(), why)
 	}
 	return choice, nil
+}
+
+// identify tells whether the hints fit one disk at most, whatever else there is.
+func (h Hints) identify() bool {
+	return slices.ContainsFunc(h.conditions, func(c condition) bool {
+		return slices.Contains([]string{"serial", "wwn", "wwn_with_extension", "name", "hctl", "by_path"}, c.hint) && c.operator == "s=="
+	})
 }
 
 func judgeError(d Disk, err error) error {
