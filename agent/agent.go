@@ -61,7 +61,9 @@ type System struct {
 	Sync         func() error
 	LinksDown    func() error // all network interfaces
 	KernelLog    func() ([]byte, error)
-	InstallUEFI  func(ctx context.Context, disk string) (string, error)
+	// StartSSH lets some accounts log in, and no others, and returns the host key's fingerprint in words.
+	StartSSH    func(ctx context.Context, a accounts) (key string, err error)
+	InstallUEFI func(ctx context.Context, disk string) (string, error)
 }
 
 // ThisMachine is the System that the program runs on.
@@ -99,6 +101,7 @@ func ThisMachine() (System, error) {
 		Sync:      boot.Sync,
 		LinksDown: boot.LinksDown,
 		KernelLog: kernelLog,
+		StartSSH:  startSSH,
 		InstallUEFI: func(ctx context.Context, disk string) (string, error) {
 			v, err := image.InstallUEFI(ctx, disk, "/sys/firmware/efi/efivars", loadFileSystem)
 			if err != nil {

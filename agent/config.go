@@ -52,12 +52,15 @@ type Config struct {
 	ReadBack        stream.ReadBack
 	KexecWatchdog   time.Duration
 	Poll            bool
+	SSHKey          string
 
 	// CA is the content of CAFile, found on a medium or in the ramdisk; nil without one.
 	CA []byte
 	// NetworkData is network_data.json, and NetworkFrom where it was found; nil if there is none.
 	NetworkData []byte
 	NetworkFrom string
+	// SSHKeys are lines of authorized_keys, of SSHKey and of the media.
+	SSHKeys []string
 	// Origins says where each value that is not built in came from, for the log. Values
 	// of secrets are masked.
 	Origins []Origin
@@ -161,6 +164,15 @@ func ParseConfig(s Sources) (Config, error) {
 			errs = append(errs, err)
 		}
 	}
+	var keys strings.Builder
+	for _, m := range s.Media {
+		fmt.Fprintf(&keys, "%s\n", m.Files[keysFile])
+	}
+	ssh, err := authorizedKeys(c.SSHKey, keys.String())
+	if err != nil {
+		errs = append(errs, err)
+	}
+	c.SSHKeys = ssh
 	for _, key := range slices.Sorted(maps.Keys(origins)) {
 		c.Origins = append(c.Origins, origins[key])
 	}

@@ -86,9 +86,9 @@ func TestPoll(t *testing.T) {
 	}
 	a.config.Poll = true
 	for params, want := range map[string]string{
-		`{"node_info": ` + info + `}`:      "SUCCEEDED ",
-		`{}`:                               " InvalidCommandParamsError: node_info: read lookup answer: it is empty",
-		`{"node_info": {"node": {}}}`:      " InvalidCommandParamsError: node_info: read lookup answer: read node: it has no uuid",
+		`{"node_info": ` + info + `}`:       "SUCCEEDED ",
+		`{}`:                                " InvalidCommandParamsError: node_info: read lookup answer: it is empty",
+		`{"node_info": {"node": {}}}`:       " InvalidCommandParamsError: node_info: read lookup answer: read node: it has no uuid",
 		`{"node_info": "https://h/lookup"}`: " InvalidCommandParamsError: node_info: read lookup answer: ",
 	} {
 		if got := do("poll.set_node_info", params).text(); !strings.HasPrefix(got, want) {
@@ -157,10 +157,12 @@ func TestCollectLogs(t *testing.T) {
 	}
 	machine := inspecttest.Machine(t, "../inspect/testdata/virtio.txt")
 	a, do, _, _ := commandAgent(t, System{
-		Root:      root,
-		Machine:   inspect.Machine{FS: machine},
-		Network:   func() (netconfig.Kernel, error) { return still{}, nil },
-		KernelLog: func() ([]byte, error) { return []byte("[    0.000000] Linux version 6.1\nirmc: password=hunter2\n"), nil },
+		Root:    root,
+		Machine: inspect.Machine{FS: machine},
+		Network: func() (netconfig.Kernel, error) { return still{}, nil },
+		KernelLog: func() ([]byte, error) {
+			return []byte("[    0.000000] Linux version 6.1\nirmc: password=hunter2\n"), nil
+		},
 	})
 	a.token, a.config.Token = token, pregenerated
 	a.config.Origins = []Origin{{"ipa-agent-token", "***", "floppy"}}

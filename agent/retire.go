@@ -83,4 +83,3 @@ func (s state) retired() (string, error) {
 func (s state) keepRetired(why string) error {
 	return keepFile(filepath.Join(s.dir, "retired"), []byte(why))
 }
-

@@ -33,6 +33,7 @@ func Run(ctx context.Context, o Options) error {
 		{"media", a.findMedia},
 		{"settings", a.readSettings},
 		{"network", a.bringUpNetwork},
+		{"ssh", a.openForDebugging},
 		{"conductor", a.reachConductor},
 		{"hardware", a.takeInventory},
 		{"lookup", a.lookUp},

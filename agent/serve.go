@@ -25,7 +25,7 @@ import (
 func (a *agent) commands() []Command {
 	all := slices.Concat(
 		a.stepCommands(steps.Clean), a.stepCommands(steps.Deploy), a.stepCommands(steps.Service),
-		a.standbyCommands(), a.imageCommands(), a.logCommands(), a.pollCommands(), a.systemCommands(),
+		a.standbyCommands(), a.imageCommands(), a.logCommands(), a.pollCommands(), a.systemCommands(), a.rescueCommands(),
 	)
 	return append(all, a.flowCommands(all)...)
 }

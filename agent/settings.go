@@ -55,6 +55,7 @@ func Settings() []Setting {
 		{"ipa-disk-wait-delay", "disk_wait_delay", "3", false, "Seconds between two of these looks.", seconds(func(c *Config) *time.Duration { return &c.DiskDelay })},
 		{"ironhand-read-back", "", "sample", false, "How much of a written image is read back and compared: `none`, `sample` or `full`.", func(c *Config, v string) error { return c.ReadBack.UnmarshalText([]byte(v)) }},
 		{"ironhand-kexec-watchdog", "", "0", false, "Seconds after which the watchdog resets the machine if the system started by kexec has not taken it over; 0 arms none. Only for systems that drive the watchdog.", seconds(func(c *Config) *time.Duration { return &c.KexecWatchdog })},
+		{"ironhand-ssh-key", "", "", false, "A public key that lets root log in by SSH while the agent runs, for debugging: the long word in the middle of a line of authorized_keys. More may be in `ironhand/authorized_keys` on a medium. There is no login otherwise.", text(func(c *Config) *string { return &c.SSHKey })},
 		{"ironhand-poll", "", "false", false, "The conductor is not called and asks by itself: no lookup, no heartbeats, and `ipa-agent-token` is needed. The conductor says which node this is by `poll.set_node_info`.", boolean(func(c *Config) *bool { return &c.Poll })},
 		{"ironhand.shell", "", "", false, "`1`: an emergency shell on the consoles beside the agent; `only`: without the agent. Anybody at the console is root then. Kernel command line only.", elsewhere},
 	}

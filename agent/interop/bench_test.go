@@ -211,14 +211,9 @@ type slowWriter struct {
 	rate int64
 }
 
-func (s *slowWriter) Write(p []byte) (done int, err error) {
-	for len(p) > 0 && err == nil {
-		var n int
-		n, err = s.ResponseWriter.Write(p[:min(len(p), int(s.rate/10))])
-		done, p = done+n, p[n:]
-		time.Sleep(100 * time.Millisecond)
-	}
-	return done, err
+func (s *slowWriter) Write(p []byte) (int, error) {
+	time.Sleep(time.Duration(len(p)) * time.Second / time.Duration(s.rate))
+	return s.ResponseWriter.Write(p)
 }
 
 func (b *bench) path(name string) string { return filepath.Join(b.dir, name) }
@@ -290,6 +285,16 @@ func (b *bench) tail(name string) string {
 }
 
 var errLocked = errors.New("the node is locked")
+
+// sub runs a part of a test on the same bench.
+func (b *bench) sub(name string, f func(t *testing.T)) {
+	outer := b.t.(*testing.T)
+	outer.Run(name, func(t *testing.T) {
+		b.t = t
+		defer func() { b.t = outer }()
+		f(t)
+	})
+}
 
 // call makes a request to the API, as an operator does.
 func (b *bench) call(method, path string, in, out any) error {

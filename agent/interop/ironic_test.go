@@ -8,6 +8,7 @@ import (
 	"archive/tar"
 	"compress/gzip"
 	"io"
+	"net"
 	"os"
 	"path/filepath"
 	"strconv"
@@ -58,6 +59,30 @@ func TestIronicBIOS(t *testing.T) {
 	n.until("active", 5*time.Minute)
 	wantConsole(t, n, "step: write_image done")
 	n.fromDisk("BOOT CODE RUNS", time.Minute)
+
+	// Rescue: the tenant gets in with the password, nobody else does, and the API is closed.
+	const password = "tenant's own"
+	n.do("rescue", "rescue_password", password)
+	n.until("rescue", 5*time.Minute)
+	n.vm.Expect(t, `end: rescue mode`, time.Minute)
+	if out, err := n.ssh(password, "mount -o ro /dev/vdb1 /mnt 2>&1; fdisk -l /dev/vdb; id -un; cat /proc/uptime"); err != nil || !strings.Contains(out, "/dev/vdb1") || !strings.Contains(out, "rescue") {
+		t.Errorf("ssh: %v\n%s", err, out)
+	}
+	if out, err := n.ssh("guessed", "id"); err == nil {
+		t.Errorf("ssh with a wrong password: %s", out)
+	}
+	if conn, err := net.DialTimeout("tcp", net.JoinHostPort(b.network.Guest4.Addr().String(), "9999"), time.Second); err == nil {
+		conn.Close()
+		t.Error("the API is still open")
+	}
+	if strings.Contains(n.vm.Console(), password) {
+		t.Error("the password is on the console")
+	}
+	n.do("unrescue")
+	n.until("active", 5*time.Minute)
+	if n.vm != nil {
+		t.Error("the ramdisk runs on")
+	}
 }
 
 func TestIronicFastTrack(t *testing.T) {
@@ -83,7 +108,7 @@ func TestIronicFailures(t *testing.T) {
 	n.until("available", 5*time.Minute)
 	small := b.smallImage(64 << 20)
 
-	t.Run("wrong digest", func(t *testing.T) {
+	b.sub("wrong digest", func(t *testing.T) {
 		n.setImage(small, map[string]any{"image_os_hash_value": strings.Repeat("0", 128)})
 		n.do("active")
 		r := n.until("deploy failed", 5*time.Minute)
@@ -92,7 +117,7 @@ func TestIronicFailures(t *testing.T) {
 		}
 		wantLogs(t, b, "digest does not match")
 	})
-	t.Run("no disk fits", func(t *testing.T) {
+	b.sub("no disk fits", func(t *testing.T) {
 		n.patch("/properties/root_device", map[string]string{"serial": "NONE-SUCH"})
 		defer n.patch("/properties/root_device", map[string]string{"serial": "ROOT"})
 		n.setImage(small, nil)
@@ -101,8 +126,8 @@ func TestIronicFailures(t *testing.T) {
 			t.Errorf("last error = %q", r.LastError)
 		}
 	})
-	t.Run("conductor restarted while a step runs", func(t *testing.T) {
-		b.slow.Store(2 << 20)
+	b.sub("conductor restarted while a step runs", func(t *testing.T) {
+		b.slow.Store(4 << 20)
 		defer b.slow.Store(0)
 		n.setImage(small, nil)
 		n.do("active")
@@ -114,8 +139,8 @@ func TestIronicFailures(t *testing.T) {
 		n.until("active", 5*time.Minute)
 		n.fromDisk("BOOT CODE RUNS", time.Minute)
 	})
-	t.Run("agent killed while a step runs", func(t *testing.T) {
-		b.slow.Store(2 << 20)
+	b.sub("agent killed while a step runs", func(t *testing.T) {
+		b.slow.Store(4 << 20)
 		defer b.slow.Store(0)
 		n.setImage(small, nil)
 		n.do("rebuild")

@@ -11,6 +11,7 @@ import (
 	"fmt"
 	"io"
 	"os"
+	"os/exec"
 	"slices"
 	"strings"
 	"time"
@@ -253,6 +254,7 @@ func (n *node) fromDisk(expr string, within time.Duration) {
 	}
 	m := n.machine
 	m.Firmware, m.Kernel, m.Cmdline, m.Floppy = n.firmware, "none", "", ""
+	m.Disks = m.Disks[1:] // a BIOS looks at the first alone
 	vm := vmtest.Start(n.b.t, m)
 	vm.Expect(n.b.t, expr, within)
 	vm.Stop()
@@ -274,4 +276,16 @@ func (n *node) timeline() string {
 		}
 	}
 	return strings.Join(lines[max(0, len(lines)-80):], "\n")
+}
+
+// ssh runs a command on the machine as the tenant.
+func (n *node) ssh(password, command string) (string, error) {
+	n.b.t.Helper()
+	ask := n.b.path("ask")
+	n.b.must(os.WriteFile(ask, []byte("#!/bin/sh\nprintf '%s\\n' \"$PASSWORD\"\n"), 0o700))
+	cmd := exec.Command("ssh", "-o", "StrictHostKeyChecking=no", "-o", "UserKnownHostsFile=/dev/null", "-o", "PubkeyAuthentication=no",
+		"-o", "NumberOfPasswordPrompts=1", "-o", "ConnectTimeout=20", "rescue@"+n.b.network.Guest4.Addr().String(), command)
+	cmd.Env = append(os.Environ(), "SSH_ASKPASS="+ask, "SSH_ASKPASS_REQUIRE=force", "PASSWORD="+password)
+	out, err := cmd.CombinedOutput()
+	return string(out), err
 }

@@ -19,8 +19,14 @@ type Tool string
 // Busybox is the emergency shell with its commands. It runs only when a kernel parameter asks for a shell.
 const Busybox Tool = "busybox"
 
+// Dropbear is the SSH server of rescue mode, and of debugging with a key; Dropbearkey makes its host key.
+const (
+	Dropbear    Tool = "dropbear"
+	Dropbearkey Tool = "dropbearkey"
+)
+
 // All returns every program of the list.
-func All() []Tool { return []Tool{Busybox} }
+func All() []Tool { return []Tool{Busybox, Dropbear, Dropbearkey} }
 
 // String returns the program's name, such as "busybox".
 func (t Tool) String() string { return string(t) }
@@ -33,6 +39,8 @@ func (t Tool) Package() string {
 	switch t {
 	case Busybox:
 		return "busybox-static" // the package busybox links to libc
+	case Dropbear, Dropbearkey:
+		return "dropbear-bin"
 	}
 	return ""
 }
