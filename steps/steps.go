@@ -14,12 +14,16 @@ import (
 	"net/http"
 	"time"
 
+	"github.com/ironhand/ironhand/initramfs/tool"
 	"github.com/ironhand/ironhand/inspect"
 	"github.com/ironhand/ironhand/stream"
 )
 
 // ErrArgs means that a step was called with arguments that cannot be. Nothing was touched.
 var ErrArgs = errors.New("invalid arguments")
+
+// ErrRAID is in every error of software RAID.
+var ErrRAID = errors.New("software RAID")
 
 // A Phase is the part of a node's life in which the conductor asks for steps.
 // The text is the one in Ironic's command and key names.
@@ -67,6 +71,7 @@ type Node struct {
 	Properties         map[string]json.RawMessage `json:"properties"`
 	InstanceInfo       map[string]json.RawMessage `json:"instance_info"`
 	DriverInternalInfo map[string]json.RawMessage `json:"driver_internal_info"`
+	TargetRAIDConfig   json.RawMessage            `json:"target_raid_config"`
 }
 
 // A Port is Ironic's record of one network interface of the machine.
@@ -86,6 +91,7 @@ type Disk interface {
 // Host is the running machine as a step may use it.
 type Host struct {
 	Machine   inspect.Machine
+	Tools     tool.Runner                     // programs of the ramdisk
 	Open      func(path string) (Disk, error) // opens a disk for this step alone; in use is an error
 	Transport http.RoundTripper               // for images; trusts what the agent was told to trust
 	Log       *slog.Logger
@@ -96,8 +102,10 @@ type Host struct {
 	// LoadKernel loads the kernel of the operating system on the disk for kexec,
 	// and says which boot entry it took. Nothing is started yet.
 	LoadKernel func(ctx context.Context, disk string) (string, error)
-	Download   Download
-	ReadBack   stream.ReadBack
+	// LoadModules loads kernel modules by name, where the kernel does not load them by itself.
+	LoadModules func(ctx context.Context, names ...string) error
+	Download    Download
+	ReadBack    stream.ReadBack
 	// A disk that fits may appear late: it is looked for so often, so long apart.
 	DiskAttempts int
 	DiskDelay    time.Duration
