@@ -29,6 +29,7 @@ var imports = map[string][]string{
 	"agent":                      {"agent/ironic", "inspect", "image", "netconfig", "stream", "steps", "initramfs/boot", "initramfs/media", "initramfs/tool"},
 	"agent/conductor":            {"image", "agent/ironic"},
 	"steps/generic":              {"steps", "image", "stream", "inspect", "initramfs/tool"},
+	"steps/holders":              {},
 	"steps":                      {"inspect", "stream", "initramfs/tool"},
 	"image":                      {"stream", "initramfs/tool", "image/gpt"},
 	"inspect":                    {},
