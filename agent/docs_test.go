@@ -112,11 +112,13 @@ What the manager for every machine offers. Priority 0 is never automatic.
 		for _, a := range s.Args {
 			args = append(args, fmt.Sprintf("`%s`: %s", a.Name, a.Description))
 		}
-		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", s.Name, s.Interface, strings.Join(phases, ", "), cmp.Or(strings.Join(args, "; "), "none announced"))
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", s.Name, s.Interface, cmp.Or(strings.Join(phases, ", "), "none"), cmp.Or(strings.Join(args, "; "), "none announced"))
 	}
 	b.WriteString(`
 - ` + "`write_image`" + ` takes ` + "`image_info`" + ` and ` + "`configdrive`" + ` as Ironic's direct deploy interface sends them. Whole disk images, raw, plain or packed with gzip or zstd.
 - ` + "`kexec`" + ` loads the kernel of the deployed system; ` + "`standby.run_image`" + ` then jumps into it instead of rebooting. It fails, and says why, where that cannot be.
+- ` + "`create_configuration`" + ` makes the arrays of software RAID of the node's ` + "`target_raid_config`" + `; see [using](using.md#software-raid).
+- ` + "`validate_configuration`" + ` takes ` + "`raid_config`" + `, and says whether that could be made on this machine after a deletion. No phase offers it; it can be called.
 `)
 	return b.String()
 }

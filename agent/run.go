@@ -388,6 +388,14 @@ func (a *agent) explainNetwork(ctx context.Context) {
 
 // takeInventory looks at the machine. What cannot be read is named, and is no reason to stop.
 func (a *agent) takeInventory(ctx context.Context) error {
+	var err error
+	a.set, err = steps.NewSet(ctx, a.host, a.managers) // before the inventory, which the arrays that it starts belong to
+	if errors.Is(err, steps.ErrNoManager) {
+		return err
+	}
+	if err != nil { // the others do their work all the same
+		a.sayLines("hardware", err.Error())
+	}
 	inventory, err := a.sys.Machine.Inventory(ctx)
 	if err != nil {
 		a.log.Warn("inventory is incomplete", "err", err)
@@ -399,13 +407,6 @@ func (a *agent) takeInventory(ctx context.Context) error {
 		inventory.Memory.Total>>20, inventory.CPU.Count, len(inventory.Interfaces), len(inventory.Disks))
 	for _, d := range inventory.Disks {
 		a.console.Stage("hardware", "disk %v", d)
-	}
-	a.set, err = steps.NewSet(ctx, a.host, a.managers)
-	if errors.Is(err, steps.ErrNoManager) {
-		return err
-	}
-	if err != nil { // the others do their work all the same
-		a.sayLines("hardware", err.Error())
 	}
 	return nil
 }

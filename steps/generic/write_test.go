@@ -386,7 +386,8 @@ func TestManager(t *testing.T) {
 	if got := fmt.Sprint(set.Versions()); got != "map[generic_hardware_manager:ironhand.1]" {
 		t.Errorf("versions = %s", got)
 	}
-	for phase, want := range map[steps.Phase]string{steps.Clean: "", steps.Deploy: "deploy.kexec=0 deploy.write_image=0 ", steps.Service: "deploy.write_image=0 "} {
+	for phase, want := range map[steps.Phase]string{steps.Clean: "raid.create_configuration=0 raid.delete_configuration=0 ", steps.Deploy: "raid.apply_configuration=0 deploy.kexec=0 deploy.write_image=0 ",
+		steps.Service: "raid.apply_configuration=0 raid.create_configuration=0 raid.delete_configuration=0 deploy.write_image=0 "} {
 		got := ""
 		for _, s := range set.List(phase)["GenericHardwareManager"] {
 			got += fmt.Sprintf("%s.%s=%d ", s.Interface, s.Name, s.Priority[phase])

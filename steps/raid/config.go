@@ -20,6 +20,7 @@ const maxVolumes, maxMembers = 32, 256
 
 // volume is one logical disk that is wanted: an array.
 type volume struct {
+	place   int    // in the configuration, from 1
 	name    string // "" stands for md and its number
 	level   string // as in sysfs: raid0, raid1, raid10, raid5, raid6
 	size    int64  // bytes that each member gives; 0 is all that is left
@@ -97,6 +98,7 @@ func parseConfig(raw json.RawMessage) (volumes []volume, errs []error) {
 			roots++
 		}
 		v, wrong := d.volume()
+		v.place = i + 1
 		for _, err := range wrong {
 			fail("%w", err)
 		}

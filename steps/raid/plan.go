@@ -83,19 +83,19 @@ func size(n int64) string {
 	return fmt.Sprintf("%d bytes", n)
 }
 
-// boot is what the place before the first partition is for, and the kind of the tables.
-type boot struct {
+// room is what the place before the first partition is for, and the kind of the tables.
+type room struct {
 	mode  string // uefi or bios
 	label string // gpt or msdos
 }
 
 // start is where the first partition starts: behind room for the EFI system partition of 550 MiB, or for GRUB's partition, that is made when the boot
 // loader is installed. Source: ironic-python-agent's ironic_python_agent/raid_utils.py, calculate_raid_start.
-func (b boot) start() int64 {
+func (r room) start() int64 {
 	switch {
-	case b.mode == "uefi":
+	case r.mode == "uefi":
 		return 551 * mib
-	case b.label == "gpt":
+	case r.label == "gpt":
 		return 8 * mib
 	}
 	return 1 * mib
@@ -104,7 +104,7 @@ func (b boot) start() int64 {
 // planCreation plans arrays for volumes, or says all that is against it. Where a partition lies is decided as in ironic-python-agent
 // (ironic_python_agent/raid_utils.py, calc_raid_partition_sectors): on each disk the first one ends size_gb GiB from the start of the disk, each further
 // one size_gb GiB behind the one before, and one of MAX comes last and takes the rest.
-func planCreation(volumes []volume, s state, skip inspect.SkipList, b boot) (p plan, err error) {
+func planCreation(volumes []volume, s state, skip inspect.SkipList, b room) (p plan, err error) {
 	var errs []error
 	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
 	volumes = slices.Clone(volumes)
@@ -134,7 +134,7 @@ func planCreation(volumes []volume, s state, skip inspect.SkipList, b boot) (p p
 	for i, v := range volumes {
 		title := fmt.Sprintf("logical disk %q", v.name)
 		if v.name == "" {
-			title = fmt.Sprintf("logical disk %d", i+1)
+			title = fmt.Sprintf("logical disk %d", v.place)
 			if len(skip.Volumes) > 0 {
 				fail("%s has no volume_name, and skip_block_devices keeps volumes by their names", title)
 			}
@@ -322,10 +322,8 @@ func names(disks []disk) string {
 // fits tells whether a disk is of the kind and on the bus that the volume wants.
 func (v volume) fits(d inspect.Disk) bool {
 	kind, tran := kindOf(d), string(d.Tran)
-	if tran == "spi" || tran == "virtio" {
-		tran = "scsi"
-	}
-	return (v.kind == "" || v.kind == kind || v.kind == "flash" && kind != "rotational") && (v.bus == "" || v.bus == tran)
+	scsi := v.bus == "scsi" && d.HCTL != "" && tran != "sata" && tran != "usb"
+	return (v.kind == "" || v.kind == kind || v.kind == "flash" && kind != "rotational") && (v.bus == "" || v.bus == tran || scsi)
 }
 
 // kindOf is one of diskKinds.

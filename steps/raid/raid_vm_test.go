@@ -1,0 +1,342 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package raid
+
+import (
+	"encoding/binary"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ironhand/ironhand/initramfs/boot"
+	"github.com/ironhand/ironhand/initramfs/tool"
+	"github.com/ironhand/ironhand/initramfs/vmtest"
+	"github.com/ironhand/ironhand/inspect"
+	"github.com/ironhand/ironhand/steps"
+	"github.com/ironhand/ironhand/stream"
+)
+
+var guest = flag.Bool("guest", false, "run the tests for a virtual machine with disks")
+
+// judges are programs that say what is on the disks, with their libraries.
+func judges(t *testing.T, programs ...string) map[string]string {
+	t.Helper()
+	files := map[string]string{}
+	for _, name := range programs {
+		path, err := exec.LookPath(name)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files["usr/bin/"+name] = path
+		out, err := exec.Command("ldd", path).Output()
+		if err != nil {
+			t.Fatalf("ldd %s: %v", path, err)
+		}
+		for _, word := range strings.Fields(string(out)) {
+			if strings.HasPrefix(word, "/") {
+				file, err := filepath.EvalSymlinks(word)
+				if err != nil {
+					t.Fatal(err)
+				}
+				files[strings.TrimPrefix(word, "/")] = file
+			}
+		}
+	}
+	return files
+}
+
+// Arrays are made and deleted on disks of all kinds, by a real kernel; mdadm, blkid and sfdisk say what came out.
+func TestVMRaid(t *testing.T) {
+	vmtest.Require(t)
+	disk := func(bus string, sector int) vmtest.Disk {
+		return vmtest.Disk{Bus: bus, Size: 4 << 30, SectorSize: sector}
+	}
+	vmtest.RunInGuest(t, ".", vmtest.Guest{
+		Machine: vmtest.Machine{MemoryMiB: 768, Disks: []vmtest.Disk{
+			disk("virtio", 0), disk("virtio", 0), disk("virtio", 0), disk("nvme", 4096), disk("nvme", 4096), disk("scsi", 0), disk("sata", 0),
+		}},
+		Files: judges(t, "sfdisk", "blkid", "sgdisk"),
+		Args:  "-guest -test.run=TestGuest", Timeout: 5 * time.Minute,
+	})
+}
+
+// bench is the machine that the test runs in.
+type bench struct {
+	t    *testing.T
+	host steps.Host
+	said []string
+	node steps.Node
+}
+
+// killed is the end of a step at some point, as if the machine had lost its power: nothing after it happens.
+var errKilled = errors.New("killed")
+
+func newBench(t *testing.T) *bench {
+	if !*guest {
+		t.Skip("runs in the machine of TestVMRaid")
+	}
+	b := &bench{t: t, node: steps.Node{UUID: "n1"}}
+	b.host = steps.Host{
+		Machine: inspect.Local(), Tools: tool.Exec{}, Log: slog.New(slog.DiscardHandler), LoadModules: boot.LoadModules,
+		Open: func(path string) (steps.Disk, error) {
+			d, err := stream.OpenDevice(path)
+			if err != nil {
+				return nil, err
+			}
+			return d, nil
+		},
+		Say: func(format string, args ...any) {
+			b.said = append(b.said, time.Now().Format("05.000 ")+fmt.Sprintf(format, args...))
+		},
+	}
+	b.mode("uefi")
+	if err := boot.LoadModules(t.Context(), "raid1"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("said:\n%s", strings.Join(b.said, "\n"))
+			mdstat, err := os.ReadFile("/proc/mdstat")
+			t.Logf("/proc/mdstat: %v\n%s", err, mdstat)
+		}
+	})
+	return b
+}
+
+func (b *bench) mode(mode string) {
+	b.node.Properties = map[string]json.RawMessage{"capabilities": json.RawMessage(fmt.Sprintf("%q", "boot_mode:"+mode))}
+}
+
+func (b *bench) create(config string) (any, error) {
+	b.node.TargetRAIDConfig = json.RawMessage(config)
+	return Create(b.t.Context(), b.host, steps.Job{Node: b.node})
+}
+
+func (b *bench) mustCreate(config string) {
+	b.t.Helper()
+	result, err := b.create(config)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	if got, err := json.Marshal(result); err != nil || string(got) != config {
+		b.t.Errorf("result = %s, %v, want the configuration", got, err)
+	}
+}
+
+func (b *bench) mustDelete() {
+	b.t.Helper()
+	if _, err := Delete(b.t.Context(), b.host, steps.Job{Node: b.node}); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func (b *bench) run(name string, args ...string) string {
+	b.t.Helper()
+	out, err := exec.Command(name, args...).CombinedOutput()
+	if err != nil {
+		b.t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+// detail is what mdadm says of all arrays that run: NAME LEVEL METADATA MEMBERS, sorted.
+func (b *bench) detail() string {
+	b.t.Helper()
+	var lines []string
+	devices, err := filepath.Glob("/sys/block/md*")
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	for _, d := range devices {
+		out, err := exec.Command("mdadm", "--detail", "--export", "/dev/"+filepath.Base(d)).Output()
+		if err != nil {
+			continue // it does not run
+		}
+		field := map[string]string{}
+		var members []string
+		for _, line := range strings.Split(string(out), "\n") {
+			k, v, _ := strings.Cut(line, "=")
+			field[k] = v
+			if strings.HasSuffix(k, "_DEV") {
+				members = append(members, strings.TrimPrefix(v, "/dev/"))
+			}
+		}
+		slices.Sort(members)
+		lines = append(lines, fmt.Sprintf("%s %s %s %s", field["MD_NAME"], field["MD_LEVEL"], field["MD_METADATA"], strings.Join(members, " ")))
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, "\n")
+}
+
+func (b *bench) wantDetail(want string) {
+	b.t.Helper()
+	if got := b.detail(); got != want {
+		b.t.Errorf("arrays:\n%s\nwant:\n%s", got, want)
+	}
+}
+
+// wantEmpty wants no disk to have anything on it, by the word of blkid and mdadm.
+func (b *bench) wantEmpty() {
+	b.t.Helper()
+	b.wantDetail("")
+	disks, err := b.host.Machine.Disks(b.t.Context())
+	if err != nil || len(disks) != 7 {
+		b.t.Fatalf("disks: %v, %v", disks, err)
+	}
+	for _, d := range disks {
+		if out, err := exec.Command("blkid", "-p", d.Name).CombinedOutput(); err == nil || len(out) > 0 {
+			b.t.Errorf("blkid -p %s: %s, %v", d.Name, out, err)
+		}
+		if out, err := exec.Command("mdadm", "--examine", d.Name).CombinedOutput(); err == nil {
+			b.t.Errorf("mdadm --examine %s: %s", d.Name, out)
+		}
+		if parts, err := partitions(b.host.Machine.FS, sysName(d.Name)); err != nil || len(parts) > 0 {
+			b.t.Errorf("%s has the partitions %v, %v", d.Name, parts, err)
+		}
+	}
+}
+
+// software is a configuration of logical disks, each as LEVEL SIZE NAME [HINT...], where a hint is a disk's name.
+func software(disks ...string) string {
+	type m = map[string]any
+	var list []m
+	for _, text := range disks {
+		w := strings.Fields(text)
+		d := m{"raid_level": w[0], "controller": "software", "size_gb": json.RawMessage(w[1])}
+		if w[1] == "MAX" {
+			d["size_gb"] = "MAX"
+		}
+		if w[2] != "-" {
+			d["volume_name"] = w[2]
+		}
+		if len(w) > 3 {
+			var hints []m
+			for _, name := range w[3:] {
+				hints = append(hints, m{"name": "/dev/" + name})
+			}
+			d["physical_disks"] = hints
+		}
+		list = append(list, d)
+	}
+	text, err := json.Marshal(m{"logical_disks": list})
+	if err != nil {
+		panic(err)
+	}
+	return string(text)
+}
+
+func TestGuestCreateAndDelete(t *testing.T) {
+	const raidType = "A19D880F-05FC-4D3B-A006-743F0F84911E"
+	for _, test := range []struct {
+		name, mode, config string
+		disks              string // of the first array, two of them
+		detail             string
+		table              string // of the first disk: kind, then start, sectors and type of each partition
+	}{
+		{"mirror and stripe", "uefi", software("0 MAX data vda vdb", "1 1 system vda vdb"), "vda vdb",
+			"any:data raid0 1.2 vda2 vdb2\nany:system raid1 1.2 vda1 vdb1",
+			"gpt 1128448 968704 " + raidType + ", 2097152 6289408 " + raidType},
+		{"sectors of 4096 bytes, MBR", "bios", software("1 2 - nvme0n1 nvme1n1"), "nvme0n1 nvme1n1", "any:md0 raid1 1.2 nvme0n1p1 nvme1n1p1", "dos 256 524032 fd"},
+		{"sectors of 4096 bytes, GPT", "uefi", software("1 MAX - nvme0n1 nvme1n1"), "nvme0n1 nvme1n1", "any:md0 raid1 1.2 nvme0n1p1 nvme1n1p1", "gpt 141056 907264 " + raidType},
+		{"levels of many disks", "uefi", software("5 1 five vda vdb vdc", "6 1 six vda vdb vdc sda", "1+0 1 ten vda vdb vdc sda"), "vda vdb",
+			"any:five raid5 1.2 vda1 vdb1 vdc1\nany:six raid6 1.2 sda1 vda2 vdb2 vdc2\nany:ten raid10 1.2 sda2 vda3 vdb3 vdc3",
+			"gpt 1128448 968704 " + raidType + ", 2097152 2097152 " + raidType + ", 4194304 2097152 " + raidType},
+		{"all disks, sectors of both sizes", "bios", software("1 1 system"), "vda nvme0n1", "any:system raid1 1.2 nvme0n1p1 nvme1n1p1 sda1 sdb1 vda1 vdb1 vdc1", "dos 2048 2095104 fd"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			b := newBench(t)
+			b.mode(test.mode)
+			disks := strings.Fields(test.disks)
+			// What was there before, in a place where it could come back: an array on the disks that has a file system.
+			b.run("mdadm", "--create", "/dev/md9", "--run", "--metadata=1.0", "--level=1", "--raid-devices=2", "/dev/"+disks[0], "/dev/"+disks[1])
+			b.fill("/dev/md9")
+			b.run("mdadm", "--stop", "/dev/md9")
+			b.mustCreate(test.config)
+			b.wantDetail(test.detail)
+			if got := b.table("/dev/" + disks[0]); got != test.table {
+				t.Errorf("partitions of %s: %s, want %s", disks[0], got, test.table)
+			}
+			arrays, err := filepath.Glob("/sys/block/md[0-9]")
+			if err != nil || len(arrays) == 0 {
+				t.Fatal(err)
+			}
+			for _, a := range arrays {
+				if out, _ := exec.Command("blkid", "-p", "/dev/"+filepath.Base(a)).CombinedOutput(); len(out) > 0 {
+					t.Errorf("blkid -p %s: %s", a, out)
+				}
+			}
+			// The same again changes nothing, another one is refused.
+			b.mustCreate(test.config)
+			b.wantDetail(test.detail)
+			if _, err := b.create(software("1 1 other " + test.disks)); err == nil || !strings.Contains(err.Error(), "partitions detected on devices") || !errors.Is(err, steps.ErrRAID) {
+				t.Errorf("another configuration on the same disks: %v", err)
+			}
+			b.wantDetail(test.detail)
+			// They are found again after a restart.
+			b.run("mdadm", "--stop", "--scan")
+			if err := Assemble(t.Context(), b.host); err != nil {
+				t.Error(err)
+			}
+			b.wantDetail(test.detail)
+			b.mustDelete()
+			b.wantEmpty()
+		})
+	}
+}
+
+// fill writes signatures to a device.
+func (b *bench) fill(device string) {
+	b.t.Helper()
+	d, err := b.host.Open(device)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	defer d.Close()
+	swap := make([]byte, 4096)
+	copy(swap[4086:], "SWAPSPACE2")
+	swap[1024] = 1
+	binary.LittleEndian.PutUint32(swap[1028:], 1000)
+	for at := int64(0); at < 160*mib; at += 1 * mib / 2 { // wherever the data of the new array may begin
+		if _, err := d.WriteAt(swap, at); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+}
+
+// table is the kind of a disk's partition table and START SIZE TYPE of each partition.
+func (b *bench) table(disk string) string {
+	b.t.Helper()
+	var table struct {
+		PartitionTable struct {
+			Label      string
+			Partitions []struct {
+				Start, Size int64
+				Type        string
+			}
+		}
+	}
+	if err := json.Unmarshal([]byte(b.run("sfdisk", "--json", disk)), &table); err != nil {
+		b.t.Fatal(err)
+	}
+	if table.PartitionTable.Label == "gpt" {
+		if out := b.run("sgdisk", "-v", disk); !strings.Contains(out, "No problems found") {
+			b.t.Errorf("sgdisk -v %s:\n%s", disk, out)
+		}
+	}
+	var parts []string
+	for _, p := range table.PartitionTable.Partitions {
+		parts = append(parts, fmt.Sprintf("%d %d %s", p.Start, p.Size, p.Type))
+	}
+	return table.PartitionTable.Label + " " + strings.Join(parts, ", ")
+}
