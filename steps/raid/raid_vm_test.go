@@ -207,35 +207,6 @@ func (b *bench) wantEmpty() {
 	}
 }
 
-// software is a configuration of logical disks, each as LEVEL SIZE NAME [HINT...], where a hint is a disk's name.
-func software(disks ...string) string {
-	type m = map[string]any
-	var list []m
-	for _, text := range disks {
-		w := strings.Fields(text)
-		d := m{"raid_level": w[0], "controller": "software", "size_gb": json.RawMessage(w[1])}
-		if w[1] == "MAX" {
-			d["size_gb"] = "MAX"
-		}
-		if w[2] != "-" {
-			d["volume_name"] = w[2]
-		}
-		if len(w) > 3 {
-			var hints []m
-			for _, name := range w[3:] {
-				hints = append(hints, m{"name": "/dev/" + name})
-			}
-			d["physical_disks"] = hints
-		}
-		list = append(list, d)
-	}
-	text, err := json.Marshal(m{"logical_disks": list})
-	if err != nil {
-		panic(err)
-	}
-	return string(text)
-}
-
 func TestGuestCreateAndDelete(t *testing.T) {
 	const raidType = "A19D880F-05FC-4D3B-A006-743F0F84911E"
 	for _, test := range []struct {

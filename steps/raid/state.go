@@ -347,7 +347,11 @@ func readMark(head []byte) (m mark) {
 	if len(head) < mib {
 		return mark{}
 	}
-	text, found := strings.CutPrefix(string(head[markAt:mib]), markMagic)
+	return parseMark(head[markAt:mib])
+}
+
+func parseMark(b []byte) (m mark) {
+	text, found := strings.CutPrefix(string(b), markMagic)
 	text, _, _ = strings.Cut(text, "\x00")
 	if !found || json.Unmarshal([]byte(text), &m) != nil {
 		return mark{}
