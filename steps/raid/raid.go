@@ -16,6 +16,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"time"
 
 	"github.com/ironhand/ironhand/initramfs/tool"
 	"github.com/ironhand/ironhand/inspect"
@@ -80,14 +81,27 @@ func Delete(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 	return nil, nil
 }
 
-// Assemble starts the arrays that the disks hold, if there are any. One that cannot be started is in the error, and is no reason to stop.
+// assembleTime is how long the start of arrays may keep others waiting. A disk that hangs cannot be interrupted: after this time it is left to itself.
+const assembleTime = 30 * time.Second
+
+// Assemble starts the arrays that the disks hold, if there are any. A disk that cannot be read, or an array that cannot be started, is in the error, and is no
+// reason to stop.
 func Assemble(ctx context.Context, h steps.Host) error {
-	s, err := look(ctx, h)
-	if err != nil {
-		return fmt.Errorf("%w: %w", steps.ErrRAID, err)
+	ctx, cancel := context.WithTimeoutCause(ctx, assembleTime, fmt.Errorf("a disk does not answer within %v", assembleTime))
+	defer cancel()
+	done := make(chan error, 1)
+	go func() {
+		s, err := look(ctx, h)
+		done <- errors.Join(err, s.assemble(ctx, h))
+	}()
+	var err error
+	select {
+	case err = <-done:
+	case <-ctx.Done():
+		err = context.Cause(ctx)
 	}
-	if err := s.assemble(ctx, h); err != nil {
-		return fmt.Errorf("%w: %w", steps.ErrRAID, err)
+	if err != nil {
+		return fmt.Errorf("%w: start arrays: %w", steps.ErrRAID, err)
 	}
 	return nil
 }
@@ -212,7 +226,7 @@ func (r request) delete(ctx context.Context, h steps.Host) error {
 func (s state) assemble(ctx context.Context, h steps.Host) error {
 	modules := map[string]bool{}
 	for _, a := range s.arrays {
-		if a.device == "" && a.version != "0.90" || a.device == "" && a.level != "" {
+		if a.device == "" {
 			modules[module(a.level)] = true
 		}
 	}

@@ -5,6 +5,7 @@
 package raid
 
 import (
+	"context"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -27,6 +28,7 @@ import (
 	"github.com/ironhand/ironhand/stream"
 )
 
+var guestRun = flag.String("guestrun", "TestGuest", "x")
 var guest = flag.Bool("guest", false, "run the tests for a virtual machine with disks")
 
 // judges are programs that say what is on the disks, with their libraries.
@@ -66,8 +68,8 @@ func TestVMRaid(t *testing.T) {
 		Machine: vmtest.Machine{MemoryMiB: 768, Disks: []vmtest.Disk{
 			disk("virtio", 0), disk("virtio", 0), disk("virtio", 0), disk("nvme", 4096), disk("nvme", 4096), disk("scsi", 0), disk("sata", 0),
 		}},
-		Files: judges(t, "sfdisk", "blkid", "sgdisk"),
-		Args:  "-guest -test.run=TestGuest", Timeout: 5 * time.Minute,
+		Files: judges(t, "sfdisk", "blkid", "sgdisk", "mke2fs"),
+		Args:  "-guest -test.run=" + *guestRun, Timeout: 20 * time.Minute,
 	})
 }
 
@@ -77,24 +79,26 @@ type bench struct {
 	host steps.Host
 	said []string
 	node steps.Node
+
+	ops, limit int // see killAfter
 }
 
-// killed is the end of a step at some point, as if the machine had lost its power: nothing after it happens.
+// errKilled is the end of a step at some point, as if the machine had lost its power: nothing after it happens.
 var errKilled = errors.New("killed")
 
 func newBench(t *testing.T) *bench {
 	if !*guest {
 		t.Skip("runs in the machine of TestVMRaid")
 	}
-	b := &bench{t: t, node: steps.Node{UUID: "n1"}}
+	b := &bench{t: t, node: steps.Node{UUID: "n1"}, limit: -1}
 	b.host = steps.Host{
-		Machine: inspect.Local(), Tools: tool.Exec{}, Log: slog.New(slog.DiscardHandler), LoadModules: boot.LoadModules,
+		Machine: inspect.Local(), Tools: killableTools{tool.Exec{}, b}, Log: slog.New(slog.DiscardHandler), LoadModules: boot.LoadModules,
 		Open: func(path string) (steps.Disk, error) {
 			d, err := stream.OpenDevice(path)
 			if err != nil {
 				return nil, err
 			}
-			return d, nil
+			return killable{d, b}, nil
 		},
 		Say: func(format string, args ...any) {
 			b.said = append(b.said, time.Now().Format("05.000 ")+fmt.Sprintf(format, args...))
@@ -310,4 +314,288 @@ func (b *bench) table(disk string) string {
 		parts = append(parts, fmt.Sprintf("%d %d %s", p.Start, p.Size, p.Type))
 	}
 	return table.PartitionTable.Label + " " + strings.Join(parts, ", ")
+}
+
+// A disk whose operations are counted; after the last one that is allowed, none happens any more.
+type killable struct {
+	steps.Disk
+	b *bench
+}
+
+func (k killable) WriteAt(p []byte, at int64) (int, error) {
+	if err := k.b.live(); err != nil {
+		return 0, err
+	}
+	return k.Disk.WriteAt(p, at)
+}
+
+func (k killable) Zero(ctx context.Context, at, n int64) error {
+	if err := k.b.live(); err != nil {
+		return err
+	}
+	return k.Disk.Zero(ctx, at, n)
+}
+
+func (k killable) RereadPartitions(ctx context.Context) error {
+	if err := k.b.live(); err != nil {
+		return err
+	}
+	return k.Disk.RereadPartitions(ctx)
+}
+
+// killableTools run mdadm as long as the machine lives. The last array before its end is half made: one member has no superblock.
+type killableTools struct {
+	tool.Runner
+	b *bench
+}
+
+func (k killableTools) Run(ctx context.Context, t tool.Tool, args ...string) ([]byte, error) {
+	if err := k.b.live(); err != nil {
+		return nil, err
+	}
+	out, err := k.Runner.Run(ctx, t, args...)
+	if err == nil && args[0] == "--create" {
+		if dead := k.b.live(); dead != nil {
+			k.b.run("mdadm", "--stop", args[1])
+			k.b.run("mdadm", "--zero-superblock", args[len(args)-1])
+			return nil, dead
+		}
+	}
+	return out, err
+}
+
+// live counts an operation.
+func (b *bench) live() error {
+	if b.ops++; b.limit >= 0 && b.ops > b.limit {
+		return errKilled
+	}
+	return nil
+}
+
+// killAfter has the machine die after so many operations; -1 is never.
+func (b *bench) killAfter(n int) { b.ops, b.limit = 0, n }
+
+// restart is what a reset does: arrays stop, the kernel reads the partition tables, and the agent starts the arrays.
+func (b *bench) restart() {
+	b.t.Helper()
+	b.run("mdadm", "--stop", "--scan")
+	b.killAfter(-1)
+	disks, err := b.host.Machine.Disks(b.t.Context())
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	for _, d := range disks {
+		opened, err := b.host.Open(d.Name)
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		if err := errors.Join(opened.RereadPartitions(b.t.Context()), opened.Close()); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+	if err := Assemble(b.t.Context(), b.host); err != nil {
+		b.said = append(b.said, err.Error()) // a half-made array may not start
+	}
+}
+
+// The machine is killed at each point of a creation and of a deletion; the step is run again and ends right.
+func TestGuestKilled(t *testing.T) {
+	b := newBench(t)
+	config := software("1 1 system vda vdb", "0 MAX data vda vdb")
+	const detail = "any:data raid0 1.2 vda2 vdb2\nany:system raid1 1.2 vda1 vdb1"
+	for n, killed := 0, true; killed; n += 2 {
+		b.said = nil
+		b.killAfter(n)
+		_, err := b.create(config)
+		if killed = errors.Is(err, errKilled); err != nil && !killed {
+			t.Fatalf("killed after %d operations: %v", n, err)
+		}
+		b.restart()
+		b.mustCreate(config)
+		b.wantDetail(detail)
+		for _, d := range []string{"/dev/vda", "/dev/vdb"} {
+			if head, _, err := probe(d, 4*gib, mib); err != nil || readMark(head).Run != "" {
+				t.Errorf("killed after %d operations: a mark is left on %s, %v", n, d, err)
+			}
+		}
+		b.killAfter(n)
+		if _, err := Delete(t.Context(), b.host, steps.Job{Node: b.node}); err != nil && !errors.Is(err, errKilled) {
+			t.Fatalf("deletion killed after %d operations: %v", n, err)
+		}
+		b.restart()
+		b.mustDelete()
+		b.wantEmpty()
+		if t.Failed() {
+			t.Fatalf("killed after %d operations", n)
+		}
+		t.Logf("killed after %d operations: %v", n, killed)
+	}
+
+	// Killed while the marks are changed: at first everything is made anew, from the first change on nothing is.
+	b.said = nil
+	b.mustCreate(config)
+	uuid := b.uuid("system")
+	state, err := look(t.Context(), b.host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	marks := func(a, b bool, onB bool) {
+		for disk, m := range map[string]mark{
+			"/dev/vda": {Run: "r", Made: a, Partitions: state.disk("/dev/vda").parts},
+			"/dev/vdb": {Run: "r", Made: b, Partitions: state.disk("/dev/vdb").parts},
+		} {
+			if disk == "/dev/vdb" && !onB {
+				m = mark{}
+			}
+			if err := changeMark(disk, m); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, m := range []struct{ b, onB bool }{{true, true}, {false, true}, {false, false}} {
+		marks(true, m.b, m.onB)
+		b.restart()
+		b.mustCreate(config)
+		b.wantDetail(detail)
+	}
+	if got := b.uuid("system"); got != uuid {
+		t.Errorf("the array was made anew: it was %s, is %s", uuid, got)
+	}
+	marks(false, false, true)
+	b.restart()
+	b.mustCreate(config)
+	if b.uuid("system") == uuid {
+		t.Error("an array that was not finished is left as it is")
+	}
+	b.mustDelete()
+	b.wantEmpty()
+}
+
+// uuid is that of an array, by the word of mdadm.
+func (b *bench) uuid(name string) string {
+	b.t.Helper()
+	for line := range strings.Lines(b.run("mdadm", "--examine", "--scan")) {
+		if strings.Contains(line, "name=any:"+name) {
+			_, uuid, _ := strings.Cut(line, "UUID=")
+			return strings.Fields(uuid)[0]
+		}
+	}
+	b.t.Fatalf("there is no array %s", name)
+	return ""
+}
+
+// What uses arrays is taken down with them, unless somebody has it open; then nothing is touched.
+func TestGuestInUse(t *testing.T) {
+	b := newBench(t)
+	b.mustCreate(software("1 1 system vda vdb", "0 MAX data vda vdb"))
+	if err := boot.LoadModules(t.Context(), "ext4"); err != nil {
+		t.Fatal(err)
+	}
+	b.run("busybox", "mkswap", "/dev/md0")
+	b.run("busybox", "swapon", "/dev/md0")
+	b.run("mke2fs", "-q", "/dev/md1")
+	dir := t.TempDir()
+	b.run("busybox", "mount", "-t", "ext4", "/dev/md1", dir)
+	f, err := os.Create(filepath.Join(dir, "open"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	user := exec.Command("busybox", "sleep", "1000")
+	user.Stdin = f
+	if err := errors.Join(user.Start(), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	before := b.detail()
+	if _, err := Delete(t.Context(), b.host, steps.Job{Node: b.node}); err == nil || !strings.Contains(err.Error(), "in use: /dev/md1: open in busybox") {
+		t.Errorf("a deletion beneath an open file: %v", err)
+	}
+	b.wantDetail(before)
+	if swaps, err := os.ReadFile("/proc/swaps"); err != nil || !strings.Contains(string(swaps), "/dev/md0") {
+		t.Errorf("swaps: %s, %v", swaps, err)
+	}
+	if err := user.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = user.Wait() // by a signal
+	b.mustDelete()
+	b.wantEmpty()
+
+	// A disk that is in use is no member, and the others are not touched.
+	b.run("busybox", "mkswap", "/dev/vdc")
+	b.run("busybox", "swapon", "/dev/vdc")
+	if _, err := b.create(software("1 1 system vda vdc")); err == nil || !strings.Contains(err.Error(), "/dev/vdc is swapped to") {
+		t.Errorf("a creation on a disk in use: %v", err)
+	}
+	b.run("busybox", "swapoff", "/dev/vdc")
+	b.run("busybox", "dd", "if=/dev/zero", "of=/dev/vdc", "bs=4096", "count=1")
+	b.wantEmpty()
+}
+
+// Volumes on the skip list keep what they hold, their neighbours stay empty, others go; the same configuration then completes what is missing.
+func TestGuestSkipList(t *testing.T) {
+	b := newBench(t)
+	config := software("1 1 system vda vdb", "1 1 data vda vdb", "1 1 third vdc sda")
+	b.mustCreate(config)
+	const detail = "any:data raid1 1.2 vda2 vdb2\nany:system raid1 1.2 vda1 vdb1\nany:third raid1 1.2 sda1 vdc1"
+	b.wantDetail(detail)
+	for _, name := range []string{"/dev/md0", "/dev/md1", "/dev/md2"} {
+		b.run("busybox", "mkswap", name)
+	}
+	b.node.Properties["skip_block_devices"] = json.RawMessage(`[{"volume_name": "data"}]`)
+	b.mustDelete()
+	b.wantDetail("any:data raid1 1.2 vda2 vdb2\nany:system raid1 1.2 vda1 vdb1")
+	if out, err := exec.Command("blkid", "-p", "/dev/md0").CombinedOutput(); len(out) > 0 {
+		t.Errorf("the neighbour of a kept volume has %s, %v", out, err)
+	}
+	if out := b.run("blkid", "-p", "/dev/md1"); !strings.Contains(out, "swap") {
+		t.Errorf("the kept volume has %s", out)
+	}
+	b.mustCreate(config)
+	b.wantDetail(detail)
+	if out := b.run("blkid", "-p", "/dev/md1"); !strings.Contains(out, "swap") {
+		t.Errorf("the kept volume has %s", out)
+	}
+	delete(b.node.Properties, "skip_block_devices")
+	b.mustDelete()
+	b.wantEmpty()
+}
+
+// A configuration is applied in the place of another one, which stays if the new one cannot be.
+func TestGuestApply(t *testing.T) {
+	b := newBench(t)
+	b.mustCreate(software("1 1 old vda vdb"))
+	apply := func(config, more string) error {
+		_, err := Apply(t.Context(), b.host, steps.Job{Node: b.node, Args: json.RawMessage(`{"raid_config": ` + config + more + `}`)})
+		return err
+	}
+	validate := func(config string) error {
+		ok, err := Validate(t.Context(), b.host, steps.Job{Node: b.node, Args: json.RawMessage(`{"raid_config": ` + config + `}`)})
+		if err == nil && ok != true {
+			t.Errorf("Validate() = %v", ok)
+		}
+		return err
+	}
+	for _, wrong := range []string{software("1 100 new vda vdb"), software("1 1 new vda vdx"), software("1 0 new vda vdb"), software("1 1 ../new vda vdb"), software("1 MAX a vda vdb", "0 MAX b vdb vdc")} {
+		if err := apply(wrong, ""); !errors.Is(err, steps.ErrRAID) {
+			t.Errorf("apply %s: %v", wrong, err)
+		}
+		if err := validate(wrong); !errors.Is(err, steps.ErrRAID) {
+			t.Errorf("validate %s: %v", wrong, err)
+		}
+	}
+	if err := apply(software("1 1 new vda vdb"), `, "delete_existing": false`); err == nil || !strings.Contains(err.Error(), "partitions detected") {
+		t.Errorf("apply without a deletion: %v", err)
+	}
+	b.wantDetail("any:old raid1 1.2 vda1 vdb1")
+	right := software("5 1 new vda vdb vdc")
+	if err := validate(right); err != nil {
+		t.Error(err)
+	}
+	b.wantDetail("any:old raid1 1.2 vda1 vdb1")
+	if err := apply(right, ""); err != nil {
+		t.Error(err)
+	}
+	b.wantDetail("any:new raid5 1.2 vda1 vdb1 vdc1")
+	b.mustDelete()
+	b.wantEmpty()
 }

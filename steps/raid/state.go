@@ -87,27 +87,26 @@ func (s state) disk(name string) *disk {
 	return nil
 }
 
-// look reads what there is, and changes nothing. What cannot be read is an error: nothing is decided about disks that are not known.
-func look(ctx context.Context, h steps.Host) (state, error) {
-	var s state
+// look reads what there is, and changes nothing. It returns all that could be read, and one error for the rest: nothing is decided about disks that
+// are not known.
+func look(ctx context.Context, h steps.Host) (s state, err error) {
 	all, err := h.Machine.Disks(ctx)
-	if err != nil {
-		return s, err
-	}
+	errs := []error{err}
 	for _, d := range all {
 		if d.Type != "disk" || d.ReadOnly || d.Size == 0 {
 			continue // a disk whose type cannot be read has made Disks fail
 		}
 		one, found, err := lookAtDisk(h.Machine.FS, d)
 		if err != nil {
-			return s, fmt.Errorf("look at %s: %w", d.Name, err)
+			errs = append(errs, fmt.Errorf("look at %s: %w", d.Name, err))
 		}
 		s.disks = append(s.disks, one)
 		for _, f := range found {
 			s.add(f.superblock, f.member)
 		}
 	}
-	return s, s.lookAtArrays(h.Machine.FS)
+	errs = append(errs, s.lookAtArrays(h.Machine.FS))
+	return s, errors.Join(errs...)
 }
 
 type foundBlock struct {
