@@ -151,9 +151,45 @@ func planCreation(volumes []volume, s state, skip inspect.SkipList, b room) (p p
 			fail("%s: %w", title, err)
 			continue
 		}
+		// Its places, which are where it lies if it is there already.
+		var places []stream.Partition
+		for _, d := range chosen {
+			if full[d.Name] != "" {
+				fail("%s: %s is filled up by %s, which is MAX too", title, d.Name, full[d.Name])
+				continue
+			}
+			start := cmp.Or(next[d.Name], b.start())
+			most := (d.Size - mib) &^ (mib - 1) // a GPT's backup is behind it
+			end := most
+			switch {
+			case v.size == 0:
+				full[d.Name] = title
+			case next[d.Name] == 0:
+				end = v.size
+			default:
+				end = start + v.size
+			}
+			switch {
+			case end > most:
+				fail("%s: it would end at %s of %s, where no more than %s are of use", title, size(end), d.Name, size(max(most, 0)))
+			case end-start < minMember:
+				fail("%s: %s are free for it on %s, and it needs %s at least", title, size(max(end-start, 0)), d.Name, size(minMember))
+			case b.label == "msdos" && end/int64(max(d.LogicalSectors, 512)) > math.MaxUint32:
+				fail("%s: it would end at %s of %s, beyond what an MBR can name: give the node the capability disk_label:gpt", title, size(end), d.Name)
+			}
+			places = append(places, stream.Partition{Start: start, Size: end - start})
+			next[d.Name] = end
+			users[d.Name] = append(users[d.Name], title)
+			if v.alone {
+				alone[d.Name] = title
+			}
+		}
+		if len(places) < len(chosen) {
+			continue
+		}
 		if existing >= 0 {
 			a := s.arrays[existing]
-			if why := a.differs(v.level, chosen); why == "" {
+			if why := s.differs(a, v.level, chosen, places); why == "" {
 				p.keep = append(p.keep, a)
 				continue
 			} else if v.name != "" {
@@ -161,6 +197,8 @@ func planCreation(volumes []volume, s state, skip inspect.SkipList, b room) (p p
 				continue
 			}
 		}
+
+		// Its number, and entries in the tables.
 		taken := func(n int) bool {
 			return slices.Contains(numbers, n) || slices.ContainsFunc(s.arrays, func(a array) bool {
 				return a.device == fmt.Sprintf("/dev/md%d", n) || v.name == "" && a.name == fmt.Sprintf("md%d", n)
@@ -170,45 +208,16 @@ func planCreation(volumes []volume, s state, skip inspect.SkipList, b room) (p p
 			number++
 		}
 		numbers = append(numbers, number)
-
 		a := newArray{device: fmt.Sprintf("/dev/md%d", number), level: v.level, name: cmp.Or(v.name, fmt.Sprintf("md%d", number))}
-		for _, d := range chosen {
-			if full[d.Name] != "" {
-				fail("%s: %s is filled up by %s, which is MAX too", title, d.Name, full[d.Name])
-				continue
-			}
+		for i, d := range chosen {
 			t := p.table(d.Disk, b.label)
-			start := cmp.Or(next[d.Name], b.start())
-			end := (d.Size - mib) &^ (mib - 1) // a GPT's backup is behind it
-			wanted := end
-			if v.size > 0 {
-				if wanted = start + v.size; next[d.Name] == 0 {
-					wanted = v.size
-				}
-			} else {
-				full[d.Name] = title
-			}
-			switch {
-			case wanted > end:
-				fail("%s: it would end at %s of %s, where no more than %s are of use", title, size(wanted), d.Name, size(max(end, 0)))
-				continue
-			case wanted-start < minMember:
-				fail("%s: %s are free for it on %s, and it needs %s at least", title, size(max(wanted-start, 0)), d.Name, size(minMember))
-				continue
-			case b.label == "msdos" && wanted/int64(max(d.LogicalSectors, 512)) > math.MaxUint32:
-				fail("%s: it would end at %s of %s, beyond what an MBR can name: give the node the capability disk_label:gpt", title, size(wanted), d.Name)
-				continue
-			case b.label == "msdos" && len(t.parts) == 4:
+			if b.label == "msdos" && len(t.parts) == 4 {
 				fail("%s: %s has 4 partitions already, more than an MBR can have: give the node the capability disk_label:gpt", title, d.Name)
 				continue
 			}
-			next[d.Name] = wanted
-			t.parts = append(t.parts, stream.Partition{Number: len(t.parts) + 1, Start: start, Size: wanted - start})
-			a.members = append(a.members, member{d.Name, len(t.parts)})
-			users[d.Name] = append(users[d.Name], title)
-			if v.alone {
-				alone[d.Name] = title
-			}
+			places[i].Number = len(t.parts) + 1
+			t.parts = append(t.parts, places[i])
+			a.members = append(a.members, member{d.Name, places[i].Number})
 		}
 		p.arrays = append(p.arrays, a)
 	}
@@ -401,6 +410,22 @@ func (a array) differs(level string, disks []disk) string {
 		return "without some of its members"
 	case len(a.members) != len(disks) || slices.ContainsFunc(disks, func(d disk) bool { return !a.on(d.Name) }):
 		return "of " + devices(a.members)
+	}
+	return ""
+}
+
+// differs is that of the array, and also compares the places of its members.
+func (s state) differs(a array, level string, disks []disk, places []stream.Partition) string {
+	if why := a.differs(level, disks); why != "" {
+		return why
+	}
+	for i, d := range disks {
+		m := a.members[slices.IndexFunc(a.members, func(m member) bool { return m.disk == d.Name })]
+		if !slices.ContainsFunc(d.parts, func(p stream.Partition) bool {
+			return p.Number == m.number && p.Start == places[i].Start && p.Size == places[i].Size
+		}) {
+			return fmt.Sprintf("and %s is not from %s to %s", m.device(), size(places[i].Start), size(places[i].Start+places[i].Size))
+		}
 	}
 	return ""
 }

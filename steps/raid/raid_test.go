@@ -205,6 +205,9 @@ func TestPlanCreation(t *testing.T) {
 		return `, "physical_disks": [` + strings.Join(hints, ", ") + `]`
 	}
 	finished := machine().with("/dev/md0", "system", "raid1", 2, 1, "sda", "sdb")
+	for _, name := range []string{"/dev/sda", "/dev/sdb"} {
+		finished.disk(name).parts[0] = stream.Partition{Number: 1, Start: 551 * mib, Size: 20*gib - 551*mib}
+	}
 	interrupted := func(made bool) state {
 		s := machine().with("", "system", "raid1", 2, 1, "sda")
 		s.disk("/dev/sda").mark = mark{Run: "r", Made: made, Partitions: s.disk("/dev/sda").parts}
@@ -328,8 +331,10 @@ leave /dev/md1 data, raid0, of /dev/sda2, /dev/sdb2 as it is`},
 			want: `! logical disk 1 shares no physical disk, and /dev/sdb would have 2 volumes`},
 		{name: "partitions", machine: finished, disks: []string{volume("1", "10", on("sdb", "sdc"))}, want: `! partitions detected on devices /dev/sdb during RAID config: delete_configuration`},
 		{name: "array of whole disks", machine: machine().with("/dev/md5", "old", "raid1", 2, 0, "sda", "sdd"), disks: []string{volume("1", "10", on("sda", "sdb"))}, want: `! partitions detected on devices /dev/sda`},
-		{name: "another level under the name", machine: finished, disks: []string{volume("0", "10", on("sda", "sdb")+`, "volume_name": "system"`)}, want: `! there is /dev/md0 system already, with level raid1: delete_configuration`},
+		{name: "another level under the name", machine: finished, disks: []string{volume("0", "20", on("sda", "sdb")+`, "volume_name": "system"`)}, want: `! there is /dev/md0 system already, with level raid1: delete_configuration`},
 		{name: "other disks under the name", machine: finished, disks: []string{volume("1", "10", on("sda", "sdc")+`, "volume_name": "system"`)}, want: `! there is /dev/md0 system already, of /dev/sda1, /dev/sdb1`},
+		{name: "another size under the name", machine: finished, disks: []string{volume("1", "21", on("sda", "sdb")+`, "volume_name": "system"`)},
+			want: `! there is /dev/md0 system already, and /dev/sda1 is not from 551 MiB to 21 GiB: delete_configuration`},
 		{name: "degraded under the name", machine: machine().with("/dev/md0", "system", "raid1", 2, 1, "sda"), disks: []string{volume("1", "10", on("sda", "sdb")+`, "volume_name": "system"`)},
 			want: `! there is /dev/md0 system already, without some of its members`},
 		{name: "one more beside those that are there", machine: finished, disks: []string{volume("1", "20", on("sda", "sdb")+`, "volume_name": "system"`), volume("1", "20", on("sda", "sdb"))},
