@@ -72,6 +72,7 @@ type Node struct {
 	InstanceInfo       map[string]json.RawMessage `json:"instance_info"`
 	DriverInternalInfo map[string]json.RawMessage `json:"driver_internal_info"`
 	TargetRAIDConfig   json.RawMessage            `json:"target_raid_config"`
+	RAIDConfig         json.RawMessage            `json:"raid_config"` // what a step has made, as the conductor keeps it
 }
 
 // A Port is Ironic's record of one network interface of the machine.

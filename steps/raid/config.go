@@ -239,7 +239,7 @@ func checkName(s string) error {
 		return fmt.Errorf("%q begins with %q", s, s[:1])
 	case s == "esp":
 		return fmt.Errorf("%q is the name of the array that the boot loader's partitions form", s)
-	case strings.Trim(s, "0123456789") == "" || strings.HasPrefix(s, "md") && len(s) > 2 && strings.Trim(s[2:], "0123456789") == "":
+	case strings.Trim(s, "0123456789") == "" || defaultName(s):
 		return fmt.Errorf("%q is a number of an array", s)
 	}
 	for _, c := range []byte(s) {
@@ -248,6 +248,11 @@ func checkName(s string) error {
 		}
 	}
 	return nil
+}
+
+// defaultName tells whether a name is that of an array without one: md and its number.
+func defaultName(s string) bool {
+	return strings.HasPrefix(s, "md") && len(s) > 2 && strings.Trim(s[2:], "0123456789") == ""
 }
 
 // clip bounds what an error repeats.

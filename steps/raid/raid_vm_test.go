@@ -5,6 +5,7 @@
 package raid
 
 import (
+	"cmp"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -28,7 +29,6 @@ import (
 	"github.com/ironhand/ironhand/stream"
 )
 
-var guestRun = flag.String("guestrun", "TestGuest", "x")
 var guest = flag.Bool("guest", false, "run the tests for a virtual machine with disks")
 
 // judges are programs that say what is on the disks, with their libraries.
@@ -64,12 +64,13 @@ func TestVMRaid(t *testing.T) {
 	disk := func(bus string, sector int) vmtest.Disk {
 		return vmtest.Disk{Bus: bus, Size: 4 << 30, SectorSize: sector}
 	}
+	run := cmp.Or(os.Getenv("GUESTRUN"), "TestGuest")
 	vmtest.RunInGuest(t, ".", vmtest.Guest{
 		Machine: vmtest.Machine{MemoryMiB: 768, Disks: []vmtest.Disk{
 			disk("virtio", 0), disk("virtio", 0), disk("virtio", 0), disk("nvme", 4096), disk("nvme", 4096), disk("scsi", 0), disk("sata", 0),
 		}},
 		Files: judges(t, "sfdisk", "blkid", "sgdisk", "mke2fs"),
-		Args:  "-guest -test.run=" + *guestRun, Timeout: 20 * time.Minute,
+		Args:  "-guest -test.run=" + run, Timeout: 20 * time.Minute,
 	})
 }
 
@@ -556,6 +557,53 @@ func TestGuestSkipList(t *testing.T) {
 		t.Errorf("the kept volume has %s", out)
 	}
 	delete(b.node.Properties, "skip_block_devices")
+	b.mustDelete()
+	b.wantEmpty()
+}
+
+// An image goes onto a disk with an array of a former life, and onto none of an array that the node has, or that is in use.
+func TestGuestRelease(t *testing.T) {
+	b := newBench(t)
+	config := software("1 1 system vda vdb", "0 1 - vdc sda")
+	b.mustCreate(config)
+	const system, both = "any:system raid1 1.2 vda1 vdb1", "any:md1 raid0 1.2 sda1 vdc1\nany:system raid1 1.2 vda1 vdb1"
+	for _, test := range []struct {
+		name, config, skip, disk string
+		want                     string // error
+	}{
+		{"one of the node's", config, "", "/dev/vda", "/dev/md0 system is one of the node's volumes"},
+		{"one of the node's without a name", config, "", "/dev/sda", "/dev/md1 md1 is one of the node's volumes"},
+		{"on the skip list", "", `[{"volume_name": "system"}]`, "/dev/vdb", "/dev/md0 system is one of the node's volumes"},
+		{"the node's root volume, and another disk", strings.Replace(config, `"volume_name":"system"`, `"volume_name":"system","is_root_volume":true`, 1), "", "/dev/nvme0n1", "the node's root volume is /dev/md0 system"},
+		{"not of RAID", config, "", "/dev/nvme0n1", ""},
+	} {
+		n := steps.Node{RAIDConfig: json.RawMessage(test.config), Properties: map[string]json.RawMessage{"skip_block_devices": json.RawMessage(test.skip)}}
+		err := Release(t.Context(), b.host, n, test.disk)
+		if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
+			t.Errorf("%s: %v, want %q", test.name, err, test.want)
+		}
+		b.wantDetail(both)
+	}
+	b.run("busybox", "mkswap", "/dev/md0")
+	b.run("busybox", "swapon", "/dev/md0")
+	if err := Release(t.Context(), b.host, steps.Node{}, "/dev/vda"); err == nil || !strings.Contains(err.Error(), "stop swapping to /dev/md0") {
+		t.Errorf("in use: %v", err)
+	}
+	b.wantDetail(both)
+	b.run("busybox", "swapoff", "/dev/md0")
+	if err := Release(t.Context(), b.host, steps.Node{}, "/dev/sda"); err != nil {
+		t.Error(err)
+	}
+	b.wantDetail(system)
+	if err := Release(t.Context(), b.host, steps.Node{}, "/dev/vda"); err != nil {
+		t.Error(err)
+	}
+	b.wantDetail("")
+	d, err := b.host.Open("/dev/vda")
+	if err != nil {
+		t.Fatal(err)
+	}
+	d.Close()
 	b.mustDelete()
 	b.wantEmpty()
 }

@@ -206,11 +206,7 @@ func (s *state) lookAtArrays(root fs.FS) error {
 			return err
 		}
 		for _, slave := range slaves {
-			m, err := s.member(root, slave.Name())
-			if err != nil {
-				return fmt.Errorf("%s: %w", a.device, err)
-			}
-			a.members = append(a.members, m)
+			a.members = append(a.members, s.member(slave.Name()))
 		}
 		degraded := read("degraded")
 		a.degraded = degraded != "" && degraded != "0" || state == "inactive" || len(a.members) < a.count
@@ -238,18 +234,15 @@ func (s *state) lookAtArrays(root fs.FS) error {
 }
 
 // member is the block device of a kernel's name as a part of a disk.
-func (s *state) member(root fs.FS, name string) (member, error) {
+func (s *state) member(name string) member {
 	for _, d := range s.disks {
-		if d.Name == deviceName(name) {
-			return member{d.Name, 0}, nil
-		}
 		for _, p := range d.parts {
 			if m := (member{d.Name, p.Number}); m.device() == deviceName(name) {
-				return m, nil
+				return m
 			}
 		}
 	}
-	return member{deviceName(name), 0}, nil // of a disk that is read-only, a loop device, ...
+	return member{deviceName(name), 0} // a whole disk, or a part of one that is not looked at: a disk that is read-only, a loop device, ...
 }
 
 // sysName is the name in sysfs of a device, deviceName the way back: cciss!c0d0.
