@@ -22,7 +22,7 @@ type Command struct {
 	// Check looks at the parameters before the command begins, so that the request can be refused if they make no sense. It does nothing else. Nil checks nothing.
 	Check func(params json.RawMessage) error
 	// Run does it. Params is a JSON object, and parameters that the command does not know are
-	// ignored. The result becomes JSON; a string becomes an object with the key result. The
+	// ignored: a conductor that is newer than this program still gets its work done. The result becomes JSON; a string becomes an object with the key result. The
 	// context ends when the agent does, not when the request does.
 	Run func(ctx context.Context, params json.RawMessage) (any, error)
 }
@@ -124,7 +124,7 @@ func NewCommands(list []Command, log *slog.Logger, onEnd func(Result)) (*Command
 }
 
 // Do starts a command and returns its result: the final one of a synchronous command, or of any
-// if wait is set. A command that failed is a result too. The error, always an *Error, is for
+// if wait is set; else the one with which an asynchronous command begins, however soon it ends. A command that failed is a result too. The error, always an *Error, is for
 // requests that started nothing: an unknown command, bad parameters, a busy agent. The context is
 // that of the request; when it ends, the waiting does, and the command goes on.
 func (c *Commands) Do(ctx context.Context, name string, params json.RawMessage, wait bool) (Result, error) {
@@ -137,37 +137,39 @@ func (c *Commands) Do(ctx context.Context, name string, params json.RawMessage, 
 	case <-ctx.Done():
 		return Result{}, newError("CommandExecutionError", "%s did not start: %w", bare, ctx.Err())
 	}
-	r, err := c.start(ext, bare, params)
+	r, begin, err := c.start(ext, bare, params)
 	<-c.turn
 	if err != nil {
 		return Result{}, err
 	}
-	if wait {
-		r.await(ctx)
+	if !wait {
+		return begin, nil
 	}
+	r.await(ctx)
 	return r.snapshot(), nil
 }
 
-// start runs a synchronous command and sets an asynchronous one going. It has the turn.
-func (c *Commands) start(ext, bare string, params json.RawMessage) (*run, error) {
+// start runs a synchronous command and sets an asynchronous one going. It has the turn. The result is the first that there is.
+func (c *Commands) start(ext, bare string, params json.RawMessage) (*run, Result, error) {
 	if c.life.Err() != nil {
-		return nil, newError("CommandExecutionError", "%s did not start: the agent is going down", bare)
+		return nil, Result{}, newError("CommandExecutionError", "%s did not start: the agent is going down", bare)
 	}
 	if last := c.last(); last != nil && last.snapshot().Status == Running {
-		return nil, newError("AgentIsBusy", "executing command %s", last.name)
+		return nil, Result{}, newError("AgentIsBusy", "executing command %s", last.name)
 	}
 	command, err := findCommand(c.table, ext+"."+bare)
 	if err != nil {
-		return nil, err
+		return nil, Result{}, err
 	}
 	if command.Check != nil {
 		if err := command.Check(params); err != nil {
-			return nil, asError(err)
+			return nil, Result{}, asError(err)
 		}
 	}
 
 	r := newRun(bare)
 	if command.Async {
+		begin := r.snapshot()
 		c.add(r)
 		go func() {
 			c.finish(r, command, params)
@@ -175,14 +177,15 @@ func (c *Commands) start(ext, bare string, params json.RawMessage) (*run, error)
 				c.onEnd(r.snapshot())
 			}
 		}()
-		return r, nil
+		return r, begin, nil
 	}
 	c.finish(r, command, params)
-	if e := r.snapshot().Error; e != nil && e.isInvalidContent() {
-		return nil, e
+	end := r.snapshot()
+	if end.Error != nil && end.Error.isInvalidContent() {
+		return nil, Result{}, end.Error
 	}
 	c.add(r)
-	return r, nil
+	return r, end, nil
 }
 
 // findCommand returns a command by its full name, or the error of which Ironic looks at code and text.

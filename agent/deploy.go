@@ -22,7 +22,7 @@ var errorTypes = map[steps.Phase]string{
 func (a *agent) stepCommands(p steps.Phase) []Command {
 	return []Command{{
 		Name: fmt.Sprintf("%s.get_%s_steps", p, p),
-		Run:  func(ctx context.Context, params json.RawMessage) (any, error) { return a.listSteps(p, params) },
+		Run:  func(ctx context.Context, params json.RawMessage) (any, error) { return a.listSteps(ctx, p, params) },
 	}, {
 		Name:  fmt.Sprintf("%s.execute_%s_step", p, p),
 		Async: true,
@@ -37,7 +37,7 @@ type listedStep struct {
 	Priority        int                `json:"priority"`
 	Interface       string             `json:"interface"`
 	RebootRequested bool               `json:"reboot_requested"`
-	Abortable       *bool              `json:"abortable,omitempty"` // not for deploy steps
+	Abortable       *bool              `json:"abortable,omitempty"`
 	ArgsInfo        map[string]argInfo `json:"argsinfo,omitempty"`
 }
 
@@ -46,24 +46,27 @@ type argInfo struct {
 	Required    bool   `json:"required"`
 }
 
-func (a *agent) listSteps(p steps.Phase, params json.RawMessage) (any, error) {
+func (a *agent) listSteps(ctx context.Context, p steps.Phase, params json.RawMessage) (any, error) {
 	var in struct {
 		Node json.RawMessage `json:"node"`
 	}
 	if err := json.Unmarshal(params, &in); err != nil {
 		return nil, invalidParams("%v", err)
 	}
-	if err := a.setNode(in.Node); err != nil {
+	if err := a.changeNode(ctx, in.Node); err != nil {
 		return nil, err
 	}
 	list := map[string][]listedStep{}
 	for class, offered := range a.set.List(p) {
 		for _, s := range offered {
 			l := listedStep{Step: s.Name, Priority: s.Priority[p], Interface: s.Interface, RebootRequested: s.Reboot}
-			if p != steps.Deploy {
+			if p == steps.Clean || p == steps.Service && s.Abortable { // deploy steps cannot be, and service steps of deployment have no such key
 				l.Abortable = &s.Abortable
 			}
 			for _, arg := range s.Args {
+				if arg.Unlisted {
+					continue
+				}
 				if l.ArgsInfo == nil {
 					l.ArgsInfo = map[string]argInfo{}
 				}
@@ -90,7 +93,7 @@ func (a *agent) executeStep(ctx context.Context, p steps.Phase, params json.RawM
 	if err := json.Unmarshal(all["step"], &step); err != nil || step.Step == "" {
 		return nil, invalidParams("step: no object with the name of a step")
 	}
-	if err := a.setNode(all["node"]); err != nil {
+	if err := a.changeNode(ctx, all["node"]); err != nil {
 		return nil, err
 	}
 	var ports []steps.Port
@@ -101,8 +104,8 @@ func (a *agent) executeStep(ctx context.Context, p steps.Phase, params json.RawM
 	}
 	var versions map[string]string
 	if raw := all[string(p)+"_version"]; len(raw) > 0 {
-		if err := json.Unmarshal(raw, &versions); err != nil {
-			return nil, invalidParams("%s_version: %v", p, err)
+		if json.Unmarshal(raw, &versions) != nil { // it is something else than what this agent said
+			return nil, fmt.Errorf("%w: %s_version is %.100q", steps.ErrVersion, p, raw)
 		}
 	}
 	if err := a.set.CheckVersions(versions); err != nil {
@@ -140,6 +143,9 @@ func (a *agent) runStep(ctx context.Context, p steps.Phase, name string, args ma
 	if err != nil {
 		return nil, err
 	}
+	if err := step.CheckArgs(args); err != nil {
+		return nil, err
+	}
 	raw, err := json.Marshal(args)
 	if err != nil {
 		return nil, err
@@ -170,6 +176,24 @@ func (a *agent) runStep(ctx context.Context, p steps.Phase, name string, args ma
 	}
 	a.console.Stage("step", "%s done", name)
 	return result, nil
+}
+
+// changeNode is setNode for a command. If it is not the node that it was, the disk that the new one's hints name is waited for, and not
+// finding it is no error here: the steps that need it say so. Source: IPA ironic_python_agent/hardware.py, cache_node.
+func (a *agent) changeNode(ctx context.Context, raw json.RawMessage) error {
+	before := a.currentNode().UUID
+	if err := a.setNode(raw); err != nil {
+		return err
+	}
+	node := a.currentNode()
+	if before == "" || node.UUID == before {
+		return nil
+	}
+	a.console.Stage("node", "%s, was %s", node.UUID, before)
+	if _, err := steps.AwaitRootDisk(ctx, a.host, node); err != nil {
+		a.sayLines("node", "WARNING: "+err.Error())
+	}
+	return nil
 }
 
 // setNode replaces the agent's copy of the node's record.

@@ -110,6 +110,9 @@ What the manager for every machine offers. Priority 0 is never automatic.
 			}
 		}
 		for _, a := range s.Args {
+			if a.Unlisted {
+				continue
+			}
 			args = append(args, fmt.Sprintf("`%s`: %s", a.Name, a.Description))
 		}
 		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", s.Name, s.Interface, strings.Join(phases, ", "), cmp.Or(strings.Join(args, "; "), "none announced"))
