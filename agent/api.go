@@ -11,10 +11,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -26,7 +26,8 @@ import (
 const (
 	// A command to write an image holds the config drive up to three times (in the image's
 	// description, beside it, and in the node), so this is a config drive of about 10 MiB.
-	maxBody = 32 << 20
+	maxBody        = 32 << 20
+	maxChunkedBody = 1 << 20 // for clients that do not say beforehand how long it is
 
 	maxConnections = 256
 	headerTime     = 10 * time.Second // for the handshake, and for the header of a request
@@ -271,17 +272,25 @@ func (a *API) run(w http.ResponseWriter, r *http.Request) (any, error) {
 	return a.commands.Do(r.Context(), name, params, wantsWait(r))
 }
 
-// readCommand reads the body of a request to run a command.
+// readCommand reads the body of a request to run a command. A large body is for clients that say how large it is, as conductors do: so
+// memory is taken once.
 func readCommand(w http.ResponseWriter, r *http.Request) (name string, params json.RawMessage, err error) {
-	tooLarge := httpFault(http.StatusRequestEntityTooLarge, "Request Entity Too Large", fmt.Sprintf("The limit is %d bytes.", maxBody))
-	if r.ContentLength > maxBody {
+	limit := int64(maxBody)
+	if r.ContentLength < 0 {
+		limit = maxChunkedBody
+	}
+	tooLarge := httpFault(http.StatusRequestEntityTooLarge, "Request Entity Too Large", fmt.Sprintf("The limit is %d bytes.", limit))
+	if r.ContentLength > limit {
 		return "", nil, tooLarge
 	}
 	var body bytes.Buffer
 	if r.ContentLength > 0 {
+		if r.ContentLength > maxChunkedBody {
+			debug.FreeOSMemory() // there may have been another such body just before
+		}
 		body.Grow(int(r.ContentLength) + bytes.MinRead) // else the last doubling takes twice the memory
 	}
-	if _, err := io.Copy(&body, http.MaxBytesReader(w, r.Body, maxBody)); err != nil {
+	if _, err := body.ReadFrom(http.MaxBytesReader(w, r.Body, limit)); err != nil {
 		var tooMany *http.MaxBytesError
 		if errors.As(err, &tooMany) {
 			return "", nil, tooLarge
@@ -291,23 +300,27 @@ func readCommand(w http.ResponseWriter, r *http.Request) (name string, params js
 	return parseCommand(body.Bytes())
 }
 
-// parseCommand reads what command is asked for. Params comes back as a JSON object.
+// parseCommand reads what command is asked for. Params comes back as a JSON object, a part of body.
 func parseCommand(body []byte) (name string, params json.RawMessage, err error) {
-	var command struct {
-		Name   *string         `json:"name"`
-		Params json.RawMessage `json:"params"`
+	invalid := badRequest("Missing or invalid name or params")
+	command, err := object(body)
+	if errors.Is(err, errNoObject) {
+		return "", nil, invalid
 	}
-	if err := json.Unmarshal(body, &command); err != nil {
-		var wrongType *json.UnmarshalTypeError
-		if !errors.As(err, &wrongType) {
-			return "", nil, badRequest(fmt.Sprintf("The body is not JSON: %v", err))
-		}
-		return "", nil, badRequest("Missing or invalid name or params")
+	if _, ok := errors.AsType[*json.SyntaxError](err); ok {
+		return "", nil, badRequest(fmt.Sprintf("The body is not JSON: %v", err))
 	}
-	if command.Name == nil || len(command.Params) == 0 || command.Params[0] != '{' {
-		return "", nil, badRequest("Missing or invalid name or params")
+	if err != nil {
+		return "", nil, badRequest(fmt.Sprintf("The body cannot be read: %v", err))
 	}
-	return *command.Name, command.Params, nil
+	given, params := command["name"], command["params"]
+	if len(given) == 0 || given[0] != '"' || len(params) == 0 || params[0] != '{' {
+		return "", nil, invalid
+	}
+	if err := json.Unmarshal(given, &name); err != nil {
+		return "", nil, invalid
+	}
+	return name, params, nil
 }
 
 func badRequest(description string) error {

@@ -182,12 +182,15 @@ func TestCommandBodies(t *testing.T) {
 		{"params is null", `{"name": "standby.sync", "params": null}`, 400, invalid},
 		{"params is a list", `{"name": "standby.sync", "params": []}`, 400, invalid},
 		{"params is a string", `{"name": "standby.sync", "params": "{}"}`, 400, invalid},
-		{"deeply nested", `{"name": "standby.sync", "params": {"a": ` + strings.Repeat("[", 1<<20) + `}}`, 400, "exceeded max depth"},
+		{"deeply nested", `{"name": "standby.sync", "params": {"a": ` + strings.Repeat("[", 1<<19) + `}}`, 400, "exceeded max depth"},
 		{"no extension", `{"name": "sync", "params": {}}`, 400, "Invalid command: Command name must be of the form <extension>.<name>"},
 		{"unknown command", `{"name": "standby.nonsense", "params": {}}`, 400, "Invalid command: Unknown command: nonsense"},
 		{"unknown extension", `{"name": "iscsi.start", "params": {}}`, 404, "Not found: Extension with id iscsi not found."},
-		{"long name", `{"name": "` + strings.Repeat("x.", 1<<20) + `", "params": {}}`, 404, "Not found: Extension with id x not found."},
+		{"long name", `{"name": "` + strings.Repeat("x.", 1<<18) + `", "params": {}}`, 404, "Not found: Extension with id x not found."},
 		{"too long", `{"name": "standby.sync", "params": {"a": "` + strings.Repeat("x", maxBody) + `"}}`, 413, "413 Request Entity Too Large"},
+		{"many members", `{` + strings.Repeat(`"a":1,`, maxMembers) + `"name": "standby.sync", "params": {}}`, 400, "The body cannot be read: it has more than"},
+		{"name in capitals", `{"NAME": "standby.sync", "params": {}}`, 400, invalid},
+		{"the last of two counts", `{"name": 1, "params": {}, "name": "standby.sync"}`, 200, `"SUCCEEDED"`},
 		{"bad parameters", `{"name": "standby.check", "params": {}}`, 400, "Invalid command parameters: image_info is missing"},
 	}
 	a := newAPI(t,
@@ -196,6 +199,23 @@ func TestCommandBodies(t *testing.T) {
 	)
 	server := httptest.NewServer(a.Handler())
 	defer server.Close()
+	t.Run("large and chunked", func(t *testing.T) {
+		body := `{"name": "standby.sync", "params": {"a": "` + strings.Repeat("x", maxChunkedBody) + `"}}`
+		for chunked, want := range map[bool]int{false: 200, true: 413} {
+			var in io.Reader = strings.NewReader(body)
+			if chunked {
+				in = io.MultiReader(in)
+			}
+			res, err := http.Post(server.URL+"/v1/commands/?agent_token="+testToken, "", in)
+			if err != nil {
+				t.Fatal(err)
+			}
+			res.Body.Close()
+			if res.StatusCode != want {
+				t.Errorf("chunked %v: %d, want %d", chunked, res.StatusCode, want)
+			}
+		}
+	})
 	for _, tt := range tests {
 		for _, chunked := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, chunked %v", tt.name, chunked), func(t *testing.T) {

@@ -223,7 +223,7 @@ func TestCommandsOneAtATime(t *testing.T) {
 // The answer to a request that does not wait is that the command runs, however soon that has ended.
 func TestAsynchronousCommandsBegin(t *testing.T) {
 	c := newCommands(t, nil, Command{Name: "x.soon", Async: true, Run: returns("ended", nil)})
-	for range 1000 {
+	for range 20000 {
 		r, err := c.Do(t.Context(), "x.soon", []byte("{}"), false)
 		if err != nil {
 			t.Fatal(err)

@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 
 	"github.com/ironhand/ironhand/steps"
 )
@@ -82,16 +83,13 @@ func (a *agent) listSteps(ctx context.Context, p steps.Phase, params json.RawMes
 }
 
 func (a *agent) executeStep(ctx context.Context, p steps.Phase, params json.RawMessage) (any, error) {
-	var all map[string]json.RawMessage
-	if err := json.Unmarshal(params, &all); err != nil {
-		return nil, invalidParams("%v", err)
+	all, err := object(params)
+	if err != nil {
+		return nil, invalidParams("%w", err)
 	}
-	var step struct {
-		Step string                     `json:"step"`
-		Args map[string]json.RawMessage `json:"args"`
-	}
-	if err := json.Unmarshal(all["step"], &step); err != nil || step.Step == "" {
-		return nil, invalidParams("step: no object with the name of a step")
+	name, own, err := parseStep(all["step"])
+	if err != nil {
+		return nil, err
 	}
 	if err := a.changeNode(ctx, all["node"]); err != nil {
 		return nil, err
@@ -120,20 +118,36 @@ func (a *agent) executeStep(ctx context.Context, p steps.Phase, params json.RawM
 			args[name] = value
 		}
 	}
-	for name, value := range step.Args {
-		args[name] = value
-	}
-	result, err := a.runStep(ctx, p, step.Step, args, ports)
+	maps.Copy(args, own)
+	result, err := a.runStep(ctx, p, name, args, ports)
 	if err != nil {
 		if known := asError(err); known.Type != "CommandExecutionError" {
 			return nil, known
 		}
-		return nil, newError(errorTypes[p], "Unexpected exception performing %s step %s. %w", p, step.Step, err)
+		return nil, newError(errorTypes[p], "Unexpected exception performing %s step %s. %w", p, name, err)
 	}
 	return map[string]any{
 		string(p) + "_result": result,
 		string(p) + "_step":   all["step"],
 	}, nil
+}
+
+// parseStep reads which step is asked for, and with which arguments. All else in it is the conductor's.
+func parseStep(raw json.RawMessage) (name string, args map[string]json.RawMessage, err error) {
+	invalid := invalidParams("step: no object with the name of a step")
+	if len(raw) == 0 {
+		return "", nil, invalid
+	}
+	step, err := object(raw)
+	if err != nil || json.Unmarshal(step["step"], &name) != nil || name == "" {
+		return "", nil, invalid
+	}
+	if given := step["args"]; len(given) > 0 && string(given) != "null" {
+		if args, err = object(given); err != nil {
+			return "", nil, invalidParams("args of step %.100s: %w", name, err)
+		}
+	}
+	return name, args, nil
 }
 
 // runStep runs one step and remembers what it deployed. The result is what the step returned, in

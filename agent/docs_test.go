@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -68,28 +67,6 @@ that begin with ` + "`ipa-`" + ` are those of ironic-python-agent; those it has 
 	}
 	b.WriteString("\nProcess 1 reads further parameters from the kernel command line: `ironhand.hostname=NAME`, `modprobe.blacklist=A,B`,\n" +
 		"`module_blacklist=A,B`, and `MODULE.PARAMETER=VALUE` for modules.\n")
-	return b.String()
-}
-
-func commandsPage() string {
-	var b strings.Builder
-	b.WriteString(generated + `# Commands of the API
-
-What the conductor can ask for with ` + "`POST /v1/commands/`" + `, in the form of Ironic's contract. A command that is not here is answered as Ironic expects of
-an agent that lacks it.
-
-| Command | Answered |
-|---|---|
-`)
-	list := agent.CommandList()
-	slices.SortFunc(list, func(a, b agent.Command) int { return cmp.Compare(a.Name, b.Name) })
-	for _, c := range list {
-		when := "with its result"
-		if c.Async {
-			when = "at once; it runs on, and its progress is in `command_progress`"
-		}
-		fmt.Fprintf(&b, "| `%s` | %s |\n", c.Name, when)
-	}
 	return b.String()
 }
 

@@ -3,7 +3,6 @@
 package agent
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"crypto/sha256"
@@ -183,6 +182,23 @@ type exchange struct {
 	Response  json.RawMessage   `json:"response"`
 }
 
+// readRecording returns the exchanges in a file, one in each line.
+func readRecording(t testing.TB, file string) (list []exchange) {
+	t.Helper()
+	b, err := os.ReadFile(file)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for line := range bytes.Lines(b) {
+		var e exchange
+		if err := json.Unmarshal(line, &e); err != nil {
+			t.Fatal(err)
+		}
+		list = append(list, e)
+	}
+	return list
+}
+
 // A replay is one recording, played to an agent.
 type replay struct {
 	t           *testing.T
@@ -205,24 +221,14 @@ func newReplay(t *testing.T, file string) *replay {
 	r := &replay{t: t, differences: map[string]bool{}, image: bootImage(), beat: make(chan exchange, 1), gate: make(chan struct{}), disks: map[string]*streamtest.Disk{}}
 	r.server = httptest.NewServer(http.HandlerFunc(r.answer))
 	t.Cleanup(r.server.Close)
-	b, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
 	// What the conductor tells of other machines becomes what there is here.
-	sum := sha256.Sum256(r.image)
-	text := strings.NewReplacer(
+	here := strings.NewReplacer(
 		"http://127.0.0.1:8088/images/", r.server.URL+"/images/",
-		"e280785b2c913f47e975a22d468b0d072c30b854ac00b5ee1416a113b754f508", fmt.Sprintf("%x", sum),
+		"e280785b2c913f47e975a22d468b0d072c30b854ac00b5ee1416a113b754f508", fmt.Sprintf("%x", sha256.Sum256(r.image)),
 		`"properties": {`, `"properties": {"root_device": {"serial": "root-disk"}, `,
-	).Replace(string(b))
-	lines := bufio.NewScanner(strings.NewReader(text))
-	lines.Buffer(nil, len(text)+1)
-	for lines.Scan() {
-		var e exchange
-		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
-			t.Fatal(err)
-		}
+	)
+	for _, e := range readRecording(t, file) {
+		e.Request, e.Response = []byte(here.Replace(string(e.Request))), []byte(here.Replace(string(e.Response)))
 		if e.Direction == "agent -> ironic" {
 			r.ironic = append(r.ironic, e)
 		} else {

@@ -28,9 +28,9 @@ func (a *agent) standbyCommands() []Command {
 
 // imageArgs are the arguments of the step write_image among the parameters of prepare_image.
 func imageArgs(params json.RawMessage) (map[string]json.RawMessage, error) {
-	var all map[string]json.RawMessage
-	if err := json.Unmarshal(params, &all); err != nil {
-		return nil, invalidParams("%v", err)
+	all, err := object(params)
+	if err != nil {
+		return nil, invalidParams("%w", err)
 	}
 	maps.DeleteFunc(all, func(name string, _ json.RawMessage) bool { return name != "image_info" && name != "configdrive" })
 	return all, nil
