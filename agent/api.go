@@ -39,7 +39,7 @@ const (
 
 // An API is the side of the agent that the conductor talks to. The token is required
 // for every command. It is required for reading results from the first request on that has it:
-// conductors before 2024.1 send none there. A wrong token is always refused.
+// conductors before 2024.1 send none there, and are shown no secrets. A wrong token is always refused.
 type API struct {
 	commands *Commands
 	version  string
@@ -190,10 +190,15 @@ func (a *API) route(w http.ResponseWriter, r *http.Request) (any, error) {
 		if !isGet(r) {
 			return nil, methodFault("GET, HEAD, POST")
 		}
-		if _, err := a.mayRead(r); err != nil {
+		proven, err := a.mayRead(r)
+		if err != nil {
 			return nil, err
 		}
-		return map[string]any{"commands": a.commands.List()}, nil
+		list := a.commands.List()
+		for i := range list {
+			list[i] = list[i].shown(proven)
+		}
+		return map[string]any{"commands": list}, nil
 	}
 	if id, ok := strings.CutPrefix(path, "/commands/"); ok && !strings.Contains(id, "/") {
 		return get(r, func() (any, error) {
@@ -202,7 +207,8 @@ func (a *API) route(w http.ResponseWriter, r *http.Request) (any, error) {
 				return nil, err
 			}
 			// Waiting holds a connection, so it is for those that have shown the token.
-			return a.commands.Result(r.Context(), id, proven && wantsWait(r))
+			result, err := a.commands.Result(r.Context(), id, proven && wantsWait(r))
+			return result.shown(proven), err
 		})
 	}
 	return nil, httpFault(http.StatusNotFound, "Not Found", "The requested URL was not found on the server. If you entered the URL manually please check your spelling and try again.")

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/ironhand/ironhand/agent/ironic"
+	"github.com/ironhand/ironhand/steps"
 )
 
 const testToken = "not-a-real-token-00000000000000000000000000"
@@ -528,4 +529,47 @@ func FuzzCommandBody(f *testing.F) {
 			}
 		}
 	})
+}
+
+// Who reads results without a token, as old conductors do, is shown no arguments of steps and no logs.
+func TestResultsWithoutToken(t *testing.T) {
+	a, _ := oddAgent(t, t.TempDir())
+	run := func(context.Context, steps.Host, steps.Job) (any, error) {
+		return map[string]int{"logical_disks": 1}, nil
+	}
+	var err error
+	if a.set, err = steps.NewSet(t.Context(), a.host, []steps.Manager{listed{"M", steps.Generic, []steps.Step{
+		{Name: "write_image", Args: []steps.Arg{{Name: "configdrive"}}, Priority: map[steps.Phase]int{steps.Deploy: 0}, Run: run},
+	}}}); err != nil {
+		t.Fatal(err)
+	}
+	api := newAPI(t, a.commands()...)
+	const token = "agent_token=" + testToken
+	for _, body := range []string{
+		`{"name": "deploy.execute_deploy_step", "params": {"step": {"step": "write_image", "interface": "deploy", "args": {"configdrive": "c2VjcmV0"}, "more": [1]}}}`,
+		`{"name": "log.collect_system_logs", "params": {}}`,
+	} {
+		w := ask(api, "POST", "/v1/commands/?wait=true&"+token, body)
+		if w.Code != 200 || !strings.Contains(w.Body.String(), "SUCCEEDED") || !strings.Contains(w.Body.String(), "c2VjcmV0") && len(w.Body.String()) < 1000 {
+			t.Fatalf("%d %s", w.Code, w.Body)
+		}
+	}
+	list := api.commands.List()
+	const open = `{"id":"ID","command_name":"execute_deploy_step","command_status":"SUCCEEDED","command_error":null,` +
+		`"command_result":{"deploy_result":{"logical_disks":1},"deploy_step":{"interface":"deploy","more":[1],"step":"write_image"}}}`
+	const logs = `{"id":"ID","command_name":"collect_system_logs","command_status":"SUCCEEDED","command_error":null,"command_result":{"system_logs":""}}`
+	for target, want := range map[string]string{
+		"/v1/commands/":              `{"commands":[` + open + "," + logs + "]}",
+		"/v1/commands/" + list[0].ID: open,
+		"/v1/commands/" + list[1].ID: logs,
+	} {
+		if got := onWire(t, json.RawMessage(ask(api, "GET", target, "").Body.Bytes())); got != want {
+			t.Errorf("GET %s without token:\n%.1000s\nwant\n%s", target, got, want)
+		}
+	}
+	for _, target := range []string{"/v1/commands/", "/v1/commands/" + list[0].ID} {
+		if w := ask(api, "GET", target+"?"+token, ""); !strings.Contains(w.Body.String(), `"args":{"configdrive":"c2VjcmV0"}`) {
+			t.Errorf("GET %s with the token: %.1000s", target, w.Body)
+		}
+	}
 }

@@ -49,7 +49,20 @@ type Result struct {
 	// Progress is how far a running command is, in a form of its own. Ironic has no such key and
 	// ignores it.
 	Progress json.RawMessage `json:"command_progress,omitempty"`
+
+	open json.RawMessage // Value for readers without the token; nil if it is the same
 }
+
+// shown is the result as it is shown to those who have proven that they know the token, or have not.
+func (r Result) shown(proven bool) Result {
+	if !proven && r.open != nil {
+		r.Value = r.open
+	}
+	return r
+}
+
+// A guarded value is the result of a command that holds secrets, or is large, and what is shown of it to readers without the token.
+type guarded struct{ all, open any }
 
 // The history is what ironic-python-agent never forgets. Ironic looks at the last entries only,
 // so old ones can go, and large old values can go before them.
@@ -218,6 +231,10 @@ func (c *Commands) finish(r *run, command Command, params json.RawMessage) {
 	value, err := command.run(context.WithValue(c.life, runKey{}, r), params)
 
 	result := Result{ID: r.id, Name: r.name, Status: Succeeded}
+	if g, ok := value.(guarded); ok && err == nil {
+		value = g.all
+		result.open, err = json.Marshal(g.open)
+	}
 	if err == nil {
 		if text, ok := value.(string); ok {
 			if command.Async {
@@ -231,7 +248,7 @@ func (c *Commands) finish(r *run, command Command, params json.RawMessage) {
 		}
 	}
 	if err != nil {
-		result.Status, result.Value, result.Error = Failed, nil, asError(err)
+		result.Status, result.Value, result.open, result.Error = Failed, nil, nil, asError(err)
 		if result.Error.Type == "VersionMismatch" {
 			result.Status = VersionMismatch
 		}
@@ -368,7 +385,7 @@ func (c *Commands) trim() {
 		total += len(r.result.Value)
 		if total > maxHistoryBytes && i < len(c.history)-1 {
 			total -= len(r.result.Value)
-			r.result.Value = nil
+			r.result.Value, r.result.open = nil, nil
 		}
 		r.mu.Unlock()
 	}
