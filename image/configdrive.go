@@ -166,7 +166,8 @@ func toFAT(drive []byte, sectorSize int, room int64) ([]byte, error) {
 }
 
 // MakeConfigDrive makes an ISO 9660 image with the label config-2, with Rock Ridge's names, of files whose names are paths with
-// slashes and without a leading one: "openstack/latest/meta_data.json". The same files give the same bytes.
+// slashes and without a leading one: "openstack/latest/meta_data.json". Their time
+// is the start of 1970, so that the same files give the same bytes.
 func MakeConfigDrive(files map[string][]byte) ([]byte, error) {
 	total := 0
 	for _, content := range files {
@@ -174,7 +175,7 @@ func MakeConfigDrive(files map[string][]byte) ([]byte, error) {
 			return nil, fmt.Errorf("make config drive: files have more than %d bytes", configDriveSize)
 		}
 	}
-	b, err := volume.ISO{Label: configDriveLabel, Files: volume.BytesFiles(files)}.Bytes()
+	b, err := volume.ISO{Label: configDriveLabel, Time: time.Unix(0, 0), Files: volume.BytesFiles(files)}.Bytes()
 	if err != nil {
 		return nil, fmt.Errorf("make config drive: %w", err)
 	}

@@ -132,7 +132,10 @@ func (v *Volume) Files(most int64) (map[string][]byte, error) {
 		files[name], err = v.ReadFile(name)
 		return err
 	})
-	return files, err
+	if err != nil {
+		return nil, err
+	}
+	return files, nil
 }
 
 var errNotFile = errors.New("is neither a file nor a directory")

@@ -430,6 +430,9 @@ func TestOpenRefuses(t *testing.T) {
 		{"tables larger than the volume", floppy(func(b []byte) { b[22], b[23] = 0xff, 0xff }), "leave no data"},
 		{"table too small", floppy(func(b []byte) { b[19], b[20], b[32], b[34] = 0, 0, 0, 1 }), "too small"},
 		{"directory is a loop", floppy(func(b []byte) { b[512+3], b[512+4] = 0x02, 0xf0 }), "is a loop at"},
+		{"file is a loop", floppy(func(b []byte) { b[512+6], b[512+7] = 4, b[512+7]&0xf0 }), "read dir/FILE: chain of clusters is a loop at 4"},
+		{"floppy cut off", floppy(func([]byte) {})[:40*512], "read dir/FILE: unexpected EOF"},
+		{"floppy's root cut off", floppy(func([]byte) {})[:19*512], "read root directory: unexpected EOF"},
 		{"chain leaves the volume", floppy(func(b []byte) { b[512+3], b[512+4] = 0xf6, 0xff }), "outside"},
 		{"file without clusters", floppy(func(b []byte) { clear(b[512+4 : 512+12]) }), "outside"},
 		{"directory is the root again", floppy(func(b []byte) {
