@@ -183,7 +183,8 @@ func TestVMShell(t *testing.T) {
 			switch {
 			case test.shell:
 				for range 2 { // it comes again after its end
-					vm.Expect(t, "/ # ", bootTime)
+					vm.Expect(t, "BusyBox v", bootTime)
+					vm.Expect(t, "/ # ", stepTime)
 					vm.Send(t, "echo shell $((40+2))\n")
 					vm.Expect(t, "shell 42", stepTime)
 					vm.Send(t, "exit\n") // not in one line: the end of a session throws away what its terminal has not sent yet
