@@ -3,7 +3,6 @@
 package agent
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -13,13 +12,11 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/ironhand/ironhand/agent/ironic"
 	"github.com/ironhand/ironhand/steps"
 )
 
@@ -356,156 +353,6 @@ func TestRequestsAreLoggedWithoutSecrets(t *testing.T) {
 	}
 }
 
-// The agent must answer a real conductor as ironic-python-agent was recorded to answer it: same status, same
-// keys, same values, for all but the ids.
-func TestRecordedConversations(t *testing.T) {
-	for _, name := range []string{"deploy-21.4", "clean-21.4", "deploy-2026.1", "clean-2026.1", "service-2026.1"} {
-		t.Run(name, func(t *testing.T) {
-			talk := readConversation(t, "testdata/wire/"+name+".jsonl")
-			commands := newCommands(t, nil, talk.commands...)
-			api := NewAPI(commands, "9.4.3", time.Now(), quiet)
-			api.SetToken(ironic.Secret(testToken))
-			ids := map[string]string{} // recorded to ours
-			for i, e := range talk.exchanges {
-				if i > 0 && e.Method == http.MethodPost { // the conductor saw the one before end
-					if err := commands.Wait(t.Context()); err != nil {
-						t.Fatal(err)
-					}
-				}
-				for _, end := range talk.endBefore[i] {
-					close(end)
-				}
-				if len(talk.endBefore[i]) > 0 {
-					if err := commands.Wait(t.Context()); err != nil {
-						t.Fatal(err)
-					}
-				}
-				w := ask(api, e.Method, e.Path, string(e.Request))
-				for j, r := range commands.List() {
-					if j < len(talk.order) {
-						ids[talk.order[j]] = r.ID
-					}
-				}
-				want := string(e.Response)
-				for recorded, ours := range ids {
-					want = strings.ReplaceAll(want, recorded, ours)
-				}
-				if w.Code != e.Status {
-					t.Errorf("exchange %d, %s %s: status %d, want %d", i, e.Method, e.Path, w.Code, e.Status)
-				}
-				if got, want := sorted(t, w.Body.Bytes()), sorted(t, []byte(want)); got != want {
-					t.Errorf("exchange %d, %s %s:\n%s\nwant\n%s", i, e.Method, e.Path, got, want)
-				}
-			}
-			if len(talk.exchanges) < 3 {
-				t.Errorf("only %d exchanges", len(talk.exchanges))
-			}
-		})
-	}
-}
-
-func sorted(t *testing.T, b []byte) string {
-	t.Helper()
-	var v any
-	if err := json.Unmarshal(b, &v); err != nil {
-		t.Fatalf("%v in %s", err, b)
-	}
-	out, err := json.MarshalIndent(v, "", " ")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(out)
-}
-
-// A conversation is what a conductor asked an agent in a recording, with commands that end as the recorded
-// ones did.
-type conversation struct {
-	exchanges []recorded
-	order     []string // ids of the results in the order of the list
-	commands  []Command
-	endBefore map[int][]chan struct{} // commands to end before an exchange
-}
-
-type recorded struct {
-	Direction string          `json:"direction"`
-	Method    string          `json:"method"`
-	Path      string          `json:"path"`
-	Request   json.RawMessage `json:"request"`
-	Status    int             `json:"status"`
-	Response  json.RawMessage `json:"response"`
-}
-
-func readConversation(t *testing.T, file string) conversation {
-	t.Helper()
-	b, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	talk := conversation{endBefore: map[int][]chan struct{}{}}
-	lines := bufio.NewScanner(bytes.NewReader(b))
-	lines.Buffer(nil, len(b)+1)
-	for lines.Scan() {
-		var e recorded
-		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
-			t.Fatal(err)
-		}
-		if e.Direction == "ironic -> agent" {
-			talk.exchanges = append(talk.exchanges, e)
-		}
-	}
-	// When a command ended, and with what: its first state in an answer that is not RUNNING.
-	type ending struct {
-		at    int
-		value json.RawMessage
-	}
-	ends := map[string]ending{}
-	for i, e := range talk.exchanges {
-		var answer struct {
-			Commands []Result
-			Result
-		}
-		if err := json.Unmarshal(e.Response, &answer); err != nil {
-			t.Fatal(err)
-		}
-		for _, r := range append(answer.Commands, answer.Result) {
-			if _, ok := ends[r.ID]; !ok && r.ID != "" && r.Status != Running {
-				ends[r.ID] = ending{i, r.Value}
-			}
-		}
-	}
-	for i, e := range talk.exchanges {
-		if e.Method != http.MethodPost {
-			continue
-		}
-		var request struct{ Name string }
-		var first Result
-		if err := json.Unmarshal(e.Request, &request); err != nil {
-			t.Fatal(err)
-		}
-		if err := json.Unmarshal(e.Response, &first); err != nil {
-			t.Fatal(err)
-		}
-		talk.order = append(talk.order, first.ID)
-		command := Command{Name: request.Name, Run: returns(ends[first.ID].value, nil)}
-		if first.Status == Running {
-			end := make(chan struct{})
-			command.Async = true
-			command.Run = func(ctx context.Context, params json.RawMessage) (any, error) {
-				select {
-				case <-end:
-				case <-ctx.Done():
-				}
-				return ends[first.ID].value, nil
-			}
-			if last, ok := ends[first.ID]; ok && last.at > i {
-				talk.endBefore[last.at] = append(talk.endBefore[last.at], end)
-			}
-		}
-		talk.commands = append(talk.commands, command)
-	}
-	return talk
-}
-
 func FuzzCommandBody(f *testing.F) {
 	f.Add([]byte(`{"name": "standby.sync", "params": {}}`))
 	f.Add([]byte(`{"name": "a.b", "params": {"step": {"interface": "deploy"}}, "NAME": 1}`))
@@ -565,6 +412,17 @@ func TestResultsWithoutToken(t *testing.T) {
 	} {
 		if got := onWire(t, json.RawMessage(ask(api, "GET", target, "").Body.Bytes())); got != want {
 			t.Errorf("GET %s without token:\n%.1000s\nwant\n%s", target, got, want)
+		}
+	}
+	for name, next := range map[string]json.RawMessage{"kept": mustMarshal(t, list[0]), "unreadable": []byte(`{"id": "i", "command_result": {"` + strings.Repeat("x", maxName) + `": "c2VjcmV0"}}`)} {
+		api := newAPI(t)
+		var kept Result
+		if err := json.Unmarshal(next, &kept); err != nil {
+			t.Fatal(err)
+		}
+		api.commands.Resume(kept)
+		if w := ask(api, "GET", "/v1/commands/", ""); w.Code != 200 || strings.Contains(w.Body.String(), "c2VjcmV0") {
+			t.Errorf("%s, by the next agent: %s", name, w.Body)
 		}
 	}
 	for _, target := range []string{"/v1/commands/", "/v1/commands/" + list[0].ID} {

@@ -61,8 +61,37 @@ func (r Result) shown(proven bool) Result {
 	return r
 }
 
-// A guarded value is the result of a command that holds secrets, or is large, and what is shown of it to readers without the token.
-type guarded struct{ all, open any }
+// openValue returns what is shown of a result to readers without the token, nil for all of it. Among the arguments of a step may be a config drive, and logs are large;
+// conductors that have to do without a token look at a step's name and interface, and take logs from the answer to the request for them.
+func openValue(value json.RawMessage) json.RawMessage {
+	all, err := object(value)
+	if errors.Is(err, errNoObject) || len(value) == 0 {
+		return nil
+	}
+	changed := err != nil // it cannot be told what is in it
+	for name, member := range all {
+		if name == "system_logs" {
+			all[name], changed = json.RawMessage(`""`), true
+		}
+		step, err := object(member)
+		if _, given := step["args"]; !strings.HasSuffix(name, "_step") || err == nil && !given || errors.Is(err, errNoObject) {
+			continue
+		}
+		delete(step, "args")
+		if all[name], err = json.Marshal(step); err != nil {
+			all[name] = json.RawMessage("null")
+		}
+		changed = true
+	}
+	if !changed {
+		return nil
+	}
+	b, err := json.Marshal(all)
+	if err != nil {
+		return json.RawMessage("null")
+	}
+	return b
+}
 
 // The history is what ironic-python-agent never forgets. Ironic looks at the last entries only,
 // so old ones can go, and large old values can go before them.
@@ -147,6 +176,7 @@ func (c *Commands) Resume(r Result) {
 		r.Status = Failed
 		r.Error = newError("AgentRestartedError", "%s: the agent was killed while it ran, and has been started again: what it did is not whole", r.Name)
 	}
+	r.open = openValue(r.Value)
 	kept := &run{id: r.ID, name: r.Name, done: make(chan struct{}), result: r}
 	close(kept.done)
 	c.add(kept)
@@ -246,10 +276,6 @@ func (c *Commands) finish(r *run, command Command, params json.RawMessage) {
 	value, err := command.run(context.WithValue(c.life, runKey{}, r), params)
 
 	result := Result{ID: r.id, Name: r.name, Status: Succeeded}
-	if g, ok := value.(guarded); ok && err == nil {
-		value = g.all
-		result.open, err = json.Marshal(g.open)
-	}
 	if err == nil {
 		if text, ok := value.(string); ok {
 			if command.Async {
@@ -260,6 +286,7 @@ func (c *Commands) finish(r *run, command Command, params json.RawMessage) {
 		// Here and not in the answer: a value that is no JSON is the command's failure.
 		if value != nil {
 			result.Value, err = json.Marshal(value)
+			result.open = openValue(result.Value)
 		}
 	}
 	if err != nil {

@@ -126,16 +126,10 @@ func (a *agent) executeStep(ctx context.Context, p steps.Phase, params json.RawM
 		}
 		return nil, newError(errorTypes[p], "Unexpected exception performing %s step %s. %w", p, name, err)
 	}
-	// Among the arguments of a step may be a config drive. A conductor looks at the step's name and interface.
-	bare, err := object(all["step"])
-	if err != nil {
-		return nil, err
-	}
-	delete(bare, "args")
-	echo := func(step any) any {
-		return map[string]any{string(p) + "_result": result, string(p) + "_step": step}
-	}
-	return guarded{echo(all["step"]), echo(bare)}, nil
+	return map[string]any{
+		string(p) + "_result": result,
+		string(p) + "_step":   all["step"],
+	}, nil
 }
 
 // parseStep reads which step is asked for, and with which arguments. All else in it is the conductor's.

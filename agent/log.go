@@ -40,8 +40,7 @@ func (a *agent) collectLogs(ctx context.Context, _ json.RawMessage) (any, error)
 	if err := a.packLogs(ctx, &packed); err != nil {
 		return nil, fmt.Errorf("collect logs: %w", err)
 	}
-	logs := func(s string) any { return map[string]string{"system_logs": s} }
-	return guarded{logs(base64.StdEncoding.EncodeToString(packed.Bytes())), logs("")}, nil
+	return map[string]string{"system_logs": base64.StdEncoding.EncodeToString(packed.Bytes())}, nil
 }
 
 // machineFiles are files of the kernel, and of process 1, that go into the logs as they are.
