@@ -15,22 +15,63 @@ import (
 	"github.com/ironhand/ironhand/stream"
 )
 
-// writeImage puts a whole disk image onto the node's root disk, and the config drive beside it.
-func writeImage(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
-	// 1. Everything that can be wrong with the request is found before a disk is looked at.
-	ask, err := parseRequest(h, j.Args)
+// A request is what writeImage is asked for.
+type request struct {
+	info    imageInfo
+	digest  stream.Digest
+	sources []stream.Source
+	drive   *string // as image.ReadConfigDrive takes it; nil or "" for none
+}
+
+// parseRequest reads and checks the arguments; nothing is fetched.
+func parseRequest(h steps.Host, raw json.RawMessage) (*request, error) {
+	var args struct {
+		ImageInfo   json.RawMessage `json:"image_info"`
+		ConfigDrive *string         `json:"configdrive"`
+	}
+	if len(raw) > 0 {
+		if err := json.Unmarshal(raw, &args); err != nil {
+			return nil, fmt.Errorf("%w: %v", steps.ErrArgs, err)
+		}
+	}
+	info, err := parseImageInfo(args.ImageInfo)
 	if err != nil {
 		return nil, err
 	}
-	info := ask.info
+	digest, err := info.digest()
+	if err != nil {
+		return nil, err
+	}
+	if digest.Algorithm == "md5" && h.Download.RefuseMD5 {
+		return nil, fmt.Errorf("%w: image_info: the conductor does not allow MD5; give a SHA-256 or SHA-512", steps.ErrArgs)
+	}
+	sources, err := info.sources(h)
+	if err != nil {
+		return nil, err
+	}
+	drive := args.ConfigDrive
+	if drive == nil || *drive == "" {
+		drive = info.ConfigDrive
+	}
+	return &request{info, digest, sources, drive}, nil
+}
+
+// writeImage puts a whole disk image onto the node's root disk, and the config drive beside it.
+func writeImage(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
+	// 1. Everything that can be wrong with the request is found before a disk is looked at.
+	r, err := parseRequest(h, j.Args)
+	if err != nil {
+		return nil, err
+	}
+	info, digest, sources, drive := r.info, r.digest, r.sources, r.drive
 	if h.Download.Limit > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, h.Download.Limit, fmt.Errorf("the download takes longer than the %v allowed", h.Download.Limit))
 		defer cancel()
 	}
 	var driveImage []byte
-	if ask.drive != "" {
-		driveImage, err = image.ReadConfigDrive(ctx, ask.drive, image.DriveOptions{
+	if drive != nil && *drive != "" {
+		driveImage, err = image.ReadConfigDrive(ctx, *drive, image.DriveOptions{
 			HTTP: stream.HTTPOptions{Transport: h.Transport, Stall: h.Download.Stall}, Patience: h.Download.Budget, Log: h.Log})
 		if err != nil {
 			return nil, fmt.Errorf("config drive for node %s: %w", j.Node.UUID, err)
@@ -46,7 +87,7 @@ func writeImage(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 	if len(choice.Others) > 0 {
 		also = fmt.Sprintf("; the hints fit %s too: the first in the list is taken", diskNames(choice.Others))
 	}
-	h.Say("writing %s to %v%s", ask.sources[0], choice.Disk, also)
+	h.Say("writing %s to %v%s", sources[0], choice.Disk, also)
 	disk, err := h.Open(choice.Disk.Name)
 	if err != nil {
 		return nil, err
@@ -64,7 +105,7 @@ func writeImage(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 	var told time.Time
 	var phase stream.Phase
 	result, err := image.Write(ctx, disk, image.Spec{
-		Sources: ask.sources, Digest: ask.digest, ConfigDrive: driveImage,
+		Sources: sources, Digest: digest, ConfigDrive: driveImage,
 		Patience: h.Download.Budget, ReadBack: h.ReadBack, Log: h.Log, Memory: memory,
 		Progress: func(p stream.Progress) {
 			h.Progress(p)
@@ -87,47 +128,6 @@ func writeImage(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 		Disk:  choice.Disk.Name,
 		UUIDs: map[string]string{"root uuid": result.DiskID},
 	}, nil
-}
-
-// A request is what writeImage is asked for.
-type request struct {
-	info    imageInfo
-	digest  stream.Digest
-	sources []stream.Source
-	drive   string // as image.ReadConfigDrive takes it; "" for none
-}
-
-// parseRequest reads and checks the arguments; nothing is fetched.
-func parseRequest(h steps.Host, raw json.RawMessage) (request, error) {
-	var args struct {
-		ImageInfo   json.RawMessage `json:"image_info"`
-		ConfigDrive *string         `json:"configdrive"`
-	}
-	if len(raw) > 0 {
-		if err := json.Unmarshal(raw, &args); err != nil {
-			return request{}, fmt.Errorf("%w: %v", steps.ErrArgs, err)
-		}
-	}
-	var r request
-	var err error
-	if r.info, err = parseImageInfo(args.ImageInfo); err != nil {
-		return request{}, err
-	}
-	if r.digest, err = r.info.digest(); err != nil {
-		return request{}, err
-	}
-	if r.digest.Algorithm == "md5" && h.Download.RefuseMD5 {
-		return request{}, fmt.Errorf("%w: image_info: the conductor does not allow MD5; give a SHA-256 or SHA-512", steps.ErrArgs)
-	}
-	if r.sources, err = r.info.sources(h); err != nil {
-		return request{}, err
-	}
-	for _, drive := range []*string{r.info.ConfigDrive, args.ConfigDrive} { // the latter counts if both are given
-		if drive != nil && *drive != "" {
-			r.drive = *drive
-		}
-	}
-	return r, nil
 }
 
 // sources are the places of the image, in order.
