@@ -175,7 +175,7 @@ func TestImageInfoAuthorization(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, err := i.authorization()
+			got, err := i.authorization(nil)
 			wantArgsError(t, err, test.wantErr)
 			if got != test.want {
 				t.Errorf("authorization() = %q, want %q", got, test.want)
