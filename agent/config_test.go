@@ -407,3 +407,8 @@ func TestSkewText(t *testing.T) {
 		}
 	}
 }
+
+// confFS is "/" of a ramdisk with a configuration file.
+func confFS(text string) fstest.MapFS {
+	return fstest.MapFS{confDir + "a.conf": {Data: []byte(text)}}
+}

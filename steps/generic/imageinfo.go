@@ -141,6 +141,5 @@ func (i imageInfo) checkFormat(permitted []string) error {
 	if i.DiskFormat == "raw" || i.DiskFormat == "gpt" || permitted == nil || slices.Contains(permitted, "gpt") {
 		return nil
 	}
-	return fmt.Errorf("%w: image_info.disk_format: the format of the image is not known, and of those that are permitted (%s) none can be written",
-		steps.ErrArgs, strings.Join(permitted, ", "))
+	return fmt.Errorf("image %s: %w: the conductor does not know the format, and permits only %s", i.ID, stream.ErrFormat, strings.Join(permitted, ", "))
 }
