@@ -118,13 +118,27 @@ func (a *agent) runAPI(outer context.Context, l net.Listener, t *tls.Config, b *
 	a.retirement.stop = stop
 	a.retirement.mu.Unlock()
 	var beats *Heartbeats
-	commands, err := NewCommands(a.commands(), a.log, func(Result) {
-		if beats != nil {
+	commands, err := NewCommands(a.commands(), a.log, func(r Result) {
+		if r.Status == Failed && ctx.Err() != nil {
+			return // because the agent ends: for the one after it this command was running
+		}
+		if err := a.state.keepCommand(r); err != nil {
+			a.log.Warn("command not kept for an agent after this one", "command", r.Name, "err", err)
+		}
+		if beats != nil && r.Status != Running {
 			beats.Force()
 		}
 	})
 	if err != nil {
 		return err
+	}
+	if kept, err := a.state.command(); err != nil {
+		return err
+	} else if kept != nil {
+		commands.Resume(*kept)
+		if kept.Status == Running {
+			a.console.Stage("command", "%s was running when the agent was killed: the conductor will be told that it failed", kept.Name)
+		}
 	}
 	var wait sync.WaitGroup
 	if b != nil {
