@@ -137,7 +137,7 @@ func (a *agent) findMedia(ctx context.Context) error {
 			if err == nil {
 				err = errors.New("no configuration medium found")
 			}
-			if cmdline["ipa-api-url"] != "" { // an ISO that was made for one node says it all on the command line
+			if cmdline["ipa-api-url"] != "" || cmdline["ipa-use-mdns"] != "" { // an ISO that was made for one node says it all on the command line
 				a.sayLines("media", err.Error()+"; going on with the kernel command line")
 				return nil
 			}

@@ -83,6 +83,8 @@ func TestFindMedia(t *testing.T) {
 			[]string{"media: /dev/sda: an internal disk"}, "no configuration medium found", false},
 		{"none, and none is needed", "boot_method=vmedia ipa-api-url=https://192.0.2.1:6385", func(int) ([]media.Medium, error) { return nil, nil }, 19 * time.Second,
 			[]string{"media: /dev/sda: an internal disk", "media: no configuration medium found", "going on with the kernel command line"}, "", false},
+		{"none, and the API is looked for", "boot_method=vmedia ipa-use-mdns=1", func(int) ([]media.Medium, error) { return nil, nil }, 19 * time.Second,
+			[]string{"going on with the kernel command line"}, "", false},
 		{"broken", "boot_method=vmedia", func(int) ([]media.Medium, error) { return nil, errors.New("read /dev/fd0: input/output error") }, 19 * time.Second,
 			[]string{"media: /dev/sda"}, "read /dev/fd0: input/output error", false},
 	}
