@@ -398,6 +398,11 @@ func (a *agent) discoverAPI(ctx context.Context) error {
 	if err != nil {
 		return hint(err, "what is announced by multicast DNS")
 	}
+	for _, line := range config.Ignored {
+		if !slices.Contains(a.config.Ignored, line) {
+			a.console.Stage("discovery", "%s", line)
+		}
+	}
 	a.console.Stage("discovery", "API %s", strings.Join(config.APIURLs, ", "))
 	return a.useSettings(config)
 }

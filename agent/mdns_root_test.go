@@ -123,7 +123,7 @@ func TestRootDiscovery(t *testing.T) {
 		}
 	})
 
-	announceAt(t, peer, "192.0.2.1", "conductor.local.", "6385", "path=/baremetal", "ipa_ntp_server=192.0.2.1", "ipa_insecure=1")
+	announceAt(t, peer, "192.0.2.1", "conductor.local.", "6385", "path=/baremetal", "ipa_ntp_server=192.0.2.1", "ipa_insecure=1", "ipa_inspection_callback_url=http://192.0.2.1")
 	for _, test := range []struct{ name, cmdline, conf string }{
 		{"asked for by URL", "ipa-api-url=mdns", ""},
 		{"asked for by option", "", "[mdns]\nuse_mdns = true\n"},
@@ -137,7 +137,8 @@ func TestRootDiscovery(t *testing.T) {
 			if got := strings.Join(a.config.APIURLs, " "); got != "https://192.0.2.1:6385/baremetal" || a.config.NTPServer != "192.0.2.1" || a.config.Insecure {
 				t.Errorf("found %s, NTP server %s, insecure %v", got, a.config.NTPServer, a.config.Insecure)
 			}
-			wantText(t, "console", console, "API by multicast DNS", `1 options are not in [mdns] allowed_overrides and left alone: ["insecure"]`, "discovery: API https://192.0.2.1:6385/baremetal")
+			wantText(t, "console", console, "API by multicast DNS", `1 options are not in [mdns] allowed_overrides and left alone: ["insecure"]`, "discovery: API https://192.0.2.1:6385/baremetal",
+				"discovery: inspection_callback_url (multicast DNS) has no effect: there is no inspection yet")
 		})
 	}
 	t.Run("on the wrong NIC", func(t *testing.T) {

@@ -611,17 +611,25 @@ func (a *agent) callbackURL(address string, encrypted bool) string {
 	return u.String()
 }
 
-// advertisedAddress is the address that the conductor is told to call. It is determined once in a boot: the conductor refuses another.
+// advertisedAddress is the address that the conductor is told to call. It is determined once in a boot, because the conductor refuses another,
+// and again only if the machine does not have it any more.
 func (a *agent) advertisedAddress(ctx context.Context) (string, error) {
 	if a.config.AdvertiseHost != "" {
 		return a.config.AdvertiseHost, nil
 	}
-	if kept, err := a.state.address(); kept != "" || err != nil {
-		return kept, err
+	kept, err := a.state.address()
+	if err != nil {
+		return "", fmt.Errorf("read the address that was advertised earlier in this boot: %w", err)
+	}
+	if kept != "" && a.hasAddress(ctx, kept) {
+		return kept, nil
 	}
 	for attempt := 1; ; attempt++ {
 		address, err := a.findAddress(ctx)
 		if err == nil {
+			if kept != "" {
+				a.console.Stage("api", "WARNING: this machine has not %s any more, which the conductor was told earlier in this boot; it may refuse %s", kept, address)
+			}
 			return address, a.state.keepAddress(address)
 		}
 		err = fmt.Errorf("find the address to advertise: %w", err)
@@ -662,6 +670,18 @@ func (a *agent) findAddress(ctx context.Context) (string, error) {
 		}
 	}
 	return "", errors.Join(errs...)
+}
+
+// hasAddress tells whether an address is one of this machine's, as far as that is known.
+func (a *agent) hasAddress(ctx context.Context, address string) bool {
+	k, err := a.network()
+	if err != nil {
+		return true
+	}
+	state, err := k.State(ctx)
+	return err != nil || slices.ContainsFunc(state.NICs, func(n netconfig.NIC) bool {
+		return slices.ContainsFunc(n.Addresses, func(one netconfig.Address) bool { return one.Prefix.Addr().String() == address })
+	})
 }
 
 // addressOf returns the IPv4 address of a NIC.

@@ -224,7 +224,9 @@ func TestServeInTheClear(t *testing.T) {
 	cmdline := fmt.Sprintf("ipa-lookup-timeout=1 ironhand-plain-http=1 ipa-listen-host=127.0.0.1 ipa-listen-port=%d ipa-api-url=%s", port, url)
 	dir := t.TempDir()
 	for _, start := range []string{"first", "second"} {
-		a, console := newTestAgent(t, System{Cmdline: cmdline, StateDir: dir})
+		a, console := newTestAgent(t, System{Cmdline: cmdline, StateDir: dir, Network: func() (netconfig.Kernel, error) {
+			return &wires{netconfig.State{NICs: []netconfig.NIC{{Name: "lo", Addresses: []netconfig.Address{{Prefix: netip.MustParsePrefix("127.0.0.1/8")}}}}}}, nil
+		}})
 		if err := errors.Join(a.readSettings(t.Context()), a.lookUp(t.Context())); err != nil {
 			t.Fatal(err)
 		}
@@ -382,9 +384,15 @@ func TestAdvertisedAddressOfNIC(t *testing.T) {
 			t.Errorf("advertisedAddress() = %s, %v after %v", address, err, time.Since(start))
 		}
 		wantText(t, "console", console.String(), "has no IPv4 address; next try in 10s")
-		b, _ := newTestAgent(t, System{StateDir: dir})
+		// The next agent of this boot says the same, if the machine still has the address.
+		b, _ := newTestAgent(t, System{StateDir: dir, Network: network})
+		b.config = Config{NetworkInterface: "eth0", IPAttempts: 1}
 		if address, err := b.advertisedAddress(t.Context()); address != "192.0.2.7" || err != nil {
 			t.Errorf("advertisedAddress() of the next agent = %s, %v", address, err)
+		}
+		late.Addresses[1].Prefix = netip.MustParsePrefix("192.0.2.8/24")
+		if address, err := b.advertisedAddress(t.Context()); address != "198.51.100.7" || err != nil {
+			t.Errorf("advertisedAddress() without the one from before = %s, %v", address, err)
 		}
 	})
 }

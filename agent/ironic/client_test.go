@@ -222,7 +222,7 @@ func TestServerVersion(t *testing.T) {
 		{"nothing", "", answer(200, ""), VersionFallback},
 		{"not found", "", answer(404, "not found"), VersionFallback},
 		{"broken", "", answer(500, ""), VersionFallback},
-		{"redirected away", "", http.RedirectHandler("http://192.0.2.1/", 302).ServeHTTP, VersionFallback},
+		{"redirected away", "", http.RedirectHandler("http://192.0.2.1/", http.StatusFound).ServeHTTP, VersionFallback},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
