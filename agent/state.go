@@ -49,6 +49,19 @@ func (s state) keepToken(t ironic.Secret) error {
 	return keepFile(filepath.Join(s.dir, "token"), []byte(t.Reveal()))
 }
 
+// address returns the address that the conductor was told to call earlier in this boot, or "".
+func (s state) address() (string, error) {
+	b, err := os.ReadFile(filepath.Join(s.dir, "address"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	return string(b), err
+}
+
+func (s state) keepAddress(address string) error {
+	return keepFile(filepath.Join(s.dir, "address"), []byte(address))
+}
+
 // deployed returns what was written onto a disk earlier in this boot, or nil.
 func (s state) deployed() (*steps.Deployed, error) {
 	b, err := os.ReadFile(filepath.Join(s.dir, "deployed.json"))
