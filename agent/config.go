@@ -183,28 +183,12 @@ func ParseConfig(s Sources) (Config, error) {
 		apply(from, "option ", values)
 	}
 
-	// 1. The ramdisk's own parameters.
+	// 1. The ramdisk's own parameters, and its configuration files.
 	if b, err := fs.ReadFile(s.Ramdisk, ramdiskFile); err == nil {
 		apply("ramdisk /"+ramdiskFile, "", words(string(b)))
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		errs = append(errs, fmt.Errorf("read settings of the ramdisk: %w", err))
 	}
-	// 2. The kernel command line.
-	apply(bootLine, "", words(s.Cmdline))
-	// 3. Parameters on the media, weakest first.
-	for _, m := range slices.Backward(s.Media) {
-		from := m.Kind + " " + m.Device
-		params, err := m.Parameters()
-		if err != nil {
-			errs = append(errs, fmt.Errorf("%s %w", m.Kind, err)) // it names the device
-		}
-		apply(from+" parameters.txt", "", params)
-		if b, found := m.Files[networkDataFile]; found {
-			c.NetworkData, c.NetworkFrom = b, from+" "+networkDataFile
-		}
-	}
-	debug := origins["ipa-debug debug"]
-	// 4. Configuration files: the ramdisk's, then those of the media, weakest first.
 	names, err := fs.Glob(s.Ramdisk, confDir+"*.conf") // in order
 	if err != nil {
 		errs = append(errs, fmt.Errorf("read configuration of the ramdisk: %w", err))
@@ -216,6 +200,18 @@ func ParseConfig(s Sources) (Config, error) {
 		}
 		applyFile("ramdisk /"+name, b)
 	}
+	// 2. The media, weakest first: parameters, then configuration files.
+	for _, m := range slices.Backward(s.Media) {
+		from := m.Kind + " " + m.Device
+		params, err := m.Parameters()
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s %w", m.Kind, err)) // it names the device
+		}
+		apply(from+" parameters.txt", "", params)
+		if b, found := m.Files[networkDataFile]; found {
+			c.NetworkData, c.NetworkFrom = b, from+" "+networkDataFile
+		}
+	}
 	for _, m := range slices.Backward(s.Media) {
 		for _, name := range slices.Sorted(maps.Keys(m.Files)) {
 			if dir, file := path.Split(name); dir == confDir && strings.HasSuffix(file, ".conf") {
@@ -223,12 +219,11 @@ func ParseConfig(s Sources) (Config, error) {
 			}
 		}
 	}
-	if debug.Name != "" { // the one parameter that counts more than any option
-		apply(debug.From, "", map[string]string{debug.Name: debug.Value})
-	}
-	// 5. By hand.
+	// 3. The kernel command line: what somebody types at the console to get a node going.
+	apply(bootLine, "", words(s.Cmdline))
+	// 4. By hand.
 	apply("flag", "", s.Flags)
-	// 6. What was found out.
+	// 5. What was found out.
 	apply("multicast DNS", "option ", s.Discovered)
 
 	if c.AdvertisePort == 0 {

@@ -53,16 +53,16 @@ func TestParseConfig(t *testing.T) {
 			func(c Config) any { return c.ListenPort }, "3", "ipa-listen-port=3 (kernel command line)"},
 		{"medium over ramdisk", Sources{Ramdisk: ramdisk("ipa-listen-port=1"), Media: []media.Medium{medium("floppy", "/dev/fd0", "ipa-listen-port=2")}},
 			func(c Config) any { return c.ListenPort }, "2", "ipa-listen-port=2 (floppy /dev/fd0 parameters.txt)"},
-		{"medium over kernel command line", Sources{Media: []media.Medium{medium("cd", "/dev/sr0", "ipa-listen-port=2")}, Cmdline: "quiet ipa-listen-port=3 ro\n"},
+		{"kernel command line over medium", Sources{Media: []media.Medium{medium("cd", "/dev/sr0", "ipa-listen-port=2")}, Cmdline: "quiet ipa-listen-port=3 ro\n"},
+			func(c Config) any { return c.ListenPort }, "3", "ipa-listen-port=3 (kernel command line)"},
+		{"kernel command line over .conf", Sources{Media: []media.Medium{medium("cd", "/dev/sr0", "", conf+"a.conf", "[DEFAULT]\nlisten_port = 5\n")}, Cmdline: "ipa-listen-port=3"},
+			func(c Config) any { return c.ListenPort }, "3", "ipa-listen-port=3 (kernel command line)"},
+		{"medium over .conf of the ramdisk", Sources{Ramdisk: fstest.MapFS{conf + "a.conf": {Data: []byte("[DEFAULT]\nlisten_port = 5\n")}}, Media: []media.Medium{medium("cd", "/dev/sr0", "ipa-listen-port=2")}},
 			func(c Config) any { return c.ListenPort }, "2", "ipa-listen-port=2 (cd /dev/sr0 parameters.txt)"},
-		{".conf over kernel command line", Sources{Media: []media.Medium{medium("cd", "/dev/sr0", "", conf+"a.conf", "[DEFAULT]\nlisten_port = 5\n")}, Cmdline: "ipa-listen-port=3"},
-			func(c Config) any { return c.ListenPort }, "5", "listen_port=5 (cd /dev/sr0 etc/ironic-python-agent.d/a.conf)"},
-		{".conf of the ramdisk over kernel command line", Sources{Ramdisk: fstest.MapFS{conf + "a.conf": {Data: []byte("[DEFAULT]\nlisten_port = 5\n")}}, Cmdline: "ipa-listen-port=3"},
-			func(c Config) any { return c.ListenPort }, "5", "listen_port=5 (ramdisk /etc/ironic-python-agent.d/a.conf)"},
 		{".conf of a medium over the ramdisk's", Sources{Ramdisk: fstest.MapFS{conf + "z.conf": {Data: []byte("[DEFAULT]\nlisten_port = 5\n")}},
 			Media: []media.Medium{medium("cd", "/dev/sr0", "", conf+"a.conf", "[DEFAULT]\nlisten_port = 6\n")}},
 			func(c Config) any { return c.ListenPort }, "6", "listen_port=6 (cd /dev/sr0 etc/ironic-python-agent.d/a.conf)"},
-		{"ipa-debug over any option", Sources{Cmdline: "ipa-debug=0", Media: []media.Medium{medium("cd", "/dev/sr0", "", conf+"a.conf", "[DEFAULT]\ndebug = true\n")}},
+		{"ipa-debug over the option", Sources{Cmdline: "ipa-debug=0", Media: []media.Medium{medium("cd", "/dev/sr0", "", conf+"a.conf", "[DEFAULT]\ndebug = true\n")}},
 			func(c Config) any { return c.Debug }, "false", "ipa-debug=0 (kernel command line)"},
 		{"what was found out over all", Sources{Flags: map[string]string{"ipa-ntp-server": "192.0.2.1"}, Discovered: map[string]string{"ntp_server": "192.0.2.2"}},
 			func(c Config) any { return c.NTPServer }, "192.0.2.2", "ntp_server=192.0.2.2 (multicast DNS)"},
@@ -97,9 +97,9 @@ func TestParseConfig(t *testing.T) {
 				"boot_method (cd /dev/sr0 parameters.txt) has no effect: it counts on the kernel command line only\n" +
 				"ironhand.shell (cd /dev/sr0 parameters.txt) has no effect: it counts on the kernel command line only", "boot_method=vmedia (kernel command line)"},
 		{"what has no effect here", Sources{Cmdline: "ipa-agent-token-required=1", Media: []media.Medium{medium("cd", "/dev/sr0", "", conf+"a.conf", "[metrics]\nbackend = statsd\n[DEFAULT]\nlog_file=/x\n")}},
-			func(c Config) any { return strings.Join(c.Ignored, "\n") }, "ipa-agent-token-required (kernel command line) has no effect: a token is always required\n" +
-				"[metrics] backend (cd /dev/sr0 etc/ironic-python-agent.d/a.conf) has no effect: no metrics are sent\n" +
-				"log_file (cd /dev/sr0 etc/ironic-python-agent.d/a.conf) has no effect: the log goes to the consoles and to /run/ironhand/log, whose size is limited, and the conductor can collect it", ""},
+			func(c Config) any { return strings.Join(c.Ignored, "\n") }, "[metrics] backend (cd /dev/sr0 etc/ironic-python-agent.d/a.conf) has no effect: no metrics are sent\n" +
+				"log_file (cd /dev/sr0 etc/ironic-python-agent.d/a.conf) has no effect: the log goes to the consoles and to /run/ironhand/log, whose size is limited, and the conductor can collect it\n" +
+				"ipa-agent-token-required (kernel command line) has no effect: a token is always required", ""},
 		{"later .conf over earlier, others not read", Sources{Media: []media.Medium{medium("cd", "/dev/sr0", "",
 			conf+"a.conf", "[DEFAULT]\nlisten_port=1\n", conf+"b.conf", "[DEFAULT]\nlisten_port=2\n", conf+"c.txt", "[DEFAULT]\nlisten_port=3\n", conf+"d/e.conf", "[DEFAULT]\nlisten_port=4\n")}},
 			func(c Config) any { return c.ListenPort }, "2", "listen_port=2 (cd /dev/sr0 etc/ironic-python-agent.d/b.conf)"},
@@ -197,11 +197,11 @@ func TestParseConfigNamesAllThatIsWrong(t *testing.T) {
 		t.Fatal("ParseConfig() = nil")
 	}
 	const want = `ipa-listen-port=a from ramdisk /etc/ironhand/parameters.txt: must be a port from 1 to 65535
-ipa-listen-port=d from kernel command line: must be a port from 1 to 65535
 cd /dev/sr0: parameters.txt line 1: a word without "="; values have no white space
 ipa-debug=b from floppy /dev/fd0 parameters.txt: must be true or false
 floppy /dev/fd0 etc/ironic-python-agent.d/x.conf: line 3: neither a section nor name = value
 lookup_timeout=c from floppy /dev/fd0 etc/ironic-python-agent.d/y.conf: must be a number of seconds, and not 0
+ipa-listen-port=d from kernel command line: must be a port from 1 to 65535
 ipa-advertise-port=e from flag: must be a port from 1 to 65535
 cafile /nowhere: neither on a configuration medium nor in the ramdisk: open nowhere: file does not exist`
 	if err.Error() != want {

@@ -49,15 +49,16 @@ func settingsPage() string {
 	var b strings.Builder
 	b.WriteString(generated + `# Settings
 
-From weak to strong, as for ironic-python-agent:
+From weak to strong:
 
 1. built in;
-2. the ramdisk's file ` + "`/etc/ironhand/parameters.txt`" + `;
-3. the kernel command line;
-4. ` + "`parameters.txt`" + ` on the configuration media;
-5. ` + "`etc/ironic-python-agent.d/*.conf`" + `, in the ramdisk and then on the media (but ` + "`ipa-debug`" + ` counts more than ` + "`debug`" + `);
-6. flags, when run by hand;
-7. multicast DNS, for what ` + "`[mdns] allowed_overrides`" + ` names; and the conductor's answer to the lookup, where the table says so.
+2. the ramdisk's file ` + "`/etc/ironhand/parameters.txt`, then its `/etc/ironic-python-agent.d/*.conf`" + `;
+3. ` + "`parameters.txt` on the configuration media, then their `etc/ironic-python-agent.d/*.conf`" + `;
+4. the kernel command line;
+5. flags, when run by hand;
+6. multicast DNS, for what ` + "`[mdns] allowed_overrides`" + ` names; and the conductor's answer to the lookup, where the table says so.
+
+ironic-python-agent lets media count more than the kernel command line. [Why not here](design.md#what-counts-more-medium-or-kernel-command-line).
 
 Words are divided by white space, there is no quoting, and the last of two counts. Options are in the section ` + "`[DEFAULT]`" + ` of the file unless
 the table names another. The log says where each value came from. Names that begin with ` + "`ipa-`" + ` are those of ironic-python-agent.
