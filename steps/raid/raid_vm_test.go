@@ -415,7 +415,7 @@ func TestGuestKilled(t *testing.T) {
 		b.mustCreate(config)
 		b.wantDetail(detail)
 		for _, d := range []string{"/dev/vda", "/dev/vdb"} {
-			if head, _, err := probe(d, 4*gib, mib); err != nil || readMark(head).Run != "" {
+			if head, _, err := probe(b.host.Machine.FS, d, 4*gib, mib); err != nil || readMark(head).Run != "" {
 				t.Errorf("killed after %d operations: a mark is left on %s, %v", n, d, err)
 			}
 		}

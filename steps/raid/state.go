@@ -10,7 +10,6 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -97,6 +96,9 @@ func look(ctx context.Context, h steps.Host) (s state, err error) {
 			continue // a disk whose type cannot be read has made Disks fail
 		}
 		one, found, err := lookAtDisk(h.Machine.FS, d)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue // it is gone since it was listed
+		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("look at %s: %w", d.Name, err))
 		}
@@ -120,7 +122,7 @@ func lookAtDisk(root fs.FS, i inspect.Disk) (d disk, found []foundBlock, err err
 	if d.parts, err = partitions(root, sysName(i.Name)); err != nil {
 		return d, nil, err
 	}
-	head, blocks, err := probe(i.Name, i.Size, mib)
+	head, blocks, err := probe(root, i.Name, i.Size, mib)
 	if err != nil {
 		return d, nil, err
 	}
@@ -135,7 +137,7 @@ func lookAtDisk(root fs.FS, i inspect.Disk) (d disk, found []foundBlock, err err
 		}
 	}
 	for _, p := range d.parts {
-		_, inside, err := probe(member{i.Name, p.Number}.device(), p.Size, 0)
+		_, inside, err := probe(root, member{i.Name, p.Number}.device(), p.Size, 0)
 		if err != nil {
 			return d, nil, err
 		}
@@ -150,12 +152,19 @@ func lookAtDisk(root fs.FS, i inspect.Disk) (d disk, found []foundBlock, err err
 }
 
 // probe reads the first bytes of a device, and its superblocks.
-func probe(path string, size, first int64) (head []byte, blocks []superblock, err error) {
-	f, err := os.Open(path)
+func probe(root fs.FS, path string, size, first int64) (head []byte, blocks []superblock, err error) {
+	file, err := root.Open(strings.TrimPrefix(path, "/"))
 	if err != nil {
 		return nil, nil, err
 	}
-	defer f.Close() // only read
+	defer file.Close() // only read
+	f, ok := file.(interface {
+		io.Reader
+		io.ReaderAt
+	})
+	if !ok {
+		return nil, nil, fmt.Errorf("%s cannot be read at any place", path)
+	}
 	head = make([]byte, min(first, size))
 	if _, err := io.ReadFull(f, head); err != nil {
 		return nil, nil, fmt.Errorf("read %s: %w", path, err)
