@@ -172,6 +172,7 @@ func clearDisks(ctx context.Context, h steps.Host, disks []string) error {
 	return opened.close()
 }
 
+// clearAll makes both ends of the partitions and of the disk zero: first the superblocks, then the table, and last the place of the mark.
 func clearAll(ctx context.Context, d steps.Disk, parts []stream.Partition) error {
 	for _, p := range parts {
 		if err := clearEnds(ctx, d, p.Start, p.Size); err != nil {
@@ -181,13 +182,33 @@ func clearAll(ctx context.Context, d steps.Disk, parts []stream.Partition) error
 	if err := d.Sync(); err != nil {
 		return err
 	}
-	if err := clearEnds(ctx, d, 0, d.Size()); err != nil {
+	if err := clearAround(ctx, d); err != nil {
 		return err
 	}
 	if err := d.Sync(); err != nil {
 		return err
 	}
+	if d.Size() >= mib {
+		if err := d.Zero(ctx, markAt, markSize); err != nil {
+			return err
+		}
+	}
+	if err := d.Sync(); err != nil {
+		return err
+	}
 	return d.RereadPartitions(ctx)
+}
+
+// clearAround makes both ends of a disk zero but for the mark.
+func clearAround(ctx context.Context, d steps.Disk) error {
+	if err := d.Zero(ctx, 0, min(markAt, d.Size())); err != nil {
+		return err
+	}
+	end := max(d.Size()-clearSize, mib)
+	if end >= d.Size() {
+		return nil
+	}
+	return d.Zero(ctx, end, d.Size()-end)
 }
 
 // clearEnds makes both ends of a part of a disk zero.
@@ -286,10 +307,7 @@ func (t table) write(ctx context.Context, d steps.Disk) error {
 		return err
 	}
 	sector := d.SectorSize()
-	if err := d.Zero(ctx, 0, markAt); err != nil {
-		return err
-	}
-	if err := d.Zero(ctx, (d.Size()-clearSize)&^int64(sector-1), clearSize); err != nil {
+	if err := clearAround(ctx, d); err != nil {
 		return err
 	}
 	for _, p := range t.parts {

@@ -582,3 +582,95 @@ func TestArguments(t *testing.T) {
 		})
 	}
 }
+
+// files is a machine of two disks in the form of the kernel's files, with what is on the disks.
+func files(t *testing.T) fstest.MapFS {
+	t.Helper()
+	m := fstest.MapFS{}
+	file := func(name, text string) { m[name] = &fstest.MapFile{Data: []byte(text)} }
+	for _, name := range []string{"sda", "sdb"} {
+		d := inspect.Disk{Name: "/dev/" + name, Size: 8 * mib, LogicalSectors: 512}
+		parts := []stream.Partition{{Number: 1, Start: mib, Size: 2 * mib}, {Number: 2, Start: 3 * mib, Size: 4 * mib}}
+		head, _, _, err := table{disk: d, label: "gpt", parts: parts}.bytes(d.Size, 512)
+		if err != nil {
+			t.Fatal(err)
+		}
+		content := make([]byte, d.Size)
+		copy(content, head)
+		copy(content[mib+4096:], block(1, 1, "any:system"))
+		copy(content[3*mib:], block(1, 0, "old"))
+		content[3*mib+16] = 'x' // of another array
+		if name == "sdb" {
+			b, err := mark{Run: "r", Partitions: parts}.bytes()
+			if err != nil {
+				t.Fatal(err)
+			}
+			copy(content[markAt:], b)
+		}
+		file("dev/"+name, string(content))
+		dir := "sys/block/" + name + "/"
+		file(dir+"size", fmt.Sprint(d.Size/512))
+		file(dir+"ro", "0")
+		file(dir+"queue/logical_block_size", "512")
+		for _, p := range parts {
+			file(fmt.Sprintf("dev/%s%d", name, p.Number), string(content[p.Start:p.Start+p.Size]))
+			for what, n := range map[string]int64{"partition": int64(p.Number), "start": p.Start / 512, "size": p.Size / 512} {
+				file(fmt.Sprintf("%s%s%d/%s", dir, name, p.Number, what), fmt.Sprint(n))
+			}
+		}
+	}
+	for name, text := range map[string]string{"array_state": "clean", "level": "raid1", "raid_disks": "2", "metadata_version": "1.2", "degraded": "1", "uuid": "30313233-3435-3637-3839-616263646566"} {
+		file("sys/block/md127/md/"+name, text+"\n")
+	}
+	file("sys/block/md127/slaves/sda1", "")
+	file("sys/block/md126/md/array_state", "clear")
+	file("sys/block/loop0/size", "0")
+	return m
+}
+
+func printState(s state) string {
+	var lines []string
+	for _, d := range s.disks {
+		lines = append(lines, fmt.Sprintf("%s %d partitions, raid %v, superblocks %v, mark %q", d.Name, len(d.parts), d.raid, d.stale, d.mark.Run))
+	}
+	for _, a := range s.arrays {
+		lines = append(lines, fmt.Sprintf("%q %q %s %s %d degraded %v %s", a.device, a.name, a.version, a.level, a.count, a.degraded, devices(a.members)))
+	}
+	return strings.Join(lines, "\n")
+}
+
+func TestLook(t *testing.T) {
+	const whole = `/dev/sda 2 partitions, raid [1 2], superblocks [1 2], mark ""
+/dev/sdb 2 partitions, raid [1 2], superblocks [1 2], mark "r"
+"" "old" 1.1 raid0 2 degraded false /dev/sda2, /dev/sdb2
+"/dev/md127" "system" 1.2 raid1 2 degraded true /dev/sda1, /dev/sdb1`
+	for _, test := range []struct {
+		name   string
+		change func(fstest.MapFS)
+		want   string
+		err    string
+	}{
+		{"all", func(fstest.MapFS) {}, whole, ""},
+		{"a disk that is gone", func(m fstest.MapFS) { delete(m, "dev/sdb") }, strings.NewReplacer("/dev/sdb 2 partitions, raid [1 2], superblocks [1 2], mark \"r\"\n", "", ", /dev/sdb2", "", ", /dev/sdb1", "").Replace(whole), ""},
+		{"a disk that ends too early", func(m fstest.MapFS) { m["dev/sda"].Data = m["dev/sda"].Data[:1000] }, "", "look at /dev/sda: read /dev/sda: unexpected EOF"},
+		{"a partition that ends too early", func(m fstest.MapFS) { m["dev/sda1"].Data = m["dev/sda1"].Data[:5000] }, "", "look at /dev/sda: /dev/sda1: read at 2088960: "},
+		{"a start that is no number", func(m fstest.MapFS) { m["sys/block/sdb/sdb2/start"].Data = []byte("-x") }, "", "look at /dev/sdb: start of sdb2: "},
+		{"no size", func(m fstest.MapFS) { delete(m, "sys/block/sdb/sdb2/size") }, "", "look at /dev/sdb: size of sdb2: "},
+		{"members that are no number", func(m fstest.MapFS) { m["sys/block/md127/md/raid_disks"].Data = []byte("many") }, "", "/dev/md127: raid_disks: "},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			m := files(t)
+			test.change(m)
+			s, err := look(t.Context(), steps.Host{Machine: inspect.Machine{FS: m}})
+			if test.err != "" {
+				if err == nil || !strings.Contains(err.Error(), test.err) {
+					t.Errorf("look() = %v, want %q", err, test.err)
+				}
+				return
+			}
+			if got := printState(s); err != nil || got != test.want {
+				t.Errorf("look() =\n%s\n%v\nwant\n%s", got, err, test.want)
+			}
+		})
+	}
+}

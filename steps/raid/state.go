@@ -95,10 +95,10 @@ func look(ctx context.Context, h steps.Host) (s state, err error) {
 		if d.Type != "disk" || d.ReadOnly || d.Size == 0 {
 			continue // a disk whose type cannot be read has made Disks fail
 		}
-		one, found, err := lookAtDisk(h.Machine.FS, d)
-		if errors.Is(err, fs.ErrNotExist) {
+		if _, err := fs.Stat(h.Machine.FS, strings.TrimPrefix(d.Name, "/")); errors.Is(err, fs.ErrNotExist) {
 			continue // it is gone since it was listed
 		}
+		one, found, err := lookAtDisk(h.Machine.FS, d)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("look at %s: %w", d.Name, err))
 		}

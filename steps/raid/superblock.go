@@ -6,7 +6,6 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/hex"
-	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -40,7 +39,7 @@ func readSuperblocks(r io.ReaderAt, size int64) ([]superblock, error) {
 		if place.at < 0 || place.at+int64(len(b)) > size {
 			continue
 		}
-		if _, err := r.ReadAt(b, place.at); err != nil && !errors.Is(err, io.EOF) {
+		if _, err := r.ReadAt(b, place.at); err != nil {
 			return nil, fmt.Errorf("read at %d: %w", place.at, err)
 		}
 		if s, ok := parseSuperblock(b, place.version); ok {
