@@ -21,6 +21,12 @@ import (
 // ErrArgs means that a step was called with arguments that cannot be. Nothing was touched.
 var ErrArgs = errors.New("invalid arguments")
 
+// ErrErase means that not every disk was erased; the text names those that were not.
+var ErrErase = errors.New("not erased")
+
+// ErrProtected means that a disk has a file system of the kinds that are not erased unasked. Nothing was touched.
+var ErrProtected = errors.New("protected disk")
+
 // A Phase is the part of a node's life in which the conductor asks for steps.
 // The text is the one in Ironic's command and key names.
 type Phase string
@@ -67,6 +73,8 @@ type Node struct {
 	Properties         map[string]json.RawMessage `json:"properties"`
 	InstanceInfo       map[string]json.RawMessage `json:"instance_info"`
 	DriverInternalInfo map[string]json.RawMessage `json:"driver_internal_info"`
+	TargetRAIDConfig   json.RawMessage            `json:"target_raid_config"`
+	RAIDConfig         json.RawMessage            `json:"raid_config"` // as it is on the machine
 }
 
 // A Port is Ironic's record of one network interface of the machine.
@@ -93,6 +101,10 @@ type Host struct {
 	Say func(format string, args ...any)
 	// Progress shows a value, which becomes JSON, in the running command's status.
 	Progress func(v any)
+	// Confirm shows somebody what will be destroyed and asks. An error ends the step with nothing touched. Nil: nobody is asked.
+	Confirm func(ctx context.Context, plan string) error
+	// EraseSpecial says that file systems of clusters are erased like any other.
+	EraseSpecial bool
 	// LoadKernel loads the kernel of the operating system on the disk for kexec,
 	// and says which boot entry it took. Nothing is started yet.
 	LoadKernel func(ctx context.Context, disk string) (string, error)

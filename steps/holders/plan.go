@@ -73,7 +73,22 @@ func (t Tree) Changes() []Change {
 
 // Refusal is nil if everything in the tree may be taken down. Else it is an [ErrBusy] that names all that stands in the way, and who.
 func (t Tree) Refusal() error {
+	_, err := t.refusal()
+	return err
+}
+
+// MayPass tells whether nothing but programs that have something open stand in the way: a look a moment later may find them gone.
+func (t Tree) MayPass() bool {
+	open, _ := t.refusal()
+	return open
+}
+
+const maxReasons = 16 // in one error
+
+// refusal also tells whether there is a reason, and all reasons are open files.
+func (t Tree) refusal() (onlyOpen bool, err error) {
 	var why []string
+	opened := 0
 	add := func(format string, args ...any) {
 		if s := fmt.Sprintf(format, args...); !slices.Contains(why, s) {
 			why = append(why, s)
@@ -83,7 +98,9 @@ func (t Tree) Refusal() error {
 	t.walk(func(d *Device, _ int) { in[d.Name] = true }, func(*Device, int) {})
 	t.walk(func(d *Device, depth int) {
 		for _, p := range d.Open {
+			before := len(why)
 			add("%s: open in %s", d.Path(), p)
+			opened += len(why) - before
 		}
 		for _, m := range d.Mounts {
 			if m.Point == "/" {
@@ -103,9 +120,13 @@ func (t Tree) Refusal() error {
 		}
 	}, func(*Device, int) {})
 	if len(why) == 0 {
-		return nil
+		return false, nil
 	}
-	return fmt.Errorf("%w: %s", ErrBusy, strings.Join(why, "; "))
+	onlyOpen = opened == len(why)
+	if more := len(why) - maxReasons; more > 0 {
+		why = append(why[:maxReasons], fmt.Sprintf("and %d more", more))
+	}
+	return onlyOpen, fmt.Errorf("%w: %s", ErrBusy, strings.Join(why, "; "))
 }
 
 // String draws the tree, a line for each device and use, each deeper by two blanks.
