@@ -46,11 +46,11 @@ const (
 
 // target is one disk that is to be erased.
 type target struct {
-	disk    inspect.Disk
-	tree    *holders.Device
-	ladder  []rung
-	refused []string // the means that the disk has not, and why
-	close   func() error
+	disk       inspect.Disk
+	tree       *holders.Device
+	close      func() error // of the drive that the ladder asked
+	capability capability
+	ladder     []rung
 }
 
 // job is one run of a step that erases.
@@ -60,6 +60,9 @@ type job struct {
 	options options
 	tree    holders.Tree // of all targets
 	targets []*target
+
+	mu    sync.Mutex
+	shown map[string]ShownDisk
 }
 
 // Metadata clears what makes disks be recognised.
@@ -68,7 +71,9 @@ func (e Eraser) Metadata(ctx context.Context, h steps.Host, s steps.Job) (any, e
 	if err != nil {
 		return nil, err
 	}
-	defer j.closeDrives()
+	if err := j.guard(ctx); err != nil {
+		return nil, err
+	}
 	if err := j.confirm(ctx, func(*target) string { return "clear both ends, and those of its partitions" }); err != nil {
 		return nil, err
 	}
@@ -78,7 +83,7 @@ func (e Eraser) Metadata(ctx context.Context, h steps.Host, s steps.Job) (any, e
 	})
 }
 
-// prepare finds the disks and makes sure that all of them may be erased. Nothing is touched.
+// prepare finds the disks, and what uses them. Nothing is touched.
 func (e Eraser) prepare(ctx context.Context, h steps.Host, n steps.Node, skipReadOnly bool) (*job, error) {
 	if h.Progress == nil {
 		h.Progress = func(any) {}
@@ -126,9 +131,6 @@ func (e Eraser) prepare(ctx context.Context, h steps.Host, n steps.Node, skipRea
 	}
 	if err := j.tree.Refusal(); err != nil {
 		return nil, fmt.Errorf("%w: %w", steps.ErrErase, err)
-	}
-	if err := j.guard(ctx); err != nil {
-		return nil, err
 	}
 	return j, nil
 }
