@@ -47,6 +47,7 @@ type Step struct {
 	Reboot    bool          // the machine must be rebooted after it
 	Abortable bool          // the conductor may give up while it runs (clean and service)
 	Args      []Arg         // the arguments that are announced to the conductor
+	Asks      bool          // it calls [Host.Confirm] with its plan before it destroys anything
 	// Run does the work. The result becomes JSON, and a [Deployed] is also remembered by the agent.
 	Run func(ctx context.Context, h Host, j Job) (any, error)
 }

@@ -33,6 +33,10 @@ type System interface {
 	Drive(path string) (Drive, error)
 	// Teardown takes down what uses disks.
 	Teardown(ctx context.Context, t holders.Tree) error
+	// MountPstore mounts the kernel's crash dumps.
+	MountPstore(dir string) error
+	// CleanBootEntries deletes the boot entries whose device path remove wants, and returns a line for each.
+	CleanBootEntries(efivarsDir string, remove func(path string) bool) (deleted []string, err error)
 }
 
 // An Eraser has the steps.

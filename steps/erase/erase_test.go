@@ -12,6 +12,8 @@ import (
 	"io/fs"
 	"log/slog"
 	"maps"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
@@ -159,6 +161,20 @@ func (b *bench) Teardown(ctx context.Context, t holders.Tree) error {
 		})
 		return nil
 	})
+}
+
+func (b *bench) MountPstore(dir string) error {
+	b.down = append(b.down, "mount "+dir)
+	return errors.New("no pstore")
+}
+
+func (b *bench) CleanBootEntries(dir string, remove func(string) bool) (deleted []string, err error) {
+	for _, path := range []string{`HD(1,GPT,x)/File(\EFI\debian\shimx64.efi)`, `PciRoot(0x0)/File(\EFI\GRUBX64.EFI)`, `PciRoot(0x0)/NVMe(0x1,00)`, `PciRoot(0x0)/HD(2)`} {
+		if remove(path) {
+			deleted = append(deleted, path)
+		}
+	}
+	return deleted, nil
 }
 
 // forgetting has the kernel forget the partitions when it is told to look for them.
@@ -622,4 +638,70 @@ func FuzzGuard(f *testing.F) {
 			t.Error(err)
 		}
 	})
+}
+
+func TestPstore(t *testing.T) {
+	full, empty := t.TempDir(), t.TempDir()
+	for _, name := range []string{"dmesg-efi-1", "dmesg-efi-2"} {
+		if err := os.WriteFile(filepath.Join(full, name), []byte("oops"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
+	stubborn := t.TempDir()
+	if err := os.MkdirAll(filepath.Join(stubborn, "a", "b"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct{ name, mounts, says, err string }{
+		{"two", "none /proc proc rw 0 0\npstore " + full + " pstore rw 0 0\n", "2 crash dumps deleted", ""},
+		{"none", "pstore " + empty + " pstore rw 0 0\n", "0 crash dumps deleted", ""},
+		{"does not go", "pstore " + stubborn + " pstore rw 0 0\n", "", "directory not empty"},
+		{"gone away", "pstore " + empty + "/none pstore rw 0 0\n", "", "no such file"},
+		{"not there", "none /proc proc rw 0 0\n", "keeps no crash dumps", ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			b := newBench(t)
+			b.file("proc/mounts", test.mounts)
+			_, err := erase.Eraser{System: b}.Pstore(t.Context(), b.host, steps.Job{})
+			if (err != nil) != (test.err != "") || err != nil && !strings.Contains(err.Error(), test.err) || !strings.Contains(b.said.String(), test.says) {
+				t.Errorf("Pstore = %v, said %q; want %q, %q", err, b.said.String(), test.err, test.says)
+			}
+		})
+	}
+	if left, err := os.ReadDir(full); err != nil || len(left) > 0 {
+		t.Errorf("left %v, %v", left, err)
+	}
+	b := newBench(t) // there, but not mounted: it must not be taken for empty
+	b.file("proc/mounts", "")
+	b.fsys["sys/fs/pstore"] = &fstest.MapFile{Mode: fs.ModeDir}
+	if _, err := (erase.Eraser{System: b}).Pstore(t.Context(), b.host, steps.Job{}); err == nil || !slices.Equal(b.down, []string{"mount /sys/fs/pstore"}) {
+		t.Errorf("not mounted: %v, %v", err, b.down)
+	}
+}
+
+func TestNVRAM(t *testing.T) {
+	for _, test := range []struct {
+		name, args, said string
+		err              error
+	}{
+		{"default", "", "deleted HD(1,GPT,x)/File(\\EFI\\debian\\shimx64.efi)\ndeleted PciRoot(0x0)/File(\\EFI\\GRUBX64.EFI)\n2 boot entries deleted\n", nil},
+		{"null", `{"match_patterns": null}`, "2 boot entries deleted\n", nil},
+		{"others", `{"match_patterns": ["nvme"]}`, "deleted PciRoot(0x0)/NVMe(0x1,00)\n1 boot entries deleted\n", nil},
+		{"none", `{"match_patterns": []}`, "0 boot entries deleted\n", nil},
+		{"no expression", `{"match_patterns": ["("]}`, "", steps.ErrArgs},
+		{"no list", `{"match_patterns": "HD"}`, "", steps.ErrArgs},
+		{"no list of texts", `{"match_patterns": [1]}`, "", steps.ErrArgs},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			b := newBench(t)
+			b.fsys["sys/firmware/efi/efivars"] = &fstest.MapFile{Mode: fs.ModeDir}
+			_, err := erase.Eraser{System: b}.NVRAM(t.Context(), b.host, steps.Job{Args: json.RawMessage(test.args)})
+			if !errors.Is(err, test.err) || !strings.HasSuffix(b.said.String(), test.said) {
+				t.Errorf("NVRAM = %v, said %q; want %v, %q", err, b.said.String(), test.err, test.said)
+			}
+		})
+	}
+	b := newBench(t)
+	if _, err := (erase.Eraser{System: b}).NVRAM(t.Context(), b.host, steps.Job{}); err != nil || !strings.Contains(b.said.String(), "not started by UEFI") {
+		t.Errorf("under BIOS: %v, %s", err, b.said.String())
+	}
 }

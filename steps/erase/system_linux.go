@@ -14,6 +14,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
+	"github.com/ironhand/ironhand/image"
 	"github.com/ironhand/ironhand/steps/holders"
 )
 
@@ -28,6 +29,14 @@ func (local) Read(path string) (io.ReaderAt, io.Closer, error) {
 }
 
 func (local) Teardown(ctx context.Context, t holders.Tree) error { return t.Teardown(ctx) }
+
+func (local) MountPstore(dir string) error {
+	return unix.Mount("pstore", dir, "pstore", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
+}
+
+func (local) CleanBootEntries(dir string, remove func(path string) bool) ([]string, error) {
+	return image.CleanBootEntries(dir, remove)
+}
 
 func (local) Drive(path string) (Drive, error) {
 	f, err := os.OpenFile(path, os.O_RDWR, 0)

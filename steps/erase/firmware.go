@@ -1,0 +1,107 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package erase
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"regexp"
+	"strings"
+
+	"github.com/ironhand/ironhand/steps"
+)
+
+// pstoreDir is where the kernel wants its crash dumps to be mounted (Documentation/ABI/testing/pstore).
+const pstoreDir = "/sys/fs/pstore"
+
+// Pstore deletes what crashed kernels left in the firmware's memory. A machine without such memory has nothing to delete.
+func (e Eraser) Pstore(_ context.Context, h steps.Host, _ steps.Job) (any, error) {
+	mounts, err := fs.ReadFile(h.Machine.FS, "proc/mounts")
+	if err != nil {
+		return nil, fmt.Errorf("find pstore: %w", err)
+	}
+	dir := ""
+	for line := range strings.Lines(string(mounts)) {
+		if f := strings.Fields(line); len(f) > 2 && f[2] == "pstore" {
+			dir = f[1]
+		}
+	}
+	if dir == "" {
+		if _, err := fs.Stat(h.Machine.FS, pstoreDir[1:]); errors.Is(err, fs.ErrNotExist) {
+			h.Say("the kernel keeps no crash dumps here")
+			return nil, nil
+		}
+		dir = pstoreDir
+		if err := e.System.MountPstore(dir); err != nil {
+			return nil, fmt.Errorf("mount pstore on %s: %w", dir, err)
+		}
+	}
+	entries, err := os.ReadDir(dir)
+	if err != nil {
+		return nil, fmt.Errorf("list crash dumps: %w", err)
+	}
+	var errs []error
+	for _, entry := range entries {
+		errs = append(errs, os.Remove(dir+"/"+entry.Name()))
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, fmt.Errorf("delete crash dumps: %w", err)
+	}
+	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
+		return nil, errors.Join(fmt.Errorf("%d crash dumps are still in %s", len(left), dir), err)
+	}
+	h.Say("%d crash dumps deleted from %s", len(entries), dir)
+	return nil, nil
+}
+
+// efivarsDir is where the firmware's variables are, on a machine that was started by UEFI.
+const efivarsDir = "/sys/firmware/efi/efivars"
+
+// NVRAM deletes boot entries of UEFI that lead to disks, or to the boot loaders of Linux; the argument match_patterns has other patterns. A machine that was started by BIOS has no such entries.
+func (e Eraser) NVRAM(_ context.Context, h steps.Host, j steps.Job) (any, error) {
+	var args struct {
+		Patterns *[]string `json:"match_patterns"`
+	}
+	if len(j.Args) > 0 {
+		if err := json.Unmarshal(j.Args, &args); err != nil {
+			return nil, fmt.Errorf("%w: match_patterns: want a list of regular expressions: %v", steps.ErrArgs, err)
+		}
+	}
+	// Those of ironic-python-agent (hardware.py, clean_uefi_nvram).
+	patterns := []string{`^HD\(`, `shim.*\.efi`, `grub.*\.efi`}
+	if args.Patterns != nil {
+		patterns = *args.Patterns
+	}
+	var expressions []*regexp.Regexp
+	for _, p := range patterns {
+		x, err := regexp.Compile("(?i)" + p)
+		if err != nil {
+			return nil, fmt.Errorf("%w: match_patterns: %q: %v", steps.ErrArgs, p, err)
+		}
+		expressions = append(expressions, x)
+	}
+	if _, err := fs.Stat(h.Machine.FS, efivarsDir[1:]); errors.Is(err, fs.ErrNotExist) {
+		h.Say("this machine was not started by UEFI: it has no boot entries")
+		return nil, nil
+	}
+	deleted, err := e.System.CleanBootEntries(efivarsDir, func(path string) bool {
+		for _, x := range expressions {
+			if x.MatchString(path) {
+				return true
+			}
+		}
+		return false
+	})
+	for _, line := range deleted {
+		h.Say("deleted %s", line)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("clean boot entries: %w", err)
+	}
+	h.Say("%d boot entries deleted", len(deleted))
+	return nil, nil
+}
