@@ -65,8 +65,17 @@ type job struct {
 	tree    holders.Tree // of all targets
 	targets []*target
 
-	mu    sync.Mutex
+	told  map[string]bool // lines that were said once
+	mu    sync.Mutex      // guards what follows
 	shown map[string]ShownDisk
+}
+
+// once says a line, unless it has been said before.
+func (j *job) once(format string, args ...any) {
+	if line := fmt.Sprintf(format, args...); !j.told[line] {
+		j.told[line] = true
+		j.host.Say("%s", line)
+	}
 }
 
 // Metadata clears what makes disks be recognised.
@@ -92,7 +101,7 @@ func (e Eraser) prepare(ctx context.Context, h steps.Host, n steps.Node, skipRea
 	if h.Progress == nil {
 		h.Progress = func(any) {}
 	}
-	j := &job{Eraser: e, host: h}
+	j := &job{Eraser: e, host: h, told: map[string]bool{}}
 	var err error
 	if j.options, err = parseOptions(n.DriverInternalInfo); err != nil {
 		return nil, err
@@ -187,12 +196,12 @@ func (j *job) look(ctx context.Context, disks []inspect.Disk, keepArrays bool) e
 		case isArray(d) && !keepArrays:
 			// It is taken down, if its members are targets. If they are not, they were left alone on purpose, and so is it.
 			if !slices.ContainsFunc(all.Disks, func(m *holders.Device) bool { return m != d && slices.Contains(descendants(m), d) }) {
-				j.host.Say("%v has none of its members among the disks to erase: left alone", d)
+				j.once("%v has none of its members among the disks to erase: left alone", d)
 			}
 			continue
 		case isArray(d):
 			if out := outside(d, all.Disks); out != "" {
-				j.host.Say("%v has a member on %s, which is left alone: so is it", d, out)
+				j.once("%v has a member on %s, which is left alone: so is it", d, out)
 				continue
 			}
 		case keepArrays && !member:
@@ -201,7 +210,7 @@ func (j *job) look(ctx context.Context, disks []inspect.Disk, keepArrays bool) e
 			}
 		}
 		if keepArrays && member {
-			j.host.Say("%s is a member of software RAID, which stays: the array is erased in its place", d.Path())
+			j.once("%s is a member of software RAID, which stays: the array is erased in its place", d.Path())
 			continue
 		}
 		j.targets = append(j.targets, &target{disk: disks[i]})

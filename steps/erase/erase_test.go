@@ -251,6 +251,8 @@ func TestLadder(t *testing.T) {
 		{name: "NVMe: sanitize runs from before", drive: erasetest.NVMe{SANICAP: 1, Running: 20}, method: "NVMe sanitize (crypto erase)", ops: []string{"sanitize cdw10 0xc"}},
 		{name: "NVMe: other namespaces are not touched", drive: erasetest.NVMe{OACS: 2, FNA: 4, SANICAP: 3, Namespaces: []uint32{1, 2}}, method: "NVMe format (cryptographic erase)", ops: []string{"format nsid 1 cdw10 0x400"}},
 		{name: "NVMe: a format would touch them", drive: erasetest.NVMe{OACS: 2, FNA: 6, Namespaces: []uint32{1, 2}}, err: "cannot be erased by itself", same: true},
+		{name: "NVMe 1.0: one namespace", drive: erasetest.NVMe{OACS: 2, FNA: 3, NoList: true, Zeros: true}, method: "NVMe format (user data erase)", ops: []string{"format nsid 1 cdw10 0x200"}, blank: true},
+		{name: "NVMe 1.0: two namespaces", drive: erasetest.NVMe{OACS: 2, FNA: 3, NoList: true, Namespaces: []uint32{1, 2}}, err: "cannot be erased by itself", same: true},
 		{name: "NVMe: lies", drive: erasetest.NVMe{OACS: 2, FNA: 4, SANICAP: 1, Lies: true}, err: `"/dev/nvme0n1": NVMe sanitize (crypto erase): the data at 0 is still there: the disk does not do what it says; then NVMe format (cryptographic erase): the data at 0`,
 			ops: []string{"sanitize cdw10 0xc", "format nsid 1 cdw10 0x400", "format nsid 1 cdw10 0x200"}},
 		{name: "NVMe: lies, and may be overwritten", drive: erasetest.NVMe{OACS: 2, Lies: true}, node: goOn, method: "overwrite with 1 passes of random data and one of zeros", ops: []string{"format nsid 1 cdw10 0x200"}, blank: true},

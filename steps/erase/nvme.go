@@ -95,6 +95,7 @@ const (
 type nvmeController struct {
 	format, formatsAll, erasesAll, formatCrypto bool
 	sanitizeCrypto, sanitizeBlock               bool
+	namespaces                                  uint32 // that it may have
 }
 
 func parseController(b []byte) nvmeController {
@@ -102,6 +103,7 @@ func parseController(b []byte) nvmeController {
 	return nvmeController{
 		format: oacs&2 != 0, formatsAll: fna&1 != 0, erasesAll: fna&2 != 0, formatCrypto: fna&4 != 0,
 		sanitizeCrypto: sanicap&1 != 0, sanitizeBlock: sanicap&2 != 0,
+		namespaces: binary.LittleEndian.Uint32(b[516:]),
 	}
 }
 
@@ -121,10 +123,13 @@ func nvmeCapability(ctx context.Context, d Drive, namespace uint32, say func(str
 	c := parseController(b)
 	var out capability
 	list, err := n.identify(identifyActive, 0)
+	alone := err == nil && binary.LittleEndian.Uint32(list) == namespace && binary.LittleEndian.Uint32(list[4:]) == 0
+	if status := NVMeStatus(0); errors.As(err, &status) { // NVMe 1.0 has no such list
+		alone, err = c.namespaces == 1, nil
+	}
 	if err != nil {
 		return capability{}, err
 	}
-	alone := binary.LittleEndian.Uint32(list) == namespace && binary.LittleEndian.Uint32(list[4:]) == 0
 
 	if c.sanitizeCrypto || c.sanitizeBlock {
 		state, err := n.sanitizeState()

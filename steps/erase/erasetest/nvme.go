@@ -17,6 +17,7 @@ import (
 type NVMe struct {
 	Disk       *streamtest.Disk
 	Namespaces []uint32
+	NoList     bool   // of namespaces, as in NVMe 1.0
 	OACS       uint16 // bit 1: format
 	FNA        byte   // bits 0, 1: format, erase all namespaces; 2: cryptographic erase
 	SANICAP    uint32 // bits 0: crypto, 1: block
@@ -56,7 +57,11 @@ func (n *NVMe) NVMe(c erase.NVMeCommand) error {
 			le.PutUint16(c.Data[256:], n.OACS)
 			c.Data[524] = n.FNA
 			le.PutUint32(c.Data[328:], n.SANICAP)
+			le.PutUint32(c.Data[516:], uint32(len(n.Namespaces)))
 		case 2:
+			if n.NoList {
+				return erase.NVMeStatus(0x4002)
+			}
 			for i, ns := range n.Namespaces {
 				le.PutUint32(c.Data[4*i:], ns)
 			}
