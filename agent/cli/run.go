@@ -65,6 +65,7 @@ func runStep(ctx context.Context, c *call) error {
 	}
 	host := steps.Host{
 		Machine:      inspect.Local(),
+		Local:        true,
 		Open:         func(path string) (steps.Disk, error) { return stream.OpenDevice(path) },
 		Transport:    transport,
 		Log:          slog.New(slog.NewTextHandler(c.stderr, nil)),

@@ -116,10 +116,11 @@ func onLoop(t *testing.T, device string) (erase.Eraser, steps.Host, *strings.Bui
 	said := &strings.Builder{}
 	system := rootSystem{erase.Local().System, loop}
 	return erase.Eraser{System: system}, steps.Host{
-		Machine: inspect.Machine{FS: loopAsDisk{loop}},
-		Open:    func(path string) (steps.Disk, error) { return stream.OpenDevice(system.path(path)) },
-		Log:     slog.New(slog.DiscardHandler),
-		Say:     func(format string, args ...any) { fmt.Fprintf(said, format+"\n", args...) },
+		Machine:  inspect.Machine{FS: loopAsDisk{loop}},
+		Open:     func(path string) (steps.Disk, error) { return stream.OpenDevice(system.path(path)) },
+		Log:      slog.New(slog.DiscardHandler),
+		Progress: func(any) {},
+		Say:      func(format string, args ...any) { fmt.Fprintf(said, format+"\n", args...) },
 	}, said
 }
 

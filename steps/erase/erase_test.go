@@ -707,3 +707,17 @@ func TestNVRAM(t *testing.T) {
 		t.Errorf("under BIOS: %v, %s", err, b.said.String())
 	}
 }
+
+// The real hardware is not touched for a machine that is a recording.
+func TestNotLocal(t *testing.T) {
+	e := erase.Local()
+	for name, run := range map[string]func(context.Context, steps.Host, steps.Job) (any, error){"devices": e.Devices, "metadata": e.Metadata, "express": e.Express, "pstore": e.Pstore, "nvram": e.NVRAM} {
+		b := newBench(t)
+		disk := b.disk("sdnone")
+		b.file("proc/mounts", "")
+		b.fsys["sys/firmware/efi/efivars"] = &fstest.MapFile{Mode: fs.ModeDir}
+		if _, err := run(t.Context(), b.host, steps.Job{}); !errors.Is(err, steps.ErrErase) || !strings.Contains(err.Error(), "not the machine") || !untouched(disk) {
+			t.Errorf("%s: %v", name, err)
+		}
+	}
+}

@@ -20,6 +20,9 @@ const pstoreDir = "/sys/fs/pstore"
 
 // Pstore deletes what crashed kernels left in the firmware's memory. A machine without such memory has nothing to delete.
 func (e Eraser) Pstore(_ context.Context, h steps.Host, _ steps.Job) (any, error) {
+	if err := e.check(h); err != nil {
+		return nil, err
+	}
 	mounts, err := fs.ReadFile(h.Machine.FS, "proc/mounts")
 	if err != nil {
 		return nil, fmt.Errorf("find pstore: %w", err)
@@ -63,26 +66,12 @@ const efivarsDir = "/sys/firmware/efi/efivars"
 
 // NVRAM deletes boot entries of UEFI that lead to disks, or to the boot loaders of Linux; the argument match_patterns has other patterns. A machine that was started by BIOS has no such entries.
 func (e Eraser) NVRAM(_ context.Context, h steps.Host, j steps.Job) (any, error) {
-	var args struct {
-		Patterns *[]string `json:"match_patterns"`
+	expressions, err := parsePatterns(j.Args)
+	if err != nil {
+		return nil, err
 	}
-	if len(j.Args) > 0 {
-		if err := json.Unmarshal(j.Args, &args); err != nil {
-			return nil, fmt.Errorf("%w: match_patterns: want a list of regular expressions: %v", steps.ErrArgs, err)
-		}
-	}
-	// Those of ironic-python-agent (hardware.py, clean_uefi_nvram).
-	patterns := []string{`^HD\(`, `shim.*\.efi`, `grub.*\.efi`}
-	if args.Patterns != nil {
-		patterns = *args.Patterns
-	}
-	var expressions []*regexp.Regexp
-	for _, p := range patterns {
-		x, err := regexp.Compile("(?i)" + p)
-		if err != nil {
-			return nil, fmt.Errorf("%w: match_patterns: %q: %v", steps.ErrArgs, p, err)
-		}
-		expressions = append(expressions, x)
+	if err := e.check(h); err != nil {
+		return nil, err
 	}
 	if _, err := fs.Stat(h.Machine.FS, efivarsDir[1:]); errors.Is(err, fs.ErrNotExist) {
 		h.Say("this machine was not started by UEFI: it has no boot entries")
@@ -104,4 +93,36 @@ func (e Eraser) NVRAM(_ context.Context, h steps.Host, j steps.Job) (any, error)
 	}
 	h.Say("%d boot entries deleted", len(deleted))
 	return nil, nil
+}
+
+// CheckNVRAM looks at the arguments of [Eraser.NVRAM] alone.
+func (Eraser) CheckNVRAM(_ steps.Host, args json.RawMessage) error {
+	_, err := parsePatterns(args)
+	return err
+}
+
+// parsePatterns reads the patterns of boot entries that are to go.
+func parsePatterns(raw json.RawMessage) ([]*regexp.Regexp, error) {
+	var args struct {
+		Patterns *[]string `json:"match_patterns"`
+	}
+	if len(raw) > 0 {
+		if err := json.Unmarshal(raw, &args); err != nil {
+			return nil, fmt.Errorf("%w: match_patterns: want a list of regular expressions: %v", steps.ErrArgs, err)
+		}
+	}
+	// Those of ironic-python-agent (hardware.py, clean_uefi_nvram).
+	patterns := []string{`^HD\(`, `shim.*\.efi`, `grub.*\.efi`}
+	if args.Patterns != nil {
+		patterns = *args.Patterns
+	}
+	var expressions []*regexp.Regexp
+	for _, p := range patterns {
+		x, err := regexp.Compile("(?i)" + p)
+		if err != nil {
+			return nil, fmt.Errorf("%w: match_patterns: %q: %v", steps.ErrArgs, p, err)
+		}
+		expressions = append(expressions, x)
+	}
+	return expressions, nil
 }

@@ -6,6 +6,7 @@ package generic
 
 import (
 	"context"
+	"encoding/json"
 
 	"github.com/ironhand/ironhand/steps"
 	"github.com/ironhand/ironhand/steps/erase"
@@ -38,7 +39,12 @@ func (Manager) Steps() []steps.Step {
 		// The conductor has a step of its own of this name, and calls this one from it.
 		Priority: map[steps.Phase]int{steps.Deploy: 0, steps.Service: 0},
 		Deploys:  true,
-		Run:      writeImage,
+		Args: []steps.Arg{
+			{Name: "image_info", Required: true, Unlisted: true},
+			{Name: "configdrive", Unlisted: true},
+		},
+		Check: func(h steps.Host, args json.RawMessage) error { _, err := parseRequest(h, args); return err },
+		Run:   writeImage,
 	}, {
 		Name:      "kexec",
 		Interface: "deploy",
@@ -81,6 +87,7 @@ func (Manager) Steps() []steps.Step {
 		Abortable: true,
 		Args: []steps.Arg{{Name: "match_patterns", Description: "A list of regular expressions, without regard to case: boot entries whose device path " +
 			"one of them fits are deleted. Without it: paths that begin with HD(, and those of shim and GRUB."}},
-		Run: eraser.NVRAM,
+		Check: eraser.CheckNVRAM,
+		Run:   eraser.NVRAM,
 	}}
 }
