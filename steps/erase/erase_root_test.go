@@ -322,3 +322,59 @@ func TestRootGuard(t *testing.T) {
 		})
 	}
 }
+
+// The kernel's own ways to erase, on devices of both sector sizes, with something mounted from them in the beginning.
+func TestRootDevices(t *testing.T) {
+	for _, test := range []struct{ name, node, method string }{
+		{"discard", `{"agent_erase_devices_iterations": 0}`, "discard"},
+		{"passes and zeros", `{"agent_erase_devices_iterations": 2}`, "overwrite with 2 passes of random data and one of zeros"},
+	} {
+		for _, sector := range []int{512, 4096} {
+			t.Run(fmt.Sprint(test.name, " ", sector), func(t *testing.T) {
+				const size = 100<<20 + 4096
+				device, file := looptest.New(t, size, sector)
+				point := t.TempDir()
+				t.Cleanup(func() {
+					exec.Command("umount", "-R", point).Run()
+					exec.Command("partx", "--delete", device).Run()
+				})
+				shell(t, `printf 'label: gpt\nstart=1MiB, size=90MiB\n' | sfdisk --quiet --no-tell-kernel --no-reread "$1"; partx --update "$1"; mkfs.ext4 -q "$1"p1
+					mount "$1"p1 "$2"; yes "a secret" | head -c 50M > "$2/file"; sync`, device, point)
+				if out, err := exec.Command("grep", "-c", "a secret", file).CombinedOutput(); err != nil {
+					t.Fatalf("the secret is not on it: %s", out)
+				}
+				e, h, said := onLoop(t, device)
+				var job steps.Job
+				if err := json.Unmarshal([]byte(test.node), &job.Node.DriverInternalInfo); err != nil {
+					t.Fatal(err)
+				}
+				result, err := e.Devices(t.Context(), h, job)
+				if err != nil {
+					t.Fatalf("Devices = %v\n%s", err, said)
+				}
+				c := result.(map[string]erase.Certificate)["/dev/vdtest"]
+				if c.Method != test.method || c.Size != size || c.Proof.Samples < 60 || c.Proof.Zero != c.Proof.Samples || len(c.Failed) > 0 {
+					t.Errorf("certificate %+v", c)
+				}
+				// The judge compares the file with nothing.
+				shell(t, `sync; cmp -n "$2" "$1" /dev/zero; ! ls "$3"p* 2>/dev/null`, file, fmt.Sprint(size), device)
+			})
+		}
+	}
+}
+
+// Devices that know no commands of drives say so, and nothing worse happens.
+func TestRootNoCommands(t *testing.T) {
+	device, _ := looptest.New(t, 1<<20, 512)
+	d, err := erase.Local().System.Drive(device)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer d.Close()
+	if err := d.NVMe(erase.NVMeCommand{Opcode: 6, CDW10: 1, Data: make([]byte, 4096)}); err == nil {
+		t.Error("a loop device takes NVMe commands")
+	}
+	if answer, err := d.SCSI(erase.SCSICommand{CDB: make([]byte, 6)}); err == nil {
+		t.Errorf("a loop device takes SCSI commands: %+v", answer)
+	}
+}

@@ -649,6 +649,12 @@ func TestPstore(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
+	efi := t.TempDir()
+	for _, name := range []string{"dump-type0-1-1-1700000000-C-cfc8fc79-be2e-4ddc-97f0-9f98bfe298a0", "Boot0000-8be4df61-93ca-11d2-aa0d-00e098032b8c"} {
+		if err := os.WriteFile(filepath.Join(efi, name), []byte("oops"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+	}
 	stubborn := t.TempDir()
 	if err := os.MkdirAll(filepath.Join(stubborn, "a", "b"), 0o700); err != nil {
 		t.Fatal(err)
@@ -656,9 +662,10 @@ func TestPstore(t *testing.T) {
 	for _, test := range []struct{ name, mounts, says, err string }{
 		{"two", "none /proc proc rw 0 0\npstore " + full + " pstore rw 0 0\n", "2 crash dumps deleted", ""},
 		{"none", "pstore " + empty + " pstore rw 0 0\n", "0 crash dumps deleted", ""},
+		{"in variables of UEFI", "efivarfs " + efi + " efivarfs rw 0 0\n", "1 crash dumps deleted from " + efi, ""},
 		{"does not go", "pstore " + stubborn + " pstore rw 0 0\n", "", "directory not empty"},
 		{"gone away", "pstore " + empty + "/none pstore rw 0 0\n", "", "no such file"},
-		{"not there", "none /proc proc rw 0 0\n", "keeps no crash dumps", ""},
+		{"not there", "none /proc proc rw 0 0\n", "this kernel has no pstore", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			b := newBench(t)
@@ -668,6 +675,9 @@ func TestPstore(t *testing.T) {
 				t.Errorf("Pstore = %v, said %q; want %q, %q", err, b.said.String(), test.err, test.says)
 			}
 		})
+	}
+	if left, err := os.ReadDir(efi); err != nil || len(left) != 1 {
+		t.Errorf("left of the variables: %v, %v", left, err)
 	}
 	if left, err := os.ReadDir(full); err != nil || len(left) > 0 {
 		t.Errorf("left %v, %v", left, err)

@@ -18,6 +18,10 @@ import (
 // pstoreDir is where the kernel wants its crash dumps to be mounted (Documentation/ABI/testing/pstore).
 const pstoreDir = "/sys/fs/pstore"
 
+// efiCrash ends the names of the variables in which the kernel keeps crash dumps (include/linux/efi.h, LINUX_EFI_CRASH_GUID). They are in pstore too, if its
+// driver for UEFI is there.
+const efiCrash = "-cfc8fc79-be2e-4ddc-97f0-9f98bfe298a0"
+
 // Pstore deletes what crashed kernels left in the firmware's memory. A machine without such memory has nothing to delete.
 func (e Eraser) Pstore(_ context.Context, h steps.Host, _ steps.Job) (any, error) {
 	if err := e.check(h); err != nil {
@@ -27,38 +31,62 @@ func (e Eraser) Pstore(_ context.Context, h steps.Host, _ steps.Job) (any, error
 	if err != nil {
 		return nil, fmt.Errorf("find pstore: %w", err)
 	}
-	dir := ""
+	dirs := map[string]string{}
 	for line := range strings.Lines(string(mounts)) {
-		if f := strings.Fields(line); len(f) > 2 && f[2] == "pstore" {
-			dir = f[1]
+		if f := strings.Fields(line); len(f) > 2 {
+			dirs[f[2]] = f[1]
 		}
 	}
-	if dir == "" {
-		if _, err := fs.Stat(h.Machine.FS, pstoreDir[1:]); errors.Is(err, fs.ErrNotExist) {
-			h.Say("the kernel keeps no crash dumps here")
-			return nil, nil
-		}
-		dir = pstoreDir
-		if err := e.System.MountPstore(dir); err != nil {
-			return nil, fmt.Errorf("mount pstore on %s: %w", dir, err)
+	if dirs["pstore"] == "" {
+		_, err := fs.Stat(h.Machine.FS, pstoreDir[1:])
+		switch {
+		case errors.Is(err, fs.ErrNotExist):
+			h.Say("this kernel has no pstore")
+		case err != nil:
+			return nil, fmt.Errorf("find pstore: %w", err)
+		default:
+			if err := e.System.MountPstore(pstoreDir); err != nil {
+				return nil, fmt.Errorf("mount pstore on %s: %w", pstoreDir, err)
+			}
+			dirs["pstore"] = pstoreDir
 		}
 	}
-	entries, err := os.ReadDir(dir)
+	for _, place := range []struct{ kind, suffix string }{{"pstore", ""}, {"efivarfs", efiCrash}} {
+		if dir := dirs[place.kind]; dir != "" {
+			n, err := deleteFiles(dir, place.suffix)
+			if err != nil {
+				return nil, fmt.Errorf("delete crash dumps: %w", err)
+			}
+			h.Say("%d crash dumps deleted from %s", n, dir)
+		}
+	}
+	return nil, nil
+}
+
+// deleteFiles deletes the files of a directory whose names end with suffix, and looks whether they are gone.
+func deleteFiles(dir, suffix string) (n int, err error) {
+	list := func() (names []string, err error) {
+		entries, err := os.ReadDir(dir)
+		for _, e := range entries {
+			if strings.HasSuffix(e.Name(), suffix) {
+				names = append(names, e.Name())
+			}
+		}
+		return names, err
+	}
+	names, err := list()
 	if err != nil {
-		return nil, fmt.Errorf("list crash dumps: %w", err)
+		return 0, err
 	}
 	var errs []error
-	for _, entry := range entries {
-		errs = append(errs, os.Remove(dir+"/"+entry.Name()))
+	for _, name := range names {
+		errs = append(errs, os.Remove(dir+"/"+name))
 	}
-	if err := errors.Join(errs...); err != nil {
-		return nil, fmt.Errorf("delete crash dumps: %w", err)
+	left, err := list()
+	if errs = append(errs, err); len(left) > 0 {
+		errs = append(errs, fmt.Errorf("still in %s: %s", dir, strings.Join(left, ", ")))
 	}
-	if left, err := os.ReadDir(dir); err != nil || len(left) > 0 {
-		return nil, errors.Join(fmt.Errorf("%d crash dumps are still in %s", len(left), dir), err)
-	}
-	h.Say("%d crash dumps deleted from %s", len(entries), dir)
-	return nil, nil
+	return len(names), errors.Join(errs...)
 }
 
 // efivarsDir is where the firmware's variables are, on a machine that was started by UEFI.
