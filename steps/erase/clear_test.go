@@ -45,5 +45,10 @@ func FuzzParseIdentity(f *testing.F) {
 func FuzzParseAnswer(f *testing.F) {
 	f.Add(byte(2), []byte{0x72, 1, 0, 0x1d, 0, 0, 0, 14, 9, 12, 1, 0, 0x80, 0, 0, 0, 0, 0, 0, 0, 0, 0x50})
 	f.Add(byte(2), []byte{0x70, 0, 5, 0, 0, 0, 0, 10, 0, 0, 0, 0, 0x20, 0, 0, 0, 0, 0})
-	f.Fuzz(func(t *testing.T, status byte, sense []byte) { parseAnswer(SCSIAnswer{status, sense}) })
+	f.Fuzz(func(t *testing.T, status byte, sense []byte) {
+		parseAnswer(SCSIAnswer{status, sense})
+		if s := parseSense(sense); s.progress < 0 || s.progress > 1 {
+			t.Errorf("progress %v", s.progress)
+		}
+	})
 }

@@ -177,7 +177,9 @@ func (j *job) ladder(ctx context.Context, t *target) error {
 		switch {
 		case err == nil:
 		case errors.Is(err, errNotATA), t.disk.Vendor != "ATA": // SAS, or an adapter that lets no commands through
-			t.capability = capability{lacking: []string{"ATA: " + err.Error()}}
+			if t.capability, err = scsiCapability(ctx, d, say); err != nil {
+				return err
+			}
 		default:
 			return err
 		}

@@ -285,6 +285,16 @@ func TestLadder(t *testing.T) {
 		{name: "ATA: no security", drive: erasetest.ATA{}, method: "overwrite with 1 passes of random data and one of zeros", blank: true},
 		{name: "ATA: its means are off", drive: erasetest.ATA{Security: true, Frozen: true}, node: `{"driver_internal_info": {"agent_enable_ata_secure_erase": false}}`, method: "overwrite with 1 passes of random data and one of zeros", blank: true},
 
+		{name: "SCSI: crypto first", drive: erasetest.SCSI{Crypto: true, Block: true}, method: "SCSI sanitize (cryptographic erase)", ops: []string{"sanitize 0xa3"}},
+		{name: "SCSI: block erase, descriptors", drive: erasetest.SCSI{Block: true, Descriptors: true}, method: "SCSI sanitize (block erase)", ops: []string{"sanitize 0xa2"}, blank: true},
+		{name: "SCSI: reset before", drive: erasetest.SCSI{Block: true, Attentions: 2, Failed: true}, method: "SCSI sanitize (block erase)", ops: []string{"exit failure mode", "sanitize 0xa2"}, blank: true},
+		{name: "SCSI: no sanitize", drive: erasetest.SCSI{}, method: "overwrite with 1 passes of random data and one of zeros", blank: true},
+		{name: "SCSI: runs from before", drive: erasetest.SCSI{Block: true, Running: 9}, method: "SCSI sanitize (block erase)", ops: []string{"sanitize 0xa2"}, blank: true},
+		{name: "SCSI: failed before", drive: erasetest.SCSI{Block: true, Failed: true}, method: "SCSI sanitize (block erase)", ops: []string{"exit failure mode", "sanitize 0xa2"}, blank: true},
+		{name: "SCSI: fails", drive: erasetest.SCSI{Block: true, FailsLate: true}, err: "SCSI sanitize (block erase): the drive says that it failed: sense 3/31/03", ops: []string{"sanitize 0xa2", "exit failure mode"}},
+		{name: "SCSI: fails, and may be overwritten", drive: erasetest.SCSI{Block: true, FailsLate: true}, node: goOn, method: "overwrite with 1 passes of random data and one of zeros", ops: []string{"sanitize 0xa2", "exit failure mode"}, blank: true},
+		{name: "SCSI: lies", drive: erasetest.SCSI{Crypto: true, Lies: true}, err: "the data at 0 is still there", ops: []string{"sanitize 0xa3"}},
+
 		{name: "plain: passes", drive: erasetest.Plain{}, node: `{"driver_internal_info": {"agent_erase_devices_iterations": 3, "agent_erase_devices_zeroize": false}}`, method: "overwrite with 3 passes of random data"},
 		{name: "plain: zeros only, discard shows them", drive: erasetest.Plain{Discards: true}, node: `{"driver_internal_info": {"agent_erase_devices_iterations": 0}}`, method: "discard", blank: true},
 		{name: "plain: zeros only, discard shows others", drive: erasetest.Plain{Discards: true, DiscardsTo: 0xff}, node: `{"driver_internal_info": {"agent_erase_devices_iterations": 0}}`, method: "overwrite with zeros", blank: true},
@@ -305,6 +315,13 @@ func TestLadder(t *testing.T) {
 				name = "/dev/sda"
 				a := b.ata("sda", d)
 				disk, ops = a.Disk, a.Ops
+			case erasetest.SCSI:
+				name = "/dev/sda"
+				s := &d
+				s.Disk = b.disk("sda")
+				b.file("sys/block/sda/device/vendor", "SEAGATE")
+				b.drives[name] = s
+				disk, ops = s.Disk, s.Ops
 			case erasetest.Plain:
 				name = "/dev/vda"
 				d.Disk = b.disk("vda")
