@@ -90,13 +90,16 @@ func (e Eraser) Express(ctx context.Context, h steps.Host, s steps.Job) (any, er
 	}
 	defer j.closeDrives()
 	j.options.ata, j.options.goOn = false, true
-	if err := j.ladders(ctx); err != nil {
-		return nil, err
-	}
-	if err := j.guard(ctx); err != nil { // a drive that was locked can be read only now
+	if err := j.guard(ctx); err != nil {
 		return nil, err
 	}
 	for _, t := range j.targets {
+		if err := j.ladder(ctx, t); err != nil { // its metadata can be cleared all the same
+			h.Say("%s: %v", t.disk.Name, err)
+			if ctx.Err() != nil {
+				return nil, err
+			}
+		}
 		var quick []rung
 		for _, r := range t.ladder {
 			if r.quick {

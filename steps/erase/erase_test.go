@@ -439,6 +439,7 @@ func TestWhich(t *testing.T) {
 			b.nvme("nvme0n1", erasetest.NVMe{OACS: 2, SANICAP: 3, Zeros: true})
 			b.ata("sda", erasetest.ATA{Security: true, Frozen: true})
 		}, step: express, erased: "/dev/nvme0n1 /dev/sda", says: "erased by NVMe format (user data erase)"},
+		{name: "express: NVMe that does not answer is cleared", make: func(b *bench) { b.nvme("nvme0n1", erasetest.NVMe{Refuse: map[byte]uint16{0x06: 0x06}}) }, step: express, erased: "/dev/nvme0n1", says: "identify (0x1): the drive says: internal error"},
 		{name: "express: NVMe that lies is cleared", make: func(b *bench) { b.nvme("nvme0n1", erasetest.NVMe{OACS: 2, Lies: true}) }, step: express, erased: "/dev/nvme0n1", says: "clearing its metadata"},
 	}
 	for _, test := range tests {

@@ -235,6 +235,10 @@ func (j *job) eraseDisk(ctx context.Context, t *target, disk steps.Disk, ladder 
 		Device: t.disk.Name, Model: string(t.disk.Model), Serial: string(t.disk.Serial), WWN: string(t.disk.WWN), Size: t.disk.Size,
 		Capabilities: t.capability.found, Lacking: t.capability.lacking, Started: time.Now().UTC(),
 	}
+	// What is half erased must not boot, not even by the copy of a partition table at the end.
+	if err := zero(ctx, disk, signatureSpans(span{0, disk.Size()}, disk.Size(), int64(disk.SectorSize()))); err != nil {
+		return c, err
+	}
 	var failed []error
 	if t.capability.blocked != nil {
 		failed = append(failed, t.capability.blocked)
