@@ -85,48 +85,52 @@ func (t Tree) MayPass() bool {
 
 const maxReasons = 16 // in one error
 
-// refusal also tells whether there is a reason, and all reasons are open files.
+// refusal also tells whether there is a reason, and all reasons are open files. Where there are others, open files do not matter.
 func (t Tree) refusal() (onlyOpen bool, err error) {
-	var why []string
-	opened := 0
-	add := func(format string, args ...any) {
-		if s := fmt.Sprintf(format, args...); !slices.Contains(why, s) {
-			why = append(why, s)
+	var why, open []string
+	add := func(to *[]string, format string, args ...any) {
+		if s := fmt.Sprintf(format, args...); !slices.Contains(*to, s) {
+			*to = append(*to, s)
 		}
 	}
 	in := map[string]bool{}
 	t.walk(func(d *Device, _ int) { in[d.Name] = true }, func(*Device, int) {})
 	t.walk(func(d *Device, depth int) {
-		for _, p := range d.Open {
-			before := len(why)
-			add("%s: open in %s", d.Path(), p)
-			opened += len(why) - before
+		if len(d.Open) > 0 {
+			add(&open, "%s: open in %s", d.Path(), strings.Join(shorten(d.Open), ", "))
 		}
 		for _, m := range d.Mounts {
 			if m.Point == "/" {
-				add("%s: the running system's root is on it", d.Path())
+				add(&why, "%s: the running system's root is on it", d.Path())
 			}
 		}
 		if depth == 0 {
 			return
 		}
 		if d.Kind == "unknown" {
-			add("%s: a kind of device that is not taken down", d.Path())
+			add(&why, "%s: a kind of device that is not taken down", d.Path())
 		}
 		for _, s := range d.Slaves {
 			if !in[s] {
-				add("%s: also on %s, which is not to be touched", d, s)
+				add(&why, "%s: also on %s, which is not to be touched", d, s)
 			}
 		}
 	}, func(*Device, int) {})
+	if onlyOpen = len(why) == 0; onlyOpen {
+		why = open
+	}
 	if len(why) == 0 {
 		return false, nil
 	}
-	onlyOpen = opened == len(why)
-	if more := len(why) - maxReasons; more > 0 {
-		why = append(why[:maxReasons], fmt.Sprintf("and %d more", more))
+	return onlyOpen, fmt.Errorf("%w: %s", ErrBusy, strings.Join(shorten(why), "; "))
+}
+
+// shorten keeps a list readable.
+func shorten(list []string) []string {
+	if more := len(list) - maxReasons; more > 0 {
+		return append(slices.Clone(list[:maxReasons]), fmt.Sprintf("and %d more", more))
 	}
-	return onlyOpen, fmt.Errorf("%w: %s", ErrBusy, strings.Join(why, "; "))
+	return list
 }
 
 // String draws the tree, a line for each device and use, each deeper by two blanks.
