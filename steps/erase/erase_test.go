@@ -749,3 +749,24 @@ func TestNotLocal(t *testing.T) {
 		}
 	}
 }
+
+// A disk that says that it zeroed, and did not, is found out.
+func TestReadBack(t *testing.T) {
+	b := newBench(t)
+	b.disk("vda")
+	b.host.Open = func(path string) (steps.Disk, error) { return lazy{b.disks[path]}, nil }
+	_, err := erase.Eraser{System: b}.Metadata(t.Context(), b.host, steps.Job{})
+	if want := `"/dev/vda": read back: byte 25165824 is 0xa5 and not zero: the disk does not do what it says`; !errors.Is(err, steps.ErrErase) || !strings.Contains(err.Error(), want) {
+		t.Errorf("error %v, want %q", err, want)
+	}
+}
+
+// lazy does not zero the end of the disk.
+type lazy struct{ *streamtest.Disk }
+
+func (l lazy) Zero(ctx context.Context, at, n int64) error {
+	if at > 0 {
+		return nil
+	}
+	return l.Disk.Zero(ctx, at, n)
+}
