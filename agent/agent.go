@@ -49,6 +49,7 @@ type System struct {
 	Cmdline      string // of the kernel
 	StateDir     string // lost with a reboot, and only then
 	Machine      inspect.Machine
+	Local        bool // Machine is the one on which the program runs
 	FindMedia    func(ctx context.Context, log func(string)) ([]media.Medium, []media.Seen, error)
 	Network      func() (netconfig.Kernel, error)
 	OpenDisk     func(path string) (steps.Disk, error)
@@ -77,6 +78,7 @@ func ThisMachine() (System, error) {
 		Cmdline:   string(cmdline),
 		StateDir:  boot.RunDir + "/agent",
 		Machine:   inspect.Local(),
+		Local:     true,
 		FindMedia: media.Find,
 		Network:   netconfig.NewKernel,
 		OpenDisk: func(path string) (steps.Disk, error) {
@@ -160,6 +162,7 @@ func newAgent(o Options) *agent {
 	}
 	a.host = steps.Host{
 		Machine:    a.sys.Machine,
+		Local:      a.sys.Local,
 		Open:       a.sys.OpenDisk,
 		Log:        a.log,
 		Say:        func(format string, args ...any) { a.console.Stage("step", format, args...) },

@@ -205,6 +205,7 @@ func (a *agent) useSettings(config Config) (err error) {
 		a.host.Download.BasicAuth = func() (string, string) { return config.ImageUser, config.ImagePassword.Reveal() }
 	}
 	a.host.ReadBack = config.ReadBack
+	a.host.EraseSpecial = !config.GuardSpecial
 	a.host.DiskAttempts, a.host.DiskDelay = config.DiskAttempts, config.DiskDelay
 	return nil
 }

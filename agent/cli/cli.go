@@ -59,7 +59,7 @@ func usagef(format string, args ...any) error {
 func commands() []command {
 	return []command{
 		agentCommand(), inspectCommand(), writeCommand(), netCommand(),
-		stepsCommand(), kexecCommand(), versionCommand(),
+		stepsCommand(), runStepCommand(), kexecCommand(), versionCommand(),
 	}
 }
 
