@@ -29,8 +29,8 @@ func needRoot(t *testing.T) {
 	t.Skip("SKIPPED: needs root")
 }
 
-// ask runs a program and decodes its JSON.
-func ask(t *testing.T, into any, program string, args ...string) {
+// askProgram runs a program and decodes its JSON.
+func askProgram(t *testing.T, into any, program string, args ...string) {
 	t.Helper()
 	out, err := exec.Command(program, args...).Output()
 	if err != nil {
@@ -47,7 +47,7 @@ func TestRootDisksAsLsblk(t *testing.T) {
 	var lsblk struct {
 		Devices []map[string]any `json:"blockdevices"`
 	}
-	ask(t, &lsblk, "lsblk", "-bdia", "--json", "-oKNAME,MODEL,SIZE,ROTA,TYPE,SERIAL,WWN,LOG-SEC,PHY-SEC,TRAN,RO,RM,HCTL")
+	askProgram(t, &lsblk, "lsblk", "-bdia", "--json", "-oKNAME,MODEL,SIZE,ROTA,TYPE,SERIAL,WWN,LOG-SEC,PHY-SEC,TRAN,RO,RM,HCTL")
 	disks, err := Local().Disks(t.Context())
 	if err != nil {
 		t.Error(err)
@@ -90,7 +90,7 @@ func TestRootInterfacesAsIP(t *testing.T) {
 		Flags                     []string
 		Addresses                 []address `json:"addr_info"`
 	}
-	ask(t, &ip, "ip", "-j", "address")
+	askProgram(t, &ip, "ip", "-j", "address")
 	inv, _ := Local().Inventory(t.Context()) // what else this machine lacks does not matter here
 	ours := make(map[string]NIC)
 	for _, n := range inv.Interfaces {
@@ -132,7 +132,7 @@ func TestRootCPUAsLscpu(t *testing.T) {
 	var lscpu struct {
 		Fields []struct{ Field, Data string } `json:"lscpu"`
 	}
-	ask(t, &lscpu, "lscpu", "-J")
+	askProgram(t, &lscpu, "lscpu", "-J")
 	theirs := make(map[string]string)
 	for _, f := range lscpu.Fields {
 		theirs[strings.ToLower(strings.TrimSuffix(f.Field, ":"))] = f.Data
@@ -152,8 +152,8 @@ func TestRootCPUAsLscpu(t *testing.T) {
 func TestRootPermanentMACFails(t *testing.T) {
 	needRoot(t)
 	for _, name := range []string{"no-such-nic", "a-name-that-is-too-long", ""} {
-		if mac, err := permanentMAC(name); err == nil {
-			t.Errorf("permanentMAC(%q) = %s, want an error", name, mac)
+		if mac, err := ethtoolPermanentMAC(name); err == nil {
+			t.Errorf("permanent address of %q = %x, want an error", name, mac)
 		}
 	}
 }

@@ -31,7 +31,7 @@ var imports = map[string][]string{
 	"steps/generic":              {"steps", "image", "stream", "inspect", "initramfs/tool"},
 	"steps":                      {"inspect", "stream", "initramfs/tool"},
 	"image":                      {"stream", "initramfs/tool", "image/gpt"},
-	"inspect":                    {},
+	"inspect":                    {"inspect/ipmi", "inspect/lldp", "inspect/recording"},
 	"initramfs":                  {"initramfs/tool", "initramfs/volume"},
 	"initramfs/media":            {"initramfs/volume"},
 	"initramfs/boot":             {"initramfs/tool"},
