@@ -36,6 +36,7 @@ func Run(ctx context.Context, o Options) error {
 		{"ssh", a.openForDebugging},
 		{"conductor", a.reachConductor},
 		{"hardware", a.takeInventory},
+		{"inspection", a.inspectMachine}, // without an API, that is all
 		{"lookup", a.lookUp},
 		{"api", a.serve}, // heartbeats and commands, until the end
 	} {
@@ -157,8 +158,8 @@ func (a *agent) readSettings(context.Context) error {
 	for _, o := range config.Origins {
 		a.log.Info("setting", "name", o.Name, "value", o.Value, "from", o.From)
 	}
-	a.console.Stage("settings", "%d given; API %s", len(config.Origins), strings.Join(config.APIURLs, ", "))
-	if len(config.APIURLs) == 0 && !config.Poll {
+	a.console.Stage("settings", "%d given; API %s", len(config.Origins), strings.Join(config.servers(), ", "))
+	if len(config.servers()) == 0 && !config.Poll {
 		return hint(errors.New("no ipa-api-url given"), "that parameters.txt on the configuration medium, or the kernel command line, has ipa-api-url=https://...")
 	}
 	if config.Insecure {
@@ -286,7 +287,7 @@ func (a *agent) reachConductor(ctx context.Context) error {
 		if err != nil {
 			a.console.Stage("clock", "NTP server %s: %v; going on without", ntpServer, err)
 			ntpServer = ""
-		} else if !a.trust.proves(a.config.APIURLs) { // the certificate has to be good at a time that somebody else says
+		} else if !a.trust.proves(a.config.servers()) { // the certificate has to be good at a time that somebody else says
 			a.setClock(skew, "NTP server "+ntpServer)
 		}
 		ntpTime = skew
@@ -344,7 +345,7 @@ func (a *agent) chooseClock(ntpServer string, ntpTime time.Duration, conductor s
 // measureAny asks the API's URLs in order for the time; the first that answers counts.
 func (a *agent) measureAny(ctx context.Context) (server string, skew time.Duration, err error) {
 	var errs []error
-	for _, server := range a.config.APIURLs {
+	for _, server := range a.config.servers() {
 		ctx, cancel := context.WithTimeout(ctx, a.config.RequestTimeout)
 		skew, err := a.trust.measure(ctx, server+"/")
 		cancel()
@@ -431,7 +432,7 @@ func (a *agent) lookUp(ctx context.Context) error {
 		return err
 	}
 	a.client = client
-	node, settings, err := client.Lookup(ctx, a.macs, a.config.NodeUUID)
+	node, settings, err := a.findNode(ctx, client)
 	if err != nil {
 		return hint(err, "that the API can be reached, and that the node has a port with one of the MACs "+macList(a.macs)+" and waits for its ramdisk")
 	}

@@ -26,7 +26,7 @@ type Setting struct {
 // Settings are all settings of the agent, in the order in which they are documented. The names
 // that begin with ipa- are ironic-python-agent's; those with ironhand- are our own.
 func Settings() []Setting {
-	return []Setting{
+	return append([]Setting{
 		{"ipa-api-url", "api_url", "", false, "URLs of the Ironic API, separated by commas, each http:// or https://.", urls},
 		{"ipa-agent-token", "agent_token", "", true, "The pregenerated agent token of a virtual media boot.", func(c *Config, v string) error { c.Token = ironic.Secret(v); return nil }},
 		{"ironhand-node-uuid", "", "", false, "UUID of the node; the lookup then asks for it instead of the MACs alone.", nodeUUID},
@@ -58,7 +58,7 @@ func Settings() []Setting {
 		{"ironhand-ssh-key", "", "", false, "A public key that lets root log in by SSH while the agent runs, for debugging: the long word in the middle of a line of authorized_keys. More may be in `ironhand/authorized_keys` on a medium. There is no login otherwise.", text(func(c *Config) *string { return &c.SSHKey })},
 		{"ironhand-poll", "", "false", false, "The conductor is not called and asks by itself: no lookup, no heartbeats, and `ipa-agent-token` is needed. The conductor says which node this is by `poll.set_node_info`.", boolean(func(c *Config) *bool { return &c.Poll })},
 		{"ironhand.shell", "", "", false, "`1`: an emergency shell on the consoles beside the agent; `only`: without the agent. Anybody at the console is root then. Kernel command line only.", elsewhere},
-	}
+	}, inspectionSettings()...)
 }
 
 // elsewhere is for what is read before there are settings, and is here to be documented.

@@ -13,6 +13,7 @@ import (
 	"unsafe"
 
 	"github.com/ironhand/ironhand/inspect/ipmi"
+	"github.com/ironhand/ironhand/inspect/lldp"
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
@@ -30,6 +31,8 @@ func ask(ctx context.Context, question string) ([]byte, error) {
 		return ethtoolDriver(device)
 	case kind == "nic" && what == "modes":
 		return ethtoolModes(device)
+	case kind == "nic" && what == "lldp":
+		return lldp.Receive(ctx, device)
 	case kind == "ipmi":
 		request, err := hex.DecodeString(rest)
 		if err != nil {

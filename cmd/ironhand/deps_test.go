@@ -26,7 +26,7 @@ var imports = map[string][]string{
 	"cmd/mkramdisk":              {"initramfs", "initramfs/media", "initramfs/tool", "netconfig"},
 	"cmd/labconductor":           {"agent/conductor"},
 	"agent/cli":                  {"agent", "inspect", "image", "netconfig", "stream", "steps", "initramfs/boot", "initramfs/media"},
-	"agent":                      {"agent/ironic", "inspect", "image", "netconfig", "stream", "steps", "initramfs/boot", "initramfs/media", "initramfs/tool"},
+	"agent":                      {"agent/ironic", "inspect", "inspect/lldp", "image", "netconfig", "stream", "steps", "initramfs/boot", "initramfs/media", "initramfs/tool"},
 	"agent/conductor":            {"image", "agent/ironic"},
 	"steps/generic":              {"steps", "image", "stream", "inspect", "initramfs/tool"},
 	"steps":                      {"inspect", "stream", "initramfs/tool"},
