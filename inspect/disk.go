@@ -65,6 +65,9 @@ func (d Disk) String() string {
 	return strings.Join(slices.DeleteFunc(words, func(w string) bool { return w == "" }), " ")
 }
 
+// Size writes bytes for people: 447.1 GiB.
+func Size(n int64) string { return humanSize(n) }
+
 // humanSize writes bytes with one digit after the point and the largest fitting binary unit.
 func humanSize(n int64) string {
 	units := []string{"bytes", "KiB", "MiB", "GiB", "TiB", "PiB"}

@@ -16,6 +16,7 @@ import (
 	"testing"
 
 	"github.com/ironhand/ironhand/inspect/inspecttest"
+	"github.com/ironhand/ironhand/inspect/recording"
 )
 
 // needRoot skips the test for other users, or fails it where it is required.
@@ -79,6 +80,21 @@ func TestRootDisksAsLsblk(t *testing.T) {
 	}
 	for name := range ours {
 		t.Errorf("%s is listed, and lsblk does not know it", name)
+	}
+}
+
+// A recording of this machine gives its inventory again.
+func TestRootRecord(t *testing.T) {
+	needRoot(t)
+	m, files := Local().Record()
+	want, err := m.Inventory(t.Context())
+	again, lerr := Load(recording.Format("this machine", files()))
+	if lerr != nil {
+		t.Fatal(lerr)
+	}
+	got, _ := again.Inventory(t.Context())
+	if diff := lineDiff(report(t, want), report(t, got)); diff != "" {
+		t.Errorf("inventory of the recording differs (%v):\n%s", err, diff)
 	}
 }
 

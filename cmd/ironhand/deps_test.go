@@ -25,7 +25,7 @@ var imports = map[string][]string{
 	"cmd/ironhand":               {"agent", "agent/cli", "inspect", "steps", "steps/generic"},
 	"cmd/mkramdisk":              {"initramfs", "initramfs/media", "initramfs/tool", "netconfig"},
 	"cmd/labconductor":           {"agent/conductor"},
-	"agent/cli":                  {"agent", "inspect", "image", "netconfig", "stream", "steps", "initramfs/boot", "initramfs/media"},
+	"agent/cli":                  {"agent", "inspect", "inspect/lldp", "inspect/recording", "image", "netconfig", "stream", "steps", "initramfs/boot", "initramfs/media"},
 	"agent":                      {"agent/ironic", "inspect", "inspect/lldp", "image", "netconfig", "stream", "steps", "initramfs/boot", "initramfs/media", "initramfs/tool"},
 	"agent/conductor":            {"image", "agent/ironic"},
 	"steps/generic":              {"steps", "image", "stream", "inspect", "initramfs/tool"},
