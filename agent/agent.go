@@ -132,6 +132,7 @@ type agent struct {
 	media      []media.Medium
 	config     Config
 	trust      trust
+	ntp        *ntpAnswer // nil without NTP server, or without its answer
 	inventory  inspect.Inventory
 	macs       []net.HardwareAddr
 	neighbours map[string][]lldp.TLV // by interface; nil if nobody has listened

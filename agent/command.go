@@ -61,9 +61,9 @@ const (
 // Commands runs the agent's commands, one at a time, and remembers their results in the order in
 // which they were asked for.
 type Commands struct {
-	table map[string]Command // by full name
-	log   *slog.Logger
-	onEnd func(Result)
+	table    map[string]Command // by full name
+	log      *slog.Logger
+	onChange func(Result)
 
 	life context.Context // of all commands
 	stop context.CancelFunc
@@ -106,10 +106,13 @@ func (r *run) await(ctx context.Context) {
 }
 
 // NewCommands makes a runner for the commands of a list, which all have different names of the form
-// extension.command. OnEnd is called after every asynchronous command, with its result; nil is for
-// nothing.
-func NewCommands(list []Command, log *slog.Logger, onEnd func(Result)) (*Commands, error) {
-	c := &Commands{table: map[string]Command{}, log: log, onEnd: onEnd, turn: make(chan struct{}, 1)}
+// extension.command. OnChange is called with the result of every asynchronous command, before it begins, when it is Running, and when it has ended; nil is
+// for nothing.
+func NewCommands(list []Command, log *slog.Logger, onChange func(Result)) (*Commands, error) {
+	if onChange == nil {
+		onChange = func(Result) {}
+	}
+	c := &Commands{table: map[string]Command{}, log: log, onChange: onChange, turn: make(chan struct{}, 1)}
 	for _, one := range list {
 		if ext, name, ok := strings.Cut(one.Name, "."); !ok || ext == "" || name == "" || one.Run == nil {
 			return nil, fmt.Errorf("command %q: not of the form extension.command, or nothing to run", one.Name)
@@ -121,6 +124,19 @@ func NewCommands(list []Command, log *slog.Logger, onEnd func(Result)) (*Command
 	}
 	c.life, c.stop = context.WithCancel(context.Background())
 	return c, nil
+}
+
+// Resume puts the last command of an agent that was killed into the history of the one after it, before that does anything. A command that was running has failed:
+// Ironic takes an empty history for the sign of a machine that was rebooted because a step wanted it, and goes on with the next step. Source: ironic
+// ironic/drivers/modules/agent_base.py, _freshly_booted.
+func (c *Commands) Resume(r Result) {
+	if r.Status == Running {
+		r.Status = Failed
+		r.Error = newError("AgentRestartedError", "%s: the agent was killed while it ran, and has been started again: what it did is not whole", r.Name)
+	}
+	kept := &run{id: r.ID, name: r.Name, done: make(chan struct{}), result: r}
+	close(kept.done)
+	c.add(kept)
 }
 
 // Do starts a command and returns its result: the final one of a synchronous command, or of any
@@ -169,11 +185,10 @@ func (c *Commands) start(ext, bare string, params json.RawMessage) (*run, error)
 	r := newRun(bare)
 	if command.Async {
 		c.add(r)
+		c.onChange(r.snapshot())
 		go func() {
 			c.finish(r, command, params)
-			if c.onEnd != nil {
-				c.onEnd(r.snapshot())
-			}
+			c.onChange(r.snapshot())
 		}()
 		return r, nil
 	}

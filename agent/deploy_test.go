@@ -286,6 +286,28 @@ func TestSyncHangs(t *testing.T) {
 	})
 }
 
+// The setting counts if the conductor says nothing.
+func TestIgnoreBootloaderFailure(t *testing.T) {
+	for _, test := range []struct {
+		setting bool
+		params  string
+		want    string
+	}{
+		{true, `{}`, "SUCCEEDED "},
+		{true, `{"ignore_bootloader_failure": null}`, "SUCCEEDED "},
+		{true, `{"ignore_bootloader_failure": false}`, "FAILED DeviceNotFound: "},
+		{false, `{"ignore_bootloader_failure": null}`, "FAILED DeviceNotFound: "},
+	} {
+		a, do, _, _ := commandAgent(t, System{InstallUEFI: func(context.Context, string) (string, error) { return "", errors.New("no ESP") }})
+		a.inventory = inspect.Inventory{Boot: inspect.Boot{Mode: "uefi"}}
+		a.deployed = &steps.Deployed{Disk: "/dev/sda"}
+		a.config.IgnoreBootloader = test.setting
+		if got := do("image.install_bootloader", test.params).text(); !strings.HasPrefix(got, test.want) {
+			t.Errorf("setting %v, %s: %s, want %s", test.setting, test.params, got, test.want)
+		}
+	}
+}
+
 func TestInstallBootloader(t *testing.T) {
 	deployed := &steps.Deployed{Disk: "/dev/sda"}
 	tests := []struct {
@@ -306,6 +328,7 @@ func TestInstallBootloader(t *testing.T) {
 		{"BIOS, UEFI asked for", "bios", `{"root_uuid": "", "target_boot_mode": "uefi"}`, deployed, nil, "SUCCEEDED ", "WARNING: the node is to boot by uefi", false},
 		{"BIOS, partition image", "bios", `{"root_uuid": "1be26c0b-03f2-4d2e-ae87-c02d7f33c123"}`, deployed, nil, "FAILED CommandExecutionError: install a BIOS boot loader for a partition image: not supported", "", false},
 		{"nothing deployed", "uefi", `{"root_uuid": "0x1"}`, nil, nil, "FAILED DeviceNotFound: no image was written since this machine was started", "", false},
+		{"UEFI, fails, which does not matter", "uefi", `{"ignore_bootloader_failure": true}`, deployed, errors.New("no ESP"), "SUCCEEDED ", "WARNING: boot entry for /dev/sda: no ESP; going on", true},
 		{"bad parameters", "uefi", `{"root_uuid": 5}`, deployed, nil, "FAILED InvalidCommandParamsError: ", "", false},
 	}
 	for _, test := range tests {

@@ -55,12 +55,8 @@ func inspectionURLs(c *Config, v string) error {
 }
 
 func collectorNames(c *Config, v string) error {
-	c.Inspection.Collectors, c.Inspection.Wanted = nil, true
-	for name := range strings.SplitSeq(v, ",") {
-		if name = strings.TrimSpace(name); name != "" {
-			c.Inspection.Collectors = append(c.Inspection.Collectors, name)
-		}
-	}
+	c.Inspection.Collectors = commaWords(v)
+	c.Inspection.Wanted = len(c.Inspection.Collectors) > 0
 	return nil
 }
 

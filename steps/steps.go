@@ -110,6 +110,10 @@ type Download struct {
 	Limit  time.Duration // the whole of it may take so long; 0 is no limit
 	// RefuseMD5 says that an image whose only digest is MD5 is not written.
 	RefuseMD5 bool
+	// Formats are those that an image may have whose format the conductor does not know, by Ironic's names; nil for all.
+	Formats []string
+	// BasicAuth returns user and password for image servers, unless the conductor sends them with the image; nil without.
+	BasicAuth func() (user, password string)
 }
 
 // Deployed is the result of a step that put an operating system on a disk.

@@ -39,6 +39,9 @@ func writeImage(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 	if digest.Algorithm == "md5" && h.Download.RefuseMD5 {
 		return nil, fmt.Errorf("%w: image_info: the conductor does not allow MD5; give a SHA-256 or SHA-512", steps.ErrArgs)
 	}
+	if err := info.checkFormat(h.Download.Formats); err != nil {
+		return nil, err
+	}
 	sources, err := info.sources(h)
 	if err != nil {
 		return nil, err
@@ -133,7 +136,7 @@ func rootDisk(ctx context.Context, h steps.Host, n steps.Node) (inspect.Choice, 
 
 // sources are the places of the image, in order.
 func (i imageInfo) sources(h steps.Host) ([]stream.Source, error) {
-	authorization, err := i.authorization()
+	authorization, err := i.authorization(h.Download.BasicAuth)
 	if err != nil {
 		return nil, err
 	}

@@ -1,68 +1,13 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package volume reads and makes the two file systems that firmware and BMCs understand: FAT (floppies, USB disks, EFI
-// system partitions) and ISO 9660 (CDs).
-//
-// Reading is for configuration media, whose bytes anybody may have written: memory and time are bounded whatever the
-// medium says about itself, loops included. Only what such media need is understood: names, directories, whole files.
-// Making is exact: the same contents always give the same bytes.
 package volume
 
 import (
-	"bytes"
-	"errors"
 	"fmt"
-	"io"
-	"path"
+	"io/fs"
 	"slices"
 	"strings"
 )
-
-// ErrFormat is the error of Open for bytes that are neither FAT nor ISO 9660.
-var ErrFormat = errors.New("neither FAT nor ISO 9660")
-
-const (
-	maxDir   = 1 << 20 // bytes of one directory; a FAT directory with 32,768 entries
-	maxLabel = 32      // bytes; ISO 9660 has 32, FAT 11
-)
-
-// Volume is a file system opened for reading.
-type Volume interface {
-	// Label is the name of the volume, without padding, in the case it is stored in. It may be empty.
-	Label() string
-	// Root is the entry of the topmost directory.
-	Root() Entry
-	// List reads a directory: at most 1 MiB of it, more is an error. The entries are in the order of the volume and
-	// hold neither the directory itself nor its parent.
-	List(dir Entry) ([]Entry, error)
-	// Read reads a whole file. The caller has looked at its size.
-	Read(file Entry) ([]byte, error)
-}
-
-// Entry is one file or directory of a Volume.
-type Entry struct {
-	Name  string // one element of a path, as it is stored: it may hold anything, "/" included
-	Dir   bool
-	Size  int64  // bytes; of a file
-	start uint32 // first cluster or sector
-	parts bool   // an ISO 9660 file in several extents, which is not read
-}
-
-// Open recognises the file system that begins at r's first byte. The error wraps ErrFormat if it is neither of the two.
-func Open(r io.ReaderAt) (Volume, error) {
-	// ISO 9660 first: a CD made to boot as a disk may carry a FAT boot sector too.
-	sector := make([]byte, 6)
-	if _, err := r.ReadAt(sector, 16*isoSector); err == nil && bytes.Equal(sector, []byte("\x01CD001")) {
-		return openISO(r)
-	} else if err != nil && !errors.Is(err, io.EOF) {
-		return nil, fmt.Errorf("read sector 16: %w", err)
-	}
-	boot := make([]byte, 512)
-	if _, err := r.ReadAt(boot, 0); err != nil {
-		return nil, fmt.Errorf("read the first sector: %w", err)
-	}
-	return openFAT(r, boot)
-}
 
 // tree is a list of files as directories, for the makers.
 type tree struct {
@@ -82,7 +27,7 @@ func newTree(names []string) (*tree, error) {
 	slices.SortFunc(order, func(a, b int) int { return strings.Compare(names[a], names[b]) })
 	for _, i := range order {
 		name := names[i]
-		if name == "" || name == "." || path.Clean("/"+name) != "/"+name {
+		if name == "." || !fs.ValidPath(name) {
 			return nil, fmt.Errorf("file %q: not a clean relative path", name)
 		}
 		if seen[name] {

@@ -3,7 +3,10 @@
 package volume
 
 import (
+	"bufio"
+	"cmp"
 	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"strings"
@@ -20,20 +23,19 @@ const (
 // fat is a FAT12, FAT16 or FAT32 volume opened for reading.
 type fat struct {
 	r       io.ReaderAt
-	bits    int   // 12, 16 or 32
-	cluster int64 // bytes
-	table   int64 // offset of the first file allocation table
-	rootDir int64 // offset of the fixed root directory of FAT12 and FAT16
-	rootLen int64 // bytes of it; 0 for FAT32
-	data    int64 // offset of cluster 2
+	dirs    *dirReader // the same, for what describes directories
+	bits    int        // 12, 16 or 32
+	cluster int64      // bytes
+	table   int64      // offset of the first file allocation table
+	rootDir int64      // offset of the fixed root directory of FAT12 and FAT16
+	rootLen int64      // bytes of it; 0 for FAT32
+	data    int64      // offset of cluster 2
 	last    uint32
-	start   uint32 // first cluster of the root directory of FAT32
-	label   string
 }
 
 // openFAT reads the boot sector: "Boot Sector and BPB" of the FAT specification. The bits follow from the number of
 // clusters and from nothing else.
-func openFAT(r io.ReaderAt, boot []byte) (Volume, error) {
+func openFAT(r io.ReaderAt, boot []byte) (*Volume, error) {
 	le := binary.LittleEndian
 	sector := int64(le.Uint16(boot[11:]))
 	perCluster := int64(boot[13])
@@ -63,37 +65,37 @@ func openFAT(r io.ReaderAt, boot []byte) (Volume, error) {
 		return nil, fmt.Errorf("%w: its tables of %d sectors leave no data in %d", ErrFormat, first, sectors)
 	}
 	clusters := (sectors - first) / perCluster
-	v := &fat{
-		r: r, cluster: perCluster * sector, table: reserved * sector,
+	f := &fat{
+		r: r, dirs: &dirReader{r, maxDirs}, cluster: perCluster * sector, table: reserved * sector,
 		rootDir: (reserved + tables*tableLen) * sector, rootLen: rootEntries * 32,
 		data: first * sector, last: uint32(clusters + 1), bits: 12,
 	}
-	extended := boot[36:]
+	start, extended := uint32(0), boot[36:]
 	if clusters >= 4085 {
-		v.bits = 16
+		f.bits = 16
 	}
 	if clusters >= 65525 {
-		v.bits = 32
-		v.start = le.Uint32(boot[44:])
-		v.rootLen = 0
-		extended = boot[64:]
+		f.bits = 32
+		f.rootLen = 0
+		start, extended = le.Uint32(boot[44:]), boot[64:]
 	}
-	if (clusters+2)*int64(v.bits)/8 > tableLen*sector {
+	if (clusters+2)*int64(f.bits)/8 > tableLen*sector {
 		return nil, fmt.Errorf("%w: a table of %d sectors is too small for %d clusters", ErrFormat, tableLen, clusters)
 	}
+	v := &Volume{format: f, root: newEntry(".", true, 0, start)}
 	if extended[2] == 0x29 {
 		v.label = fatLabel(extended[7:18])
 	}
 	// The label in the root directory is the one that counts, where there is one.
-	b, err := v.dirBytes(v.Root())
+	err := f.eachEntry(v.root, func(e []byte) (more bool) {
+		if e[0] == 0xe5 || e[11]&0x3f == attrLong || e[11]&(attrVolume|attrDir) != attrVolume {
+			return true
+		}
+		v.label = fatLabel(e[:11])
+		return false
+	})
 	if err != nil {
 		return nil, fmt.Errorf("read root directory: %w", err)
-	}
-	for ; len(b) >= 32 && b[0] != 0; b = b[32:] {
-		if b[0] != 0xe5 && b[11]&0x3f != attrLong && b[11]&(attrVolume|attrDir) == attrVolume {
-			v.label = fatLabel(b[:11])
-			break
-		}
 	}
 	return v, nil
 }
@@ -119,52 +121,65 @@ func fatText(b []byte) string {
 	return s.String()
 }
 
-func (v *fat) Label() string { return v.label }
-
-func (v *fat) Root() Entry { return Entry{Dir: true, start: v.start} }
-
-func (v *fat) List(dir Entry) ([]Entry, error) {
-	b, err := v.dirBytes(dir)
-	if err != nil {
-		return nil, err
+// eachEntry calls do for the entries of a directory, the deleted ones too, until it says that no more are wanted.
+func (f *fat) eachEntry(dir *entry, do func(e []byte) (more bool)) error {
+	r := bufio.NewReader(f.chain(f.dirs, dir.start))
+	if dir.start == 0 && f.bits != 32 {
+		r = bufio.NewReader(&region{f.dirs, f.rootDir, f.rootLen})
 	}
-	var entries []Entry
-	var long longName
-	for ; len(b) >= 32 && b[0] != 0; b = b[32:] {
-		e := b[:32]
-		attr := e[11] & 0x3f
-		if e[0] == 0xe5 {
-			long = longName{}
-			continue
+	e := make([]byte, 32)
+	for {
+		if _, err := io.ReadFull(r, e); errors.Is(err, io.EOF) {
+			return nil
+		} else if err != nil {
+			return err
 		}
-		if attr == attrLong {
+		if e[0] == 0 || !do(e) {
+			return nil
+		}
+	}
+}
+
+func (f *fat) list(dir *entry) (entries []*entry, err error) {
+	var long longName
+	var broken error
+	err = f.eachEntry(dir, func(e []byte) bool {
+		attr := e[11] & 0x3f
+		switch {
+		case e[0] == 0xe5:
+			long = longName{}
+			return true
+		case attr == attrLong:
 			long.add(e)
-			continue
+			return true
 		}
 		name, ok := long.name(e[:11])
 		long = longName{}
 		if attr&attrVolume != 0 || e[0] == '.' { // the label, "." and ".."
-			continue
+			return true
 		}
 		if !ok {
 			name = fatShort(e)
 		}
-		entry := Entry{
-			Name: name, Dir: attr&attrDir != 0, Size: int64(binary.LittleEndian.Uint32(e[28:])),
-			start: uint32(binary.LittleEndian.Uint16(e[26:])),
+		start, size := uint32(binary.LittleEndian.Uint16(e[26:])), int64(binary.LittleEndian.Uint32(e[28:]))
+		if f.bits == 32 {
+			start |= uint32(binary.LittleEndian.Uint16(e[20:])) << 16
 		}
-		if v.bits == 32 {
-			entry.start |= uint32(binary.LittleEndian.Uint16(e[20:])) << 16
-		}
-		if entry.Dir {
-			entry.Size = 0
-			if entry.start == 0 { // would be the root directory again
-				return nil, fmt.Errorf("directory %q has no clusters", name)
+		isDir := attr&attrDir != 0
+		if isDir {
+			size = 0
+			if start == 0 { // would be the root directory again
+				broken = fmt.Errorf("directory %q has no clusters", name)
 			}
 		}
-		entries = append(entries, entry)
-	}
-	return entries, nil
+		entries = append(entries, newEntry(name, isDir, size, start))
+		return broken == nil
+	})
+	return entries, cmp.Or(err, broken)
+}
+
+func (f *fat) open(file *entry) (io.Reader, error) {
+	return &sized{f.chain(f.r, file.start), file.size}, nil
 }
 
 // fatShort is the name of a short entry: bits 3 and 4 of byte 12 say that name or extension are lower case (as Linux and
@@ -242,77 +257,74 @@ func shortSum(short []byte) byte {
 	return sum
 }
 
-func (v *fat) Read(file Entry) ([]byte, error) {
-	if file.Size == 0 {
-		return nil, nil
-	}
-	// The chain is read before memory is taken: a size without clusters behind it costs nothing.
-	return v.chain(file.start, file.Size, false)
+// sized reads exactly left bytes of r.
+type sized struct {
+	r    io.Reader
+	left int64
 }
 
-func (v *fat) dirBytes(dir Entry) ([]byte, error) {
-	if dir.start == 0 && v.bits != 32 {
-		b := make([]byte, v.rootLen)
-		_, err := v.r.ReadAt(b, v.rootDir)
-		return b, err
+func (s *sized) Read(b []byte) (int, error) {
+	if s.left == 0 {
+		return 0, io.EOF
 	}
-	return v.chain(dir.start, maxDir, true)
+	n, err := s.r.Read(b[:min(int64(len(b)), s.left)])
+	s.left -= int64(n)
+	if errors.Is(err, io.EOF) {
+		err = fmt.Errorf("its clusters end %d bytes early: %w", s.left, io.ErrUnexpectedEOF)
+	}
+	return n, err
 }
 
-// chain reads the clusters that begin with first: size bytes of them, or, for a directory, as many as there are up to
-// size. It follows at most as many links as size needs, so a loop ends.
-func (v *fat) chain(first uint32, size int64, dir bool) ([]byte, error) {
-	var clusters []uint32
-	for c := first; ; {
-		if c < 2 || c > v.last {
-			return nil, fmt.Errorf("cluster %d of a chain is outside 2..%d", c, v.last)
-		}
-		if int64(len(clusters))*v.cluster >= size {
-			if dir {
-				return nil, fmt.Errorf("directory is larger than %d bytes", size)
-			}
-			break
-		}
-		if len(clusters) > int(v.last) {
-			return nil, fmt.Errorf("chain of cluster %d is a loop", first)
-		}
-		clusters = append(clusters, c)
-		next, end, err := v.next(c)
-		if err != nil {
-			return nil, fmt.Errorf("read table entry of cluster %d: %w", c, err)
-		}
-		if end {
-			break
-		}
-		c = next
-	}
-	have := int64(len(clusters)) * v.cluster
-	if dir {
-		size = have
-	}
-	if have < size {
-		return nil, fmt.Errorf("chain of cluster %d has %d bytes of %d", first, have, size)
-	}
-	b := make([]byte, size)
-	for i, c := range clusters {
-		at := int64(i) * v.cluster
-		part := b[at:min(at+v.cluster, size)]
-		if _, err := v.r.ReadAt(part, v.data+int64(c-2)*v.cluster); err != nil {
-			return nil, fmt.Errorf("read cluster %d: %w", c, err)
-		}
-	}
-	return b, nil
+// chain reads clusters that are linked with each other.
+type chain struct {
+	f      *fat
+	region        // what is unread of the cluster
+	next   uint32 // cluster
+	ended  bool   // there is no next
+	links  uint32 // that have been followed
+	mark   uint32 // a cluster that was passed: who comes back to it is in a loop
 }
 
-// next reads the entry of cluster c in the table; end means that c was the last of its chain.
-func (v *fat) next(c uint32) (next uint32, end bool, err error) {
+func (f *fat) chain(r io.ReaderAt, first uint32) *chain {
+	return &chain{f: f, region: region{r: r}, next: first}
+}
+
+func (c *chain) Read(b []byte) (int, error) {
+	if len(b) == 0 {
+		return 0, nil
+	}
+	if c.left > 0 {
+		return c.region.Read(b)
+	}
+	cluster := c.next
+	switch {
+	case c.ended:
+		return 0, io.EOF
+	case cluster < 2 || cluster > c.f.last:
+		return 0, fmt.Errorf("cluster %d of a chain is outside 2..%d", cluster, c.f.last)
+	case cluster == c.mark:
+		return 0, fmt.Errorf("chain of clusters is a loop at %d", cluster)
+	}
+	if c.links&(c.links-1) == 0 { // Brent's way: marks ever farther apart find every loop
+		c.mark = cluster
+	}
+	var err error
+	if c.next, c.ended, err = c.f.follow(c.r, cluster); err != nil {
+		return 0, fmt.Errorf("read table entry of cluster %d: %w", cluster, err)
+	}
+	c.links++
+	c.at, c.left = c.f.data+int64(cluster-2)*c.f.cluster, c.f.cluster
+	return c.region.Read(b)
+}
+
+// follow reads the entry of cluster c in the table; end means that c was the last of its chain.
+func (f *fat) follow(r io.ReaderAt, c uint32) (next uint32, end bool, err error) {
 	var b [4]byte
-	at, width := v.table+int64(c)*int64(v.bits)/8, (v.bits+7)/8
-	if _, err := v.r.ReadAt(b[:width], at); err != nil {
+	if err := readAt(r, b[:(f.bits+7)/8], f.table+int64(c)*int64(f.bits)/8); err != nil {
 		return 0, false, err
 	}
 	n := binary.LittleEndian.Uint32(b[:])
-	switch v.bits {
+	switch f.bits {
 	case 12:
 		if c%2 == 1 {
 			n >>= 4

@@ -9,8 +9,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"math"
 	"os"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -26,7 +28,7 @@ type ISO struct {
 
 // File is one file of an ISO.
 type File struct {
-	Name string // slash-separated relative path, at most eight elements
+	Name string // slash-separated relative path, at most 16 elements
 	Size int64  // bytes; below 4 GiB
 	Open func() (io.ReadCloser, error)
 }
@@ -44,6 +46,15 @@ func BytesFile(name string, b []byte) File {
 	return File{Name: name, Size: int64(len(b)), Open: func() (io.ReadCloser, error) {
 		return io.NopCloser(bytes.NewReader(b)), nil
 	}}
+}
+
+// BytesFiles are the Files of an ISO that lie in memory, by name.
+func BytesFiles(files map[string][]byte) []File {
+	var list []File
+	for _, name := range slices.Sorted(maps.Keys(files)) {
+		list = append(list, BytesFile(name, files[name]))
+	}
+	return list
 }
 
 // DiskFile is a File of an ISO that is the regular file at path. It must not change until the ISO is written.
@@ -66,9 +77,17 @@ type isoDir struct {
 	parent int // index
 	number int // in the path table, from 1
 	sector uint32
-	data   []byte
+	data   []byte   // records, in whole sectors
+	more   []byte   // continuations of records, in the sectors behind
 	subs   []int    // indexes
 	shorts []string // of the tree's files
+}
+
+// Bytes makes the volume in memory.
+func (v ISO) Bytes() ([]byte, error) {
+	var b bytes.Buffer
+	_, err := v.WriteTo(&b)
+	return b.Bytes(), err
 }
 
 // WriteTo writes the volume: 16 empty sectors, descriptors, path tables, directories, boot catalogue, files.
@@ -96,7 +115,7 @@ type isoMaker struct {
 }
 
 func (v ISO) layout() (*isoMaker, error) {
-	if v.Label == "" || len(v.Label) > maxLabel || strings.ContainsFunc(v.Label, func(c rune) bool { return c < 0x20 || c > 0x7e }) {
+	if v.Label == "" || len(v.Label) > 32 || strings.ContainsFunc(v.Label, func(c rune) bool { return c < 0x20 || c > 0x7e }) {
 		return nil, fmt.Errorf("label %q: want 1 to 32 printable ASCII characters for ISO 9660", v.Label)
 	}
 	names := make([]string, len(v.Files))
@@ -132,7 +151,7 @@ func (v ISO) layout() (*isoMaker, error) {
 			return nil, err
 		}
 		d.sector = next
-		next += sectorsOf(int64(len(d.data)))
+		next += sectorsOf(int64(len(d.data) + len(d.more)))
 	}
 	if len(v.Boot) > 0 {
 		m.catalog = next
@@ -158,12 +177,13 @@ func (v ISO) layout() (*isoMaker, error) {
 	return m, nil
 }
 
-// addDirs lists the directories level by level and gives all names their plain form.
+// addDirs lists the directories level by level and gives all names their plain form. ECMA-119 allows 8 levels, and nobody who
+// reads Rock Ridge minds more.
 func (m *isoMaker) addDirs(root *tree) error {
 	m.dirs = []*isoDir{{tree: root, short: "\x00", number: 1}}
 	for at, level := 0, 1; at < len(m.dirs); level++ {
-		if level > 8 {
-			return errors.New("directories are more than 8 levels deep, ISO 9660 allows 8")
+		if level > maxDepth {
+			return fmt.Errorf("directories are more than %d levels deep", maxDepth)
 		}
 		end := len(m.dirs)
 		for ; at < end; at++ {
@@ -176,8 +196,7 @@ func (m *isoMaker) addDirs(root *tree) error {
 			}
 			slices.SortFunc(subs, func(a, b *isoDir) int { return cmp.Compare(a.short, b.short) })
 			for _, i := range d.tree.files {
-				name := m.iso.Files[i].Name
-				short, _ := shortName(name[strings.LastIndexByte(name, '/')+1:], "_", taken)
+				short, _ := shortName(path.Base(m.iso.Files[i].Name), "_", taken)
 				if !strings.Contains(short, ".") {
 					short += "."
 				}
@@ -205,41 +224,54 @@ func (m *isoMaker) build(d *isoDir) error {
 		items = append(items, item{id: m.dirs[sub].short, name: m.dirs[sub].name, dir: m.dirs[sub]})
 	}
 	for k, i := range d.tree.files {
-		name := m.iso.Files[i].Name
-		items = append(items, item{id: d.shorts[k], name: name[strings.LastIndexByte(name, '/')+1:], file: i})
+		items = append(items, item{id: d.shorts[k], name: path.Base(m.iso.Files[i].Name), file: i})
 	}
 	slices.SortFunc(items, func(a, b item) int { return cmp.Compare(a.id, b.id) })
 
 	length := len(d.data) // of the first time
-	d.data = d.data[:0]
-	self := m.record("\x00", "", d.sector, int64(length), true, d.number == 1)
+	more := d.sector + sectorsOf(int64(length))
+	d.data, d.more = d.data[:0], d.more[:0]
+	self := m.record("\x00", d.sector, int64(length), true, d.number == 1)
 	parent := m.dirs[d.parent]
 	parentLen := len(parent.data)
 	if parent == d {
 		parentLen = length
 	}
-	d.data = append(append(d.data, self...), m.record("\x01", "", parent.sector, int64(parentLen), true, false)...)
+	d.data = append(append(d.data, finish(self)...), finish(m.record("\x01", parent.sector, int64(parentLen), true, false))...)
 	for _, it := range items {
+		if len(it.name) > 250 {
+			return fmt.Errorf("file name %q is too long for Rock Ridge", it.name)
+		}
 		var r []byte
 		if it.dir != nil {
-			r = m.record(it.id, it.name, it.dir.sector, int64(len(it.dir.data)), true, false)
+			r = m.record(it.id, it.dir.sector, int64(len(it.dir.data)), true, false)
 		} else {
-			r = m.record(it.id, it.name, m.files[it.file], m.iso.Files[it.file].Size, false, false)
+			r = m.record(it.id, m.files[it.file], m.iso.Files[it.file].Size, false, false)
 		}
-		if r == nil {
-			return fmt.Errorf("file name %q is too long for ISO 9660", it.name)
+		name := append([]byte{'N', 'M', byte(5 + len(it.name)), 1, 0}, it.name...)
+		if len(r)+len(name) > 254 { // it goes elsewhere: SUSP 1.12, section 5.1
+			if room := isoSector - len(d.more)%isoSector; room < len(name) {
+				d.more = append(d.more, make([]byte, room)...)
+			}
+			ce := make([]byte, 28)
+			copy(ce, "CE\x1c\x01")
+			both32(ce[4:], more+uint32(len(d.more)/isoSector))
+			both32(ce[12:], uint32(len(d.more)%isoSector))
+			both32(ce[20:], uint32(len(name)))
+			d.more, name = append(d.more, name...), ce
 		}
+		r = finish(append(r, name...))
 		if room := isoSector - len(d.data)%isoSector; room < len(r) {
 			d.data = append(d.data, make([]byte, room)...)
 		}
 		d.data = append(d.data, r...)
 	}
-	d.data = append(d.data, make([]byte, (isoSector-len(d.data)%isoSector)%isoSector)...)
+	d.data, d.more = padSector(d.data), padSector(d.more)
 	return nil
 }
 
-// record makes a directory record with its Rock Ridge fields, or nil if it gets longer than a record may be.
-func (m *isoMaker) record(id, name string, sector uint32, size int64, dir, root bool) []byte {
+// record begins a directory record with its Rock Ridge fields, but for the name.
+func (m *isoMaker) record(id string, sector uint32, size int64, dir, root bool) []byte {
 	b := make([]byte, 33, 255)
 	both32(b[2:], sector)
 	both32(b[10:], uint32(size))
@@ -268,18 +300,16 @@ func (m *isoMaker) record(id, name string, sector uint32, size int64, dir, root 
 	if root {
 		b = append(b, "ER\x12\x01\x0a\x00\x00\x01RRIP_1991A"...)
 	}
-	if name != "" {
-		b = append(b, 'N', 'M', byte(5+len(name)), 1, 0)
-		b = append(b, name...)
-	}
-	if len(b)%2 == 1 {
-		b = append(b, 0)
-	}
-	if len(b) > 254 {
-		return nil
-	}
-	b[0] = byte(len(b))
 	return b
+}
+
+// finish gives a record its length.
+func finish(record []byte) []byte {
+	if len(record)%2 == 1 {
+		record = append(record, 0)
+	}
+	record[0] = byte(len(record))
+	return record
 }
 
 func (m *isoMaker) write(w *countingWriter) error {
@@ -298,6 +328,7 @@ func (m *isoMaker) write(w *countingWriter) error {
 	}
 	for _, d := range m.dirs {
 		head.Write(d.data)
+		head.Write(d.more)
 	}
 	if m.catalog != 0 {
 		catalog, err := m.bootCatalog()
@@ -338,7 +369,7 @@ func (m *isoMaker) primary() []byte {
 	both32(b[132:], uint32(m.tableLen))
 	binary.LittleEndian.PutUint32(b[140:], m.tables[0])
 	binary.BigEndian.PutUint32(b[148:], m.tables[1])
-	root := m.record("\x00", "", m.dirs[0].sector, int64(len(m.dirs[0].data)), true, false)
+	root := m.record("\x00", m.dirs[0].sector, int64(len(m.dirs[0].data)), true, false)
 	copy(b[156:190], root[:34])
 	b[156] = 34
 	text(190, 623, "") // identifiers of set, publisher, preparer, application, and names of three files

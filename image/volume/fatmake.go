@@ -3,9 +3,11 @@
 package volume
 
 import (
+	"cmp"
 	"encoding/binary"
 	"fmt"
 	"maps"
+	"path"
 	"slices"
 	"strings"
 	"time"
@@ -15,51 +17,75 @@ import (
 // FloppySize is the size of a 3.5 inch floppy, 1,440 KiB, in bytes.
 const FloppySize = 1440 << 10
 
-// FAT is what a FAT volume is made from.
+// FAT is what a FAT volume is made from. It becomes FAT12 or FAT16, whichever its size wants.
 type FAT struct {
-	Size   int64             // bytes: FloppySize gives FAT12; 4 MiB to 1 GiB, a multiple of 512, FAT16
-	Label  string            // at most 11 printable ASCII characters, stored as they are
-	Serial uint32            // number of the volume, shown as a UUID such as 1A2B-3C4D
-	Time   time.Time         // of all files; the zero time is 1980-01-01, the beginning of FAT's time
-	Files  map[string][]byte // by slash-separated relative path
+	Size       int64             // bytes: FloppySize, or a multiple of SectorSize up to 1 GiB
+	SectorSize int               // bytes: 512, or 4096 for disks that have such sectors; 0 is 512
+	Label      string            // at most 11 printable ASCII characters, stored as they are
+	Serial     uint32            // number of the volume, shown as a UUID such as 1A2B-3C4D
+	Time       time.Time         // of all files; the zero time is 1980-01-01, the beginning of FAT's time
+	Files      map[string][]byte // by slash-separated relative path
 }
 
-const fatSector = 512
-
-// geometry is where things lie, in sectors of 512 bytes.
+// geometry is where things lie, in sectors.
 type geometry struct {
-	bits, perCluster, rootEntries, table, sectors, clusters int
-	media                                                   byte
-	track, heads                                            uint16
+	sector, bits, perCluster, rootEntries, table, sectors, clusters int
+	media                                                           byte
+	track, heads                                                    uint16
 }
 
-func fatGeometry(size int64) (geometry, error) {
-	if size == FloppySize {
-		return geometry{
-			bits: 12, perCluster: 1, rootEntries: 224, table: 9, sectors: 2880, clusters: 2880 - 1 - 2*9 - 14,
-			media: 0xf0, track: 18, heads: 2,
-		}, nil
+func (f FAT) geometry() (geometry, error) {
+	g := geometry{sector: cmp.Or(f.SectorSize, 512), bits: 16, rootEntries: 512, media: 0xf8, track: 63, heads: 255}
+	if g.sector != 512 && g.sector != 4096 {
+		return g, fmt.Errorf("a FAT volume with sectors of %d bytes: want 512 or 4096", g.sector)
 	}
-	if size < 4<<20 || size > 1<<30 || size%fatSector != 0 {
-		return geometry{}, fmt.Errorf("a FAT volume of %d bytes: want %d, or 4 MiB to 1 GiB", size, FloppySize)
+	if f.Size > 1<<30 || f.Size%int64(g.sector) != 0 {
+		return g, fmt.Errorf("a FAT volume of %d bytes: want a multiple of %d, up to 1 GiB", f.Size, g.sector)
 	}
-	g := geometry{bits: 16, rootEntries: 512, sectors: int(size / fatSector), media: 0xf8, track: 63, heads: 255}
+	g.sectors = int(f.Size / int64(g.sector))
+	if f.Size == FloppySize && g.sector == 512 {
+		g.bits, g.rootEntries, g.media, g.track, g.heads = 12, 224, 0xf0, 18, 2
+		g.perCluster, g.table = 1, 9
+		g.clusters = g.sectors - g.dataStart()
+		return g, nil
+	}
 	for g.perCluster = 1; ; g.perCluster *= 2 {
-		// The table is sized for all sectors, so it is at most a few sectors too large.
-		g.table = ((g.sectors/g.perCluster+2)*2 + fatSector - 1) / fatSector
-		g.clusters = (g.sectors - 1 - 2*g.table - g.rootEntries*32/fatSector) / g.perCluster
+		// The table is sized for all sectors and 16 bits, so it is larger than it must be.
+		g.table = ((g.sectors/g.perCluster+2)*2 + g.sector - 1) / g.sector
+		g.clusters = (g.sectors - g.dataStart()) / g.perCluster
 		if g.clusters < 65525-16 { // drivers disagree close to the border
-			return g, nil
+			break
 		}
 	}
+	if g.clusters < 4085 {
+		g.bits = 12
+	}
+	if g.clusters < 1 {
+		return g, fmt.Errorf("%d bytes are too few for a FAT volume", f.Size)
+	}
+	return g, nil
 }
 
 func (g geometry) rootStart() int { return 1 + 2*g.table }
-func (g geometry) dataStart() int { return g.rootStart() + g.rootEntries*32/fatSector }
+func (g geometry) dataStart() int { return g.rootStart() + g.rootEntries*32/g.sector }
+
+// offset is where a cluster lies, in bytes.
+func (g geometry) offset(cluster uint32) int {
+	return (g.dataStart() + int(cluster-2)*g.perCluster) * g.sector
+}
 
 // Bytes makes the volume. What does not fit is an error that says how many bytes are wanted and how many there are.
 func (f FAT) Bytes() ([]byte, error) {
-	g, err := fatGeometry(f.Size)
+	b, err := f.Head()
+	if err != nil {
+		return nil, err
+	}
+	return append(b, make([]byte, int(f.Size)-len(b))...), nil
+}
+
+// Head makes the volume up to the last cluster in use; the rest of its Size is zeros.
+func (f FAT) Head() ([]byte, error) {
+	g, err := f.geometry()
 	if err != nil {
 		return nil, err
 	}
@@ -71,12 +97,11 @@ func (f FAT) Bytes() ([]byte, error) {
 	if err != nil {
 		return nil, err
 	}
-	w := &fatMaker{g: g, out: make([]byte, f.Size), next: 2, names: names, files: f.Files}
+	w := &fatMaker{g: g, out: make([]byte, g.offset(2)), next: 2, names: names, files: f.Files}
 	w.date, w.time = fatTime(f.Time)
 	w.setTable(0, 0xffffff00|uint32(g.media))
 	w.setTable(1, 0xffffffff)
 
-	// Files come before the directories that name them, so a directory knows where its files are.
 	entries, err := w.directory(root, 0)
 	if err != nil {
 		return nil, err
@@ -86,12 +111,12 @@ func (f FAT) Bytes() ([]byte, error) {
 	if len(entries) > g.rootEntries*32 {
 		return nil, fmt.Errorf("root directory has %d entries, a FAT volume of %d bytes has room for %d", len(entries)/32, f.Size, g.rootEntries)
 	}
-	copy(w.out[g.rootStart()*fatSector:], entries)
+	copy(w.out[g.rootStart()*g.sector:], entries)
 	if w.need > g.clusters {
-		cluster := g.perCluster * fatSector
+		cluster := g.perCluster * g.sector
 		return nil, fmt.Errorf("files and directories need %d bytes, the FAT volume has room for %d", w.need*cluster, g.clusters*cluster)
 	}
-	copy(w.out, f.bootSector(g))
+	f.putBootSector(w.out, g)
 	return w.out, nil
 }
 
@@ -107,13 +132,12 @@ func checkFATLabel(label string) error {
 	return nil
 }
 
-// bootSector has the volume's parameters, and code that passes on to the next boot device: a floppy that only carries
+// putBootSector writes the volume's parameters, and code that passes on to the next boot device: a floppy that only carries
 // configuration must not stop a BIOS that tries to boot it.
-func (f FAT) bootSector(g geometry) []byte {
+func (f FAT) putBootSector(b []byte, g geometry) {
 	le := binary.LittleEndian
-	b := make([]byte, fatSector)
 	copy(b, "\xeb\x3c\x90IRONHAND")
-	le.PutUint16(b[11:], fatSector)
+	le.PutUint16(b[11:], uint16(g.sector))
 	b[13] = byte(g.perCluster)
 	le.PutUint16(b[14:], 1) // reserved sectors
 	b[16] = 2               // tables
@@ -127,7 +151,7 @@ func (f FAT) bootSector(g geometry) []byte {
 	le.PutUint16(b[22:], uint16(g.table))
 	le.PutUint16(b[24:], g.track)
 	le.PutUint16(b[26:], g.heads)
-	if g.bits == 16 {
+	if g.media == 0xf8 {
 		b[36] = 0x80 // BIOS number of the drive
 	}
 	b[38] = 0x29 // the three fields that follow are there
@@ -136,7 +160,6 @@ func (f FAT) bootSector(g geometry) []byte {
 	copy(b[54:62], fmt.Sprintf("FAT%-5d", g.bits))
 	copy(b[62:], "\xcd\x18\xeb\xfe") // int 18h; jmp $
 	b[510], b[511] = 0x55, 0xaa
-	return b
 }
 
 type fatMaker struct {
@@ -151,15 +174,15 @@ type fatMaker struct {
 
 // store puts data into fresh clusters. When the volume is full it only counts on, for the error at the end.
 func (w *fatMaker) store(data []byte) uint32 {
-	cluster := w.g.perCluster * fatSector
+	cluster := w.g.perCluster * w.g.sector
 	n := (len(data) + cluster - 1) / cluster
 	w.need += n
 	if n == 0 || w.need > w.g.clusters {
 		return 0
 	}
 	first := w.next
-	at := w.g.dataStart()*fatSector + int(first-2)*cluster
-	copy(w.out[at:], data)
+	w.out = append(w.out, data...)
+	w.out = append(w.out, make([]byte, n*cluster-len(data))...)
 	for i := range n {
 		link := first + uint32(i) + 1
 		if i == n-1 {
@@ -174,7 +197,7 @@ func (w *fatMaker) store(data []byte) uint32 {
 // setTable sets an entry in both tables.
 func (w *fatMaker) setTable(cluster, value uint32) {
 	for t := range 2 {
-		table := w.out[(1+t*w.g.table)*fatSector:]
+		table := w.out[(1+t*w.g.table)*w.g.sector:]
 		if w.g.bits == 16 {
 			binary.LittleEndian.PutUint16(table[cluster*2:], uint16(value))
 			continue
@@ -191,37 +214,40 @@ func (w *fatMaker) setTable(cluster, value uint32) {
 
 // directory makes the entries of d's files and directories, storing their contents on the way. self is d's own first
 // cluster; the root directory has none, and its directories say 0 for their parent.
-func (w *fatMaker) directory(d *tree, self uint32) ([]byte, error) {
-	var b []byte
-	taken := map[string]bool{}
+func (w *fatMaker) directory(d *tree, self uint32) (entries []byte, err error) {
+	short, folded := map[string]bool{}, map[string]bool{}
+	add := func(name string, attr byte, first uint32, size int) error {
+		if folded[strings.ToLower(name)] {
+			return fmt.Errorf("file name %q differs from another one in case alone", name)
+		}
+		folded[strings.ToLower(name)] = true
+		e, err := w.named(name, attr, first, size, short)
+		entries = append(entries, e...)
+		return err
+	}
 	for _, i := range d.files {
-		name := w.names[i]
-		data := w.files[name]
-		e, err := w.named(name[strings.LastIndexByte(name, '/')+1:], 0, w.store(data), len(data), taken)
-		if err != nil {
+		data := w.files[w.names[i]]
+		if err := add(path.Base(w.names[i]), 0, w.store(data), len(data)); err != nil {
 			return nil, err
 		}
-		b = append(b, e...)
 	}
 	for _, sub := range d.dirs {
 		first, err := w.subdirectory(sub, self)
 		if err != nil {
 			return nil, err
 		}
-		e, err := w.named(sub.name, attrDir, first, 0, taken)
-		if err != nil {
+		if err := add(sub.name, attrDir, first, 0); err != nil {
 			return nil, err
 		}
-		b = append(b, e...)
 	}
-	return b, nil
+	return entries, nil
 }
 
 // subdirectory takes the clusters of a directory before those of its contents, because "." and ".." name them.
 func (w *fatMaker) subdirectory(d *tree, parent uint32) (uint32, error) {
 	size := 2 * 32
 	for _, i := range d.files {
-		size += entryLen(w.names[i][strings.LastIndexByte(w.names[i], '/')+1:])
+		size += entryLen(path.Base(w.names[i]))
 	}
 	for _, sub := range d.dirs {
 		size += entryLen(sub.name)
@@ -231,7 +257,7 @@ func (w *fatMaker) subdirectory(d *tree, parent uint32) (uint32, error) {
 	if err != nil || first == 0 {
 		return 0, err
 	}
-	at := w.g.dataStart()*fatSector + int(first-2)*w.g.perCluster*fatSector
+	at := w.g.offset(first)
 	n := copy(w.out[at:], w.entry(".          ", attrDir, first, 0))
 	n += copy(w.out[at+n:], w.entry("..         ", attrDir, parent, 0))
 	copy(w.out[at+n:at+size], entries)
