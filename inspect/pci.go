@@ -99,25 +99,26 @@ type TPM struct {
 
 // readTPM reads the first TPM; nil if the kernel knows none.
 func readTPM(r *reader) *TPM {
-	for _, name := range r.dir("sys/class/tpm") {
-		dir := r.real("sys/class/tpm/" + name)
-		t := TPM{Device: r.target(dir + "/device")}
-		switch v := r.text(dir + "/tpm_version_major"); v {
-		case "1":
-			t.Version = "1.2"
-		case "2":
-			t.Version = "2.0"
-		default:
-			t.Version = v
-		}
-		for _, file := range r.dir(dir) {
-			if bank, found := strings.CutPrefix(file, "pcr-"); found {
-				t.Banks = append(t.Banks, bank)
-			}
-		}
-		return &t
+	names := r.dir("sys/class/tpm")
+	if len(names) == 0 {
+		return nil
 	}
-	return nil
+	dir := r.real("sys/class/tpm/" + names[0])
+	t := TPM{Device: r.target(dir + "/device")}
+	switch v := r.text(dir + "/tpm_version_major"); v {
+	case "1":
+		t.Version = "1.2"
+	case "2":
+		t.Version = "2.0"
+	default:
+		t.Version = v
+	}
+	for _, file := range r.dir(dir) {
+		if bank, found := strings.CutPrefix(file, "pcr-"); found {
+			t.Banks = append(t.Banks, bank)
+		}
+	}
+	return &t
 }
 
 // NUMA is what the collector numa-topology adds. Its JSON is ironic-python-agent's (ironic_python_agent/numa_inspector.py).

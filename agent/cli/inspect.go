@@ -21,7 +21,7 @@ import (
 
 func inspectCommand() command {
 	return command{
-		name: "inspect", args: "[--format table|json] [--from FILE] [--record FILE [--anonymous]] [--diff OLD] [--hints JSON [--why]] [--lldp TIME]",
+		name: "inspect", args: "[--format table|json] [--from FILE] [--record FILE [--anonymous]] [--diff OLD] [--hints JSON [--why]] [--health] [--lldp TIME]",
 		help:    "Say what this machine is made of, and what has changed since. Changes nothing.",
 		example: "ironhand inspect --diff last-week.txt",
 		run:     runInspect,
@@ -37,6 +37,7 @@ func runInspect(ctx context.Context, c *call) error {
 	old := c.flags.String("diff", "", "`file` of --record or --format json of an earlier day: say what has changed; exit status 3 if something has")
 	hints := c.flags.String("hints", "", "root device hints as a `JSON` object: say which disk they choose")
 	why := c.flags.Bool("why", false, "with --hints: say for each disk why it is chosen or not")
+	healthWanted := c.flags.Bool("health", false, "ask the disks how they are, too: SMART and NVMe's health log")
 	lldp := c.flags.Duration("lldp", 0, "listen for switches until none was heard for this `time`, such as 30s")
 	if _, err := c.parse(0, 0); err != nil {
 		return err
@@ -76,8 +77,19 @@ func runInspect(ctx context.Context, c *call) error {
 	} else {
 		heard <- nil
 	}
+	var health []inspect.Health
+	asked := make(chan error, 1)
+	if *healthWanted {
+		go func() {
+			var err error
+			health, err = m.Health(ctx)
+			asked <- err
+		}()
+	} else {
+		asked <- nil
+	}
 	i, err := m.Inventory(ctx)
-	err = errors.Join(err, <-heard)
+	err = errors.Join(err, <-asked, <-heard)
 	if neighbours != nil {
 		for n, nic := range i.Interfaces {
 			i.Interfaces[n].LLDP = neighbours[nic.Name]
@@ -92,12 +104,19 @@ func runInspect(ctx context.Context, c *call) error {
 		return printChanges(ctx, c, *old, i, err, *format == "json")
 	}
 	if *format == "json" {
-		if werr := writeJSON(c, i); werr != nil {
+		var out any = i
+		if *healthWanted { // which the inventory has no place for
+			out = struct {
+				Inventory inspect.Inventory `json:"inventory"`
+				Health    []inspect.Health  `json:"health"`
+			}{i, health}
+		}
+		if werr := writeJSON(c, out); werr != nil {
 			return werr
 		}
 		return err
 	}
-	if perr := printInventory(c.stdout, i); perr != nil {
+	if perr := printInventory(c.stdout, i, health); perr != nil {
 		return perr
 	}
 	return err

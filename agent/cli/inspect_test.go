@@ -150,6 +150,7 @@ func TestInspectBad(t *testing.T) {
 		{"no inventory", []string{"--from", machine, "--diff", write("json", "{\"disks\": 5}")}, 1, "is no inventory"},
 		{"cut JSON", []string{"--from", machine, "--diff", write("cut", "{\"disks\": [")}, 1, "is no inventory"},
 		{"wrong hints", []string{"--from", machine, "--hints", `{"colour": "red"}`}, 2, `hint "colour" is not one of`},
+		{"health of a recording that has none", []string{"--from", machine, "--health"}, 0, ""},
 		{"why without hints", []string{"--why"}, 2, "--why is for --hints"},
 		{"anonymous without file", []string{"--anonymous"}, 2, "--anonymous is for --record"},
 		{"two questions", []string{"--hints", "{}", "--diff", "x"}, 2, "two questions"},

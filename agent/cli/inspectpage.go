@@ -56,7 +56,7 @@ func words(list ...string) string {
 }
 
 // printInventory writes the page for technicians.
-func printInventory(w io.Writer, i inspect.Inventory) error {
+func printInventory(w io.Writer, i inspect.Inventory, health []inspect.Health) error {
 	p := &page{}
 	v := i.SystemVendor
 	p.section("system", words(v.Manufacturer, v.ProductName))
@@ -152,6 +152,20 @@ func printInventory(w io.Writer, i inspect.Inventory) error {
 		}
 		p.row(d.Name, inspect.Size(d.Size), kind, unlessHex(string(d.Vendor)), string(d.Model), string(d.Serial), d.Firmware, place, string(d.WWN))
 	}
+	if len(health) > 0 {
+		p.section("health", "STATE", "USED", "SPARE", "TEMP", "HOURS", "LOST", "REALLOCATED", "WHY")
+		for _, h := range health {
+			state := "good"
+			switch {
+			case h.Failing:
+				state = "FAILING"
+			case len(h.Reasons) > 0:
+				state = "check"
+			}
+			p.row(h.Disk, state, amount(h.UsedPercent, " %"), amount(h.SparePercent, " %"), amount(h.TemperatureC, " °C"), amount(h.PowerOnHours, ""),
+				amount(h.MediaErrors, ""), amount(h.Reallocated, ""), strings.Join(h.Reasons, ", "))
+		}
+	}
 	p.end()
 	// The last column of a table has no blanks after it.
 	for line := range strings.Lines(p.out.String()) {
@@ -196,4 +210,12 @@ func speed(mbps int64) string {
 		return fmt.Sprintf("%.1f Gbit/s", float64(mbps)/1000)
 	}
 	return fmt.Sprintf("%d Mbit/s", mbps)
+}
+
+// amount writes a number with its unit; empty if it is not known.
+func amount(n *int64, unit string) string {
+	if n == nil {
+		return ""
+	}
+	return fmt.Sprintf("%d%s", *n, unit)
 }
