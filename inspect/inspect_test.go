@@ -510,6 +510,44 @@ func TestManyVirtualFunctions(t *testing.T) {
 	}
 }
 
+// The lookup gets the addresses that are the machine's own, however the interfaces are used at the moment.
+func TestIdentity(t *testing.T) {
+	const in = "sys/devices/pci0000:00/0000:3d:00."
+	for _, tt := range []struct {
+		name   string
+		change func(files fstest.MapFS)
+		want   string // the third and the fourth of the machine's four addresses
+	}{
+		{"as it is", func(fstest.MapFS) {}, "3c:ec:ef:00:00:02 3c:ec:ef:00:00:03"},
+		{"in a bond", func(f fstest.MapFS) { f[in+"3/net/ens3/address"].Data = []byte("3c:ec:ef:00:00:02\n") }, "3c:ec:ef:00:00:02 3c:ec:ef:00:00:03"},
+		{"in a bond, and the driver does not say", func(f fstest.MapFS) {
+			f[in+"3/net/ens3/address"].Data = []byte("3c:ec:ef:00:00:02\n")
+			f[in+"3/net/ens3/bonding_slave/perm_hwaddr"] = &fstest.MapFile{Data: []byte("3C:EC:EF:00:00:03\n")}
+			delete(f, "answers/nic/ens3/permanent-mac")
+		}, "3c:ec:ef:00:00:02 3c:ec:ef:00:00:03"},
+		{"a virtual function", func(f fstest.MapFS) { f[in+"3/physfn"] = linkTo("../0000:3d:00.2") }, "3c:ec:ef:00:00:02"},
+		{"what stands for one", func(f fstest.MapFS) { f[in+"3/net/ens3/phys_port_name"] = &fstest.MapFile{Data: []byte("pf0vf1\n")} }, "3c:ec:ef:00:00:02"},
+		{"a port of a physical function", func(f fstest.MapFS) { f[in+"3/net/ens3/phys_port_name"] = &fstest.MapFile{Data: []byte("p0\n")} }, "3c:ec:ef:00:00:02 3c:ec:ef:00:00:03"},
+		{"the BMC's", func(f fstest.MapFS) { f[in+"3/driver"] = linkTo("../../../bus/usb/drivers/cdc_ether") }, "3c:ec:ef:00:00:02"},
+		{"twice the same", func(f fstest.MapFS) {
+			f["answers/nic/ens3/permanent-mac"].Data = []byte{0x3c, 0xec, 0xef, 0, 0, 2}
+		}, "3c:ec:ef:00:00:02"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			files := inspecttest.Server()
+			tt.change(files)
+			inv, err := Recorded(files).Inventory(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := "[3c:ec:ef:00:00:00 3c:ec:ef:00:00:01 " + tt.want + " 3c:ec:ef:00:00:04 3c:ec:ef:00:00:05 3c:ec:ef:00:00:06 3c:ec:ef:00:00:07]"
+			if got := fmt.Sprint(LookupMACs(inv)); got != want {
+				t.Errorf("LookupMACs = %s, want %s", got, want)
+			}
+		})
+	}
+}
+
 func TestLookupMACs(t *testing.T) {
 	for _, tt := range []struct {
 		name string

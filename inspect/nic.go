@@ -43,7 +43,7 @@ type NICKind int
 // Kinds of interfaces.
 const (
 	Physical        NICKind = iota
-	VirtualFunction         // of SR-IOV: its address comes and goes with its physical function's settings
+	VirtualFunction         // of SR-IOV, or what stands for one: its address comes and goes with its physical function's settings
 	BMCLink                 // USB link to the BMC: the same address in every machine of some models
 	Borrowed                // bond or VLAN: the address is another interface's
 )
@@ -132,7 +132,7 @@ func readNIC(r *reader, name, dir, device string, addresses []netip.Prefix) NIC 
 		n.Vendor = Text(r.text(device + "/vendor"))
 		n.Product = Text(r.text(device + "/device"))
 		n.Driver = Text(r.target(device + "/driver"))
-		n.Kind = kind(string(n.Driver), r.exists(device+"/physfn"))
+		n.Kind = kind(string(n.Driver), r.exists(device+"/physfn") || isRepresentor(r.attempt(dir+"/phys_port_name")))
 		n.Firmware = said.firmware
 		if node, ok := r.number(device + "/numa_node"); ok {
 			n.NUMANode = int(node)
@@ -169,8 +169,11 @@ func readNIC(r *reader, name, dir, device string, addresses []netip.Prefix) NIC 
 			n.SpeedMbps = Number(said.speed)
 		}
 	}
+	// In a bond, the current address is another's. The bond remembers what it was, also where the driver does not say.
 	if said.mac != nil {
 		n.MACAddress = Text(said.mac.String())
+	} else if own := r.text(dir + "/bonding_slave/perm_hwaddr"); own != "" {
+		n.MACAddress = Text(strings.ToLower(own))
 	}
 	return n
 }
@@ -185,6 +188,13 @@ func kind(driver string, virtualFunction bool) NICKind {
 		return BMCLink
 	}
 	return Physical
+}
+
+// isRepresentor tells whether a port of a switch in a network card stands for a virtual function: pf0vf1, c1pf0sf88 (devlink's names,
+// net/core/devlink.c, __devlink_port_phys_port_name_get). Its address is made up.
+func isRepresentor(port string) bool {
+	i := strings.Index(port, "pf")
+	return i >= 0 && (strings.Contains(port[i:], "vf") || strings.Contains(port[i:], "sf"))
 }
 
 // isVLAN tells whether the name is that of a VLAN by custom: eth0.100.
