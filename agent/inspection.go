@@ -18,6 +18,7 @@ import (
 	"github.com/ironhand/ironhand/agent/ironic"
 	"github.com/ironhand/ironhand/inspect"
 	"github.com/ironhand/ironhand/inspect/lldp"
+	"github.com/ironhand/ironhand/netconfig"
 )
 
 // inspectionConfig is what was said about inspection.
@@ -191,6 +192,7 @@ func (a *agent) listenForSwitches(ctx context.Context, wanted bool) (heard func(
 	if !wanted {
 		return func() map[string][]lldp.TLV { return nil }
 	}
+	a.switchLinksOn(ctx)
 	a.console.Stage("inspection", "listens for LLDP")
 	type result struct {
 		tlvs map[string][]lldp.TLV
@@ -212,6 +214,29 @@ func (a *agent) listenForSwitches(ctx context.Context, wanted bool) (heard func(
 			}
 		}
 		return r.tlvs
+	}
+}
+
+// switchLinksOn sets all physical interfaces up: a switch says nothing on a cable without link. That one cannot be set up is no reason to stop.
+func (a *agent) switchLinksOn(ctx context.Context) {
+	k, err := a.network()
+	if err != nil {
+		a.log.Warn("interfaces are left as they are", "err", err)
+		return
+	}
+	state, err := k.State(ctx)
+	if err != nil {
+		a.log.Warn("interfaces are left as they are", "err", err)
+		return
+	}
+	for _, n := range state.NICs {
+		physical := slices.ContainsFunc(a.inventory.Interfaces, func(i inspect.NIC) bool { return i.Name == n.Name && i.Kind == inspect.Physical })
+		if n.Up || !physical {
+			continue
+		}
+		if err := k.Do(ctx, netconfig.SetUp{NIC: n.Name}); err != nil {
+			a.log.Warn("interface stays down", "nic", n.Name, "err", err)
+		}
 	}
 }
 

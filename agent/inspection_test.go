@@ -103,7 +103,9 @@ func TestInspectionReport(t *testing.T) {
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			e := newEndpoint(t)
-			a, _ := newInspected(t, inspecttest.Server(), "ipa-inspection-callback-url="+e.URL+"/v1/continue_inspection ipa-inspection-collectors="+tt.collectors+" ipa-lldp-timeout=0.1")
+			files := inspecttest.Server()
+			files["answers/nic/ens0/lldp"] = &fstest.MapFile{Data: []byte("\x01\x80\xc2\x00\x00\x0e\x64\x64\x9b\x32\x2d\x00\x88\xcc\x02\x07\x04\x64\x64\x9b\x32\x2d\x00\x00\x00")}
+			a, _ := newInspected(t, files, "ipa-inspection-callback-url="+e.URL+"/v1/continue_inspection ipa-inspection-collectors="+tt.collectors+" ipa-lldp-timeout=0.1 ipa-collect-lldp=1")
 			a.collectors = []inspect.Collector{
 				{Name: "vendor", Collect: func(_ context.Context, _ inspect.Machine, r *inspect.Report) error {
 					r.Data["vendor_data"] = 1
@@ -135,8 +137,8 @@ func TestInspectionReport(t *testing.T) {
 				"usb_devices":    `[{"product":"Virtual Keyboard and Mouse","vendor":"American Megatrends Inc.","handle":"USB:1:3"}]`,
 				"dmi":            `"Maximum Capacity":"4 TB","Number Of Devices":32`,
 				"data":           `["cpu","logical","number","64"]`,
-				"lldp_raw":       `"ens0":[]`,
-				"inventory":      `"bmc_address":"198.51.100.7","bmc_v6address":"2001:db8::7"`,
+				"lldp_raw":       `{"ens0":[[1,"0464649b322d00"],[0,""]],"ens1":[],`,
+				"inventory":      `"has_carrier":true,"lldp":[[1,"0464649b322d00"],[0,""]],"vendor":"0x8086"`,
 				"configuration":  `"managers":[]`,
 			} {
 				if v, found := e.got[key]; found && !strings.Contains(string(v), want) {
@@ -242,6 +244,34 @@ func TestInspectionRefused(t *testing.T) {
 		}
 		wantText(t, "console", console(), "attempt 4", "next in 12 s")
 	})
+}
+
+// linkSwitch is a kernel that remembers what is set up.
+type linkSwitch struct {
+	nics []netconfig.NIC
+	up   []string
+}
+
+func (k *linkSwitch) State(context.Context) (netconfig.State, error) {
+	return netconfig.State{NICs: k.nics}, nil
+}
+
+func (k *linkSwitch) Do(_ context.Context, c netconfig.Change) error {
+	k.up = append(k.up, c.String())
+	return nil
+}
+
+// A switch says nothing on a cable without link, so interfaces are switched on to listen; and only to listen.
+func TestInspectionSwitchesLinksOn(t *testing.T) {
+	for cmdline, want := range map[string]int{"": 0, "ipa-collect-lldp=1": 2, "ipa-inspection-collectors=lldp": 2} {
+		a, _ := newInspected(t, inspecttest.Server(), "ipa-lldp-timeout=0.01 "+cmdline)
+		k := &linkSwitch{nics: []netconfig.NIC{{Name: "lo", Loopback: true}, {Name: "ens0", Up: true}, {Name: "ens1"}, {Name: "ens2"}, {Name: "dummy0"}}}
+		a.sys.Network = func() (netconfig.Kernel, error) { return k, nil }
+		a.listenForSwitches(t.Context(), a.config.Inspection.LLDP || slices.Contains(a.config.Inspection.Collectors, "lldp"))()
+		if len(k.up) != want {
+			t.Errorf("%s: %q, want %d interfaces", cmdline, k.up, want)
+		}
+	}
 }
 
 func TestInspectionWaitsForAddress(t *testing.T) {

@@ -145,6 +145,22 @@ func TestHealth(t *testing.T) {
 	}
 }
 
+// What the disks of a virtual machine have answered.
+func TestHealthOfRecording(t *testing.T) {
+	list, err := recorded(t, "qemu").Health(t.Context())
+	if err != nil {
+		t.Error(err)
+	}
+	var got []string
+	for _, h := range list {
+		got = append(got, h.Disk+" "+short(h))
+	}
+	want := "/dev/sdb good [] 31°C 1h reallocated 0\n/dev/nvme0n1 good [] 50°C 0h used 0 spare 0 lost 0"
+	if strings.Join(got, "\n") != want {
+		t.Errorf("Health = %s\nwant %s", strings.Join(got, "\n"), want)
+	}
+}
+
 // short is what is known.
 func short(h Health) string {
 	s := "good "

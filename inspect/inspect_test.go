@@ -43,7 +43,7 @@ func recorded(t testing.TB, name string) Machine {
 }
 
 func TestInventory(t *testing.T) {
-	for _, name := range []string{"virtio", "sata-nvme", "sas", "server"} {
+	for _, name := range []string{"virtio", "sata-nvme", "sas", "qemu", "server"} {
 		t.Run(name, func(t *testing.T) {
 			m := Recorded(inspecttest.Server())
 			if name != "server" {
