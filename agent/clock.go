@@ -100,6 +100,9 @@ func (t trust) measure(ctx context.Context, server string) (time.Duration, error
 	if err != nil {
 		return 0, err
 	}
+	for _, name := range []string{"Accept", "Content-Type"} { // as in all that Ironic is asked
+		req.Header.Set(name, "application/json")
+	}
 	start := time.Now()
 	resp, err := client.Do(req)
 	if err != nil {

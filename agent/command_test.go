@@ -220,6 +220,23 @@ func TestCommandsOneAtATime(t *testing.T) {
 	})
 }
 
+// The answer to a request that does not wait is that the command runs, however soon that has ended.
+func TestAsynchronousCommandsBegin(t *testing.T) {
+	c := newCommands(t, nil, Command{Name: "x.soon", Async: true, Run: returns("ended", nil)})
+	for range 20000 {
+		r, err := c.Do(t.Context(), "x.soon", []byte("{}"), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Status != Running || r.Value != nil {
+			t.Fatalf("the first answer is %s", onWire(t, r))
+		}
+		if r, err = c.Result(t.Context(), r.ID, true); err != nil || r.Status != Succeeded {
+			t.Fatalf("the result is %s, %v", onWire(t, r), err)
+		}
+	}
+}
+
 // A synchronous command runs inside its request; others wait for it, or give up with their own.
 func TestSynchronousCommandsWaitForEachOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

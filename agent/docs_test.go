@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -93,28 +92,6 @@ the table names another. The log says where each value came from. Names that beg
 	return b.String()
 }
 
-func commandsPage() string {
-	var b strings.Builder
-	b.WriteString(generated + `# Commands of the API
-
-What the conductor can ask for with ` + "`POST /v1/commands/`" + `, in the form of Ironic's contract. A command that is not here is answered as Ironic expects of
-an agent that lacks it.
-
-| Command | Answered |
-|---|---|
-`)
-	list := agent.CommandList()
-	slices.SortFunc(list, func(a, b agent.Command) int { return cmp.Compare(a.Name, b.Name) })
-	for _, c := range list {
-		when := "with its result"
-		if c.Async {
-			when = "at once; it runs on, and its progress is in `command_progress`"
-		}
-		fmt.Fprintf(&b, "| `%s` | %s |\n", c.Name, when)
-	}
-	return b.String()
-}
-
 func stepsPage() string {
 	var b strings.Builder
 	b.WriteString(generated + `# Steps
@@ -132,6 +109,9 @@ What the manager for every machine offers. Priority 0 is never automatic.
 			}
 		}
 		for _, a := range s.Args {
+			if a.Unlisted {
+				continue
+			}
 			args = append(args, fmt.Sprintf("`%s`: %s", a.Name, a.Description))
 		}
 		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", s.Name, s.Interface, strings.Join(phases, ", "), cmp.Or(strings.Join(args, "; "), "none announced"))

@@ -20,7 +20,7 @@ func (a *agent) pollCommands() []Command {
 }
 
 // setNodeInfo takes what a lookup would have answered. Source: IPA ironic_python_agent/extensions/poll.py.
-func (a *agent) setNodeInfo(_ context.Context, params json.RawMessage) (any, error) {
+func (a *agent) setNodeInfo(ctx context.Context, params json.RawMessage) (any, error) {
 	if !a.config.Poll {
 		return nil, newError("InvalidCommandError", "Node lookup data can only be set when the Ironic Python Agent is in standalone mode")
 	}
@@ -38,7 +38,7 @@ func (a *agent) setNodeInfo(_ context.Context, params json.RawMessage) (any, err
 		return nil, invalidParams("node_info: %v", err)
 	}
 	a.console.Stage("node", "%s, as the conductor says", node.UUID)
-	return nil, a.setNode(node.Raw)
+	return nil, a.changeNode(ctx, node.Raw)
 }
 
 // servePolled opens the API for a conductor that polls: there is no lookup and there are no heartbeats. The token has
