@@ -65,16 +65,14 @@ func Anonymous(files fstest.MapFS, inv Inventory, key []byte) fstest.MapFS {
 		}
 	}
 	old := slices.SortedFunc(maps.Keys(r.pairs), func(a, b string) int { return len(b) - len(a) }) // what holds another comes first
+	given := fstest.MapFS{}
 	for name, f := range out {
 		for _, o := range old {
 			f.Data = replaceWord(f.Data, o, r.pairs[o])
 		}
-		if given := r.name(name, old); given != name {
-			delete(out, name)
-			out[given] = f
-		}
+		given[r.name(name, old)] = f
 	}
-	return out
+	return given
 }
 
 // name is the name of a file without what is replaced.

@@ -8,10 +8,12 @@ import (
 	"encoding/json"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
+	"unicode/utf8"
 
 	"github.com/ironhand/ironhand/inspect/inspecttest"
 	"github.com/ironhand/ironhand/inspect/recording"
@@ -233,4 +235,36 @@ func emptySlot(tables []byte, n int) []byte {
 		at = len(tables) - len(rest)
 	}
 	return tables
+}
+
+// A recording may come from anybody, and hold anything: it gives an inventory, or an error, soon.
+func FuzzRecording(f *testing.F) {
+	f.Add(string(recording.Format("", inspecttest.Server())))
+	for _, name := range []string{"virtio", "sas", "qemu"} {
+		b, err := os.ReadFile("testdata/" + name + ".txt")
+		if err != nil {
+			f.Fatal(err)
+		}
+		f.Add(string(b))
+	}
+	f.Add("-- proc -> proc --\n-- sys/block/sda -> ../block/sda --\n-- sys/class -> class/../class --\n")
+	f.Add("-- sys/block/sda -> ../../sys/devices/a --\n-- sys/devices/a/device -> ../a --\n-- sys/devices/a/size --\n8\n")
+	f.Fuzz(func(t *testing.T, text string) {
+		m, err := Load([]byte(text))
+		if err != nil {
+			return
+		}
+		same, files := m.Record()
+		inv, _ := same.Inventory(t.Context())
+		if _, err := same.Health(t.Context()); err != nil && t.Context().Err() != nil {
+			t.Fatal(err)
+		}
+		if b, err := json.Marshal(inv); err != nil || !utf8.Valid(b) {
+			t.Errorf("JSON %s, %v", b, err)
+		}
+		hidden := Anonymous(files(), inv, []byte("key"))
+		if _, err := recording.Parse(string(recording.Format("", hidden))); err != nil {
+			t.Errorf("without serial numbers: %v", err)
+		}
+	})
 }

@@ -21,6 +21,7 @@ import (
 	"io"
 	"io/fs"
 	"maps"
+	"path"
 	"slices"
 	"strings"
 	"testing/fstest"
@@ -99,7 +100,38 @@ func Parse(archive string) (fstest.MapFS, error) {
 	if err := finish(); err != nil {
 		return nil, fmt.Errorf("at the end: %w", err)
 	}
+	for name, f := range fsys {
+		if f.Mode&fs.ModeSymlink != 0 && !ends(fsys, name) {
+			return nil, fmt.Errorf("link %s leads through too many links", name)
+		}
+	}
 	return fsys, nil
+}
+
+// ends tells whether following a link comes to an end. [fstest.MapFS] follows those that do not for ever.
+func ends(fsys fstest.MapFS, name string) bool {
+	const most = 40 // as the kernel
+	for range most {
+		at, rest, isLink := firstLink(fsys, name)
+		if !isLink {
+			return true
+		}
+		name = path.Join(path.Dir(at), string(fsys[at].Data), rest)
+	}
+	return false
+}
+
+// firstLink finds the first part of a name that is a link.
+func firstLink(fsys fstest.MapFS, name string) (at, rest string, found bool) {
+	for i := 0; i <= len(name); i++ {
+		if i < len(name) && name[i] != '/' {
+			continue
+		}
+		if f := fsys[name[:i]]; f != nil && f.Mode&fs.ModeSymlink != 0 {
+			return name[:i], strings.TrimPrefix(name[i:], "/"), true
+		}
+	}
+	return "", "", false
 }
 
 // Format writes the text of a recording, files in the order of their names. The comment may have several lines. What is no

@@ -45,6 +45,9 @@ func TestParseBad(t *testing.T) {
 		{"upwards", "-- ../a --\n", "is invalid"},
 		{"odd hex", "-- a hex --\n0\n", "at the end"},
 		{"no hex", "-- a hex --\nzz\n-- b --\n", "before line 3"},
+		{"link to itself", "-- a -> a --\n", "link a leads through too many links"},
+		{"links in a circle", "-- a -> b --\n-- b -> c/x --\n-- c -> a --\n", "leads through too many links"},
+		{"link that grows", "-- a/b -> b/c --\n", "leads through too many links"},
 		{"link with contents", "-- a -> b --\ntext\n", "contents where none belong"},
 		{"directory with contents", "-- a/ --\ntext\n", "contents where none belong"},
 	} {
