@@ -146,7 +146,7 @@ func hosts(targets []string) (list []string) {
 // addressPoll is how often addresses are looked for.
 const addressPoll = 2 * time.Second
 
-// waitForAddresses waits until the interface that the machine was booted from has an IPv4 address, or all have one, and takes the inventory anew then.
+// waitForAddresses waits until the interface that the machine was booted from has an IPv4 address, or all have one, and lists the interfaces anew then.
 // That none came is only a warning: a network may have IPv6 alone.
 func (a *agent) waitForAddresses(ctx context.Context) {
 	wait := a.config.Inspection.AddressWait
@@ -170,12 +170,12 @@ func (a *agent) waitForAddresses(ctx context.Context) {
 		if sleep(ctx, addressPoll) != nil {
 			return
 		}
-		inventory, err := a.sys.Machine.Inventory(ctx)
+		nics, err := a.sys.Machine.Interfaces(ctx)
 		if err != nil {
-			a.log.Debug("inventory is incomplete", "err", err)
+			a.log.Debug("interfaces are incomplete", "err", err)
 		}
-		a.inventory = inventory
-		a.macs = inspect.LookupMACs(inventory)
+		a.inventory.Interfaces = nics
+		a.macs = inspect.LookupMACs(a.inventory)
 	}
 }
 

@@ -143,6 +143,16 @@ func (m Machine) Disks(ctx context.Context) ([]Disk, error) {
 	return disks, nil
 }
 
+// Interfaces lists the network interfaces alone, with the same meaning of the error as [Machine.Inventory]. It is what waits for an address.
+func (m Machine) Interfaces(ctx context.Context) ([]NIC, error) {
+	r := m.reader(ctx)
+	nics := readNICs(r)
+	if err := errors.Join(append(r.problems(), ctx.Err())...); err != nil {
+		return nics, fmt.Errorf("list interfaces: %w", err)
+	}
+	return nics, nil
+}
+
 // Text is a text that is null in JSON when it is empty.
 type Text string
 

@@ -708,6 +708,22 @@ func TestBadLinks(t *testing.T) {
 }
 
 // A server with 24 disks, 8 interfaces, 32 memory modules: at most 1 s.
+// A controller that is its own subsystem, as in no machine, is no place.
+func TestControllerInACircle(t *testing.T) {
+	const dir = "sys/devices/virtual/nvme-subsystem/nvme-subsys0"
+	files := fstest.MapFS{
+		"sys/block/nvme0n1":                      linkTo("../../" + dir + "/nvme0n1"),
+		dir + "/nvme0n1/size":                    {Data: []byte("8\n")},
+		dir + "/subsystem":                       linkTo("../../../../class/nvme-subsystem"),
+		"sys/class/nvme/nvme0":                   linkTo("../../devices/pci0000:00/nvme0"),
+		"sys/devices/pci0000:00/nvme0/subsystem": linkTo("../../../class/nvme-subsystem"),
+	}
+	disks, err := Machine{FS: files}.Disks(t.Context())
+	if err != nil || len(disks) != 1 || disks[0].ByPath != "" {
+		t.Errorf("Disks = %v, %v, want one without by-path name", disks, err)
+	}
+}
+
 func BenchmarkInventory(b *testing.B) {
 	m := Recorded(inspecttest.Server())
 	for b.Loop() {
