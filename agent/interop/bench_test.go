@@ -244,7 +244,7 @@ func (b *bench) start(name string) *exec.Cmd {
 	defer log.Close() // the process has its own
 	cmd := exec.Command(name, "--config-file", b.path("ironic.conf"))
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 	if err := cmd.Start(); err != nil {
 		b.t.Fatal(err)
 	}
