@@ -217,7 +217,8 @@ func (a *agent) listenForSwitches(ctx context.Context, wanted bool) (heard func(
 	}
 }
 
-// switchLinksOn sets all physical interfaces up: a switch says nothing on a cable without link. That one cannot be set up is no reason to stop.
+// switchLinksOn sets all physical interfaces up: a switch says nothing on a cable without link. Routers there are not listened to, as they would take the
+// way to the conductor away. That one cannot be set up is no reason to stop.
 func (a *agent) switchLinksOn(ctx context.Context) {
 	k, err := a.network()
 	if err != nil {
@@ -234,8 +235,15 @@ func (a *agent) switchLinksOn(ctx context.Context) {
 		if n.Up || !physical {
 			continue
 		}
-		if err := k.Do(ctx, netconfig.SetUp{NIC: n.Name}); err != nil {
-			a.log.Warn("interface stays down", "nic", n.Name, "err", err)
+		changes := []netconfig.Change{netconfig.SetUp{NIC: n.Name}}
+		if _, known := n.Options[netconfig.AcceptRA]; known {
+			changes = []netconfig.Change{netconfig.SetOption{NIC: n.Name, Option: netconfig.AcceptRA, Value: 0}, changes[0]}
+		}
+		for _, c := range changes {
+			if err := k.Do(ctx, c); err != nil {
+				a.log.Warn("interface stays as it is", "nic", n.Name, "change", c.String(), "err", err)
+				break
+			}
 		}
 	}
 }

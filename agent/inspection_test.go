@@ -263,13 +263,14 @@ func (k *linkSwitch) Do(_ context.Context, c netconfig.Change) error {
 
 // A switch says nothing on a cable without link, so interfaces are switched on to listen; and only to listen.
 func TestInspectionSwitchesLinksOn(t *testing.T) {
-	for cmdline, want := range map[string]int{"": 0, "ipa-collect-lldp=1": 2, "ipa-inspection-collectors=lldp": 2} {
+	both := []string{netconfig.SetUp{NIC: "ens1"}.String(), netconfig.SetOption{NIC: "ens2", Option: netconfig.AcceptRA}.String(), netconfig.SetUp{NIC: "ens2"}.String()}
+	for cmdline, want := range map[string][]string{"": nil, "ipa-collect-lldp=1": both, "ipa-inspection-collectors=lldp": both} {
 		a, _ := newInspected(t, inspecttest.Server(), "ipa-lldp-timeout=0.01 "+cmdline)
-		k := &linkSwitch{nics: []netconfig.NIC{{Name: "lo", Loopback: true}, {Name: "ens0", Up: true}, {Name: "ens1"}, {Name: "ens2"}, {Name: "dummy0"}}}
+		k := &linkSwitch{nics: []netconfig.NIC{{Name: "lo", Loopback: true}, {Name: "ens0", Up: true}, {Name: "ens1"}, {Name: "ens2", Options: map[netconfig.Option]int{netconfig.AcceptRA: 1}}, {Name: "dummy0"}}}
 		a.sys.Network = func() (netconfig.Kernel, error) { return k, nil }
 		a.listenForSwitches(t.Context(), a.config.Inspection.LLDP || slices.Contains(a.config.Inspection.Collectors, "lldp"))()
-		if len(k.up) != want {
-			t.Errorf("%s: %q, want %d interfaces", cmdline, k.up, want)
+		if !slices.Equal(k.up, want) {
+			t.Errorf("%s: %q, want %q", cmdline, k.up, want)
 		}
 	}
 }

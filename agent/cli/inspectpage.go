@@ -92,11 +92,11 @@ func printInventory(w io.Writer, i inspect.Inventory, health []inspect.Health) e
 		p.row(a.Name, fmt.Sprintf("%s %s:%s", a.Bus, a.VendorID, a.ProductID)+prefixed(", driver ", a.Driver))
 	}
 
-	installed := "not known"
+	installed := "how much is installed is not known"
 	if mb := i.Memory.PhysicalMB; mb != nil {
-		installed = inspect.Size(*mb << 20)
+		installed = inspect.Size(*mb<<20) + " installed"
 	}
-	p.section("memory", inspect.Size(int64(i.Memory.Total))+" usable, "+installed+" installed")
+	p.section("memory", inspect.Size(int64(i.Memory.Total))+" usable, "+installed)
 	if len(i.Memory.Modules) > 0 {
 		p.section("slot", "SIZE", "TYPE", "MT/S", "MANUFACTURER", "PART", "SERIAL")
 		for _, m := range i.Memory.Modules {
