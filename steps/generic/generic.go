@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 
 	"github.com/ironhand/ironhand/steps"
+	"github.com/ironhand/ironhand/steps/erase"
 	"github.com/ironhand/ironhand/steps/raid"
 )
 
@@ -39,6 +40,7 @@ func (Manager) Support(ctx context.Context, h steps.Host) (steps.Support, error)
 
 // Steps are the steps for every machine.
 func (Manager) Steps() []steps.Step {
+	eraser := erase.Local()
 	return []steps.Step{{
 		Name:      "write_image",
 		Interface: "deploy",
@@ -57,21 +59,66 @@ func (Manager) Steps() []steps.Step {
 		Priority:  map[steps.Phase]int{steps.Deploy: 0},
 		Run:       kexec,
 	}, {
+		Name:      "erase_devices",
+		Interface: "deploy",
+		Priority:  map[steps.Phase]int{steps.Clean: 10},
+		Deploys:   true, // what was deployed is gone
+		Abortable: true,
+		Asks:      true,
+		Run:       eraser.Devices,
+	}, {
+		Name:      "erase_devices_metadata",
+		Interface: "deploy",
+		Priority:  map[steps.Phase]int{steps.Clean: 99, steps.Deploy: 0},
+		Deploys:   true,
+		Abortable: true,
+		Asks:      true,
+		Run:       eraser.Metadata,
+	}, {
+		Name:      "erase_devices_express",
+		Interface: "deploy",
+		Priority:  map[steps.Phase]int{steps.Clean: 0},
+		Deploys:   true,
+		Abortable: true,
+		Asks:      true,
+		Run:       eraser.Express,
+	}, {
+		Name:      "erase_pstore",
+		Interface: "deploy",
+		Priority:  map[steps.Phase]int{steps.Clean: 0},
+		Abortable: true,
+		Run:       eraser.Pstore,
+	}, {
+		Name:      "clean_uefi_nvram",
+		Interface: "deploy",
+		Priority:  map[steps.Phase]int{steps.Clean: 0, steps.Deploy: 0},
+		Abortable: true,
+		Args: []steps.Arg{{Name: "match_patterns", Description: "A list of regular expressions, without regard to case: boot entries whose device path " +
+			"one of them fits are deleted. Without it: paths that begin with HD(, and those of shim and GRUB."}},
+		Check: eraser.CheckNVRAM,
+		Run:   eraser.NVRAM,
+	}, {
 		Name:      "create_configuration",
 		Interface: "raid",
 		Priority:  map[steps.Phase]int{steps.Clean: 0, steps.Service: 0},
+		Deploys:   true, // an operating system that is on the disks does not stay
 		Abortable: true,
+		Asks:      true,
 		Run:       raid.Create,
 	}, {
 		Name:      "delete_configuration",
 		Interface: "raid",
 		Priority:  map[steps.Phase]int{steps.Clean: 0, steps.Service: 0},
+		Deploys:   true,
 		Abortable: true,
+		Asks:      true,
 		Run:       raid.Delete,
 	}, {
 		Name:      "apply_configuration",
 		Interface: "raid",
 		Priority:  map[steps.Phase]int{steps.Deploy: 0, steps.Service: 0},
+		Deploys:   true,
+		Asks:      true,
 		Args: []steps.Arg{
 			{Name: "raid_config", Description: "The RAID configuration to apply.", Required: true},
 			{Name: "delete_existing", Description: "Setting this to 'True' indicates to delete existing RAID configuration prior to creating the new configuration. Default value is 'True'."},
@@ -80,6 +127,8 @@ func (Manager) Steps() []steps.Step {
 	}, {
 		Name:      "validate_configuration", // no phase offers it, and it can be called
 		Interface: "raid",
+		Asks:      true, // and needs not: it changes nothing
+		Args:      []steps.Arg{{Name: "raid_config", Unlisted: true}},
 		Run:       raid.Validate,
 	}}
 }

@@ -73,39 +73,64 @@ func (t Tree) Changes() []Change {
 
 // Refusal is nil if everything in the tree may be taken down. Else it is an [ErrBusy] that names all that stands in the way, and who.
 func (t Tree) Refusal() error {
-	var why []string
-	add := func(format string, args ...any) {
-		if s := fmt.Sprintf(format, args...); !slices.Contains(why, s) {
-			why = append(why, s)
+	_, err := t.refusal()
+	return err
+}
+
+// MayPass tells whether nothing but programs that have something open stand in the way: a look a moment later may find them gone.
+func (t Tree) MayPass() bool {
+	open, _ := t.refusal()
+	return open
+}
+
+const maxReasons = 16 // in one error
+
+// refusal also tells whether there is a reason, and all reasons are open files. Where there are others, open files do not matter.
+func (t Tree) refusal() (onlyOpen bool, err error) {
+	var why, open []string
+	add := func(to *[]string, format string, args ...any) {
+		if s := fmt.Sprintf(format, args...); !slices.Contains(*to, s) {
+			*to = append(*to, s)
 		}
 	}
 	in := map[string]bool{}
 	t.walk(func(d *Device, _ int) { in[d.Name] = true }, func(*Device, int) {})
 	t.walk(func(d *Device, depth int) {
-		for _, p := range d.Open {
-			add("%s: open in %s", d.Path(), p)
+		if len(d.Open) > 0 {
+			add(&open, "%s: open in %s", d.Path(), strings.Join(shorten(d.Open), ", "))
 		}
 		for _, m := range d.Mounts {
 			if m.Point == "/" {
-				add("%s: the running system's root is on it", d.Path())
+				add(&why, "%s: the running system's root is on it", d.Path())
 			}
 		}
 		if depth == 0 {
 			return
 		}
 		if d.Kind == "unknown" {
-			add("%s: a kind of device that is not taken down", d.Path())
+			add(&why, "%s: a kind of device that is not taken down", d.Path())
 		}
 		for _, s := range d.Slaves {
 			if !in[s] {
-				add("%s: also on %s, which is not to be touched", d, s)
+				add(&why, "%s: also on %s, which is not to be touched", d, s)
 			}
 		}
 	}, func(*Device, int) {})
-	if len(why) == 0 {
-		return nil
+	if onlyOpen = len(why) == 0; onlyOpen {
+		why = open
 	}
-	return fmt.Errorf("%w: %s", ErrBusy, strings.Join(why, "; "))
+	if len(why) == 0 {
+		return false, nil
+	}
+	return onlyOpen, fmt.Errorf("%w: %s", ErrBusy, strings.Join(shorten(why), "; "))
+}
+
+// shorten keeps a list readable.
+func shorten(list []string) []string {
+	if more := len(list) - maxReasons; more > 0 {
+		return append(slices.Clone(list[:maxReasons]), fmt.Sprintf("and %d more", more))
+	}
+	return list
 }
 
 // String draws the tree, a line for each device and use, each deeper by two blanks.

@@ -25,13 +25,6 @@ import (
 // version 0.90 lie up to 128 KiB before the end.
 const clearSize = 1 * mib
 
-// sayLines prints what is about to be done.
-func sayLines(h steps.Host, text string) {
-	for line := range strings.Lines(text) {
-		h.Say("%s", strings.TrimRight(line, "\n"))
-	}
-}
-
 // apply does what is planned. If it fails, marks stay on the disks for the next attempt.
 func (p plan) apply(ctx context.Context, h steps.Host) error {
 	// 1. What was begun before goes.

@@ -16,6 +16,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 	"time"
 
 	"github.com/ironhand/ironhand/initramfs/tool"
@@ -188,8 +189,21 @@ func (r request) create(ctx context.Context, h steps.Host, remove bool) error {
 	if err != nil {
 		return err
 	}
-	sayLines(h, p.String())
+	if err := announce(ctx, h, p.String()); err != nil {
+		return err
+	}
 	return p.apply(ctx, h)
+}
+
+// announce shows a plan, and asks whoever runs the step by hand.
+func announce(ctx context.Context, h steps.Host, plan string) error {
+	for line := range strings.Lines(plan) {
+		h.Say("%s", strings.TrimRight(line, "\n"))
+	}
+	if h.Confirm == nil {
+		return nil
+	}
+	return h.Confirm(ctx, plan)
 }
 
 func (r request) delete(ctx context.Context, h steps.Host) error {
@@ -205,7 +219,9 @@ func (r request) delete(ctx context.Context, h steps.Host) error {
 		h.Say("no software RAID to delete")
 		return nil
 	}
-	sayLines(h, gone.String())
+	if err := announce(ctx, h, gone.String()); err != nil {
+		return err
+	}
 	if err := gone.apply(ctx, h); err != nil {
 		return err
 	}
