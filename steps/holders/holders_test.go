@@ -14,6 +14,7 @@ import (
 	"testing/fstest"
 
 	"github.com/ironhand/ironhand/inspect/inspecttest"
+	"github.com/ironhand/ironhand/inspect/recording"
 	"github.com/ironhand/ironhand/steps/holders"
 )
 
@@ -82,7 +83,7 @@ func machine(t *testing.T, more string) fstest.MapFS {
 	file("proc/12/comm", "fio")
 	b.WriteString("-- proc/12/fd/0 -> pipe:[1] --\n-- proc/12/cwd -> /tmp --\n-- proc/12/fd/3 -> /dev/sdc --\n")
 	b.WriteString(more)
-	fsys, err := inspecttest.Parse(b.String())
+	fsys, err := recording.Parse(b.String())
 	if err != nil {
 		t.Fatal(err)
 	}
