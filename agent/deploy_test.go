@@ -50,7 +50,7 @@ func (v vendor) Steps() []steps.Step {
 			if *v.fail != nil {
 				return nil, *v.fail
 			}
-			return steps.Deployed{Text: "image (i) written to device /dev/sda root_uuid=0x1", Disk: "/dev/sda", UUIDs: map[string]string{"root uuid": "0x1"}}, nil
+			return steps.Deployed{Text: "image (i) written to device /dev/sda root_uuid=0x1", Disk: "/dev/sda", UUIDs: map[string]any{"root uuid": "0x1"}}, nil
 		},
 	}, {
 		Name: "kexec", Interface: "deploy", Priority: map[steps.Phase]int{},

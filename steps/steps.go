@@ -161,9 +161,9 @@ type Download struct {
 
 // Deployed is the result of a step that put an operating system on a disk.
 type Deployed struct {
-	Text  string            `json:"text"`  // one line for people
-	Disk  string            `json:"disk"`  // "/dev/sda"
-	UUIDs map[string]string `json:"uuids"` // as standby.get_partition_uuids answers
+	Text  string         `json:"text"`  // one line for people
+	Disk  string         `json:"disk"`  // "/dev/sda"
+	UUIDs map[string]any `json:"uuids"` // as standby.get_partition_uuids answers
 }
 
 // Support says how well a manager knows the machine. Of two managers that offer

@@ -60,9 +60,6 @@ func parseImageInfo(raw json.RawMessage) (imageInfo, error) {
 			return bad("urls[%d]: not a URL that begins with http:// or https://", n)
 		}
 	}
-	if i.ImageType == "partition" {
-		return bad("image_type: partition images cannot be written yet; use a whole disk image")
-	}
 	switch i.DiskFormat {
 	case "", "raw", "gpt", "iso", "unknown":
 	default:

@@ -176,7 +176,7 @@ func TestWriteImage(t *testing.T) {
 				t.Fatalf("writeImage() = %v", err)
 			}
 			want := steps.Deployed{Text: "image (debian.img) written to device " + test.disk + " root_uuid=0x1234abcd" + test.also,
-				Disk: test.disk, UUIDs: map[string]string{"root uuid": "0x1234abcd"}}
+				Disk: test.disk, UUIDs: map[string]any{"root uuid": "0x1234abcd"}}
 			if fmt.Sprint(result) != fmt.Sprint(want) {
 				t.Errorf("writeImage() = %v, want %v", result, want)
 			}
