@@ -78,7 +78,7 @@ func ThisMachine() (System, error) {
 		StateDir:  boot.RunDir + "/agent",
 		Machine:   inspect.Local(),
 		FindMedia: media.Find,
-		Network:   netconfig.NewKernel,
+		Network:   NewKernel,
 		OpenDisk: func(path string) (steps.Disk, error) {
 			d, err := stream.OpenDevice(path)
 			if err != nil {

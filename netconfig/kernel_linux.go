@@ -114,7 +114,18 @@ func nic(l netlink.Link, names map[int]string, socket int) (NIC, error) {
 		Up:       a.RawFlags&unix.IFF_UP != 0,
 		Carrier:  a.RawFlags&unix.IFF_UP != 0 && a.RawFlags&unix.IFF_LOWER_UP != 0,
 		Master:   names[a.MasterIndex],
+		Alias:    a.Alias,
 		Options:  map[Option]int{},
+	}
+	switch l := l.(type) {
+	case *netlink.Bond:
+		n.Bond = bondOf(l, names)
+	case *netlink.Vlan:
+		n.Parent, n.VLAN = names[a.ParentIndex], l.VlanId
+	}
+	// A member of a bond has lost its own address to it, but the bond remembers.
+	if member, ok := a.Slave.(*netlink.BondSlave); ok && n.PermanentMAC == "" {
+		n.PermanentMAC = MAC(member.PermHardwareAddr.String())
 	}
 	// Devices without a driver of their own (lo) have none to name.
 	if info, err := unix.IoctlGetEthtoolDrvinfo(socket, a.Name); err == nil {
@@ -137,6 +148,136 @@ func nic(l netlink.Link, names map[int]string, socket int) (NIC, error) {
 		n.Options[o] = value
 	}
 	return n, nil
+}
+
+// bondFields returns where the options of a bond are in what netlink gives and takes.
+func bondFields(b *netlink.Bond) map[string]*int {
+	return map[string]*int{
+		"mode": (*int)(&b.Mode), "ad_actor_sys_prio": &b.AdActorSysPrio, "ad_select": (*int)(&b.AdSelect), "ad_user_port_key": &b.AdUserPortKey,
+		"all_slaves_active": &b.AllSlavesActive, "arp_all_targets": (*int)(&b.ArpAllTargets), "arp_interval": &b.ArpInterval,
+		"arp_validate": (*int)(&b.ArpValidate), "downdelay": &b.DownDelay, "fail_over_mac": (*int)(&b.FailOverMac), "lacp_rate": (*int)(&b.LacpRate),
+		"lp_interval": &b.LpInterval, "miimon": &b.Miimon, "min_links": &b.MinLinks, "num_peer_notif": &b.NumPeerNotif,
+		"packets_per_slave": &b.PacketsPerSlave, "primary_reselect": (*int)(&b.PrimaryReselect), "resend_igmp": &b.ResendIgmp,
+		"tlb_dynamic_lb": &b.TlbDynamicLb, "updelay": &b.UpDelay, "use_carrier": &b.UseCarrier, "xmit_hash_policy": (*int)(&b.XmitHashPolicy),
+	}
+}
+
+// bondOf returns what is set of a bond.
+func bondOf(l *netlink.Bond, names map[int]string) *Bond {
+	b := &Bond{Options: map[string]int{}, Primary: names[l.Primary]}
+	for name, field := range bondFields(l) {
+		if *field >= 0 { // else the kernel has not said
+			b.Options[name] = *field
+		}
+	}
+	for _, ip := range l.ArpIpTargets {
+		if a, ok := addr(ip); ok {
+			b.ARPTargets = append(b.ARPTargets, a)
+		}
+	}
+	return b
+}
+
+// addBond makes a bond, with its mark.
+func (k *linux) addBond(c AddBond) error {
+	attrs, err := newAttrs(c.NIC, c.MAC)
+	if err != nil {
+		return err
+	}
+	b := netlink.NewLinkBond(attrs)
+	fields := bondFields(b)
+	for name, value := range c.Bond.Options {
+		if fields[name] == nil {
+			return fmt.Errorf("unknown option %s", name)
+		}
+		*fields[name] = value
+	}
+	if c.Bond.Primary != "" {
+		primary, err := k.netlink.LinkByName(c.Bond.Primary)
+		if err != nil {
+			return fmt.Errorf("%s: %w", c.Bond.Primary, err)
+		}
+		b.Primary = primary.Attrs().Index
+	}
+	for _, a := range c.Bond.ARPTargets {
+		b.ArpIpTargets = append(b.ArpIpTargets, a.AsSlice())
+	}
+	return k.addMarked(b, c.Alias)
+}
+
+// addVLAN makes a VLAN, with its mark.
+func (k *linux) addVLAN(c AddVLAN) error {
+	attrs, err := newAttrs(c.NIC, c.MAC)
+	if err != nil {
+		return err
+	}
+	parent, err := k.netlink.LinkByName(c.Parent)
+	if err != nil {
+		return fmt.Errorf("%s: %w", c.Parent, err)
+	}
+	attrs.ParentIndex = parent.Attrs().Index
+	return k.addMarked(&netlink.Vlan{LinkAttrs: attrs, VlanId: c.ID, VlanProtocol: netlink.VLAN_PROTOCOL_8021Q}, c.Alias)
+}
+
+func newAttrs(name string, mac MAC) (netlink.LinkAttrs, error) {
+	a := netlink.NewLinkAttrs()
+	a.Name = name
+	if mac != "" {
+		address, err := net.ParseMAC(string(mac))
+		if err != nil {
+			return a, err
+		}
+		a.HardwareAddr = address
+	}
+	return a, nil
+}
+
+// addMarked makes a device and marks it as ours. One without a mark would be
+// nobody's, so it is taken away again.
+func (k *linux) addMarked(l netlink.Link, alias string) error {
+	err := k.netlink.LinkAdd(l)
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return fmt.Errorf("this kernel has no %s, or its module is not loaded: %w", l.Type(), err)
+	}
+	if err != nil {
+		return err
+	}
+	made, err := k.netlink.LinkByName(l.Attrs().Name)
+	if err != nil {
+		return err
+	}
+	if err := k.netlink.LinkSetAlias(made, alias); err != nil {
+		return errors.Join(fmt.Errorf("mark as ours: %w", err), k.netlink.LinkDel(made))
+	}
+	return nil
+}
+
+// join makes a NIC a member of a bond, or of none.
+func (k *linux) join(l netlink.Link, bond string) error {
+	if bond == "" {
+		return k.netlink.LinkSetNoMaster(l)
+	}
+	master, err := k.netlink.LinkByName(bond)
+	if err != nil {
+		return fmt.Errorf("%s: %w", bond, err)
+	}
+	if l.Attrs().MasterIndex == master.Attrs().Index {
+		return nil
+	}
+	return k.netlink.LinkSetMaster(l, master)
+}
+
+// remove takes a device away.
+func (k *linux) remove(name string) error {
+	l, err := k.netlink.LinkByName(name)
+	var gone netlink.LinkNotFoundError
+	if errors.As(err, &gone) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return k.netlink.LinkDel(l)
 }
 
 // path is where the option of a NIC is. The kernel takes no name with a slash.
@@ -220,6 +361,16 @@ func (k *linux) Do(ctx context.Context, c Change) error {
 	switch c := c.(type) {
 	case SetUp:
 		return k.onLink(c.NIC, k.netlink.LinkSetUp)
+	case SetDown:
+		return k.onLink(c.NIC, k.netlink.LinkSetDown)
+	case AddBond:
+		return k.addBond(c)
+	case AddVLAN:
+		return k.addVLAN(c)
+	case Remove:
+		return k.remove(c.NIC)
+	case Join:
+		return k.onLink(c.NIC, func(l netlink.Link) error { return k.join(l, c.Bond) })
 	case SetMTU:
 		return k.onLink(c.NIC, func(l netlink.Link) error { return k.netlink.LinkSetMTU(l, c.MTU) })
 	case SetOption:

@@ -9,13 +9,16 @@
 // conductor cannot be reached all the same, [Check] looks at each thing on the
 // way to it and names the most likely cause.
 //
-// Only physical links with fixed addresses are known so far; bonds, VLANs and
-// automatic addresses are refused with an error that says where they stand.
+// Links are NICs, bonds of them, and VLANs on either; addresses are fixed. Automatic
+// addresses (DHCP) are refused with an error that says where they stand.
 //
-// The package touches the network devices that the plan names, the loopback
-// device and the list of DNS servers. Addresses and devices that the plan does
-// not name are left as they are; of the routes, one is removed only if it has the
-// place (destination and metric) of a route of the plan.
+// The package touches the NICs that the plan names, the loopback device and the
+// list of DNS servers. Devices that it makes carry a mark (their alias, see "ip
+// link"); those are its own, and are changed or removed when another plan is
+// applied. Addresses and devices that the plan does not name and that it has not
+// made are left as they are, a bond0 that a driver brought along too; of the
+// routes, one is removed only if it has the place (destination and metric) of a
+// route of the plan.
 package netconfig
 
 import (
@@ -41,32 +44,44 @@ var (
 
 // Plan is the network as it should be.
 type Plan struct {
-	Links []Link
-	DNS   []netip.Addr // name servers, the first is asked first; empty leaves the machine's own
+	Links []Link       `json:"links"` // what a link stands on comes before it
+	DNS   []netip.Addr `json:"dns"`   // name servers, the first is asked first; empty leaves the machine's own
 }
 
 // Link is one network device of a plan.
 type Link struct {
-	ID        string // name in the description; not the name of a device
-	Kind      Kind
-	MAC       MAC            // permanent address of the NIC
-	MTU       int            // bytes; 0 leaves the kernel's
-	Addresses []netip.Prefix // none: the link is only switched on
-	Routes    []Route
+	ID        string         `json:"id"` // name in the description, no other link has it; not the name of a device
+	Kind      Kind           `json:"kind"`
+	MAC       MAC            `json:"mac,omitempty"` // physical: permanent address of the NIC; else the address to have, empty for the kernel's choice
+	MTU       int            `json:"mtu,omitempty"` // bytes; 0 leaves the kernel's
+	Bond      *Bond          `json:"bond,omitempty"`
+	VLAN      *VLAN          `json:"vlan,omitempty"`
+	Addresses []netip.Prefix `json:"addresses"` // none: the link is only switched on
+	Routes    []Route        `json:"routes"`
 }
 
 // Kind says how a link is made.
 type Kind string
 
-// Physical is a NIC that the machine has.
-const Physical Kind = "physical"
+// The kinds of links.
+const (
+	Physical Kind = "physical" // a NIC that the machine has
+	Bonded   Kind = "bond"     // several physical links as one
+	Tagged   Kind = "vlan"     // one VLAN (IEEE 802.1Q) of another link
+)
+
+// VLAN says which VLAN a link is.
+type VLAN struct {
+	Link string `json:"link"` // id of the link that carries it
+	ID   int    `json:"id"`   // 1 to 4094
+}
 
 // Route is a way to a network.
 type Route struct {
-	Destination netip.Prefix // without host bits; 0.0.0.0/0 and ::/0 are default routes
-	Gateway     netip.Addr   // the zero Addr: the destination is on the link itself
-	Metric      int          // the smallest wins; 0 is the kernel's own choice: 0 for IPv4, 1024 for IPv6
-	OnLink      bool         // the gateway is on the link although no address of the link covers it
+	Destination netip.Prefix `json:"destination"`       // without host bits; 0.0.0.0/0 and ::/0 are default routes
+	Gateway     netip.Addr   `json:"gateway,omitzero"`  // the zero Addr: the destination is on the link itself
+	Metric      int          `json:"metric,omitempty"`  // the smallest wins; 0 is the kernel's own choice: 0 for IPv4, 1024 for IPv6
+	OnLink      bool         `json:"on_link,omitempty"` // the gateway is on the link although no address of the link covers it
 }
 
 // String returns the route as "ip route" writes it.
@@ -102,7 +117,16 @@ func (r Route) metric() int {
 func (p Plan) String() string {
 	var b strings.Builder
 	for _, l := range p.Links {
-		fmt.Fprintf(&b, "link %s: %s, mac %s", l.ID, l.Kind, l.MAC)
+		fmt.Fprintf(&b, "link %s: %s", l.ID, l.Kind)
+		if l.Bond != nil {
+			fmt.Fprintf(&b, " of %s (%s)", strings.Join(l.Bond.Members, ", "), l.Bond)
+		}
+		if l.VLAN != nil {
+			fmt.Fprintf(&b, " %d of %s", l.VLAN.ID, l.VLAN.Link)
+		}
+		if l.MAC != "" {
+			fmt.Fprintf(&b, ", mac %s", l.MAC)
+		}
 		if l.MTU != 0 {
 			fmt.Fprintf(&b, ", mtu %d", l.MTU)
 		}
@@ -141,6 +165,14 @@ func ParseMAC(s string) (MAC, error) {
 	return MAC(a.String()), nil
 }
 
+// named is for the end of a name: nothing if the address is not known.
+func (m MAC) named() string {
+	if m == "" {
+		return ""
+	}
+	return ", mac " + string(m)
+}
+
 // State is what the kernel has.
 type State struct {
 	NICs      []NIC
@@ -159,6 +191,10 @@ type NIC struct {
 	PermanentMAC MAC // of the hardware; empty if it has none (veth)
 	Loopback     bool
 	Master       string // name of the bond or bridge that it belongs to
+	Parent       string // of a VLAN: name of the device that carries it
+	VLAN         int    // of a VLAN: its number
+	Bond         *Bond  // of a bond: what is set, with the names of NICs for ids
+	Alias        string // free text; the mark on devices that a plan made
 	MTU          int    // bytes
 	Up           bool   // switched on
 	Carrier      bool   // has link; always false while switched off
@@ -227,6 +263,27 @@ type Change interface{ String() string }
 type (
 	// SetUp switches a NIC on.
 	SetUp struct{ NIC string }
+	// SetDown switches a NIC off. Its routes go with that.
+	SetDown struct{ NIC string }
+	// AddBond makes a bond without members, switched off. The NICs' names in Bond
+	// need not be members yet.
+	AddBond struct {
+		NIC, Alias string
+		MAC        MAC // empty: that of the first member
+		Bond       Bond
+	}
+	// AddVLAN makes a VLAN on another device, switched off.
+	AddVLAN struct {
+		NIC, Alias string
+		MAC        MAC // empty: that of the device below
+		Parent     string
+		ID         int
+	}
+	// Remove takes a bond or a VLAN off the machine.
+	Remove struct{ NIC string }
+	// Join makes a NIC, which must be switched off, a member of a bond, which
+	// switches it on; or takes it out of the one that it is in, if Bond is empty.
+	Join struct{ NIC, Bond string }
 	// SetMTU sets the largest packet, in bytes.
 	SetMTU struct {
 		NIC string
@@ -264,7 +321,21 @@ type (
 	}
 )
 
-func (c SetUp) String() string       { return "set " + c.NIC + " up" }
+func (c SetUp) String() string   { return "set " + c.NIC + " up" }
+func (c SetDown) String() string { return "set " + c.NIC + " down" }
+func (c Remove) String() string  { return "remove " + c.NIC }
+func (c AddBond) String() string {
+	return fmt.Sprintf("add bond %s%s: %s", c.NIC, c.MAC.named(), c.Bond)
+}
+func (c AddVLAN) String() string {
+	return fmt.Sprintf("add vlan %s%s: %d on %s", c.NIC, c.MAC.named(), c.ID, c.Parent)
+}
+func (c Join) String() string {
+	if c.Bond == "" {
+		return "take " + c.NIC + " out of its bond"
+	}
+	return "add " + c.NIC + " to " + c.Bond
+}
 func (c SetMTU) String() string      { return fmt.Sprintf("set %s mtu %d", c.NIC, c.MTU) }
 func (c SetOption) String() string   { return fmt.Sprintf("set %s %s %d", c.NIC, c.Option, c.Value) }
 func (c AddAddress) String() string  { return fmt.Sprintf("add address %s to %s", c.Address, c.NIC) }

@@ -13,6 +13,7 @@ import (
 	"strings"
 	"text/tabwriter"
 
+	"github.com/ironhand/ironhand/agent"
 	"github.com/ironhand/ironhand/initramfs/media"
 	"github.com/ironhand/ironhand/netconfig"
 )
@@ -39,7 +40,7 @@ func runNet(ctx context.Context, c *call) error {
 	default:
 		return usagef("%q: want show, plan or apply", args[0])
 	}
-	k, err := netconfig.NewKernel()
+	k, err := agent.NewKernel()
 	if err != nil {
 		return err
 	}
