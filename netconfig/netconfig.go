@@ -56,8 +56,8 @@ type Link struct {
 	MTU       int            `json:"mtu,omitempty"` // bytes; 0 leaves the kernel's
 	Bond      *Bond          `json:"bond,omitempty"`
 	VLAN      *VLAN          `json:"vlan,omitempty"`
-	Addresses []netip.Prefix `json:"addresses"` // none: the link is only switched on
-	Routes    []Route        `json:"routes"`
+	Addresses []netip.Prefix `json:"addresses,omitempty"` // none: the link is only switched on
+	Routes    []Route        `json:"routes,omitempty"`
 }
 
 // Kind says how a link is made.

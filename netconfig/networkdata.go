@@ -141,7 +141,7 @@ func (p *parser) err() error {
 
 // plan returns what was sound.
 func (p *parser) plan() Plan {
-	var plan Plan
+	plan := Plan{Links: []Link{}, DNS: []netip.Addr{}}
 	// Metrics that were given come first, then the others get what is left.
 	type place struct {
 		destination netip.Prefix

@@ -8,6 +8,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -134,9 +135,25 @@ func TestNet(t *testing.T) {
 		t.Errorf("net plan: exit %d, stdout %q, stderr %q", code, stdout, stderr)
 	}
 	code, stdout, _ = run(t, "", "net", "plan", "--json", "--from", file)
-	var changes []string
-	if err := json.Unmarshal([]byte(stdout), &changes); err != nil || code != 1 {
-		t.Errorf("net plan --json: exit %d, %v, stdout %q", code, err, stdout)
+	var planned struct {
+		Plan struct {
+			Links []struct{ ID, Kind, MAC string }
+			DNS   []string
+		}
+		Steps    []struct{ Do, Link, Why string }
+		Problems []string
+	}
+	if err := json.Unmarshal([]byte(stdout), &planned); err != nil || code != 1 {
+		t.Fatalf("net plan --json: exit %d, %v, stdout %q", code, err, stdout)
+	}
+	last := planned.Steps[len(planned.Steps)-1]
+	if len(planned.Plan.Links) != 1 || planned.Plan.Links[0].ID != "a" || !slices.Equal(planned.Plan.DNS, []string{"192.0.2.53"}) ||
+		last.Do != "set dns 192.0.2.53" || last.Why == "" || len(planned.Problems) != 1 || !strings.Contains(planned.Problems[0], "link a: no such NIC") {
+		t.Errorf("net plan --json: %+v", planned)
+	}
+	code, stdout, stderr = run(t, "", "net", "apply", "--strict", "--yes", "--from", file)
+	if code != 1 || !strings.Contains(stderr, "not applied: link a: no such NIC") {
+		t.Errorf("net apply --strict: exit %d, stdout %q, stderr %q", code, stdout, stderr)
 	}
 }
 

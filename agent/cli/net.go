@@ -20,8 +20,8 @@ import (
 
 func netCommand() command {
 	return command{
-		name: "net", args: "show | plan | apply [--from FILE|auto] [--yes] [--json]",
-		help:    "Show the network, or what network_data.json would make of it, or make it so.",
+		name: "net", args: "show | plan | apply [--from FILE|auto] [--strict] [--yes] [--json]",
+		help:    "Show the network, or what network_data.json would make of it and why, or make it so.",
 		example: "ironhand net plan --from network_data.json",
 		run:     runNet,
 	}
@@ -30,6 +30,7 @@ func netCommand() command {
 func runNet(ctx context.Context, c *call) error {
 	from := c.flags.String("from", "auto", "a network_data.json, or auto: the one on the configuration media")
 	asJSON := c.flags.Bool("json", false, "print JSON (show and plan)")
+	strict := c.flags.Bool("strict", false, "change nothing if anything is wrong with the description (apply)")
 	yes := c.flags.Bool("yes", false, "do not ask (apply)")
 	args, err := c.parse(1, 1)
 	if err != nil {
@@ -59,12 +60,15 @@ func runNet(ctx context.Context, c *call) error {
 		return err
 	}
 	plan, planErr := netconfig.ParseNetworkData(data)
-	changes, err := plan.Changes(have)
+	steps, err := plan.Steps(have)
 	if args[0] == "apply" {
-		for _, change := range changes {
-			fmt.Fprintln(c.stderr, change)
+		if err := errors.Join(planErr, err); err != nil && *strict {
+			return fmt.Errorf("not applied: %w", err)
 		}
-		if !*yes && len(changes) > 0 {
+		for _, step := range steps {
+			fmt.Fprintln(c.stderr, step)
+		}
+		if !*yes && len(steps) > 0 {
 			fmt.Fprint(c.stderr, "Change the network of this machine so? Type yes: ")
 			answer, err := bufio.NewReader(c.stdin).ReadString('\n')
 			if strings.TrimSpace(answer) != "yes" {
@@ -73,21 +77,32 @@ func runNet(ctx context.Context, c *call) error {
 		}
 		return errors.Join(planErr, plan.Apply(ctx, k))
 	}
-	texts := make([]string, len(changes))
-	for i, change := range changes {
-		texts[i] = change.String()
-	}
 	if *asJSON {
-		return errors.Join(planErr, err, writeJSON(c, texts))
+		return errors.Join(planErr, err, writeJSON(c, planned{plan, append([]netconfig.Step{}, steps...), linesOf(errors.Join(planErr, err))}))
 	}
 	fmt.Fprint(c.stdout, plan)
-	for _, t := range texts {
-		fmt.Fprintln(c.stdout, "would", t)
+	for _, step := range steps {
+		fmt.Fprintln(c.stdout, "would", step)
 	}
-	if len(texts) == 0 && planErr == nil && err == nil {
+	if len(steps) == 0 && planErr == nil && err == nil {
 		fmt.Fprintln(c.stdout, "nothing to do")
 	}
 	return errors.Join(planErr, err)
+}
+
+// planned is what "net plan --json" prints.
+type planned struct {
+	Plan     netconfig.Plan   `json:"plan"`
+	Steps    []netconfig.Step `json:"steps"`    // in order; none if all is in force
+	Problems []string         `json:"problems"` // what is wrong with the description, or missing on the machine; it is left out
+}
+
+// linesOf returns the errors that were joined.
+func linesOf(err error) []string {
+	if err == nil {
+		return []string{}
+	}
+	return strings.Split(err.Error(), "\n")
 }
 
 // showNetwork prints what the kernel has, for people.
