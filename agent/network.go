@@ -6,7 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
+	"io/fs"
 	"time"
 
 	"github.com/ironhand/ironhand/initramfs/boot"
@@ -46,21 +46,47 @@ func (k modular) Do(ctx context.Context, c netconfig.Change) error {
 // nicWait is how long the NICs of the network data may take to appear: drivers load firmware.
 const nicWait = 15 * time.Second
 
-// bringUpNetwork makes the network as network_data.json says. What is sound is brought up even if
-// something else is not.
+// RamdiskNetwork, below /, is a network_data.json for every machine that boots this ramdisk.
+const RamdiskNetwork = "etc/ironhand/network_data.json"
+
+// networkSources are the places that may describe the network, strong to weak: the kernel command line,
+// the media, the ramdisk.
+func (a *agent) networkSources() (netconfig.Sources, error) {
+	s := netconfig.Sources{Cmdline: a.sys.Cmdline}
+	if a.config.NetworkData != nil {
+		s.Files = append(s.Files, netconfig.File{From: a.config.NetworkFrom, Content: a.config.NetworkData})
+	}
+	b, err := fs.ReadFile(a.sys.Root, RamdiskNetwork)
+	if err == nil {
+		s.Files = append(s.Files, netconfig.File{From: "ramdisk /" + RamdiskNetwork, Content: b})
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	return s, err
+}
+
+// bringUpNetwork makes the network as it is described. What is sound is brought up even if
+// something else is not, unless ironhand-strict-network asks for all or nothing.
 func (a *agent) bringUpNetwork(ctx context.Context) error {
-	if a.config.NetworkData == nil {
+	sources, err := a.networkSources()
+	if err != nil {
+		return fmt.Errorf("read the description of the network: %w", err)
+	}
+	plan, from, err := sources.Plan()
+	look := "the description of the network (" + from + ") against the NICs of the machine"
+	switch {
+	case err != nil && (a.config.StrictNetwork || from != "" && len(plan.Links) == 0):
+		return hint(err, look)
+	case err != nil:
+		a.sayLines("network", "left out what is wrong: "+err.Error())
+	}
+	if from == "" && len(plan.DNS) == 0 {
 		a.console.Stage("network", "no network_data.json given: interfaces are left as they are")
 		return nil
 	}
-	const look = "network_data.json of this node against the NICs of the machine"
-	plan, err := netconfig.ParseNetworkData(a.config.NetworkData)
-	if err != nil {
-		err = fmt.Errorf("%s: %w", a.config.NetworkFrom, err)
-		if len(plan.Links) == 0 {
-			return hint(err, look)
-		}
-		a.sayLines("network", "left out what is wrong: "+err.Error())
+	if from != "" {
+		a.console.Stage("network", "as described by %s", from)
 	}
 	k, err := a.network()
 	if err != nil {
@@ -77,7 +103,7 @@ func (a *agent) bringUpNetwork(ctx context.Context) error {
 			break
 		}
 		if time.Since(start) > nicWait {
-			if !hasAny(state, plan) {
+			if !plan.HasNIC(state) || a.config.StrictNetwork {
 				return hint(err, look)
 			}
 			break
@@ -88,6 +114,9 @@ func (a *agent) bringUpNetwork(ctx context.Context) error {
 	}
 	// 2. Apply. Whether what went wrong matters shows when the conductor is called.
 	if err := plan.Apply(ctx, k); err != nil {
+		if a.config.StrictNetwork {
+			return hint(err, look)
+		}
 		a.sayLines("network", err.Error())
 	}
 	state, err := k.State(ctx)
@@ -98,13 +127,6 @@ func (a *agent) bringUpNetwork(ctx context.Context) error {
 		a.console.Stage("network", "%s", line)
 	}
 	return nil
-}
-
-// hasAny tells whether the machine has at least one NIC of the plan.
-func hasAny(s netconfig.State, p netconfig.Plan) bool {
-	return slices.ContainsFunc(p.Links, func(l netconfig.Link) bool {
-		return l.Kind == netconfig.Physical && slices.ContainsFunc(s.NICs, func(n netconfig.NIC) bool { return l.MAC == n.MAC || l.MAC == n.PermanentMAC })
-	})
 }
 
 // networkLines is one line for each NIC that has addresses.

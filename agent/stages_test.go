@@ -200,14 +200,26 @@ func TestBringUpNetwork(t *testing.T) {
 			[]string{"192.0.2.10/24", "52:54:00:00:00:02"}, ""},
 		{"none", twoLinks, nil, nicWait, nil, "no such NIC"},
 		{"no JSON", `{"links": [}`, nil, 0, nil, "cd /dev/sr0 openstack/latest/network_data.json: "},
+		{"kernel command line", "ip=192.0.2.77::192.0.2.1:24::eth0:none rd.route=x", map[string]time.Duration{"52:54:00:00:00:01": 0}, 0,
+			[]string{"left out what is wrong: kernel command line: rd.route=x: ", "as described by kernel command line", "eth0 52:54:00:00:00:01 192.0.2.77/24 via 192.0.2.1\n"}, ""},
+		{"strict, wrong", "ironhand-strict-network ip=192.0.2.77::192.0.2.1:24::eth0:none rd.route=x", map[string]time.Duration{"52:54:00:00:00:01": 0}, 0, nil, "rd.route=x"},
+		{"strict, NIC missing", "ironhand-strict-network ip=192.0.2.77:::24::eth0:none ip=192.0.2.78:::24::eth1:none", map[string]time.Duration{"52:54:00:00:00:01": 0}, nicWait, nil, `no NIC is named "eth1"`},
+		{"ramdisk", "ramdisk", map[string]time.Duration{"52:54:00:00:00:01": 0, "52:54:00:00:00:02": 0}, 0, []string{"as described by ramdisk /etc/ironhand/network_data.json", "192.0.2.10/24 via 192.0.2.1\n"}, ""},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			dir := t.TempDir()
 			synctest.Test(t, func(t *testing.T) {
 				w := &wire{start: time.Now(), nics: test.nics}
-				a, console := newTestAgent(t, System{StateDir: dir, Network: func() (netconfig.Kernel, error) { return w, nil }})
-				if test.data != "" {
+				root := fstest.MapFS{}
+				a, console := newTestAgent(t, System{StateDir: dir, Root: root, Network: func() (netconfig.Kernel, error) { return w, nil }})
+				switch {
+				case strings.Contains(test.data, "ip="):
+					a.sys.Cmdline = test.data
+					a.config.StrictNetwork = strings.Contains(test.data, "ironhand-strict-network")
+				case test.data == "ramdisk":
+					root[RamdiskNetwork] = &fstest.MapFile{Data: []byte(twoLinks)}
+				case test.data != "":
 					a.config.NetworkData, a.config.NetworkFrom = []byte(test.data), "cd /dev/sr0 openstack/latest/network_data.json"
 				}
 				err := a.bringUpNetwork(t.Context())

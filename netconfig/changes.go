@@ -3,6 +3,7 @@
 package netconfig
 
 import (
+	"cmp"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -231,7 +232,7 @@ func (m *maker) link(l Link) error {
 		if len(members) == 0 {
 			return errors.New("none of its members is there")
 		}
-		nic = m.newDevice(l, nic, deviceName(l.ID, "bond"), func(name string) Change {
+		nic = m.newDevice(l, nic, deviceName(cmp.Or(l.Device, l.ID), "bond"), func(name string) Change {
 			return AddBond{NIC: name, Alias: mark(l.ID), MAC: l.MAC, Bond: m.bond(l)}
 		})
 		// Options first: MTU and IPv6 are the bond's before it is on the wire.
@@ -244,7 +245,7 @@ func (m *maker) link(l Link) error {
 		if below == nil {
 			return fmt.Errorf("link %s, which carries it, is not there", l.VLAN.Link)
 		}
-		nic = m.newDevice(l, nic, deviceName(fmt.Sprintf("%s.%d", below.Name, l.VLAN.ID), "vlan"), func(name string) Change {
+		nic = m.newDevice(l, nic, deviceName(cmp.Or(l.Device, fmt.Sprintf("%s.%d", below.Name, l.VLAN.ID)), "vlan"), func(name string) Change {
 			return AddVLAN{NIC: name, Alias: mark(l.ID), MAC: l.MAC, Parent: below.Name, ID: l.VLAN.ID}
 		})
 	}
@@ -398,6 +399,9 @@ func (m *maker) route(link string, r Route, nic string) error {
 // its current one. The current address counts only for a NIC without a permanent
 // one, and never for a device that stands on another and borrows its address.
 func (l Link) find(have State) (NIC, error) {
+	if l.MAC == "" {
+		return l.named(have)
+	}
 	var found []NIC
 	for _, n := range candidates(have) {
 		if n.PermanentMAC == l.MAC || n.PermanentMAC == "" && n.MAC == l.MAC {
@@ -417,6 +421,32 @@ func (l Link) find(have State) (NIC, error) {
 		return NIC{}, fmt.Errorf("%s (%s) belongs to %s", found[0].Name, l.MAC, found[0].Master)
 	}
 	return free[0], nil
+}
+
+// named returns the NIC of a link that has no MAC.
+func (l Link) named(have State) (NIC, error) {
+	nics := candidates(have)
+	for _, n := range nics {
+		switch {
+		case n.Name != l.Device && (l.Device != "" || len(nics) != 1):
+		case n.Master != "" && !have.nic(n.Master).own():
+			return NIC{}, fmt.Errorf("%s belongs to %s", n.Name, n.Master)
+		default:
+			return n, nil
+		}
+	}
+	if l.Device == "" && len(nics) > 1 {
+		return NIC{}, fmt.Errorf("the description names no NIC, and the machine has several; %s", inventory(have))
+	}
+	return NIC{}, fmt.Errorf("%w: no NIC is named %s; %s", ErrNoNIC, quote(l.Device), inventory(have))
+}
+
+// HasNIC reports whether the machine has at least one NIC of the plan.
+func (p Plan) HasNIC(have State) bool {
+	return slices.ContainsFunc(p.Links, func(l Link) bool {
+		_, err := l.find(have)
+		return l.Kind == Physical && err == nil
+	})
 }
 
 // device returns the device that a link has on the machine.

@@ -320,3 +320,45 @@ func TestRootMissingNIC(t *testing.T) {
 		t.Errorf("addresses of a NIC that the plan does not name: %q", got)
 	}
 }
+
+// The kernel command line as PXELINUX makes it, with what dracut knows beside it.
+func TestRootCmdline(t *testing.T) {
+	if !netnstest.Enter(t) {
+		return
+	}
+	peer := router(t)
+	peer.Listen(t, "198.51.100.7:6385")
+	k, resolvConf := kernel(t)
+	plan, from, err := netconfig.Sources{Cmdline: "quiet BOOTIF=01-52-54-00-aa-bb-01 ip=192.0.2.10:192.0.2.9:192.0.2.1:255.255.255.0 ip=[2001:db8::10]::[fe80::99]:64::eth0:none:1400 " +
+		"rd.route=203.0.113.0/24:192.0.2.2 nameserver=192.0.2.53"}.Plan()
+	if err != nil || from != "kernel command line" {
+		t.Fatalf("Plan() = from %q, %v", from, err)
+	}
+	// BOOTIF and eth0 are one NIC: two links want it.
+	if err := plan.Apply(t.Context(), k); err == nil || !strings.Contains(err.Error(), "eth0 is taken by link BOOTIF") {
+		t.Errorf("Apply = %v", err)
+	}
+	_, got := addresses(t, "eth0")
+	same(t, "addresses", got, []string{"192.0.2.10/24"})
+	same(t, "routes", routes(t), []string{"default via 192.0.2.1 dev eth0 metric 0", "203.0.113.0/24 via 192.0.2.2 dev eth0 metric 0"})
+	if b, err := os.ReadFile(resolvConf); err != nil || !strings.Contains(string(b), "nameserver 192.0.2.53\n") {
+		t.Errorf("resolv.conf %q, %v", b, err)
+	}
+	reaches(t, "198.51.100.7:6385")
+
+	plan, _, err = netconfig.Sources{Cmdline: "ip=[2001:db8::10]::[fe80::99]:64::eth0:none:1400 ip=192.0.2.10::192.0.2.1:24::eth0:none"}.Plan()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := plan.Apply(t.Context(), k); err != nil {
+		t.Error(err)
+	}
+	mtu, got := addresses(t, "eth0")
+	same(t, "addresses", got, []string{"192.0.2.10/24", "2001:db8::10/64"})
+	if mtu != 1400 {
+		t.Errorf("mtu %d, want 1400", mtu)
+	}
+	if got := routes(t); !slices.Contains(got, "default via fe80::99 dev eth0 metric 1024") {
+		t.Errorf("routes %q lack the link-local gateway", got)
+	}
+}

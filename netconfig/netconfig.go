@@ -52,8 +52,9 @@ type Plan struct {
 type Link struct {
 	ID        string         `json:"id"` // name in the description, no other link has it; not the name of a device
 	Kind      Kind           `json:"kind"`
-	MAC       MAC            `json:"mac,omitempty"` // physical: permanent address of the NIC; else the address to have, empty for the kernel's choice
-	MTU       int            `json:"mtu,omitempty"` // bytes; 0 leaves the kernel's
+	MAC       MAC            `json:"mac,omitempty"`    // physical: permanent address of the NIC; else the address to have, empty for the kernel's choice
+	Device    string         `json:"device,omitempty"` // physical without MAC: name of the NIC, empty for the only one; else the name to have, empty for one after the id
+	MTU       int            `json:"mtu,omitempty"`    // bytes; 0 leaves the kernel's
 	Bond      *Bond          `json:"bond,omitempty"`
 	VLAN      *VLAN          `json:"vlan,omitempty"`
 	Addresses []netip.Prefix `json:"addresses,omitempty"` // none: the link is only switched on
@@ -123,6 +124,9 @@ func (p Plan) String() string {
 		}
 		if l.VLAN != nil {
 			fmt.Fprintf(&b, " %d of %s", l.VLAN.ID, l.VLAN.Link)
+		}
+		if l.Device != "" {
+			fmt.Fprintf(&b, ", device %s", l.Device)
 		}
 		if l.MAC != "" {
 			fmt.Fprintf(&b, ", mac %s", l.MAC)

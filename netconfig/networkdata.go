@@ -858,6 +858,11 @@ func parseMask(raw json.RawMessage, a netip.Addr) (int, error) {
 			return 0, err
 		}
 	}
+	return parseMaskText(s, a)
+}
+
+// parseMaskText reads a mask as people write it.
+func parseMaskText(s string, a netip.Addr) (int, error) {
 	if !strings.ContainsAny(s, ".:") {
 		return parseLength(s, a)
 	}

@@ -274,3 +274,23 @@ func TestGuestBondOptions(t *testing.T) {
 		})
 	}
 }
+
+// A bond and a VLAN by dracut's words.
+func TestGuestCmdline(t *testing.T) {
+	if !enterGuest(t) {
+		return
+	}
+	peer := twoCables(t, "active-backup")
+	peer.Listen(t, "192.0.2.1:80")
+	k, _ := kernel(t)
+	plan, _, err := netconfig.Sources{Cmdline: "bond=bond0:eth0,eth1:mode=active-backup,miimon=50,primary=eth0:9000 vlan=vlan0100:bond0 ip=192.0.2.10::192.0.2.1:24::vlan0100:none"}.Plan()
+	if err != nil {
+		t.Fatal(err)
+	}
+	applied(t, k, plan)
+	all := links(t)
+	if b, v := all["bond0"], all["vlan0100"]; b.data("mode") != "active-backup" || b.data("primary") != "eth0" || b.MTU != 9000 || v.data("id") != "100" || v.Link != "bond0" {
+		t.Errorf("devices: %v", all)
+	}
+	reaches(t, "192.0.2.1:80")
+}

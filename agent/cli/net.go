@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 	"text/tabwriter"
@@ -28,7 +29,7 @@ func netCommand() command {
 }
 
 func runNet(ctx context.Context, c *call) error {
-	from := c.flags.String("from", "auto", "a network_data.json, or auto: the one on the configuration media")
+	from := c.flags.String("from", "auto", "a network_data.json, or auto: what the agent would use, which is the kernel command line, the configuration media or the ramdisk")
 	asJSON := c.flags.Bool("json", false, "print JSON (show and plan)")
 	strict := c.flags.Bool("strict", false, "change nothing if anything is wrong with the description (apply)")
 	yes := c.flags.Bool("yes", false, "do not ask (apply)")
@@ -55,11 +56,14 @@ func runNet(ctx context.Context, c *call) error {
 		}
 		return showNetwork(c.stdout, have)
 	}
-	data, err := networkData(ctx, *from)
+	sources, err := networkSources(ctx, *from)
 	if err != nil {
 		return err
 	}
-	plan, planErr := netconfig.ParseNetworkData(data)
+	plan, described, planErr := sources.Plan()
+	if described == "" {
+		return errors.Join(errors.New("nothing describes the network: neither the kernel command line nor a network_data.json on a configuration medium or in the ramdisk"), planErr)
+	}
 	steps, err := plan.Steps(have)
 	if args[0] == "apply" {
 		if err := errors.Join(planErr, err); err != nil && *strict {
@@ -78,9 +82,9 @@ func runNet(ctx context.Context, c *call) error {
 		return errors.Join(planErr, plan.Apply(ctx, k))
 	}
 	if *asJSON {
-		return errors.Join(planErr, err, writeJSON(c, planned{plan, append([]netconfig.Step{}, steps...), linesOf(errors.Join(planErr, err))}))
+		return errors.Join(planErr, err, writeJSON(c, planned{described, plan, append([]netconfig.Step{}, steps...), linesOf(errors.Join(planErr, err))}))
 	}
-	fmt.Fprint(c.stdout, plan)
+	fmt.Fprintf(c.stdout, "described by %s\n%s", described, plan)
 	for _, step := range steps {
 		fmt.Fprintln(c.stdout, "would", step)
 	}
@@ -92,6 +96,7 @@ func runNet(ctx context.Context, c *call) error {
 
 // planned is what "net plan --json" prints.
 type planned struct {
+	From     string           `json:"from"` // what describes the network
 	Plan     netconfig.Plan   `json:"plan"`
 	Steps    []netconfig.Step `json:"steps"`    // in order; none if all is in force
 	Problems []string         `json:"problems"` // what is wrong with the description, or missing on the machine; it is left out
@@ -131,18 +136,33 @@ func showNetwork(out io.Writer, s netconfig.State) error {
 	return w.Flush()
 }
 
-// networkData reads network_data.json from a file or from the configuration media.
-func networkData(ctx context.Context, from string) ([]byte, error) {
+// networkSources is a file, or all that the agent looks at.
+func networkSources(ctx context.Context, from string) (netconfig.Sources, error) {
 	if from != "auto" {
-		return os.ReadFile(from)
+		b, err := os.ReadFile(from)
+		return netconfig.Sources{Files: []netconfig.File{{From: from, Content: b}}}, err
 	}
+	cmdline, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
+		return netconfig.Sources{}, err
+	}
+	s := netconfig.Sources{Cmdline: string(cmdline)}
 	found, _, err := media.Find(ctx, func(string) {})
+	if err != nil && len(found) == 0 {
+		return s, err
+	}
 	for _, m := range found {
-		if b, ok := m.Files["openstack/latest/network_data.json"]; ok {
-			return b, nil
+		if b, ok := m.Files[media.NetworkDataFile]; ok {
+			s.Files = append(s.Files, netconfig.File{From: m.Kind + " " + m.Device + " " + media.NetworkDataFile, Content: b})
 		}
 	}
-	return nil, errors.Join(errors.New("no network_data.json on a configuration medium"), err)
+	b, err := os.ReadFile("/" + agent.RamdiskNetwork)
+	if err == nil {
+		s.Files = append(s.Files, netconfig.File{From: "ramdisk /" + agent.RamdiskNetwork, Content: b})
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return s, err
+	}
+	return s, nil
 }
 
 func writeJSON(c *call, v any) error {
