@@ -51,6 +51,7 @@ type System struct {
 	Machine      inspect.Machine
 	FindMedia    func(ctx context.Context, log func(string)) ([]media.Medium, []media.Seen, error)
 	Network      func() (netconfig.Kernel, error)
+	Asker        netconfig.Asker // nil: a network that nobody describes is left as it is
 	OpenDisk     func(path string) (steps.Disk, error)
 	SetClock     func(time.Time) error
 	LoadKernel   func(ctx context.Context, disk string) (string, error)
@@ -79,6 +80,7 @@ func ThisMachine() (System, error) {
 		Machine:   inspect.Local(),
 		FindMedia: media.Find,
 		Network:   NewKernel,
+		Asker:     netconfig.NewAsker(),
 		OpenDisk: func(path string) (steps.Disk, error) {
 			d, err := stream.OpenDevice(path)
 			if err != nil {

@@ -7,6 +7,10 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
 	"time"
 
 	"github.com/ironhand/ironhand/initramfs/boot"
@@ -76,21 +80,27 @@ func (a *agent) bringUpNetwork(ctx context.Context) error {
 	plan, from, err := sources.Plan()
 	look := "the description of the network (" + from + ") against the NICs of the machine"
 	switch {
-	case err != nil && (a.config.StrictNetwork || from != "" && len(plan.Links) == 0):
+	case err != nil && (a.config.StrictNetwork || from != "" && len(plan.Links)+len(plan.Everywhere) == 0):
 		return hint(err, look)
 	case err != nil:
 		a.sayLines("network", "left out what is wrong: "+err.Error())
 	}
-	if from == "" && len(plan.DNS) == 0 {
+	if from == "" && a.sys.Asker == nil && len(plan.DNS) == 0 {
 		a.console.Stage("network", "no network_data.json given: interfaces are left as they are")
 		return nil
-	}
-	if from != "" {
-		a.console.Stage("network", "as described by %s", from)
 	}
 	k, err := a.network()
 	if err != nil {
 		return err
+	}
+	asked := len(plan.Everywhere) > 0
+	if from == "" {
+		plan.Everywhere = []netconfig.Method{netconfig.DHCP4, netconfig.Auto6}
+		from = "nobody"
+	}
+	a.console.Stage("network", "as described by %s", from)
+	if len(plan.Everywhere) > 0 && a.sys.Asker != nil {
+		return a.askEverywhere(ctx, k, plan, sources.BootMAC(), asked)
 	}
 	// 1. Wait for the NICs.
 	for start := time.Now(); ; {
@@ -119,6 +129,21 @@ func (a *agent) bringUpNetwork(ctx context.Context) error {
 		}
 		a.sayLines("network", err.Error())
 	}
+	// 3. Ask for what is not described.
+	if plan.Automatic() && a.sys.Asker != nil {
+		given, err := plan.Acquire(ctx, k, a.sys.Asker, nil, a.sayNetwork)
+		if err != nil {
+			a.sayLines("network", err.Error())
+		}
+		go given.Keep(ctx, k, a.sys.Asker, a.sayNetwork)
+	}
+	return a.showNetwork(ctx, k)
+}
+
+func (a *agent) sayNetwork(line string) { a.sayLines("network", line) }
+
+// showNetwork says what the network is in the end.
+func (a *agent) showNetwork(ctx context.Context, k netconfig.Kernel) error {
 	state, err := k.State(ctx)
 	if err != nil {
 		return fmt.Errorf("read the state of the network: %w", err)
@@ -127,6 +152,64 @@ func (a *agent) bringUpNetwork(ctx context.Context) error {
 		a.console.Stage("network", "%s", line)
 	}
 	return nil
+}
+
+func methodNames(methods []netconfig.Method) string {
+	var names []string
+	for _, m := range methods {
+		names = append(names, string(m))
+	}
+	return strings.Join(names, ", ")
+}
+
+// askedEverywhere is a file that says that an agent of this boot has set up the network by asking.
+const askedEverywhere = "network-asked"
+
+// askEverywhere asks on all NICs at once, and keeps the first answer with which the conductor is reached. A
+// network that somebody else has set up is left alone, unless always says that it is to be asked.
+func (a *agent) askEverywhere(ctx context.Context, k netconfig.Kernel, plan netconfig.Plan, boot netconfig.MAC, always bool) error {
+	mark := filepath.Join(a.sys.StateDir, askedEverywhere)
+	_, asked := os.Stat(mark)
+	var state netconfig.State
+	for start := time.Now(); ; {
+		var err error
+		if state, err = k.State(ctx); err != nil {
+			return fmt.Errorf("read the state of the network: %w", err)
+		}
+		if state.Configured() && asked != nil && !always {
+			a.console.Stage("network", "somebody has set it up: it is left as it is")
+			return a.showNetwork(ctx, k)
+		}
+		all := netconfig.Everywhere(state, plan.Everywhere, boot)
+		here := len(all.Links) > 0 && (boot == "" || slices.ContainsFunc(state.NICs, func(n netconfig.NIC) bool { return n.PermanentMAC == boot || n.MAC == boot }))
+		if here || time.Since(start) > nicWait {
+			all.DNS = plan.DNS
+			plan = all
+			break
+		}
+		if err := sleep(ctx, 250*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	if len(plan.Links) == 0 {
+		return hint(errors.New("the machine has no NIC that the kernel has a driver for"), "that the ramdisk has the driver of the NIC")
+	}
+	a.console.Stage("network", "asking on %d NICs: %s", len(plan.Links), methodNames(plan.Links[0].Auto))
+	if err := os.WriteFile(mark, nil, 0o600); err != nil {
+		return fmt.Errorf("keep for a restart that the network was asked for: %w", err)
+	}
+	given, err := plan.Acquire(ctx, k, a.sys.Asker, func(ctx context.Context) error {
+		if len(a.config.APIURLs) == 0 {
+			return nil // the conductor comes to us
+		}
+		_, _, err := a.measureAny(ctx)
+		return err
+	}, a.sayNetwork)
+	if err != nil {
+		a.sayLines("network", err.Error())
+	}
+	go given.Keep(ctx, k, a.sys.Asker, a.sayNetwork)
+	return a.showNetwork(ctx, k)
 }
 
 // networkLines is one line for each NIC that has addresses.

@@ -44,7 +44,7 @@ func (p Plan) Apply(ctx context.Context, k Kernel) error {
 	return errors.Join(errs...)
 }
 
-// awaitCarrier waits for link on the NICs that the plan gives addresses.
+// awaitCarrier waits for link on the NICs that the plan gives addresses or lets ask for them.
 func (p Plan) awaitCarrier(ctx context.Context, k Kernel) error {
 	limit := carrierFirst
 	for start := time.Now(); ; {
@@ -120,7 +120,7 @@ func (p Plan) awaitAddresses(ctx context.Context, k Kernel) error {
 func (p Plan) nics(have State) []NIC {
 	var nics []NIC
 	for _, l := range p.Links {
-		if len(l.Addresses) == 0 {
+		if len(l.Addresses)+len(l.Auto) == 0 {
 			continue
 		}
 		if n, ok := p.device(l, have); ok {

@@ -343,7 +343,11 @@ func (m *maker) settings(l Link, nic NIC) ([]Step, error) {
 			m.do(l.ID, SetOption{nic.Name, o, value}, why)
 		}
 	}
-	if has6 {
+	switch auto6 := slices.ContainsFunc(l.Auto, Method.is6); {
+	case auto6:
+		set(IPv6Off, 0, "it gets IPv6 addresses")
+		set(AcceptRA, 1, "its IPv6 routes are in advertisements")
+	case has6:
 		set(IPv6Off, 0, "it has IPv6 addresses")
 		set(AcceptRA, 0, "its IPv6 addresses are fixed")
 	}

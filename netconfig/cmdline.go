@@ -21,8 +21,8 @@ const wordsMost = 100
 // Everything that is wrong is returned at once, as joined errors that begin with
 // the parameter; what an error is about is left out of the plan.
 //
-// An ip= that names no device is for the NIC of BOOTIF, and without BOOTIF for
-// the only NIC of the machine. Names of devices are those of this kernel (eth0) unless
+// An ip= that names no device is for the NIC of BOOTIF. Without BOOTIF an address is for
+// the only NIC of the machine, and a method such as dhcp for all of them (Plan.Everywhere). Names of devices are those of this kernel (eth0) unless
 // ifname= gives them to a MAC. A device may be a MAC with dashes, too.
 func ParseCmdline(line string) (Plan, error) {
 	p := &cmdline{links: map[string]*Link{}, macs: map[string]MAC{}}
@@ -63,7 +63,8 @@ func ParseCmdline(line string) (Plan, error) {
 	for _, value := range routes {
 		p.route("rd.route="+value, value)
 	}
-	return p.plan(), errors.Join(p.errs...)
+	plan := p.plan()
+	return plan, errors.Join(p.errs...)
 }
 
 // cmdline collects the parts of a plan.
@@ -74,6 +75,7 @@ type cmdline struct {
 	macs         map[string]MAC   // by names that ifname= gives
 	bootMAC      MAC
 	bonds, vlans []string
+	everywhere   []Method
 	dns          []netip.Addr
 	errs         []error
 }
@@ -85,6 +87,13 @@ func (p *cmdline) fail(word, format string, args ...any) {
 // plan returns what was sound, each link after what it stands on.
 func (p *cmdline) plan() Plan {
 	plan := Plan{Links: []Link{}, DNS: p.dns}
+	for _, m := range p.everywhere {
+		if len(p.order) > 0 {
+			p.fail("ip=", "%s on all NICs, and other parameters for some of them", m)
+		} else if !slices.Contains(plan.Everywhere, m) {
+			plan.Everywhere = append(plan.Everywhere, m)
+		}
+	}
 	for _, kind := range []Kind{Physical, Bonded, Tagged} {
 		for _, l := range p.order {
 			if l.Kind == kind {
@@ -445,7 +454,26 @@ func (p *cmdline) automatic(word, device, method, mtu, mac string) {
 		}
 		return
 	}
-	p.fail(word, "%s is not supported yet", method)
+	way := map[string][]Method{
+		"dhcp": {DHCP4}, "dhcp4": {DHCP4}, "single-dhcp": {DHCP4}, "on": {DHCP4, Auto6}, "any": {DHCP4, Auto6}, "both": {DHCP4, Auto6},
+		"dhcp6": {DHCP6}, "auto6": {SLAAC}, "either6": {Auto6},
+	}[method]
+	if way == nil {
+		p.fail(word, "%s is not supported", method)
+		return
+	}
+	if device == "" && p.bootMAC == "" { // on all NICs, which are not known here
+		p.everywhere = append(p.everywhere, way...)
+		return
+	}
+	if l := p.addressed(word, device); l != nil {
+		p.sizeAndMAC(word, l, mtu, mac)
+		for _, m := range way {
+			if !slices.Contains(l.Auto, m) {
+				l.Auto = append(l.Auto, m)
+			}
+		}
+	}
 }
 
 // sizeAndMAC reads the end of an ip=.

@@ -158,3 +158,26 @@ func FuzzParseCmdline(f *testing.F) {
 		}
 	})
 }
+
+func TestParseCmdlineMethods(t *testing.T) {
+	tests := []struct{ name, line, plan, err string }{
+		{"everywhere", "ip=dhcp", "all NICs: dhcpv4\n", ""},
+		{"everywhere, both", "ip=on", "all NICs: dhcpv4\nall NICs: ipv6-auto\n", ""},
+		{"BOOTIF", "ip=dhcp6 BOOTIF=52:54:00:aa:bb:01", "link BOOTIF: physical, mac 52:54:00:aa:bb:01, dhcpv6\n", ""},
+		{"device", "ip=eth0:dhcp:9000 ip=eth0:auto6 ip=:::::eth1:either6", "link eth0: physical, device eth0, mtu 9000, dhcpv4, slaac\nlink eth1: physical, device eth1, ipv6-auto\n", ""},
+		{"VLAN", "vlan=vlan5:eth0 ip=vlan5:dhcp", "link eth0: physical, device eth0\nlink vlan5: vlan 5 of eth0, device vlan5, dhcpv4\n", ""},
+		{"everywhere, and one by itself", "ip=dhcp ip=eth0:dhcp", "link eth0: physical, device eth0, dhcpv4\n", "ip=: dhcpv4 on all NICs, and other parameters for some of them"},
+		{"not ours", "ip=ibft ip=eth0:bootp", "", "ip=ibft: ibft is not supported\nip=eth0:bootp: bootp is not supported"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			plan, err := ParseCmdline(tt.line)
+			compare(t, "plan", plan.String(), tt.plan)
+			text := ""
+			if err != nil {
+				text = err.Error()
+			}
+			compare(t, "error", text, tt.err)
+		})
+	}
+}

@@ -143,6 +143,9 @@ func (k *fakeKernel) Do(ctx context.Context, c Change) error {
 	case AddAddress:
 		n := k.nic(c.NIC)
 		n.Addresses = append(n.Addresses, Address{Prefix: c.Address, Tentative: c.Address.Addr().Is6()})
+	case RemoveAddress:
+		n := k.nic(c.NIC)
+		n.Addresses = slices.DeleteFunc(n.Addresses, func(a Address) bool { return a.Prefix == c.Address })
 	case AddRoute:
 		if !k.nic(c.NIC).Up {
 			return errors.New("network is down")
@@ -156,7 +159,9 @@ func (k *fakeKernel) Do(ctx context.Context, c Change) error {
 		r.Metric = r.metric()
 		k.state.Routes = append(k.state.Routes, NICRoute{c.NIC, r})
 	case RemoveRoute:
-		k.state.Routes = slices.DeleteFunc(k.state.Routes, func(r NICRoute) bool { return r == NICRoute{c.NIC, c.Route} })
+		k.state.Routes = slices.DeleteFunc(k.state.Routes, func(r NICRoute) bool {
+			return r.NIC == c.NIC && r.Destination == c.Route.Destination && r.Gateway == c.Route.Gateway && r.metric() == c.Route.metric()
+		})
 	case SetDNS:
 		k.state.DNS = c.Servers
 	case AskNeighbor:

@@ -383,6 +383,14 @@ func (k *linux) Do(ctx context.Context, c Change) error {
 			}
 			return err
 		})
+	case RemoveAddress:
+		return k.onLink(c.NIC, func(l netlink.Link) error {
+			err := k.netlink.AddrDel(l, &netlink.Addr{IPNet: ipNet(c.Address)})
+			if errors.Is(err, unix.EADDRNOTAVAIL) {
+				return nil
+			}
+			return err
+		})
 	case AddRoute:
 		return k.onLink(c.NIC, func(l netlink.Link) error { return k.addRoute(l, c) })
 	case RemoveRoute:

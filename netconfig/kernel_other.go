@@ -5,6 +5,7 @@
 package netconfig
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"runtime"
@@ -16,4 +17,13 @@ func NewKernel() (Kernel, error) { return NewKernelAt("") }
 // NewKernelAt returns an error: networks are only configured on Linux.
 func NewKernelAt(string) (Kernel, error) {
 	return nil, fmt.Errorf("configure the network on %s: %w", runtime.GOOS, errors.ErrUnsupported)
+}
+
+// NewAsker returns one that has no network to ask on.
+func NewAsker() Asker { return deaf{} }
+
+type deaf struct{}
+
+func (deaf) Ask(context.Context, NIC, Method) (Lease, error) {
+	return Lease{}, fmt.Errorf("ask for addresses on %s: %w", runtime.GOOS, errors.ErrUnsupported)
 }

@@ -9,8 +9,8 @@
 // conductor cannot be reached all the same, [Check] looks at each thing on the
 // way to it and names the most likely cause.
 //
-// Links are NICs, bonds of them, and VLANs on either; addresses are fixed. Automatic
-// addresses (DHCP) are refused with an error that says where they stand.
+// Links are NICs, bonds of them, and VLANs on either; addresses are fixed, or asked for
+// by DHCP and router advertisements ([Plan.Acquire]).
 //
 // The package touches the NICs that the plan names, the loopback device and the
 // list of DNS servers. Devices that it makes carry a mark (their alias, see "ip
@@ -46,6 +46,8 @@ var (
 type Plan struct {
 	Links []Link       `json:"links"` // what a link stands on comes before it
 	DNS   []netip.Addr `json:"dns"`   // name servers, the first is asked first; empty leaves the machine's own
+	// Everywhere are ways to ask for addresses on all NICs, if there are no links; see [Everywhere].
+	Everywhere []Method `json:"everywhere,omitempty"`
 }
 
 // Link is one network device of a plan.
@@ -57,6 +59,7 @@ type Link struct {
 	MTU       int            `json:"mtu,omitempty"`    // bytes; 0 leaves the kernel's
 	Bond      *Bond          `json:"bond,omitempty"`
 	VLAN      *VLAN          `json:"vlan,omitempty"`
+	Auto      []Method       `json:"auto,omitempty"`      // ways to get addresses besides those below
 	Addresses []netip.Prefix `json:"addresses,omitempty"` // none: the link is only switched on
 	Routes    []Route        `json:"routes,omitempty"`
 }
@@ -134,6 +137,9 @@ func (p Plan) String() string {
 		if l.MTU != 0 {
 			fmt.Fprintf(&b, ", mtu %d", l.MTU)
 		}
+		for _, m := range l.Auto {
+			fmt.Fprintf(&b, ", %s", m)
+		}
 		b.WriteByte('\n')
 		for _, a := range l.Addresses {
 			fmt.Fprintf(&b, "  address %s\n", a)
@@ -141,6 +147,9 @@ func (p Plan) String() string {
 		for _, r := range l.Routes {
 			fmt.Fprintf(&b, "  route %s\n", r)
 		}
+	}
+	for _, m := range p.Everywhere {
+		fmt.Fprintf(&b, "all NICs: %s\n", m)
 	}
 	for _, a := range p.DNS {
 		fmt.Fprintf(&b, "dns %s\n", a)
@@ -304,6 +313,11 @@ type (
 		NIC     string
 		Address netip.Prefix
 	}
+	// RemoveAddress takes an address away.
+	RemoveAddress struct {
+		NIC     string
+		Address netip.Prefix
+	}
 	// AddRoute adds a route; one to the same destination with the same metric
 	// must not exist.
 	AddRoute struct {
@@ -340,9 +354,12 @@ func (c Join) String() string {
 	}
 	return "add " + c.NIC + " to " + c.Bond
 }
-func (c SetMTU) String() string      { return fmt.Sprintf("set %s mtu %d", c.NIC, c.MTU) }
-func (c SetOption) String() string   { return fmt.Sprintf("set %s %s %d", c.NIC, c.Option, c.Value) }
-func (c AddAddress) String() string  { return fmt.Sprintf("add address %s to %s", c.Address, c.NIC) }
+func (c SetMTU) String() string     { return fmt.Sprintf("set %s mtu %d", c.NIC, c.MTU) }
+func (c SetOption) String() string  { return fmt.Sprintf("set %s %s %d", c.NIC, c.Option, c.Value) }
+func (c AddAddress) String() string { return fmt.Sprintf("add address %s to %s", c.Address, c.NIC) }
+func (c RemoveAddress) String() string {
+	return fmt.Sprintf("remove address %s from %s", c.Address, c.NIC)
+}
 func (c AddRoute) String() string    { return "add route " + c.Route.on(c.NIC) }
 func (c RemoveRoute) String() string { return "remove route " + c.Route.on(c.NIC) }
 func (c SetDNS) String() string      { return "set dns " + list(c.Servers) }

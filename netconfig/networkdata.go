@@ -646,10 +646,14 @@ func (p *parser) network(path string, raw json.RawMessage) {
 			p.fail(path+".type", "empty")
 		}
 		return
-	case "ipv4_dhcp", "ipv6_dhcp", "ipv6_slaac", "ipv6_dhcpv6-stateful", "ipv6_dhcpv6_stateful", "ipv6_dhcpv6-stateless", "ipv6_dhcpv6_stateless":
-		p.fail(path+".type", "%s networks are not supported yet", kind)
-		return
 	default:
+		if m, known := automatic()[kind]; known {
+			p.networkServices(path+".services", o["services"])
+			if l != nil && !slices.Contains(l.Auto, m) {
+				l.Auto = append(l.Auto, m)
+			}
+			return
+		}
 		p.fail(path+".type", "%s is not a kind of network", quote(kind))
 		return
 	}
@@ -679,6 +683,15 @@ func (p *parser) network(path string, raw json.RawMessage) {
 			l.Routes = append(l.Routes, r)
 			l.routesFrom = append(l.routesFrom, path+".routes")
 		}
+	}
+}
+
+// automatic are the types of networks whose addresses are asked for. Some are written in two ways.
+func automatic() map[string]Method {
+	return map[string]Method{
+		"ipv4_dhcp": DHCP4, "ipv6_slaac": SLAAC, "ipv6_dhcp": DHCP6,
+		"ipv6_dhcpv6-stateful": DHCP6, "ipv6_dhcpv6_stateful": DHCP6,
+		"ipv6_dhcpv6-stateless": DHCP6Info, "ipv6_dhcpv6_stateless": DHCP6Info,
 	}
 }
 

@@ -5,6 +5,7 @@ package netconfig
 import (
 	"errors"
 	"fmt"
+	"strings"
 )
 
 // Sources are the places that may describe the network. The first one that does counts,
@@ -13,6 +14,17 @@ import (
 type Sources struct {
 	Cmdline string // the kernel command line
 	Files   []File // network_data.json, strong to weak
+}
+
+// BootMAC is the MAC of the NIC that the machine was booted from, by BOOTIF; empty if it is not known.
+func (s Sources) BootMAC() MAC {
+	p := &cmdline{}
+	for word := range strings.FieldsSeq(s.Cmdline) {
+		if value, ok := strings.CutPrefix(word, "BOOTIF="); ok {
+			p.boot(value)
+		}
+	}
+	return p.bootMAC
 }
 
 // File is one network_data.json, and where it was found.
@@ -28,7 +40,7 @@ func (s Sources) Plan() (plan Plan, from string, err error) {
 	const cmdline = "kernel command line"
 	plan, err = ParseCmdline(s.Cmdline)
 	err = at(cmdline, err)
-	if len(plan.Links) > 0 {
+	if len(plan.Links) > 0 || len(plan.Everywhere) > 0 {
 		return plan, cmdline, err
 	}
 	if len(s.Files) == 0 {

@@ -64,6 +64,11 @@ func runNet(ctx context.Context, c *call) error {
 	if described == "" {
 		return errors.Join(errors.New("nothing describes the network: neither the kernel command line nor a network_data.json on a configuration medium or in the ramdisk"), planErr)
 	}
+	if len(plan.Everywhere) > 0 {
+		servers := plan.DNS
+		plan = netconfig.Everywhere(have, plan.Everywhere, sources.BootMAC())
+		plan.DNS = servers
+	}
 	steps, err := plan.Steps(have)
 	if args[0] == "apply" {
 		if err := errors.Join(planErr, err); err != nil && *strict {
@@ -79,7 +84,11 @@ func runNet(ctx context.Context, c *call) error {
 				return errors.Join(errors.New("not applied: the answer was not yes"), eofIsNoAnswer(err))
 			}
 		}
-		return errors.Join(planErr, plan.Apply(ctx, k))
+		if !plan.Automatic() {
+			return errors.Join(planErr, plan.Apply(ctx, k))
+		}
+		_, asking := plan.Acquire(ctx, k, netconfig.NewAsker(), nil, func(line string) { fmt.Fprintln(c.stderr, line) })
+		return errors.Join(planErr, asking)
 	}
 	if *asJSON {
 		return errors.Join(planErr, err, writeJSON(c, planned{described, plan, append([]netconfig.Step{}, steps...), linesOf(errors.Join(planErr, err))}))
