@@ -190,3 +190,33 @@ func (b Bond) differs(have *Bond) string {
 	}
 	return ""
 }
+
+// parseBonding reads the members of a bond from /proc/net/bonding/NAME (bond_info_seq_show in
+// drivers/net/bonding/bond_procfs.c).
+func parseBonding(text string) []Member {
+	var members []Member
+	partner := false
+	for line := range strings.Lines(text) {
+		key, value, _ := strings.Cut(strings.TrimSpace(line), ": ")
+		if key == "Slave Interface" && len(members) < itemsMost {
+			members = append(members, Member{NIC: value})
+			partner = false
+		}
+		if len(members) == 0 {
+			continue
+		}
+		m := &members[len(members)-1]
+		switch key {
+		case "MII Status":
+			m.Up = value == "up"
+		case "details partner lacp pdu:":
+			partner = true
+		case "system mac address":
+			// All zero is nobody.
+			if mac, err := ParseMAC(value); partner && err == nil {
+				m.Partner = mac
+			}
+		}
+	}
+	return members
+}

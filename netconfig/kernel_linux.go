@@ -14,16 +14,27 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
+	"syscall"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
 // linux is the running kernel. It opens its sockets anew for each call, so that
-// it works in the network namespace of the calling thread and holds nothing.
+// it works in the network namespace of the calling thread.
 type linux struct {
 	netlink    netlink.Handle
 	resolvConf string
+
+	mu     sync.Mutex
+	others map[owned]bool // addresses of ours that another machine has, which the kernel does not remember for IPv4
+}
+
+type owned struct {
+	nic     string
+	address netip.Addr
 }
 
 // NewKernel returns the running kernel; name servers are in /etc/resolv.conf.
@@ -69,6 +80,16 @@ func (k *linux) State(ctx context.Context) (State, error) {
 			return State{}, err
 		}
 		n.Addresses = addresses[n.Index]
+		k.mu.Lock()
+		for i, a := range n.Addresses {
+			n.Addresses[i].Duplicate = a.Duplicate || k.others[owned{n.Name, a.Prefix.Addr()}]
+		}
+		k.mu.Unlock()
+		if n.Bond != nil {
+			if n.Members, err = members(n.Name); err != nil {
+				return State{}, err
+			}
+		}
 		s.NICs = append(s.NICs, n)
 	}
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
@@ -130,8 +151,15 @@ func nic(l netlink.Link, names map[int]string, socket int) (NIC, error) {
 	// Devices without a driver of their own (lo) have none to name.
 	if info, err := unix.IoctlGetEthtoolDrvinfo(socket, a.Name); err == nil {
 		n.Driver = unix.ByteSliceToString(info.Driver[:])
+		n.Firmware = clean(unix.ByteSliceToString(info.Fw_version[:]))
 	} else if !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.ENODEV) {
 		return NIC{}, fmt.Errorf("ask %s for its driver: %w", a.Name, err)
+	}
+	// Without link the kernel has no speed to tell: it fails, or says -1.
+	if b, err := os.ReadFile(filepath.Join("/sys/class/net", a.Name, "speed")); err == nil && n.Carrier {
+		if speed, err := strconv.Atoi(strings.TrimSpace(string(b))); err == nil && speed > 0 {
+			n.SpeedMbps = speed
+		}
 	}
 	for _, o := range options() {
 		b, err := os.ReadFile(o.path(a.Name))
@@ -403,6 +431,8 @@ func (k *linux) Do(ctx context.Context, c Change) error {
 		})
 	case SetDNS:
 		return replaceFile(k.resolvConf, resolvConf(c.Servers))
+	case AskOwner:
+		return k.onLink(c.NIC, func(l netlink.Link) error { return k.askOwner(ctx, l, c.Address) })
 	case AskNeighbor:
 		return k.onLink(c.NIC, func(l netlink.Link) error { return k.askNeighbor(l, c.Address) })
 	}
@@ -464,6 +494,76 @@ func (k *linux) askNeighbor(l netlink.Link, a netip.Addr) error {
 	}
 	n.Flags = unix.NTF_USE
 	return k.netlink.NeighSet(n)
+}
+
+// members reads what the bonding driver says of a bond, in the network of the calling thread.
+func members(bond string) ([]Member, error) {
+	b, err := os.ReadFile(filepath.Join("/proc/thread-self/net/bonding", bond))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil // taken away meanwhile
+	}
+	return parseBonding(string(b)), err
+}
+
+// askOwner sends an ARP probe (RFC 5227, section 2.1.1) and waits for whoever says that
+// the address is his.
+func (k *linux) askOwner(ctx context.Context, l netlink.Link, a netip.Addr) error {
+	own := map[MAC]bool{} // several of our NICs may be on one link, and each answers for all
+	links, err := dump(func() ([]netlink.Link, error) { return k.netlink.LinkList() })
+	if err != nil {
+		return err
+	}
+	for _, other := range links {
+		own[MAC(other.Attrs().HardwareAddr.String())] = true
+	}
+	const arp = unix.ETH_P_ARP<<8&0xff00 | unix.ETH_P_ARP>>8 // in the order of the network
+	s, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, arp)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(s)
+	at := unix.SockaddrLinklayer{Protocol: arp, Ifindex: l.Attrs().Index, Halen: 6, Addr: [8]byte{255, 255, 255, 255, 255, 255}}
+	if err := unix.Bind(s, &at); err != nil {
+		return err
+	}
+	if err := unix.SetsockoptTimeval(s, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 100_000}); err != nil {
+		return err
+	}
+	taken, b := false, make([]byte, 128)
+	for start, sent := time.Now(), 0; ctx.Err() == nil && !taken && time.Since(start) < ownerWait; {
+		if time.Since(start) >= time.Duration(sent)*ownerWait/3 {
+			sent++
+			if err := unix.Sendto(s, arpProbe(l.Attrs().HardwareAddr, a), 0, &at); err != nil {
+				return err
+			}
+		}
+		n, _, err := unix.Recvfrom(s, b, 0)
+		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		mac, sender, ok := parseARP(b[:n])
+		taken = ok && sender == a && !own[mac]
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.others == nil {
+		k.others = map[owned]bool{}
+	}
+	k.others[owned{l.Attrs().Name, a}] = taken
+	return nil
+}
+
+// segments returns a net.Dialer's Control that lets a connection send and receive
+// TCP segments of at most so many bytes.
+func segments(most int) func(network, address string, c syscall.RawConn) error {
+	return func(_, _ string, c syscall.RawConn) error {
+		var failed error
+		err := c.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_MAXSEG, most) })
+		return errors.Join(err, failed)
+	}
 }
 
 func ipNet(p netip.Prefix) *net.IPNet {

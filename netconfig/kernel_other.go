@@ -9,6 +9,7 @@ import (
 	"errors"
 	"fmt"
 	"runtime"
+	"syscall"
 )
 
 // NewKernel returns an error: networks are only configured on Linux.
@@ -17,6 +18,10 @@ func NewKernel() (Kernel, error) { return NewKernelAt("") }
 // NewKernelAt returns an error: networks are only configured on Linux.
 func NewKernelAt(string) (Kernel, error) {
 	return nil, fmt.Errorf("configure the network on %s: %w", runtime.GOOS, errors.ErrUnsupported)
+}
+
+func segments(int) func(network, address string, c syscall.RawConn) error {
+	return func(string, string, syscall.RawConn) error { return errors.ErrUnsupported }
 }
 
 // NewAsker returns one that has no network to ask on.

@@ -200,17 +200,20 @@ type NIC struct {
 	Name         string
 	Kind         string // "device" for real hardware, else as in "ip link add type": "veth", "bond", ...
 	Driver       string // empty if the kernel does not say
+	Firmware     string // its version; empty if the kernel does not say
+	SpeedMbps    int    // 0 without link, or if the kernel does not say
 	MAC          MAC
 	PermanentMAC MAC // of the hardware; empty if it has none (veth)
 	Loopback     bool
-	Master       string // name of the bond or bridge that it belongs to
-	Parent       string // of a VLAN: name of the device that carries it
-	VLAN         int    // of a VLAN: its number
-	Bond         *Bond  // of a bond: what is set, with the names of NICs for ids
-	Alias        string // free text; the mark on devices that a plan made
-	MTU          int    // bytes
-	Up           bool   // switched on
-	Carrier      bool   // has link; always false while switched off
+	Master       string   // name of the bond or bridge that it belongs to
+	Parent       string   // of a VLAN: name of the device that carries it
+	VLAN         int      // of a VLAN: its number
+	Bond         *Bond    // of a bond: what is set, with the names of NICs for ids
+	Members      []Member // of a bond
+	Alias        string   // free text; the mark on devices that a plan made
+	MTU          int      // bytes
+	Up           bool     // switched on
+	Carrier      bool     // has link; always false while switched off
 	Addresses    []Address
 	Options      map[Option]int // those in the list of options that this kernel has
 }
@@ -219,7 +222,14 @@ type NIC struct {
 type Address struct {
 	Prefix    netip.Prefix `json:"prefix"`
 	Tentative bool         `json:"tentative,omitempty"` // IPv6: not usable until the kernel knows it to be unique
-	Duplicate bool         `json:"duplicate,omitempty"` // IPv6: never usable, another machine answered for it
+	Duplicate bool         `json:"duplicate,omitempty"` // another machine answered for it; IPv4: when it was asked by AskOwner
+}
+
+// Member is a member of a bond as the bond sees it.
+type Member struct {
+	NIC     string `json:"nic"`
+	Up      bool   `json:"up"`                // its link counts as good
+	Partner MAC    `json:"partner,omitempty"` // LACP: the system at the other end; empty if none speaks LACP
 }
 
 // NICRoute is a route that the kernel has.
@@ -331,6 +341,12 @@ type (
 	}
 	// SetDNS replaces the list of name servers.
 	SetDNS struct{ Servers []netip.Addr }
+	// AskOwner asks whether another machine has the NIC's IPv4 address (a probe of RFC
+	// 5227), and waits for an answer for a moment. It appears in Address.Duplicate.
+	AskOwner struct {
+		NIC     string
+		Address netip.Addr
+	}
 	// AskNeighbor forgets what is known of an address on a link and asks for it
 	// anew (ARP, neighbour discovery). The answer appears in State.Neighbors.
 	AskNeighbor struct {
@@ -363,6 +379,9 @@ func (c RemoveAddress) String() string {
 func (c AddRoute) String() string    { return "add route " + c.Route.on(c.NIC) }
 func (c RemoveRoute) String() string { return "remove route " + c.Route.on(c.NIC) }
 func (c SetDNS) String() string      { return "set dns " + list(c.Servers) }
+func (c AskOwner) String() string {
+	return fmt.Sprintf("ask %s whether others have %s", c.NIC, c.Address)
+}
 func (c AskNeighbor) String() string { return fmt.Sprintf("ask %s who has %s", c.NIC, c.Address) }
 
 // on returns the route with its NIC: "default via 192.0.2.1 dev eth0 metric 5".

@@ -294,3 +294,61 @@ func TestGuestCmdline(t *testing.T) {
 	}
 	reaches(t, "192.0.2.1:80")
 }
+
+// A switch that knows nothing of the bond, two switches that are no pair, and the wrong VLAN.
+func TestGuestVerdict(t *testing.T) {
+	if !enterGuest(t) {
+		return
+	}
+	k, _ := kernel(t)
+	check := func(what, cause string, lines ...string) {
+		t.Helper()
+		r := netconfig.Check(t.Context(), k, netconfig.Target{Host: "192.0.2.1", Port: 81})
+		if !strings.Contains(r.Cause, cause) {
+			t.Errorf("%s: cause %q, want %q\n%s", what, r.Cause, cause, r)
+		}
+		for _, line := range lines {
+			if !strings.Contains(r.String(), line) {
+				t.Errorf("%s: no %q in\n%s", what, line, r)
+			}
+		}
+	}
+	peer := twoCables(t, "802.3ad lacp_rate fast")
+	if err := parse(t, bonded).Apply(t.Context(), k); err != nil {
+		t.Fatal(err)
+	}
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
+		if fmt.Sprint(links(t)["bond0"].LinkInfo.Data["ad_info"]) != "<nil>" && strings.Contains(fmt.Sprint(links(t)["bond0"].LinkInfo.Data["ad_info"]), "num_ports:2") {
+			break
+		}
+	}
+	check("all is well", "192.0.2.1 refuses connections to port 81", "bond bond0: 802.3ad, mtu 9000, link", "member eth0 is up, LACP partner ", "vlan bond0.100: 100 on bond0, mtu 1500, link, 192.0.2.10/24")
+
+	peer.IP(t, "link del far.100")
+	check("wrong VLAN", "no connection to 192.0.2.1, which should be on the link of bond0.100: wrong VLAN or switch port, or it is down")
+
+	// Each port of the far end is on its own: no LACP.
+	for _, words := range []string{"link del far", "link set far0 up", "link set far1 up"} {
+		peer.IP(t, words)
+	}
+	for end := time.Now().Add(20 * time.Second); time.Now().Before(end); time.Sleep(200 * time.Millisecond) {
+		if strings.Contains(fmt.Sprint(links(t)["bond0"].LinkInfo.Data["ad_info"]), "partner_mac:00:00:00:00:00:00") {
+			break
+		}
+	}
+	check("no LACP", "the switch does not speak LACP on eth0, eth1 (bond0): its ports are not in a channel group", "member eth0 is up, no LACP partner")
+
+	// Each port is a switch of its own.
+	for i := range 2 {
+		for _, words := range []string{"link add sw%d type bond mode 802.3ad lacp_rate fast miimon 50", "link set far%d down", "link set far%d master sw%[1]d", "link set sw%d up"} {
+			peer.IP(t, fmt.Sprintf(words, i))
+		}
+	}
+	var r netconfig.Report
+	for end := time.Now().Add(40 * time.Second); time.Now().Before(end) && !strings.Contains(r.Cause, "different systems"); time.Sleep(time.Second) {
+		r = netconfig.Check(t.Context(), k, netconfig.Target{Host: "192.0.2.1", Port: 81})
+	}
+	if !strings.Contains(r.Cause, "the members of bond0 are connected to different systems (eth0 ") {
+		t.Errorf("two switches:\n%s", r)
+	}
+}

@@ -125,6 +125,13 @@ func TestNet(t *testing.T) {
 	if err := json.Unmarshal([]byte(stdout), &have); err != nil || code != 0 || len(have.NICs) == 0 {
 		t.Errorf("net show: exit %d, %v, stdout %q, stderr %q", code, err, stdout, stderr)
 	}
+	code, stdout, stderr = run(t, "", "net", "show", "--target", "http://127.0.0.1:1")
+	if code != 1 || !strings.Contains(stdout, "cause: 127.0.0.1 refuses connections to port 1") || !strings.Contains(stderr, "refuses connections") {
+		t.Errorf("net show --target: exit %d, stdout %q, stderr %q", code, stdout, stderr)
+	}
+	if code, _, stderr = run(t, "", "net", "show", "--target", "ftp://x"); code != 2 {
+		t.Errorf("net show of a wrong target: exit %d, stderr %q", code, stderr)
+	}
 	file := filepath.Join(t.TempDir(), "network_data.json")
 	if err := os.WriteFile(file, []byte(`{"links": [{"id": "a", "type": "phy", "ethernet_mac_address": "52:54:00:4e:3d:30"}], "networks": [],
 		"services": [{"type": "dns", "address": "192.0.2.53"}]}`), 0o600); err != nil {

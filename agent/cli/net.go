@@ -21,7 +21,7 @@ import (
 
 func netCommand() command {
 	return command{
-		name: "net", args: "show | plan | apply [--from FILE|auto] [--strict] [--yes] [--json]",
+		name: "net", args: "show [--target URL] | plan | apply [--from FILE|auto] [--strict] [--yes] [--json]",
 		help:    "Show the network, or what network_data.json would make of it and why, or make it so.",
 		example: "ironhand net plan --from network_data.json",
 		run:     runNet,
@@ -31,6 +31,7 @@ func netCommand() command {
 func runNet(ctx context.Context, c *call) error {
 	from := c.flags.String("from", "auto", "a network_data.json, or auto: what the agent would use, which is the kernel command line, the configuration media or the ramdisk")
 	asJSON := c.flags.Bool("json", false, "print JSON (show and plan)")
+	target := c.flags.String("target", "", "an http or https URL; say how far one gets on the way to it, and why no further (show)")
 	strict := c.flags.Bool("strict", false, "change nothing if anything is wrong with the description (apply)")
 	yes := c.flags.Bool("yes", false, "do not ask (apply)")
 	args, err := c.parse(1, 1)
@@ -51,6 +52,9 @@ func runNet(ctx context.Context, c *call) error {
 		return err
 	}
 	if args[0] == "show" {
+		if *target != "" {
+			return showWay(ctx, c, k, *target, *asJSON)
+		}
 		if *asJSON {
 			return writeJSON(c, have)
 		}
@@ -119,6 +123,24 @@ func linesOf(err error) []string {
 	return strings.Split(err.Error(), "\n")
 }
 
+// showWay prints the verdict on the way to a URL; that it is blocked is an error.
+func showWay(ctx context.Context, c *call, k netconfig.Kernel, rawURL string, asJSON bool) error {
+	to, err := netconfig.ParseTarget(rawURL, nil)
+	if err != nil {
+		return usagef("%v", err)
+	}
+	r := netconfig.Check(ctx, k, to)
+	if asJSON {
+		err = writeJSON(c, r)
+	} else {
+		_, err = io.WriteString(c.stdout, r.String())
+	}
+	if err == nil && !r.OK {
+		err = errors.New(r.Cause)
+	}
+	return err
+}
+
 // showNetwork prints what the kernel has, for people.
 func showNetwork(out io.Writer, s netconfig.State) error {
 	w := tabwriter.NewWriter(out, 0, 0, 2, ' ', 0)
@@ -134,7 +156,14 @@ func showNetwork(out io.Writer, s netconfig.State) error {
 		for _, a := range n.Addresses {
 			addresses = append(addresses, a.Prefix.String())
 		}
-		fmt.Fprintf(w, "nic\t%s\t%s\t%s\tmtu %d\t%s\t%s\n", n.Name, n.MAC, n.Driver, n.MTU, link, strings.Join(addresses, " "))
+		what := n.Driver
+		switch {
+		case n.Parent != "":
+			what = fmt.Sprintf("vlan %d on %s", n.VLAN, n.Parent)
+		case n.Master != "":
+			what += ", in " + n.Master
+		}
+		fmt.Fprintf(w, "nic\t%s\t%s\t%s\tmtu %d\t%s\t%s\n", n.Name, n.MAC, what, n.MTU, link, strings.Join(addresses, " "))
 	}
 	for _, r := range s.Routes {
 		fmt.Fprintf(w, "route\t%s\t%s\n", r.NIC, r.Route)

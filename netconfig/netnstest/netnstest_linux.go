@@ -158,6 +158,15 @@ func (p *Peer) Cable(t *testing.T, nic, mac, far string) {
 	p.IP(t, "link set "+far+" up")
 }
 
+// Connect makes a pair of devices, near at p and far at another peer, both switched on.
+func (p *Peer) Connect(t *testing.T, other *Peer, near, far string) {
+	t.Helper()
+	p.IP(t, "link add "+near+" type veth peer name "+far)
+	p.IP(t, "link set "+far+" netns "+other.path)
+	p.IP(t, "link set "+near+" up")
+	other.IP(t, "link set "+far+" up")
+}
+
 // Listen listens in the peer's network until the test ends.
 func (p *Peer) Listen(t *testing.T, address string) net.Listener {
 	t.Helper()
