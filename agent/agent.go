@@ -131,6 +131,7 @@ type agent struct {
 	media     []media.Medium
 	config    Config
 	trust     trust
+	ntp       *ntpAnswer // nil without NTP server, or without its answer
 	inventory inspect.Inventory
 	macs      []net.HardwareAddr
 	set       steps.Set

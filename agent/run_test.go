@@ -256,7 +256,12 @@ func (s *site) run(within time.Duration) error {
 			FindMedia: func(context.Context, func(string)) ([]media.Medium, []media.Seen, error) {
 				return s.medium, nil, nil
 			},
-			Network: func() (netconfig.Kernel, error) { return s.network, nil },
+			Network: func() (netconfig.Kernel, error) {
+				if s.network == nil {
+					return nil, errors.New("not looked at in this test")
+				}
+				return s.network, nil
+			},
 			OpenDisk: func(path string) (steps.Disk, error) {
 				s.opened = append(s.opened, path)
 				if s.kill {

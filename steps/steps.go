@@ -9,9 +9,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/ironhand/ironhand/inspect"
@@ -40,16 +43,34 @@ type Step struct {
 	Deploys   bool          // what was deployed before is gone when it begins
 	Reboot    bool          // the machine must be rebooted after it
 	Abortable bool          // the conductor may give up while it runs (clean and service)
-	Args      []Arg         // the arguments that are announced to the conductor
+	Args      []Arg         // all that it takes; others are refused
+	// Check looks at the arguments alone, for those who want to know early whether Run would take them. Nil checks nothing.
+	Check func(h Host, args json.RawMessage) error
 	// Run does the work. The result becomes JSON, and a [Deployed] is also remembered by the agent.
 	Run func(ctx context.Context, h Host, j Job) (any, error)
 }
 
-// An Arg is one announced argument of a step.
+// An Arg is one argument of a step.
 type Arg struct {
 	Name        string
 	Description string
 	Required    bool
+	Unlisted    bool // not announced: Ironic's own step of the same name gives it
+}
+
+// CheckArgs returns an error if an argument is unknown or a required one is missing.
+func (s Step) CheckArgs(args map[string]json.RawMessage) error {
+	for _, name := range slices.Sorted(maps.Keys(args)) {
+		if !slices.ContainsFunc(s.Args, func(a Arg) bool { return a.Name == name }) {
+			return fmt.Errorf("unknown argument %.100q", name)
+		}
+	}
+	for _, a := range s.Args {
+		if _, given := args[a.Name]; a.Required && !given {
+			return fmt.Errorf("argument %s is missing", a.Name)
+		}
+	}
+	return nil
 }
 
 // A Job is one request to run a step.
@@ -110,6 +131,10 @@ type Download struct {
 	Limit  time.Duration // the whole of it may take so long; 0 is no limit
 	// RefuseMD5 says that an image whose only digest is MD5 is not written.
 	RefuseMD5 bool
+	// Formats are those that an image may have whose format the conductor does not know, by Ironic's names; nil for all.
+	Formats []string
+	// BasicAuth returns user and password for image servers, unless the conductor sends them with the image; nil without.
+	BasicAuth func() (user, password string)
 }
 
 // Deployed is the result of a step that put an operating system on a disk.

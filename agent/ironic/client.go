@@ -103,10 +103,26 @@ func New(o Options) (*Client, error) {
 	if c.o.Rand == nil {
 		c.o.Rand = rand.Float64
 	}
-	c.http = http.Client{Transport: o.Transport, CheckRedirect: checkRedirect}
-	if o.Transport == nil {
-		c.http.Transport = &http.Transport{
-			TLSClientConfig:     o.TLS.Clone(),
+	c.http = c.newHTTP(o.TLS)
+	return c, nil
+}
+
+// WithTLS returns a client that knows all that c knows, and makes its connections by another configuration. c is not to be used any more.
+func (c *Client) WithTLS(t *tls.Config) *Client {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.http.CloseIdleConnections()
+	next := &Client{o: c.o, log: c.log, urls: c.urls, version: c.version}
+	next.o.TLS = t
+	next.http = next.newHTTP(t)
+	return next
+}
+
+func (c *Client) newHTTP(t *tls.Config) http.Client {
+	h := http.Client{Transport: c.o.Transport, CheckRedirect: checkRedirect}
+	if c.o.Transport == nil {
+		h.Transport = &http.Transport{
+			TLSClientConfig:     t.Clone(),
 			DialContext:         (&net.Dialer{Timeout: c.o.Timeout}).DialContext,
 			TLSHandshakeTimeout: c.o.Timeout,
 			// Shorter than any server's, Apache's 5 s being the shortest: otherwise a heartbeat
@@ -114,7 +130,7 @@ func New(o Options) (*Client, error) {
 			IdleConnTimeout: 4 * time.Second,
 		}
 	}
-	return c, nil
+	return h
 }
 
 // checkRedirect follows a redirect only within the same server and only if it keeps the method:

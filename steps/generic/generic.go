@@ -6,6 +6,7 @@ package generic
 
 import (
 	"context"
+	"encoding/json"
 
 	"github.com/ironhand/ironhand/steps"
 )
@@ -36,7 +37,12 @@ func (Manager) Steps() []steps.Step {
 		// The conductor has a step of its own of this name, and calls this one from it.
 		Priority: map[steps.Phase]int{steps.Deploy: 0, steps.Service: 0},
 		Deploys:  true,
-		Run:      writeImage,
+		Args: []steps.Arg{
+			{Name: "image_info", Required: true, Unlisted: true},
+			{Name: "configdrive", Unlisted: true},
+		},
+		Check: func(h steps.Host, args json.RawMessage) error { _, err := parseRequest(h, args); return err },
+		Run:   writeImage,
 	}, {
 		Name:      "kexec",
 		Interface: "deploy",

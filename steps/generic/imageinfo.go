@@ -108,8 +108,8 @@ func (i imageInfo) digest() (stream.Digest, error) {
 	return d, nil
 }
 
-// authorization is the value of the Authorization header for the image's server, "" for none.
-func (i imageInfo) authorization() (string, error) {
+// authorization is the value of the Authorization header for the image's server, "" for none. ours is how to log in if the conductor says nothing.
+func (i imageInfo) authorization(ours func() (user, password string)) (string, error) {
 	if i.Authorization != "" {
 		b, err := base64.StdEncoding.DecodeString(i.Authorization)
 		if err != nil || bytes.ContainsFunc(b, unicode.IsControl) {
@@ -121,9 +121,25 @@ func (i imageInfo) authorization() (string, error) {
 		if i.User == "" || i.Password == "" {
 			return "", fmt.Errorf("%w: image_info: image_server_auth_strategy is http_basic without image_server_user and image_server_password", steps.ErrArgs)
 		}
-		r := http.Request{Header: http.Header{}}
-		r.SetBasicAuth(i.User, i.Password)
-		return r.Header.Get("Authorization"), nil
+		return basic(i.User, i.Password), nil
+	}
+	if ours != nil {
+		return basic(ours()), nil
 	}
 	return "", nil
+}
+
+func basic(user, password string) string {
+	r := http.Request{Header: http.Header{}}
+	r.SetBasicAuth(user, password)
+	return r.Header.Get("Authorization")
+}
+
+// checkFormat tells whether an image may be written whose format the conductor does not know. What can be written is a whole disk with
+// a partition table, which Ironic calls gpt even if the table is an MBR.
+func (i imageInfo) checkFormat(permitted []string) error {
+	if i.DiskFormat == "raw" || i.DiskFormat == "gpt" || permitted == nil || slices.Contains(permitted, "gpt") {
+		return nil
+	}
+	return fmt.Errorf("image %s: %w: the conductor does not know the format, and permits only %s", i.ID, stream.ErrFormat, strings.Join(permitted, ", "))
 }

@@ -5,7 +5,6 @@ package generic
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -16,15 +15,22 @@ import (
 	"github.com/ironhand/ironhand/stream"
 )
 
-// writeImage puts a whole disk image onto the node's root disk, and the config drive beside it.
-func writeImage(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
-	// 1. Everything that can be wrong with the request is found before a disk is looked at.
+// A request is what writeImage is asked for.
+type request struct {
+	info    imageInfo
+	digest  stream.Digest
+	sources []stream.Source
+	drive   *string // as image.ReadConfigDrive takes it; nil or "" for none
+}
+
+// parseRequest reads and checks the arguments; nothing is fetched.
+func parseRequest(h steps.Host, raw json.RawMessage) (*request, error) {
 	var args struct {
 		ImageInfo   json.RawMessage `json:"image_info"`
 		ConfigDrive *string         `json:"configdrive"`
 	}
-	if len(j.Args) > 0 {
-		if err := json.Unmarshal(j.Args, &args); err != nil {
+	if len(raw) > 0 {
+		if err := json.Unmarshal(raw, &args); err != nil {
 			return nil, fmt.Errorf("%w: %v", steps.ErrArgs, err)
 		}
 	}
@@ -39,18 +45,32 @@ func writeImage(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 	if digest.Algorithm == "md5" && h.Download.RefuseMD5 {
 		return nil, fmt.Errorf("%w: image_info: the conductor does not allow MD5; give a SHA-256 or SHA-512", steps.ErrArgs)
 	}
+	if err := info.checkFormat(h.Download.Formats); err != nil {
+		return nil, err
+	}
 	sources, err := info.sources(h)
 	if err != nil {
 		return nil, err
 	}
+	drive := args.ConfigDrive
+	if drive == nil || *drive == "" {
+		drive = info.ConfigDrive
+	}
+	return &request{info, digest, sources, drive}, nil
+}
+
+// writeImage puts a whole disk image onto the node's root disk, and the config drive beside it.
+func writeImage(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
+	// 1. Everything that can be wrong with the request is found before a disk is looked at.
+	r, err := parseRequest(h, j.Args)
+	if err != nil {
+		return nil, err
+	}
+	info, digest, sources, drive := r.info, r.digest, r.sources, r.drive
 	if h.Download.Limit > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, h.Download.Limit, fmt.Errorf("the download takes longer than the %v allowed", h.Download.Limit))
 		defer cancel()
-	}
-	drive := args.ConfigDrive
-	if drive == nil || *drive == "" {
-		drive = info.ConfigDrive
 	}
 	var driveImage []byte
 	if drive != nil && *drive != "" {
@@ -62,7 +82,7 @@ func writeImage(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 	}
 
 	// 2. The disk is chosen, printed and opened: nobody else uses it from here on.
-	choice, err := rootDisk(ctx, h, j.Node)
+	choice, err := steps.AwaitRootDisk(ctx, h, j.Node)
 	if err != nil {
 		return nil, err
 	}
@@ -113,27 +133,9 @@ func writeImage(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 	}, nil
 }
 
-// rootDisk waits for a disk that fits.
-func rootDisk(ctx context.Context, h steps.Host, n steps.Node) (inspect.Choice, error) {
-	for attempt := 1; ; attempt++ {
-		choice, err := steps.RootDisk(ctx, h.Machine, n)
-		if err == nil || !errors.Is(err, inspect.ErrNoDisk) && !errors.Is(err, inspect.ErrUnread) || attempt >= h.DiskAttempts {
-			return choice, err
-		}
-		if attempt == 1 {
-			h.Say("no disk fits yet: %v", err)
-		}
-		select {
-		case <-time.After(h.DiskDelay):
-		case <-ctx.Done():
-			return choice, context.Cause(ctx)
-		}
-	}
-}
-
 // sources are the places of the image, in order.
 func (i imageInfo) sources(h steps.Host) ([]stream.Source, error) {
-	authorization, err := i.authorization()
+	authorization, err := i.authorization(h.Download.BasicAuth)
 	if err != nil {
 		return nil, err
 	}

@@ -326,9 +326,9 @@ func TestRootDiskWaits(t *testing.T) {
 					Machine: inspect.Machine{FS: lateFS{recorded, start.Add(test.after)}}, DiskAttempts: test.attempts, DiskDelay: 3 * time.Second,
 					Say: func(string, ...any) { said++ },
 				}
-				choice, err := rootDisk(ctx, h, steps.Node{Properties: map[string]json.RawMessage{"root_device": json.RawMessage(rootDiskHint)}})
+				choice, err := steps.AwaitRootDisk(ctx, h, steps.Node{Properties: map[string]json.RawMessage{"root_device": json.RawMessage(rootDiskHint)}})
 				if !errors.Is(err, test.want) || err == nil && choice.Disk.Name != "/dev/vda" {
-					t.Errorf("rootDisk() = %s, %v, want %v", choice.Disk.Name, err, test.want)
+					t.Errorf("steps.AwaitRootDisk() = %s, %v, want %v", choice.Disk.Name, err, test.want)
 				}
 				if took := time.Since(start); took != test.took {
 					t.Errorf("took %v, want %v", took, test.took)
