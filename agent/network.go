@@ -195,7 +195,7 @@ func (a *agent) askEverywhere(ctx context.Context, k netconfig.Kernel, plan netc
 		return hint(errors.New("the machine has no NIC that the kernel has a driver for"), "that the ramdisk has the driver of the NIC")
 	}
 	a.console.Stage("network", "asking on %d NICs: %s", len(plan.Links), methodNames(plan.Links[0].Auto))
-	if err := os.WriteFile(mark, nil, 0o600); err != nil {
+	if err := keepFile(mark, nil); err != nil {
 		return fmt.Errorf("keep for a restart that the network was asked for: %w", err)
 	}
 	given, err := plan.Acquire(ctx, k, a.sys.Asker, func(ctx context.Context) error {

@@ -265,7 +265,7 @@ func TestAskForNetwork(t *testing.T) {
 		{"set up by somebody", "", func(w *wire, _ string) { w.setUp() }, both, []string{"somebody has set it up: it is left as it is"}, "asking", ""},
 		{"set up by an agent of this boot", "", func(w *wire, state string) {
 			w.setUp()
-			if err := os.WriteFile(filepath.Join(state, askedEverywhere), nil, 0o600); err != nil {
+			if err := keepFile(filepath.Join(state, askedEverywhere), nil); err != nil {
 				panic(err)
 			}
 		}, both, []string{"asking on 2 NICs"}, "left as it is", ""},
@@ -276,7 +276,7 @@ func TestAskForNetwork(t *testing.T) {
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			dir := t.TempDir()
+			dir := filepath.Join(t.TempDir(), "made when something is kept")
 			synctest.Test(t, func(t *testing.T) {
 				ctx, cancel := context.WithCancel(t.Context())
 				w := &wire{start: time.Now(), nics: test.nics}
