@@ -4,6 +4,7 @@ package netconfig
 
 import (
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"net"
@@ -31,6 +32,9 @@ const again = 2 * time.Second
 
 // Ask implements [Asker].
 func (sockets) Ask(ctx context.Context, n NIC, m Method) (Lease, error) {
+	// The messages' numbers come from getrandom(2) with GRND_NONBLOCK, in a loop without end. Soon after
+	// power-on only a call that blocks makes the kernel gather what it needs for them.
+	rand.Read(make([]byte, 1))
 	switch m {
 	case DHCP4:
 		return ask4(ctx, n)
