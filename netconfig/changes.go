@@ -353,6 +353,10 @@ func (m *maker) settings(l Link, nic NIC) ([]Step, error) {
 	}
 	set(SkipDead4, 1, "routes over it shall not count while it has no link")
 	set(SkipDead6, 1, "routes over it shall not count while it has no link")
+	if m.plan.shares(l) {
+		set(ARPIgnore, 1, "another NIC is in the same network")
+		set(ARPAnnounce, 2, "another NIC is in the same network")
+	}
 	if l.MTU != 0 && l.MTU != nic.MTU {
 		why := "it is the kernel's"
 		if nic.MTU != 0 {
@@ -371,6 +375,15 @@ func (m *maker) settings(l Link, nic NIC) ([]Step, error) {
 		}
 	}
 	return later, err
+}
+
+// shares reports whether another link has an address in an IPv4 network of this one.
+func (p Plan) shares(l Link) bool {
+	return slices.ContainsFunc(p.Links, func(other Link) bool {
+		return other.ID != l.ID && slices.ContainsFunc(other.Addresses, func(a netip.Prefix) bool {
+			return a.Addr().Is4() && slices.ContainsFunc(l.Addresses, a.Overlaps)
+		})
+	})
 }
 
 // route puts r in force on the NIC. The kernel holds one route for each destination

@@ -362,3 +362,74 @@ func TestRootCmdline(t *testing.T) {
 		t.Errorf("routes %q lack the link-local gateway", got)
 	}
 }
+
+// Two NICs in one network: each answers for its own address alone, and connections from either arrive.
+func TestRootOneNetwork(t *testing.T) {
+	if !netnstest.Enter(t) {
+		return
+	}
+	peer := netnstest.NewPeer(t)
+	peer.Cable(t, "eth0", "52:54:00:aa:bb:01", "far0")
+	peer.Cable(t, "eth1", "52:54:00:aa:bb:02", "far1")
+	for _, words := range []string{"link add br0 type bridge", "link set far0 master br0", "link set far1 master br0", "link set br0 up", "addr add 192.0.2.1/24 dev br0"} {
+		peer.IP(t, words)
+	}
+	peer.Listen(t, "192.0.2.1:80")
+	k, _ := kernel(t)
+	plan := parse(t, `{"links": [{"id": "a", "type": "phy", "ethernet_mac_address": "52:54:00:aa:bb:01"}, {"id": "b", "type": "phy", "ethernet_mac_address": "52:54:00:aa:bb:02"}],
+		"networks": [{"type": "ipv4", "link": "a", "ip_address": "192.0.2.10/24"}, {"type": "ipv4", "link": "b", "ip_address": "192.0.2.11/24"}]}`)
+	if err := plan.Apply(t.Context(), k); err != nil {
+		t.Fatal(err)
+	}
+	ours := map[string]string{"192.0.2.10": "52:54:00:aa:bb:01", "192.0.2.11": "52:54:00:aa:bb:02"}
+	for own, mac := range ours {
+		l, err := net.Listen("tcp", own+":81")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		peer.Do(func() {
+			c, err := net.DialTimeout("tcp", own+":81", 5*time.Second)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			c.Close()
+		})
+		if out := string(peer.IP(t, "neigh show "+own)); !strings.Contains(out, "lladdr "+mac) {
+			t.Errorf("%s is at %q for the neighbour, want %s", own, out, mac)
+		}
+		d := net.Dialer{Timeout: 5 * time.Second, LocalAddr: &net.TCPAddr{IP: net.ParseIP(own)}}
+		c, err := d.Dial("tcp", "192.0.2.1:80")
+		if err != nil {
+			t.Errorf("from %s: %v", own, err)
+			continue
+		}
+		c.Close()
+	}
+}
+
+// A network of two addresses, and IPv6 alone by way of a link-local router.
+func TestRootPointToPoint(t *testing.T) {
+	if !netnstest.Enter(t) {
+		return
+	}
+	peer := netnstest.NewPeer(t)
+	peer.Cable(t, "eth0", "52:54:00:aa:bb:01", "far0")
+	for _, words := range []string{"addr add 192.0.2.0/31 dev far0", "addr add 198.51.100.7/32 dev lo", "addr add fe80::99/64 dev far0 nodad",
+		"-6 route add 2001:db8::10/128 dev far0", "addr add 2001:db8:1::7/128 dev lo nodad"} {
+		peer.IP(t, words)
+	}
+	peer.Listen(t, "198.51.100.7:80")
+	peer.Listen(t, "[2001:db8:1::7]:80")
+	k, _ := kernel(t)
+	plan := parse(t, `{"links": [{"id": "a", "type": "phy", "ethernet_mac_address": "52:54:00:aa:bb:01"}], "networks": [
+		{"type": "ipv4", "link": "a", "ip_address": "192.0.2.1", "netmask": "255.255.255.254", "gateway": "192.0.2.0"},
+		{"type": "ipv6", "link": "a", "ip_address": "2001:db8::10/128", "gateway": "fe80::99"}]}`)
+	if err := plan.Apply(t.Context(), k); err != nil {
+		t.Fatal(err)
+	}
+	reaches(t, "198.51.100.7:80")
+	reaches(t, "[2001:db8:1::7]:80")
+	same(t, "routes", routes(t), []string{"default via 192.0.2.0 dev eth0 metric 0", "default via fe80::99 dev eth0 metric 1024"})
+}

@@ -266,10 +266,16 @@ const (
 	// over. Of two NICs with a default route each, the one with a cable is used.
 	SkipDead4 Option = "ipv4/ignore_routes_with_linkdown"
 	SkipDead6 Option = "ipv6/ignore_routes_with_linkdown"
+	// ARPIgnore is 1 if a NIC answers for its own addresses only, and ARPAnnounce 2 if it
+	// asks with its own address only. Of two NICs in one network, each would answer for both otherwise.
+	ARPIgnore   Option = "ipv4/arp_ignore"
+	ARPAnnounce Option = "ipv4/arp_announce"
 )
 
 // options lists all of them, for reading.
-func options() []Option { return []Option{IPv6Off, AcceptRA, SkipDead4, SkipDead6} }
+func options() []Option {
+	return []Option{IPv6Off, AcceptRA, SkipDead4, SkipDead6, ARPIgnore, ARPAnnounce}
+}
 
 // Kernel is where the network is changed. [NewKernel] gives the running one.
 type Kernel interface {

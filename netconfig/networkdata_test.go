@@ -19,7 +19,7 @@ var update = flag.Bool("update", false, "write the golden files anew")
 // The machine that the samples meet: a driver's stray bond, of which nothing may
 // be used, and a NIC that hides behind another address but for its permanent one.
 func machine() State {
-	options := map[Option]int{IPv6Off: 0, AcceptRA: 1, SkipDead4: 0, SkipDead6: 0}
+	options := map[Option]int{IPv6Off: 0, AcceptRA: 1, SkipDead4: 0, SkipDead6: 0, ARPIgnore: 0, ARPAnnounce: 0}
 	return State{NICs: []NIC{
 		{Index: 1, Name: "lo", Kind: "device", Loopback: true, MTU: 65536, Options: options},
 		{Index: 2, Name: "eth0", Kind: "device", Driver: "e1000e", MAC: "52:54:00:aa:bb:01", PermanentMAC: "52:54:00:aa:bb:01", MTU: 1500, Options: options},
