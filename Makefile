@@ -64,7 +64,7 @@ fuzz: ## each fuzz target for FUZZTIME (20s)
 
 .PHONY: generate
 generate: ## write the files in docs/ that are made from the program's own lists
-	@$(GO) test ./agent -run TestDocs -update >/dev/null; echo "docs/ written"
+	@$(GO) test ./agent -run TestDocs -update >/dev/null; $(GO) test ./inspect -run TestSchemas -update >/dev/null; echo "docs/ written"
 
 .PHONY: packages
 packages: ## install the Debian packages of packages.txt that are missing

@@ -72,6 +72,7 @@ type Config struct {
 	IgnoreBootloader  bool
 	DiskAttempts      int
 	DiskDelay         time.Duration
+	GuardSpecial      bool // file systems of clusters are not erased
 	UseMDNS           bool // APIURLs are to be found out
 	apiByMDNS         bool
 	MDNSOverrides     []string
@@ -82,6 +83,7 @@ type Config struct {
 	Poll              bool
 	SSHKey            string
 	StrictNetwork     bool
+	Inspection        inspectionConfig
 
 	// CA is the content of CAFile, found on a medium or in the ramdisk; nil without one.
 	CA []byte
@@ -96,6 +98,7 @@ type Config struct {
 	// Origins says where each value that is not built in came from, for the log. Values
 	// of secrets are masked.
 	Origins []Origin
+
 	// Ignored are lines for people about what was given and does nothing.
 	Ignored []string
 }

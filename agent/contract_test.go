@@ -14,8 +14,8 @@ const ipaSettings = `
 ipa-api-url                                  | api_url                                     | -
 ipa-inspection-callback-url                  | inspection_callback_url                     | -
 ipa-inspection-collectors                    | inspection_collectors                       | -
-ipa-inspection-dhcp-wait-timeout             | inspection_dhcp_wait_timeout                | -
-ipa-inspection-dhcp-all-interfaces           | inspection_dhcp_all_interfaces              | -
+ipa-inspection-dhcp-wait-timeout             | inspection_dhcp_wait_timeout                | 60
+ipa-inspection-dhcp-all-interfaces           | inspection_dhcp_all_interfaces              | false
 ipa-inspection-benchmarks                    | -                                           | -
 ipa-global-request-id                        | global_request_id                           | -
 ipa-debug                                    | debug                                       | false
@@ -50,8 +50,8 @@ ipa-insecure                                 | insecure                         
 ipa-hardware-initialization-delay            | hardware_initialization_delay               | 0
 ipa-disk-wait-attempts                       | disk_wait_attempts                          | 10
 ipa-disk-wait-delay                          | disk_wait_delay                             | 3
-ipa-lldp-timeout                             | lldp_timeout                                | -
-ipa-collect-lldp                             | collect_lldp                                | -
+ipa-lldp-timeout                             | lldp_timeout                                | 30
+ipa-collect-lldp                             | collect_lldp                                | false
 ipa-enable-vlan-interfaces                   | enable_vlan_interfaces                      | -
 ipa-ntp-server                               | ntp_server                                  | -
 -                                            | fail_if_clock_not_set                       | false
@@ -64,7 +64,7 @@ ipa-image-download-max-duration              | image_download_max_duration      
 -                                            | image_server_password                       | -
 ipa-ignore-bootloader-failure                | ignore_bootloader_failure                   | false
 ipa-inject-files-priority                    | inject_files_priority                       | -
-ipa-guard-special-filesystems                | guard-special-filesystems                   | -
+ipa-guard-special-filesystems                | guard-special-filesystems                   | true
 -                                            | md5_enabled                                 | true
 -                                            | config_drive_rebuild                        | -
 -                                            | disable_deep_image_inspection               | false

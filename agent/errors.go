@@ -142,6 +142,8 @@ var errorForms = []struct {
 	{image.ErrConfigDrive, "DeploymentError"},
 	{steps.ErrVersion, "VersionMismatch"},
 	{steps.ErrArgs, "InvalidCommandParamsError"},
+	{steps.ErrProtected, "ProtectedDeviceError"},
+	{steps.ErrErase, "BlockDeviceEraseError"},
 	{steps.ErrNoStep, "HardwareManagerMethodNotFound"},
 	{steps.ErrNoManager, "HardwareManagerNotFound"},
 }

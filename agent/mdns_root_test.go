@@ -137,8 +137,10 @@ func TestRootDiscovery(t *testing.T) {
 			if got := strings.Join(a.config.APIURLs, " "); got != "https://192.0.2.1:6385/baremetal" || a.config.NTPServer != "192.0.2.1" || a.config.Insecure {
 				t.Errorf("found %s, NTP server %s, insecure %v", got, a.config.NTPServer, a.config.Insecure)
 			}
-			wantText(t, "console", console, "API by multicast DNS", `1 options are not in [mdns] allowed_overrides and left alone: ["insecure"]`, "discovery: API https://192.0.2.1:6385/baremetal",
-				"discovery: inspection_callback_url (multicast DNS) has no effect: there is no inspection yet")
+			wantText(t, "console", console, "API by multicast DNS", `1 options are not in [mdns] allowed_overrides and left alone: ["insecure"]`, "discovery: API https://192.0.2.1:6385/baremetal")
+			if got := strings.Join(a.config.Inspection.URLs, " "); got != "http://192.0.2.1" {
+				t.Errorf("inspection data goes to %s", got)
+			}
 		})
 	}
 	t.Run("on the wrong NIC", func(t *testing.T) {

@@ -41,6 +41,7 @@ func Run(ctx context.Context, o Options) error {
 		{"clock", a.setClockByNTP},
 		{"conductor", a.reachConductor},
 		{"hardware", a.takeInventory},
+		{"inspection", a.inspectMachine}, // without an API, that is all
 		{"lookup", a.lookUp},
 		{"api", a.serve}, // heartbeats and commands, until the end
 	} {
@@ -163,7 +164,7 @@ func (a *agent) readSettings(context.Context) error {
 	for _, line := range config.Ignored {
 		a.console.Stage("settings", "%s", line)
 	}
-	api := strings.Join(config.APIURLs, ", ")
+	api := strings.Join(config.servers(), ", ")
 	if config.UseMDNS {
 		api = "by multicast DNS"
 	}
@@ -205,6 +206,7 @@ func (a *agent) useSettings(config Config) (err error) {
 		a.host.Download.BasicAuth = func() (string, string) { return config.ImageUser, config.ImagePassword.Reveal() }
 	}
 	a.host.ReadBack = config.ReadBack
+	a.host.EraseSpecial = !config.GuardSpecial
 	a.host.DiskAttempts, a.host.DiskDelay = config.DiskAttempts, config.DiskDelay
 	return nil
 }
@@ -247,7 +249,7 @@ func (a *agent) setClockByNTP(context.Context) error {
 		return nil
 	}
 	a.ntp = &ntpAnswer{server, skew}
-	if !a.config.Poll && a.trust.proves(a.config.APIURLs) {
+	if !a.config.Poll && a.trust.proves(a.config.servers()) {
 		return nil
 	}
 	return a.setClock(skew, "NTP server "+server)
@@ -317,7 +319,7 @@ func (a *agent) chooseClock(conductor string, skew time.Duration) error {
 // measureAny asks the API's URLs in order for the time; the first that answers counts.
 func (a *agent) measureAny(ctx context.Context) (server string, skew time.Duration, err error) {
 	var errs []error
-	for _, server := range a.config.APIURLs {
+	for _, server := range a.config.servers() {
 		ctx, cancel := context.WithTimeout(ctx, a.config.RequestTimeout)
 		skew, err := a.trust.measure(ctx, server+"/")
 		cancel()
@@ -421,7 +423,7 @@ func (a *agent) lookUp(ctx context.Context) error {
 		return err
 	}
 	a.client = client
-	node, settings, err := client.Lookup(ctx, a.macs, a.config.NodeUUID)
+	node, settings, err := a.findNode(ctx, client)
 	if err != nil {
 		return hint(err, "that the API can be reached, and that the node has a port with one of the MACs "+macList(a.macs)+" and waits for its ramdisk")
 	}

@@ -278,6 +278,7 @@ func (s *site) run(within time.Duration) error {
 			LoadKernel:   func(context.Context, string) (string, error) { s.loaded = s.kexec == nil; return "its kernel", s.kexec },
 			KernelLoaded: func() bool { return s.loaded },
 			UnloadKernel: func() error { s.loaded = false; return nil },
+			KernelLog:    func() ([]byte, error) { return []byte("its log"), nil },
 			Sync:         func() error { return nil },
 			InstallUEFI: func(_ context.Context, disk string) (string, error) {
 				s.entries = append(s.entries, disk)

@@ -204,7 +204,7 @@ func (a *agent) tellBeats(ctx context.Context) func(err error, failures int) {
 
 // checkTarget is the conductor as the network's check sees it.
 func (a *agent) checkTarget() netconfig.Target {
-	t, err := netconfig.ParseTarget(a.config.APIURLs[0], a.trust.config())
+	t, err := netconfig.ParseTarget(a.config.servers()[0], a.trust.config())
 	if err != nil {
 		a.log.Error("API URL", "err", err) // the settings let none pass that is not one
 	}

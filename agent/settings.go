@@ -29,7 +29,7 @@ type Setting struct {
 // that begin with ipa- are ironic-python-agent's; those with ironhand- are our own. What ironic-python-agent
 // has beyond them is in [Unused].
 func Settings() []Setting {
-	return []Setting{
+	return append([]Setting{
 		{"ipa-api-url", "api_url", "", false, "URLs of the Ironic API, separated by commas, each http:// or https://; or `mdns`: the API is looked for by multicast DNS.", apiURLs},
 		{"ipa-agent-token", "agent_token", "", true, "The pregenerated agent token of a virtual media boot.", secret(func(c *Config) *ironic.Secret { return &c.Token })},
 		{"ironhand-node-uuid", "", "", false, "UUID of the node; the lookup then asks for it instead of the MACs alone.", nodeUUID},
@@ -80,6 +80,7 @@ func Settings() []Setting {
 		{"ipa-ignore-bootloader-failure", "ignore_bootloader_failure", "false", false, "A boot entry that cannot be made does not fail the deployment.", boolean(func(c *Config) *bool { return &c.IgnoreBootloader })},
 		{"ipa-disk-wait-attempts", "disk_wait_attempts", "10", false, "How often to look for a disk that fits the root device hints before an image is written.", number(func(c *Config) *int { return &c.DiskAttempts })},
 		{"ipa-disk-wait-delay", "disk_wait_delay", "3", false, "Seconds between two of these looks.", seconds(func(c *Config) *time.Duration { return &c.DiskDelay })},
+		{"ipa-guard-special-filesystems", "guard-special-filesystems", "true", false, "Disks with file systems that other machines may be using (VMFS, GPFS, GFS2) are not erased.", boolean(func(c *Config) *bool { return &c.GuardSpecial })},
 		{"ipa-use-mdns", "[mdns] use_mdns", "false", false, "Without `ipa-api-url`, look for the API by multicast DNS. Anyone on the network can answer: the API's certificate is what proves it.", boolean(func(c *Config) *bool { return &c.UseMDNS })},
 		{"", "[mdns] allowed_overrides", "inspection_callback_url,ntp_server", false, "Options that an answer to multicast DNS may set.", texts(func(c *Config) *[]string { return &c.MDNSOverrides })},
 		{"", "[mdns] lookup_attempts", "3", false, "How often multicast DNS is asked.", number(func(c *Config) *int { return &c.MDNSAttempts })},
@@ -90,7 +91,7 @@ func Settings() []Setting {
 		{"ironhand-poll", "", "false", false, "The conductor is not called and asks by itself: no lookup, no heartbeats, and `ipa-agent-token` is needed. The conductor says which node this is by `poll.set_node_info`.", boolean(func(c *Config) *bool { return &c.Poll })},
 		{"ironhand-strict-network", "", "false", false, "Do not go on if anything is wrong with the description of the network. Otherwise what is sound is brought up, and the console says what was left out.", boolean(func(c *Config) *bool { return &c.StrictNetwork })},
 		{"ironhand.shell", "", "", false, "`1`: an emergency shell on the consoles beside the agent; `only`: without the agent. Anybody at the console is root then. Kernel command line only.", nil},
-	}
+	}, inspectionSettings()...)
 }
 
 // An UnusedSetting is one that ironic-python-agent has and that does nothing here.
@@ -105,7 +106,8 @@ type UnusedSetting struct {
 // they are all that it has. If one of them is given, the console says so.
 func Unused() []UnusedSetting {
 	const (
-		inspection = "there is no inspection yet"
+		benchmarks = "inspection runs no benchmarks; burn-in is for that"
+		daemon     = "inspection data is sent once; there is no introspection daemon yet"
 		partitions = "partition images cannot be written yet"
 		otherWay   = "disks are opened exclusively and asked by system calls, without the programs that this is about"
 		noConvert  = "no image is converted: it is unpacked while it is written, within a fixed amount of memory"
@@ -114,18 +116,11 @@ func Unused() []UnusedSetting {
 		ownLog     = "the log goes to the consoles and to /run/ironhand/log, whose size is limited, and the conductor can collect it"
 	)
 	return []UnusedSetting{
-		{"ipa-inspection-callback-url", "inspection_callback_url", true, inspection},
-		{"ipa-inspection-collectors", "inspection_collectors", true, inspection},
-		{"ipa-inspection-dhcp-wait-timeout", "inspection_dhcp_wait_timeout", true, inspection},
-		{"ipa-inspection-dhcp-all-interfaces", "inspection_dhcp_all_interfaces", true, inspection},
-		{"ipa-inspection-benchmarks", "", true, inspection},
-		{"ipa-lldp-timeout", "lldp_timeout", true, inspection},
-		{"ipa-collect-lldp", "collect_lldp", true, inspection},
-		{"", "introspection_daemon", true, inspection},
-		{"", "introspection_daemon_post_interval", true, inspection},
+		{"ipa-inspection-benchmarks", "", true, benchmarks},
+		{"", "introspection_daemon", true, daemon},
+		{"", "introspection_daemon_post_interval", true, daemon},
 		{"ipa-enable-vlan-interfaces", "enable_vlan_interfaces", true, "VLAN interfaces are not made yet"},
 		{"ipa-inject-files-priority", "inject_files_priority", true, "there is no step inject_files yet"},
-		{"ipa-guard-special-filesystems", "guard-special-filesystems", true, "there is no step yet that erases disks"},
 		{"", "config_drive_rebuild", true, "a config drive is written as the conductor made it"},
 		{"", "[disk_utils] efi_system_partition_size", true, partitions},
 		{"", "[disk_utils] bios_boot_partition_size", true, partitions},

@@ -13,7 +13,9 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/fstest"
 	"testing/synctest"
@@ -136,6 +138,7 @@ func TestFindMedia(t *testing.T) {
 
 // wire is a network whose NICs appear some time after the start and have link at once. It keeps no routes.
 type wire struct {
+	mu    sync.Mutex
 	start time.Time
 	nics  map[string]time.Duration // MAC -> when
 	state netconfig.State
@@ -143,6 +146,8 @@ type wire struct {
 }
 
 func (w *wire) State(context.Context) (netconfig.State, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	s := w.state
 	s.NICs = nil
 	for i, mac := range []string{"52:54:00:00:00:01", "52:54:00:00:00:02"} {
@@ -158,10 +163,13 @@ func (w *wire) State(context.Context) (netconfig.State, error) {
 	}
 	s.Neighbors = w.asked
 	w.state = s
+	s.NICs = slices.Clone(s.NICs)
 	return s, nil
 }
 
 func (w *wire) Do(_ context.Context, c netconfig.Change) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	switch c := c.(type) {
 	case netconfig.AddAddress:
 		for i := range w.state.NICs {

@@ -24,6 +24,12 @@ import (
 // ErrArgs means that a step was called with arguments that cannot be. Nothing was touched.
 var ErrArgs = errors.New("invalid arguments")
 
+// ErrErase means that not every disk was erased; the text names those that were not.
+var ErrErase = errors.New("not erased")
+
+// ErrProtected means that a disk has a file system of the kinds that are not erased unasked. Nothing was touched.
+var ErrProtected = errors.New("protected disk")
+
 // A Phase is the part of a node's life in which the conductor asks for steps.
 // The text is the one in Ironic's command and key names.
 type Phase string
@@ -43,6 +49,7 @@ type Step struct {
 	Deploys   bool          // what was deployed before is gone when it begins
 	Reboot    bool          // the machine must be rebooted after it
 	Abortable bool          // the conductor may give up while it runs (clean and service)
+	Asks      bool          // it calls [Host.Confirm] with its plan before it destroys anything
 	Args      []Arg         // all that it takes; others are refused
 	// Check looks at the arguments alone, for those who want to know early whether Run would take them. Nil checks nothing.
 	Check func(h Host, args json.RawMessage) error
@@ -88,6 +95,8 @@ type Node struct {
 	Properties         map[string]json.RawMessage `json:"properties"`
 	InstanceInfo       map[string]json.RawMessage `json:"instance_info"`
 	DriverInternalInfo map[string]json.RawMessage `json:"driver_internal_info"`
+	TargetRAIDConfig   json.RawMessage            `json:"target_raid_config"`
+	RAIDConfig         json.RawMessage            `json:"raid_config"` // as it is on the machine
 }
 
 // A Port is Ironic's record of one network interface of the machine.
@@ -114,6 +123,12 @@ type Host struct {
 	Say func(format string, args ...any)
 	// Progress shows a value, which becomes JSON, in the running command's status.
 	Progress func(v any)
+	// Local says that Machine is the one on which the program runs, so that a step may go past the fields here to its hardware. Where it is false, everything is a fake.
+	Local bool
+	// Confirm shows somebody what will be destroyed and asks. An error ends the step with nothing touched. Nil: nobody is asked.
+	Confirm func(ctx context.Context, plan string) error
+	// EraseSpecial says that file systems of clusters are erased like any other.
+	EraseSpecial bool
 	// LoadKernel loads the kernel of the operating system on the disk for kexec,
 	// and says which boot entry it took. Nothing is started yet.
 	LoadKernel func(ctx context.Context, disk string) (string, error)

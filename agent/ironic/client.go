@@ -192,6 +192,7 @@ type request struct {
 	body    []byte     // nil for none
 	hide    Secret     // a secret in body, which a server might repeat in its answer
 	want    int        // the status that means success
+	also    int        // another one; 0 for none
 }
 
 // do sends a request to the first URL that answers, and returns the body of an answer with the
@@ -277,14 +278,15 @@ func (c *Client) try(ctx context.Context, base *url.URL, r request) ([]byte, err
 	defer res.Body.Close()
 	target.RawQuery = "" // not needed to understand the errors below
 	limit := maxAnswer
-	if res.StatusCode != r.want {
+	good := res.StatusCode == r.want || res.StatusCode == r.also
+	if !good {
 		limit = maxFault
 	}
 	answer, err := io.ReadAll(io.LimitReader(res.Body, int64(limit)+1))
 	if err != nil {
 		return nil, fmt.Errorf("%s %s: read answer: %w", r.method, target.Redacted(), err)
 	}
-	if res.StatusCode != r.want {
+	if !good {
 		text := answer
 		if r.hide != "" {
 			text = bytes.ReplaceAll(text, []byte(r.hide.Reveal()), []byte(masked))

@@ -386,10 +386,16 @@ func TestManager(t *testing.T) {
 	if got := fmt.Sprint(set.Versions()); got != "map[generic_hardware_manager:ironhand.1]" {
 		t.Errorf("versions = %s", got)
 	}
-	for phase, want := range map[steps.Phase]string{steps.Clean: "", steps.Deploy: "deploy.kexec=0 deploy.write_image=0 ", steps.Service: "deploy.write_image=0 "} {
+	for phase, want := range map[steps.Phase]string{
+		steps.Clean:   "deploy.clean_uefi_nvram=0 deploy.erase_devices=10 deploy.erase_devices_express=0 deploy.erase_devices_metadata=99 deploy.erase_pstore=0 ",
+		steps.Deploy:  "deploy.clean_uefi_nvram=0 deploy.erase_devices_metadata=0 deploy.kexec=0 deploy.write_image=0 ",
+		steps.Service: "deploy.write_image=0 "} {
 		got := ""
 		for _, s := range set.List(phase)["GenericHardwareManager"] {
 			got += fmt.Sprintf("%s.%s=%d ", s.Interface, s.Name, s.Priority[phase])
+			if erases := strings.HasPrefix(s.Name, "erase_devices"); erases && !(s.Asks && s.Deploys) || phase == steps.Clean && (!s.Abortable || s.Reboot) {
+				t.Errorf("%s: asks %v, forgets what was deployed %v, abortable %v, reboots %v", s.Name, s.Asks, s.Deploys, s.Abortable, s.Reboot)
+			}
 		}
 		if got != want {
 			t.Errorf("steps of %s = %s, want %s", phase, got, want)
