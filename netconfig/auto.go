@@ -102,7 +102,8 @@ type leased struct {
 
 type answer struct {
 	leased
-	err error
+	method Method
+	err    error
 }
 
 // Acquire makes the changes that lead to the plan, as Apply does but without its waiting,
@@ -130,7 +131,7 @@ func (p Plan) Acquire(ctx context.Context, k Kernel, asker Asker, try func(conte
 		for _, m := range l.Auto {
 			go func() {
 				lease, err := p.ask(asking, k, asker, l, m)
-				answers <- answer{leased{l.ID, lease}, err}
+				answers <- answer{leased{l.ID, lease}, m, err}
 			}()
 		}
 	}
@@ -150,7 +151,7 @@ func (p Plan) Acquire(ctx context.Context, k Kernel, asker Asker, try func(conte
 			return p.with(got), errors.Join(append(errs, context.Cause(ctx))...)
 		}
 		if a.err != nil {
-			errs = append(errs, fmt.Errorf("%s: %s: %w", a.link, a.lease.methodOr(a.err), a.err))
+			errs = append(errs, fmt.Errorf("%s: %s: %w", a.link, a.method, a.err))
 			continue
 		}
 		said(fmt.Sprintf("%s: %s", a.link, a.lease))
@@ -192,22 +193,6 @@ func of(all []leased, link string) []leased {
 	return slices.DeleteFunc(slices.Clone(all), func(l leased) bool { return l.link != link })
 }
 
-// noAnswer is an error that knows for what.
-type noAnswer struct {
-	method Method
-	error
-}
-
-func (e noAnswer) Unwrap() error { return e.error }
-
-func (l Lease) methodOr(err error) Method {
-	var n noAnswer
-	if errors.As(err, &n) {
-		return n.method
-	}
-	return l.Method
-}
-
 // String says what was given.
 func (l Lease) String() string {
 	text := string(l.Method) + " from " + l.From
@@ -225,17 +210,16 @@ func (l Lease) String() string {
 
 // ask waits for link, and then for an answer.
 func (p Plan) ask(ctx context.Context, k Kernel, asker Asker, l Link, m Method) (Lease, error) {
-	fail := func(err error) (Lease, error) { return Lease{}, noAnswer{m, err} }
 	ctx, cancel := context.WithTimeoutCause(ctx, answerWait, errNoAnswer)
 	defer cancel()
 	for start := time.Now(); ; {
 		have, err := k.State(ctx)
 		if err != nil {
-			return fail(err)
+			return Lease{}, err
 		}
 		n, ok := p.device(l, have)
 		if !ok {
-			return fail(ErrNoNIC)
+			return Lease{}, ErrNoNIC
 		}
 		// DHCPv6 and solicitations go out from the link-local address.
 		local := slices.ContainsFunc(n.Addresses, func(a Address) bool {
@@ -250,15 +234,15 @@ func (p Plan) ask(ctx context.Context, k Kernel, asker Asker, l Link, m Method) 
 				err = p.awaitOwn(ctx, k, l)
 			}
 			if err != nil {
-				return fail(err)
+				return Lease{}, err
 			}
 			return lease, nil
 		}
 		if !n.Carrier && time.Since(start) > carrierFirst {
-			return fail(ErrNoCarrier)
+			return Lease{}, ErrNoCarrier
 		}
 		if err := pause(ctx, pollEvery); err != nil {
-			return fail(err)
+			return Lease{}, err
 		}
 	}
 }
