@@ -370,6 +370,8 @@ const macAttempts, macWait = 12, 5 * time.Second
 
 // takeInventory looks at the machine. What cannot be read is named, and is no reason to stop.
 func (a *agent) takeInventory(ctx context.Context) error {
+	set, probed := steps.NewSet(ctx, a.host, a.managers) // before the inventory, which has the arrays that this starts
+	a.set = set
 	inventory, err := a.sys.Machine.Inventory(ctx)
 	for attempt := 1; len(inspect.LookupMACs(inventory)) == 0; attempt++ {
 		if attempt > macAttempts {
@@ -392,12 +394,11 @@ func (a *agent) takeInventory(ctx context.Context) error {
 	for _, d := range inventory.Disks {
 		a.console.Stage("hardware", "disk %v", d)
 	}
-	a.set, err = steps.NewSet(ctx, a.host, a.managers)
-	if errors.Is(err, steps.ErrNoManager) {
-		return err
+	if errors.Is(probed, steps.ErrNoManager) {
+		return probed
 	}
-	if err != nil { // the others do their work all the same
-		a.sayLines("hardware", err.Error())
+	if probed != nil { // the others do their work all the same
+		a.sayLines("hardware", probed.Error())
 	}
 	return nil
 }
