@@ -20,6 +20,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ironhand/ironhand/image/qcow2"
 	"github.com/ironhand/ironhand/stream"
 )
 
@@ -39,8 +40,9 @@ type lister interface {
 type Format string
 
 const (
-	Auto Format = "auto" // whatever its bytes say
-	Raw  Format = "raw"  // the bytes of a disk, plain or packed
+	Auto  Format = "auto"  // whatever its bytes say
+	Raw   Format = "raw"   // the bytes of a disk, plain or packed
+	QCOW2 Format = "qcow2" // QEMU's format, plain or packed
 )
 
 // ParseFormat reads a format as the command line or Ironic's disk_format names it. "gpt" is raw, nothing and "unknown" are auto. The error
@@ -51,8 +53,10 @@ func ParseFormat(s string) (Format, error) {
 		return Auto, nil
 	case "raw", "gpt":
 		return Raw, nil
+	case "qcow2":
+		return QCOW2, nil
 	}
-	return "", fmt.Errorf("format %q: %w", s, stream.ErrFormat)
+	return "", fmt.Errorf("format %q: %w; convert it with: qemu-img convert -O qcow2", s, stream.ErrFormat)
 }
 
 // Spec says what to write.
@@ -73,6 +77,7 @@ type Spec struct {
 type Result struct {
 	DiskID      string // "0x%08x" of the MBR's signature, as Ironic wants it; "0x00000000" on most GPT disks
 	GPT         bool   // else MBR
+	Format      Format // Raw or QCOW2
 	Compression stream.Compression
 	Partitions  []Partition // all of the disk, in the order of the table
 	ConfigDrive Partition   // the zero Partition if there is none
@@ -86,7 +91,7 @@ func (s Spec) Check(diskSize int64, sectorSize int) error {
 	switch {
 	case len(s.Sources) == 0:
 		return errors.New("image has no source")
-	case s.Format != "" && s.Format != Auto && s.Format != Raw:
+	case s.Format != "" && s.Format != Auto && s.Format != Raw && s.Format != QCOW2:
 		return fmt.Errorf("format %q: %w", s.Format, stream.ErrFormat)
 	case sectorSize != 512 && sectorSize != 4096:
 		return fmt.Errorf("disk has sectors of %d bytes", sectorSize)
@@ -121,22 +126,30 @@ func Write(ctx context.Context, dst Disk, s Spec) (Result, error) {
 		return Result{}, err
 	}
 	defer content.Close()
-	size, least := int64(-1), content.Least
-	if content.Compression == stream.Plain {
-		size, least = reader.Size(), reader.Size()
+	format := Raw
+	if content.QCOW2 {
+		format = QCOW2
 	}
-	if least > dst.Size() {
-		return Result{}, fmt.Errorf("%w: %d bytes, the disk has %d", stream.ErrTooLarge, least, dst.Size())
+	if s.Format != "" && s.Format != Auto && s.Format != format {
+		return Result{}, fmt.Errorf("image is said to be %s, and its bytes are %s: %w", s.Format, format, stream.ErrFormat)
 	}
-	start := make([]byte, stream.HeadSize)
-	n, err := io.ReadFull(content, start)
-	switch {
-	case n == 0 && err == io.EOF:
-		return Result{}, stream.ErrEmpty
-	case err != nil && n < len(start) && !atEnd(content, err):
+	var x stream.Extents
+	var start []byte
+	if content.QCOW2 {
+		q, err := qcow2.NewReader(content)
+		if err != nil {
+			return Result{}, err
+		}
+		defer q.Close() // it is only read
+		x, start, err = openQCOW2(q, reader, content, dst.Size())
+		if err != nil {
+			return Result{}, err
+		}
+	} else if x, start, err = openRaw(reader, content, dst.Size()); err != nil {
 		return Result{}, err
 	}
-	table, err := parseLayout(start, dst.SectorSize(), size)
+	start = append(start, make([]byte, stream.HeadSize-len(start))...) // as it will be on the disk
+	table, err := parseLayout(start, dst.SectorSize(), x.Size())
 	if err != nil {
 		return Result{}, err
 	}
@@ -149,9 +162,9 @@ func Write(ctx context.Context, dst Disk, s Spec) (Result, error) {
 	}
 
 	// 2. All of it, and what makes it this disk's.
-	r := Result{Compression: content.Compression, GPT: table.gpt != nil, DiskID: fmt.Sprintf("0x%08x", table.diskID)}
-	f := finish{disk: dst, table: table, drive: s.ConfigDrive, check: s.ReadBack != stream.ReadBackNone}
-	r.Written, err = stream.Write(ctx, dst, stream.NewExtents(io.MultiReader(bytes.NewReader(start[:n]), content), size), stream.Options{
+	r := Result{Format: format, Compression: content.Compression, GPT: table.gpt != nil, DiskID: fmt.Sprintf("0x%08x", table.diskID)}
+	f := finish{disk: dst, start: start, table: table, drive: s.ConfigDrive, check: s.ReadBack != stream.ReadBackNone}
+	r.Written, err = stream.Write(ctx, dst, x, stream.Options{
 		Verify: reader.Verify, Abort: reader.Abort, Finish: f.run, ReadBack: s.ReadBack, Meter: meter})
 	if err != nil {
 		return r, err
@@ -160,7 +173,7 @@ func Write(ctx context.Context, dst Disk, s Spec) (Result, error) {
 
 	// 3. It has to be on the disk, and the kernel has to see it. The first is an error, and what fails must not boot. The second is none by
 	// itself: the disk is good, and whoever needs a partition says so.
-	if table, err = readBack(dst, start); err != nil {
+	if table, err = readBack(dst, make([]byte, stream.HeadSize)); err != nil {
 		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 		defer cancel()
 		if cerr := dst.Zero(late, 0, stream.HeadSize); cerr != nil {
@@ -180,6 +193,26 @@ func Write(ctx context.Context, dst Disk, s Spec) (Result, error) {
 		}
 	}
 	return r, nil
+}
+
+// openRaw returns the disk in an image that has just its bytes, and the disk's first stream.HeadSize bytes.
+func openRaw(reader *stream.Reader, content *stream.Content, diskSize int64) (x stream.Extents, start []byte, err error) {
+	size, least := int64(-1), content.Least
+	if content.Compression == stream.Plain {
+		size, least = reader.Size(), reader.Size()
+	}
+	if least > diskSize {
+		return nil, nil, fmt.Errorf("%w: %d bytes, the disk has %d", stream.ErrTooLarge, least, diskSize)
+	}
+	start = make([]byte, stream.HeadSize)
+	n, err := io.ReadFull(content, start)
+	switch {
+	case n == 0 && err == io.EOF:
+		return nil, nil, stream.ErrEmpty
+	case err != nil && n < len(start) && !atEnd(content, err):
+		return nil, nil, err
+	}
+	return stream.NewExtents(io.MultiReader(bytes.NewReader(start[:n]), content), size), start[:n:n], nil
 }
 
 // readBack reads the table that is on the disk now. buf is for the bytes.
@@ -220,6 +253,7 @@ func atEnd(r io.Reader, err error) bool {
 // finish is the last work before the disk gets its first bytes.
 type finish struct {
 	disk  Disk
+	start []byte // what the table was read from
 	table layout
 	drive []byte
 	check bool // read back what is written
@@ -229,6 +263,10 @@ type finish struct {
 
 // run writes the config drive and the backup of the GPT, and makes head fit.
 func (f *finish) run(ctx context.Context, head []byte, size int64) error {
+	// With some formats the start was read twice, and the digest proves the second time only.
+	if !bytes.Equal(head[:len(f.start)], f.start) {
+		return fmt.Errorf("%w: the start of the disk in it is not as it was when it was looked at", stream.ErrChanged)
+	}
 	if err := f.table.checkSectors(size); err != nil { // of a packed image the size is known only now
 		return err
 	}

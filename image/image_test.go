@@ -337,7 +337,8 @@ func TestWriteRefuses(t *testing.T) {
 	}{
 		{name: "no source", want: "no source", untouched: true},
 		{name: "empty image", image: []byte{}, wantIs: stream.ErrEmpty, untouched: true},
-		{name: "another format is asked for", image: gptImage, format: "qcow2", wantIs: stream.ErrFormat, untouched: true},
+		{name: "it is said to be qcow2", image: gptImage, format: QCOW2, wantIs: stream.ErrFormat, want: "image is said to be qcow2, and its bytes are raw", untouched: true},
+		{name: "another format is asked for", image: gptImage, format: "vmdk", wantIs: stream.ErrFormat, untouched: true},
 		{name: "sectors of 4096 bytes, GPT for 512", image: gptImage, sector: 4096, wantIs: ErrSectorSize, untouched: true},
 		{name: "sectors of 4096 bytes, MBR for 512", image: mbrImage, sector: 4096, wantIs: ErrSectorSize, untouched: true},
 		{name: "sectors of 4096 bytes, MBR for 512, packed", image: zipped(t, mbrImage), sector: 4096, wantIs: ErrSectorSize},
@@ -477,12 +478,12 @@ func TestWriteStops(t *testing.T) {
 }
 
 func TestParseFormat(t *testing.T) {
-	for in, want := range map[string]Format{"": Auto, "auto": Auto, "unknown": Auto, "raw": Raw, "RAW": Raw, "gpt": Raw} {
+	for in, want := range map[string]Format{"": Auto, "auto": Auto, "unknown": Auto, "raw": Raw, "RAW": Raw, "gpt": Raw, "qcow2": QCOW2} {
 		if got, err := ParseFormat(in); got != want || err != nil {
 			t.Errorf("ParseFormat(%q) = %q, %v, want %q", in, got, err, want)
 		}
 	}
-	for _, in := range []string{"qcow2", "vmdk", "iso", "raw "} {
+	for _, in := range []string{"vhd", "vmdk", "iso", "raw "} {
 		if got, err := ParseFormat(in); !errors.Is(err, stream.ErrFormat) {
 			t.Errorf("ParseFormat(%q) = %q, %v, want %v", in, got, err, stream.ErrFormat)
 		}

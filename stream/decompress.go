@@ -20,6 +20,7 @@ const MaxWindow = 128 << 20
 // Content is what is in an image as it is published: the bytes of the disk.
 type Content struct {
 	Compression Compression // what was taken off
+	QCOW2       bool        // it is a disk image in QEMU's format qcow2, and not the bytes of a disk
 	// Least is how many bytes the content has at the least, as the start of the file says; 0 if it does not.
 	Least int64
 
@@ -28,7 +29,7 @@ type Content struct {
 }
 
 // Decompress recognises what an image is packed with, by its first bytes, and unpacks it. What turns out to be neither packed
-// nor a raw disk image is refused with a [FormatError]: so is a packed file inside a packed file.
+// nor a raw or qcow2 disk image is refused with a [FormatError]: so is a packed file inside a packed file.
 //
 // maxWindow bounds the window of a zstd frame, in bytes; 0 stands for MaxWindow. It is held in memory.
 //
@@ -50,6 +51,7 @@ func Decompress(r io.Reader, maxWindow int64) (*Content, error) {
 		if format := sniffForeign(head); format != "" {
 			return nil, &FormatError{Format: format}
 		}
+		c.QCOW2 = isQCOW2(head)
 		c.r = packed
 		return c, nil
 	case Gzip:
@@ -79,7 +81,9 @@ func Decompress(r io.Reader, maxWindow int64) (*Content, error) {
 		c.close()
 		return nil, &FormatError{Format: format, Inside: string(c.Compression)}
 	}
-	c.r = content
+	if c.r, c.QCOW2 = content, isQCOW2(head); c.QCOW2 {
+		c.Least = 0 // what is packed is no disk
+	}
 	return c, nil
 }
 

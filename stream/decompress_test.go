@@ -52,6 +52,7 @@ func TestDecompress(t *testing.T) {
 		want        []byte
 		compression Compression
 		least       int64
+		qcow2       bool
 		err         string
 		is          error
 	}{
@@ -87,9 +88,9 @@ func TestDecompress(t *testing.T) {
 		{name: "zstd, window too long", in: run(t, noise(300<<10), "zstd", "-c", "--long=28"), err: "a frame needs 256 MiB, the most that is taken is 128 MiB", is: ErrWindow},
 		{name: "zstd, window too long in the second frame", in: join(zst, run(t, noise(300<<10), "zstd", "-c", "--long=28")), err: "a frame needs more than that", is: ErrWindow},
 
-		{name: "qcow2", in: qcow2, err: "it is a qcow2 disk image", is: ErrFormat},
-		{name: "qcow2 in gzip", in: run(t, qcow2, "gzip"), err: "it is a qcow2 disk image inside gzip", is: ErrFormat},
-		{name: "qcow2 in zstd", in: run(t, qcow2, "zstd"), err: "it is a qcow2 disk image inside zstd", is: ErrFormat},
+		{name: "qcow2", in: qcow2, want: qcow2, compression: Plain, qcow2: true},
+		{name: "qcow2 in gzip", in: run(t, qcow2, "gzip"), want: qcow2, compression: Gzip, qcow2: true},
+		{name: "qcow2 in zstd", in: run(t, qcow2, "zstd"), want: qcow2, compression: Zstd, qcow2: true},
 		{name: "gzip in gzip", in: run(t, gz, "gzip"), err: "it is a gzip file inside gzip", is: ErrFormat},
 		{name: "zstd in gzip", in: run(t, zst, "gzip"), err: "it is a zstd file inside gzip", is: ErrFormat},
 		{name: "xz", in: run(t, raw, "xz", "-1"), err: "it is an xz file", is: ErrFormat},
@@ -115,7 +116,7 @@ func TestDecompress(t *testing.T) {
 			if !bytes.Equal(got, tt.want) {
 				t.Errorf("got %d bytes, other than the %d wanted", len(got), len(tt.want))
 			}
-			if c.Compression != tt.compression || c.Least != tt.least {
+			if c.Compression != tt.compression || c.Least != tt.least || c.QCOW2 != tt.qcow2 {
 				t.Errorf("%s of at least %d bytes, want %s of %d", c.Compression, c.Least, tt.compression, tt.least)
 			}
 		})

@@ -71,7 +71,7 @@ func NewReader(ctx context.Context, sources []Source, want Digest, o ReaderOptio
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	r := &Reader{
-		resume: &resumer{ctx: ctx, sources: sources, proven: !want.IsZero(), patience: o.Patience, log: o.Log, meter: o.Meter, size: -1},
+		resume: &resumer{ctx: ctx, sources: sources, proven: !want.IsZero(), patience: o.Patience, log: o.Log, meter: o.Meter, size: -1, end: -1},
 		want:   want, hash: want.hash(), cancel: cancel,
 		free: make(chan *chunk, readChunks), filled: make(chan *chunk, readChunks), hashing: make(chan *chunk, readChunks),
 	}
@@ -109,6 +109,7 @@ func (r *Reader) fetch(ctx context.Context) error {
 			var n int
 			n, err = r.resume.Read(c.buf[c.n:])
 			c.n += n
+			r.resume.meter.read.Add(int64(n))
 			r.size.Store(r.resume.size)
 		}
 		if c.n > 0 {
@@ -157,6 +158,26 @@ func (r *Reader) Read(p []byte) (int, error) {
 		r.current = nil
 	}
 	return n, nil
+}
+
+// ReadAt reads a part of the image as it is published, out of its order and besides what Read reads, on a connection of its own. What it reads is not
+// proven by the digest: who needs that compares it with what Read brings. It may be called by several goroutines at a time, after the first Read. The
+// error wraps [ErrNoRanges] if no source hands out parts.
+func (r *Reader) ReadAt(p []byte, offset int64) (int, error) {
+	using := r.resume.using.Load()
+	if using == nil {
+		return 0, errors.New("read a part of the image: nothing of it was read yet")
+	}
+	sources := *using
+	if !r.resume.proven {
+		sources = sources[:1]
+	}
+	part := &resumer{ctx: r.resume.ctx, sources: sources, proven: r.resume.proven, patience: r.resume.patience, log: r.resume.log,
+		meter: r.resume.meter, size: r.Size(), offset: offset, step: offset, end: offset + int64(len(p))}
+	defer part.Close() // all that is wanted was read
+	n, err := io.ReadFull(part, p)
+	part.meter.again.Add(int64(n))
+	return n, err
 }
 
 // Size is the length of the image as it is published, in bytes; -1 if not known. It is known after the first Read unless the

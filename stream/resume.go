@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"slices"
+	"sync/atomic"
 	"time"
 )
 
@@ -31,6 +32,7 @@ type resumer struct {
 	log      *slog.Logger
 	meter    *Meter
 
+	end    int64         // where the part that is read ends, -1 for the end of the image
 	body   io.ReadCloser // nil when there is no connection
 	offset int64         // of the next byte
 	size   int64         // -1 if not known yet
@@ -40,22 +42,23 @@ type resumer struct {
 	failures int       // since then, on this source
 	attempts int       // since then, on all
 	dropped  []error   // why sources are no longer in the list
+
+	using atomic.Pointer[[]Source] // sources when one was opened last, for other goroutines; a list is never changed, but replaced
 }
 
 // Read returns the next bytes of the image. io.EOF means that all of it was read; any other error is the last word.
 func (r *resumer) Read(p []byte) (int, error) {
 	for {
-		if r.size >= 0 && r.offset >= r.size {
+		if r.size >= 0 && r.offset >= r.size || r.end >= 0 && r.offset >= r.end {
 			return 0, io.EOF
 		}
 		n, err := r.try(p)
 		r.offset += int64(n)
-		r.meter.read.Add(int64(n))
 		if r.offset-r.step >= enough {
 			r.step, r.failures, r.attempts = r.offset, 0, 0
 		}
 		switch {
-		case err == nil || r.offset == r.size: // what comes after the last byte does not matter
+		case err == nil || r.offset == r.size || r.offset == r.end: // what comes after the last byte does not matter
 		case err == io.EOF && r.size < 0:
 			r.size = r.offset // the server never said, so this is the end
 			r.meter.total.Store(r.size)
@@ -84,12 +87,23 @@ func (r *resumer) try(p []byte) (int, error) {
 	if r.size >= 0 {
 		p = p[:min(int64(len(p)), r.size-r.offset)]
 	}
+	if r.end >= 0 {
+		p = p[:min(int64(len(p)), r.end-r.offset)]
+	}
 	return r.body.Read(p)
 }
 
 func (r *resumer) open() error {
 	s := r.sources[0]
-	body, err := s.Open(r.ctx, r.offset)
+	var body io.ReadCloser
+	var err error
+	if ranger, ok := s.(Ranger); r.end < 0 {
+		body, err = s.Open(r.ctx, r.offset)
+	} else if ok {
+		body, err = ranger.OpenRange(r.ctx, r.offset, r.end-r.offset)
+	} else {
+		err = Final(fmt.Errorf("%v: %w", s, ErrNoRanges))
+	}
 	if err != nil {
 		return err
 	}
@@ -109,6 +123,8 @@ func (r *resumer) open() error {
 		return Final(fmt.Errorf("%w: %v holds %d bytes, not %d", ErrChanged, s, size, r.size))
 	}
 	r.body, r.size = body, max(r.size, size)
+	using := r.sources
+	r.using.Store(&using)
 	r.meter.setSource(s.String(), r.size)
 	return nil
 }

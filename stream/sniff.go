@@ -14,16 +14,16 @@ var ErrFormat = errors.New("image format is not supported")
 
 // FormatError names the format that a file was recognised to have. It wraps [ErrFormat].
 type FormatError struct {
-	Format string // for people: "qcow2 disk image"
+	Format string // for people: "VHD disk image"
 	Inside string // what it is packed in: "gzip", "zstd"; empty if in nothing
 }
 
 // Error says what was found, and in what.
 func (e *FormatError) Error() string {
 	if e.Inside != "" {
-		return fmt.Sprintf("%v: it is %s inside %s; only a raw disk image can be written", ErrFormat, withArticle(e.Format), e.Inside)
+		return fmt.Sprintf("%v: it is %s inside %s; only a raw or qcow2 disk image can be written", ErrFormat, withArticle(e.Format), e.Inside)
 	}
-	return fmt.Sprintf("%v: it is %s; only a raw disk image, plain or packed with gzip or zstd, can be written", ErrFormat, withArticle(e.Format))
+	return fmt.Sprintf("%v: it is %s; only a raw or qcow2 disk image, plain or packed with gzip or zstd, can be written", ErrFormat, withArticle(e.Format))
 }
 
 // Unwrap returns [ErrFormat].
@@ -71,14 +71,13 @@ var foreign = []struct {
 	magic  string
 	name   string
 }{
-	{0, "QFI\xfb", "qcow2 disk image"},
-	{0, "QED\x00", "QED disk image"},
-	{0, "KDMV", "VMDK disk image (convert it with qemu-img convert -O raw)"},
-	{0, "COWD", "VMDK disk image (convert it with qemu-img convert -O raw)"},
-	{0, "# Disk DescriptorFile", "VMDK descriptor, which names the image's files"},
-	{0, "conectix", "VHD disk image (convert it with qemu-img convert -O raw)"},
-	{0, "vhdxfile", "VHDX disk image (convert it with qemu-img convert -O raw)"},
-	{64, "\x7f\x10\xda\xbe", "VDI disk image (convert it with qemu-img convert -O raw)"},
+	{0, "QED\x00", "QED disk image (convert it with qemu-img convert -O qcow2)"},
+	{0, "KDMV", "VMDK disk image (convert it with qemu-img convert -O qcow2)"},
+	{0, "COWD", "VMDK disk image (convert it with qemu-img convert -O qcow2)"},
+	{0, "# Disk DescriptorFile", "VMDK descriptor, which names the image's files (convert it with qemu-img convert -O qcow2)"},
+	{0, "conectix", "VHD disk image (convert it with qemu-img convert -O qcow2)"},
+	{0, "vhdxfile", "VHDX disk image (convert it with qemu-img convert -O qcow2)"},
+	{64, "\x7f\x10\xda\xbe", "VDI disk image (convert it with qemu-img convert -O qcow2)"},
 	{0, "\xfd7zXZ\x00", "xz file"},
 	{0, "\x04\x22\x4d\x18", "lz4 file"},
 	{0, "\x02\x21\x4c\x18", "lz4 file"},
@@ -93,6 +92,9 @@ var foreign = []struct {
 	{0, "<!doctype html", "web page"},
 	{0, "<html", "web page"},
 }
+
+// isQCOW2 tells whether the start of a file is that of a disk image in QEMU's format qcow2.
+func isQCOW2(head []byte) bool { return bytes.HasPrefix(head, []byte("QFI\xfb")) }
 
 // sniffForeign names the format if the start of a file is one that is not a raw disk image; otherwise it returns "".
 func sniffForeign(head []byte) string {

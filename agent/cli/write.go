@@ -22,7 +22,7 @@ import (
 
 func writeCommand() command {
 	return command{
-		name: "write", args: "SOURCE [SOURCE...] DEVICE [--digest ALGO:HEX] [--config-drive FILE|DIR] [--read-back none|sample|full] [--yes] [--json]",
+		name: "write", args: "SOURCE [SOURCE...] DEVICE [--digest ALGO:HEX] [--format auto|raw|qcow2] [--config-drive FILE|DIR] [--read-back none|sample|full] [--yes] [--json]",
 		help:    "Write an image onto a disk. SOURCE is a file or an http(s):// URL; several are mirrors of one image.",
 		example: "ironhand write https://192.0.2.1/debian.img.zst /dev/sda --digest sha512:9f2c...",
 		run:     runWrite,
@@ -31,6 +31,7 @@ func writeCommand() command {
 
 func runWrite(ctx context.Context, c *call) error {
 	digestText := c.flags.String("digest", "", "`algorithm:hex` of the file as it is published, such as sha256:9f2c...")
+	formatText := c.flags.String("format", "auto", "what the image must be, plain or packed: auto, raw or qcow2")
 	drive := c.flags.String("config-drive", "", "`path` of a config drive: an image, or a directory that becomes one")
 	readBack := stream.ReadBackSample
 	c.flags.TextVar(&readBack, "read-back", readBack, "how `much` is read back and compared: none, sample or full")
@@ -63,6 +64,10 @@ func runWrite(ctx context.Context, c *call) error {
 		if digest, err = stream.ParseDigest(algorithm, hex); err != nil {
 			return usagef("--digest: %v", err)
 		}
+	}
+	format, err := image.ParseFormat(*formatText)
+	if err != nil {
+		return usagef("--format: %v", err)
 	}
 	driveImage, err := readDrive(*drive)
 	if err != nil {
@@ -99,7 +104,7 @@ func runWrite(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	spec := image.Spec{Sources: sources, Digest: digest, ConfigDrive: driveImage, ReadBack: readBack, Memory: memory}
+	spec := image.Spec{Sources: sources, Digest: digest, Format: format, ConfigDrive: driveImage, ReadBack: readBack, Memory: memory}
 	if *progress != "none" {
 		again, end := "", "\n"
 		if *progress == "auto" && isTerminal(c.stderr) {
@@ -122,7 +127,7 @@ func runWrite(ctx context.Context, c *call) error {
 	}
 	if *asJSON {
 		return writeJSON(c, map[string]any{
-			"device": path, "disk_id": result.DiskID, "size": result.Written.Size,
+			"device": path, "format": result.Format, "compression": result.Compression, "disk_id": result.DiskID, "size": result.Written.Size,
 			"bytes_written": result.Written.Bytes, "bytes_zeroed": result.Written.Zeroed, "bytes_checked": result.Written.Checked,
 		})
 	}

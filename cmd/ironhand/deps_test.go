@@ -30,7 +30,7 @@ var imports = map[string][]string{
 	"agent/conductor":            {"image", "agent/ironic"},
 	"steps/generic":              {"steps", "image", "stream", "inspect", "initramfs/tool"},
 	"steps":                      {"inspect", "stream", "initramfs/tool"},
-	"image":                      {"stream", "initramfs/tool", "image/gpt"},
+	"image":                      {"stream", "initramfs/tool", "image/gpt", "image/qcow2"},
 	"inspect":                    {},
 	"initramfs":                  {"initramfs/tool", "initramfs/volume"},
 	"initramfs/media":            {"initramfs/volume"},

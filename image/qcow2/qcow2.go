@@ -2,10 +2,10 @@
 
 // Package qcow2 reads disk images in QEMU's format qcow2, versions 2 and 3, in one pass through the file.
 //
-// [ParseHeader] reads the header and refuses what cannot be written onto a disk from this one file: a backing file, an external data file,
-// encryption, the corrupt bit, features that are not known. [Header.ReadMap] reads the tables, which say where in the file each part of the
-// disk is. A [Reader] then reads the file once, from its first byte to its last part, so that it can be hashed on the way, and tells of each part where on the
-// disk it belongs. Snapshots inside an image are not looked at.
+// A [Reader] reads the file once, from its first byte to its last part, so that it can be hashed on the way, and tells of each part where on the disk it
+// belongs. [Reader.ReadAhead] looks at the tables before, where parts of the file can be had on their own. Refused is what cannot be written onto a
+// disk from this one file: a backing file, an external data file, encryption, the corrupt bit, features that are not known. Snapshots inside an image
+// are not looked at.
 //
 // All comes from outside: tables are bounded, offsets are checked, and nothing is allocated by what a header claims.
 //
@@ -18,6 +18,7 @@ import (
 	"errors"
 	"fmt"
 	"math"
+	"math/bits"
 	"strings"
 )
 
@@ -95,11 +96,11 @@ func parseHeader(head []byte) (h Header, err error) {
 	if h.Version != 2 && h.Version != 3 {
 		return h, fmt.Errorf("version %d is not known", uint32(h.Version))
 	}
-	bits := be.Uint32(head[20:])
-	if bits < minBits || bits > maxBits {
-		return h, fmt.Errorf("clusters of 2^%d bytes are not possible", bits)
+	size2 := be.Uint32(head[20:])
+	if size2 < minBits || size2 > maxBits {
+		return h, fmt.Errorf("clusters of 2^%d bytes are not possible", size2)
 	}
-	h.ClusterSize = 1 << bits
+	h.ClusterSize = 1 << size2
 	headerLength := uint32(headerV2)
 	if h.Version == 3 {
 		if len(head) < headerV3 {
@@ -118,7 +119,7 @@ func parseHeader(head []byte) (h Header, err error) {
 	case method != 0:
 		return h, errors.New("it is encrypted")
 	}
-	if h.Extended && bits < minExtBits {
+	if h.Extended && size2 < minExtBits {
 		return h, fmt.Errorf("subclusters need clusters of at least 2^%d bytes", minExtBits)
 	}
 
@@ -234,3 +235,14 @@ func (h Header) clusters() int64 { return (h.Size + h.ClusterSize - 1) / h.Clust
 
 // tables is how many L2 tables a disk of this size needs.
 func (h Header) tables() int64 { return (h.clusters() + h.perTable() - 1) / h.perTable() }
+
+// units is how many units a cluster has.
+func (h Header) units() int64 { return h.ClusterSize / h.unit() }
+
+// packed returns where a packed cluster is, and how many bytes it may take: whole sectors, of which the last may belong to the next one.
+func (h Header) packed(e uint64) (off, n int64) {
+	shift := 62 - (bits.TrailingZeros64(uint64(h.ClusterSize)) - 8)
+	off = int64(e & (1<<shift - 1))
+	sectors := int64(e&(packedBit-1)>>shift) + 1
+	return off, sectors*512 - off%512
+}

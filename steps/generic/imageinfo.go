@@ -13,6 +13,7 @@ import (
 	"strings"
 	"unicode"
 
+	"github.com/ironhand/ironhand/image"
 	"github.com/ironhand/ironhand/steps"
 	"github.com/ironhand/ironhand/stream"
 )
@@ -64,14 +65,23 @@ func parseImageInfo(raw json.RawMessage) (imageInfo, error) {
 		return bad("image_type: partition images cannot be written yet; use a whole disk image")
 	}
 	switch i.DiskFormat {
-	case "", "raw", "gpt", "iso", "unknown":
+	case "", "raw", "gpt", "iso", "unknown", "qcow2":
 	default:
-		return bad("disk_format: %q cannot be written yet; convert it with: qemu-img convert -O raw", i.DiskFormat)
+		return bad("disk_format: %q cannot be written; convert it with: qemu-img convert -O qcow2", i.DiskFormat)
 	}
 	if len(i.Proxies) > 0 && !slices.Contains([]string{"null", "{}"}, string(i.Proxies)) {
 		return bad("proxies: proxies for images are not supported yet")
 	}
 	return i, nil
+}
+
+// format is what the image must be.
+func (i imageInfo) format() image.Format {
+	if i.DiskFormat == "iso" {
+		return image.Auto // one that can be written to a disk has a partition table as well
+	}
+	f, _ := image.ParseFormat(i.DiskFormat) // parseImageInfo has refused others
+	return f
 }
 
 // digest is the digest to check, from os_hash_algo and os_hash_value or else from the checksum,

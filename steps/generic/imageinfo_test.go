@@ -60,8 +60,7 @@ func TestParseImageInfo(t *testing.T) {
 		{"file URL", change{"urls": []string{"file:///etc/shadow"}}, "image_info.urls[0]: not a URL"},
 		{"URL without host", change{"urls": []string{"https:///x"}}, "image_info.urls[0]: not a URL"},
 		{"broken URL", change{"urls": []string{"https://hush-hush@%zz/"}}, "image_info.urls[0]: not a URL"},
-		{"qcow2", change{"disk_format": "qcow2"}, `image_info.disk_format: "qcow2" cannot be written yet; convert it with: qemu-img convert -O raw`},
-		{"vmdk", change{"disk_format": "vmdk"}, `image_info.disk_format: "vmdk" cannot be written yet`},
+		{"vmdk", change{"disk_format": "vmdk"}, `image_info.disk_format: "vmdk" cannot be written; convert it with: qemu-img convert -O qcow2`},
 		{"partition image", change{"image_type": "partition"}, "image_info.image_type: partition images cannot be written yet; use a whole disk image"},
 		{"proxies", change{"proxies": map[string]string{"https": "http://proxy:3128"}}, "image_info.proxies: proxies for images are not supported yet"},
 	}

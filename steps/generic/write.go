@@ -88,7 +88,7 @@ func writeImage(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 	var told time.Time
 	var phase stream.Phase
 	result, err := image.Write(ctx, disk, image.Spec{
-		Sources: sources, Digest: digest, ConfigDrive: driveImage,
+		Sources: sources, Digest: digest, Format: info.format(), ConfigDrive: driveImage,
 		Patience: h.Download.Budget, ReadBack: h.ReadBack, Log: h.Log, Memory: memory,
 		Progress: func(p stream.Progress) {
 			h.Progress(p)

@@ -221,7 +221,8 @@ func TestWriteImageFails(t *testing.T) {
 		touched bool
 	}{
 		{"arguments are no object", rootDiskHint, nil, change{"image_info": "x"}, nil, steps.ErrArgs, "image_info: json", false},
-		{"qcow2", rootDiskHint, change{"disk_format": "qcow2"}, nil, nil, steps.ErrArgs, "qemu-img convert -O raw", false},
+		{"vmdk", rootDiskHint, change{"disk_format": "vmdk"}, nil, nil, steps.ErrArgs, "qemu-img convert -O qcow2", false},
+		{"not what it is said to be", rootDiskHint, change{"disk_format": "qcow2"}, nil, nil, stream.ErrFormat, "image is said to be qcow2, and its bytes are raw", false},
 		{"no digest", rootDiskHint, change{"os_hash_algo": nil, "os_hash_value": nil}, nil, nil, steps.ErrArgs, "an image without a digest is not written", false},
 		{"MD5 where it is not allowed", rootDiskHint, change{"os_hash_algo": "md5", "os_hash_value": strings.Repeat("0", 32)}, nil,
 			func(b *bench) { b.host.Download.RefuseMD5 = true }, steps.ErrArgs, "the conductor does not allow MD5", false},
