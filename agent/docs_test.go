@@ -115,7 +115,7 @@ What the manager for every machine offers. Priority 0 is never automatic.
 		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", s.Name, s.Interface, strings.Join(phases, ", "), cmp.Or(strings.Join(args, "; "), "none announced"))
 	}
 	b.WriteString(`
-- ` + "`write_image`" + ` takes ` + "`image_info`" + ` and ` + "`configdrive`" + ` as Ironic's direct deploy interface sends them. Whole disk images, raw, plain or packed with gzip or zstd.
+- ` + "`write_image`" + ` takes ` + "`image_info`" + ` and ` + "`configdrive`" + ` as Ironic's direct deploy interface sends them. Whole disk images, raw or qcow2, plain or packed with gzip, zstd, xz, bzip2 or lz4.
 - ` + "`kexec`" + ` loads the kernel of the deployed system; ` + "`standby.run_image`" + ` then jumps into it instead of rebooting. It fails, and says why, where that cannot be.
 `)
 	return b.String()
