@@ -12,6 +12,7 @@ package image
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -67,6 +68,7 @@ type Spec struct {
 	ConfigDrive []byte          // image of a file system, see ReadConfigDrive; empty for none
 	ReadBack    stream.ReadBack
 	Patience    time.Duration         // how long sources may bring nothing; 0 for the default of stream.ReaderOptions
+	Connections int                   // to a web server; 0 for 4
 	Progress    func(stream.Progress) // called about once a second and at the end; nil for nobody
 	Log         *slog.Logger          // nil is silent
 	// Memory is how many bytes the work may take, usually what /proc/meminfo calls MemAvailable; 0 for no limit. An image that takes more to unpack is refused.
@@ -115,7 +117,7 @@ func Write(ctx context.Context, dst Disk, s Spec) (Result, error) {
 	if s.Progress != nil {
 		defer meter.Report(ctx, time.Second, s.Progress)()
 	}
-	reader := stream.NewReader(ctx, s.Sources, s.Digest, stream.ReaderOptions{Patience: s.Patience, Log: s.Log, Meter: meter})
+	reader := stream.NewReader(ctx, s.Sources, s.Digest, stream.ReaderOptions{Patience: s.Patience, Log: s.Log, Meter: meter, Connections: cmp.Or(s.Connections, 4)})
 	defer reader.Close() // what is to be known of it, Verify tells
 	window, err := s.window()
 	if err != nil {

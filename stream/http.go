@@ -22,9 +22,12 @@ const maxRedirects = 10
 
 // HTTPOptions says how an image is fetched from a web server. The zero value is usable.
 type HTTPOptions struct {
-	// Transport makes the connections: its TLS settings and proxies are those that are used. It must neither decompress answers
-	// (DisableCompression) nor limit the time of a whole answer. Nil stands for one like http.DefaultTransport.
+	// Transport makes the connections: its TLS settings and proxies are those that are used. It must not limit the time of a whole answer. Of an
+	// *http.Transport a copy is used that does not decompress answers and speaks HTTP/1.1, for HTTP/2 would put all parts of an image on one connection;
+	// another must do the first by itself. Nil stands for http.DefaultTransport.
 	Transport http.RoundTripper
+	// Proxy says which proxy to use for a URL, nil for none, instead of Transport's. Nil for that.
+	Proxy func(*url.URL) (*url.URL, error)
 	// Authorization returns the value of the Authorization header. It is asked for each request, and the value goes to the
 	// host of the URL only, never to one that it redirects to. Nil stands for the user in the URL, if there is one.
 	Authorization func() string
@@ -88,7 +91,12 @@ func NewHTTP(rawURL string, o HTTPOptions) (Source, error) {
 		}
 	}
 	if s.transport == nil {
-		s.transport = newTransport()
+		s.transport = http.DefaultTransport
+	}
+	if t, ok := s.transport.(*http.Transport); ok {
+		s.transport = ownTransport(t, o.Proxy)
+	} else if o.Proxy != nil {
+		return nil, errors.New("a proxy for images needs an http.Transport")
 	}
 	if s.stall <= 0 {
 		s.stall = 30 * time.Second
@@ -96,16 +104,35 @@ func NewHTTP(rawURL string, o HTTPOptions) (Source, error) {
 	return s, nil
 }
 
-// newTransport is what is used when the caller has no wishes. Go would unpack what a server packed for the way; we want the
-// file as published, whose digest is known.
-func newTransport() *http.Transport {
-	t := http.DefaultTransport.(*http.Transport).Clone()
+// ownTransport is a copy of t for one image. Go would unpack what a server packed for the way; we want the file as published, whose digest is known.
+func ownTransport(t *http.Transport, proxy func(*url.URL) (*url.URL, error)) *http.Transport {
+	t = t.Clone()
 	t.DisableCompression = true
 	t.MaxResponseHeaderBytes = 256 << 10
+	t.MaxIdleConnsPerHost = MaxConnections + 1 // they are idle for a moment between two parts
+	if t.IdleConnTimeout == 0 {
+		t.IdleConnTimeout = 90 * time.Second
+	}
+	t.ForceAttemptHTTP2 = false
+	t.TLSNextProto = map[string]func(string, *tls.Conn) http.RoundTripper{}
+	t.Protocols = new(http.Protocols)
+	t.Protocols.SetHTTP1(true)
+	if t.TLSClientConfig != nil {
+		t.TLSClientConfig.NextProtos = nil // Clone has copied it
+	}
+	if proxy != nil {
+		t.Proxy = func(r *http.Request) (*url.URL, error) { return proxy(r.URL) }
+	}
 	return t
 }
 
 func (s *web) String() string { return printable(s.url) }
+
+func (s *web) hangUp() {
+	if t, ok := s.transport.(*http.Transport); ok { // a copy of our own
+		t.CloseIdleConnections()
+	}
+}
 
 func (s *web) Size() int64 {
 	s.mu.Lock()
@@ -177,6 +204,7 @@ func (s *web) open(ctx context.Context, want wanted) (_ io.ReadCloser, err error
 
 	timer.Stop()
 	b := &body{ReadCloser: resp.Body, ctx: ctx, cancel: cancel, timer: timer, source: s, at: at, skipped: want.offset - begin}
+	b.whole = resp.StatusCode == http.StatusOK
 	// With HTTP/1, a body that has neither a length nor chunks ends when the connection does (RFC 9112, 6.3).
 	b.open = resp.ProtoMajor == 1 && resp.ContentLength < 0 && len(resp.TransferEncoding) == 0
 	if _, err := io.CopyN(io.Discard, b, b.skipped); err != nil {
@@ -238,7 +266,7 @@ func (s *web) get(ctx context.Context, want wanted, seen *object) (*http.Respons
 func (s *web) answer(resp *http.Response, at *url.URL, want wanted, seen *object) (now *object, begin int64, err error) {
 	now = &object{size: resp.ContentLength, etag: resp.Header.Get("ETag"), modified: resp.Header.Get("Last-Modified")}
 	switch {
-	case resp.StatusCode == http.StatusOK && want.length < 0:
+	case resp.StatusCode == http.StatusOK && (want.length < 0 || want.offset == 0):
 	case resp.StatusCode == http.StatusOK:
 		if seen != nil { // it may send the whole because it is another one by now
 			if difference := seen.differs(now); difference != "" {
@@ -262,6 +290,8 @@ func (s *web) answer(resp *http.Response, at *url.URL, want wanted, seen *object
 		if v := seen.validator(); v != "" && now.etag == "" && now.modified == "" {
 			now.etag, now.modified = seen.etag, seen.modified
 		}
+	case resp.StatusCode == http.StatusRequestedRangeNotSatisfiable && want.offset == 0:
+		return nil, 0, Final(s.named(at, ErrNoRanges)) // it has no byte
 	case resp.StatusCode == http.StatusRequestedRangeNotSatisfiable:
 		return nil, 0, Final(s.named(at, fmt.Errorf("%w: nothing there from byte %d on (416)", ErrChanged, want.offset)))
 	default:
@@ -338,6 +368,7 @@ type body struct {
 	at      *url.URL
 	skipped int64
 	open    bool // its end looks like that of a broken connection
+	whole   bool // it is the whole image
 }
 
 func (b *body) Read(p []byte) (int, error) {
@@ -360,6 +391,8 @@ func (b *body) Close() error {
 func (b *body) Skipped() int64 { return b.skipped }
 
 func (b *body) OpenEnd() bool { return b.open }
+
+func (b *body) Whole() bool { return b.whole }
 
 // object is what an answer says of the thing behind a URL.
 type object struct {

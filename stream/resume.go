@@ -32,6 +32,7 @@ type resumer struct {
 	log      *slog.Logger
 	meter    *Meter
 
+	first  int64         // how much to ask for first, to see whether parts can be had; 0 for all
 	end    int64         // where the part that is read ends, -1 for the end of the image
 	body   io.ReadCloser // nil when there is no connection
 	offset int64         // of the next byte
@@ -43,6 +44,7 @@ type resumer struct {
 	attempts int       // since then, on all
 	dropped  []error   // why sources are no longer in the list
 
+	yield func(error) bool         // asked before a new attempt whether to leave it to others, if it is not nil
 	using atomic.Pointer[[]Source] // sources when one was opened last, for other goroutines; a list is never changed, but replaced
 }
 
@@ -95,15 +97,7 @@ func (r *resumer) try(p []byte) (int, error) {
 
 func (r *resumer) open() error {
 	s := r.sources[0]
-	var body io.ReadCloser
-	var err error
-	if ranger, ok := s.(Ranger); r.end < 0 {
-		body, err = s.Open(r.ctx, r.offset)
-	} else if ok {
-		body, err = ranger.OpenRange(r.ctx, r.offset, r.end-r.offset)
-	} else {
-		err = Final(fmt.Errorf("%v: %w", s, ErrNoRanges))
-	}
+	body, err := r.connect(s)
 	if err != nil {
 		return err
 	}
@@ -129,11 +123,51 @@ func (r *resumer) open() error {
 	return nil
 }
 
+// connect asks a source for what is wanted.
+func (r *resumer) connect(s Source) (io.ReadCloser, error) {
+	far, isFar := s.(remote)
+	if r.offset == 0 && r.first > 0 && isFar {
+		body, err := far.OpenRange(r.ctx, 0, r.first)
+		if err == nil {
+			r.end = r.first
+			if b, ok := body.(wholer); ok && b.Whole() {
+				r.end = -1
+			}
+			return body, nil
+		}
+		r.end = -1
+		if !IsFinal(err) {
+			return nil, err
+		}
+		// It may be the part that it does not like.
+	} else if r.offset == 0 && r.first > 0 {
+		r.end = -1
+	}
+	if r.end < 0 {
+		return s.Open(r.ctx, r.offset)
+	}
+	if ranger, ok := s.(Ranger); ok {
+		return ranger.OpenRange(r.ctx, r.offset, r.end-r.offset)
+	}
+	return nil, Final(fmt.Errorf("%v: %w", s, ErrNoRanges))
+}
+
+// begin makes r read another part.
+func (r *resumer) begin(from, to int64) {
+	r.offset, r.step, r.end = from, from, to
+	r.failures, r.attempts = 0, 0
+	r.Close() // it is at its end
+}
+
 // mend decides what to do about an error: it drops the source or moves it to the end of the list, and waits. The error it
 // returns is what Read returns; nil means to try again.
 func (r *resumer) mend(err error) error {
 	if cause := context.Cause(r.ctx); cause != nil {
 		return cause
+	}
+	if r.yield != nil && r.yield(err) {
+		r.log.Warn("image: one connection less", "source", r.sources[0].String(), "error", err)
+		return err
 	}
 	now := time.Now()
 	if r.attempts == 0 {

@@ -25,8 +25,8 @@ type Source interface {
 // Ranger is a Source that can hand out a part of the image.
 type Ranger interface {
 	Source
-	// OpenRange returns up to length bytes of the image from offset on, as Open does; a server may send fewer. The error wraps ErrNoRanges if the
-	// server only has the whole.
+	// OpenRange returns up to length bytes of the image from offset on, as Open does; a server may send fewer, and from the first byte on the whole. The
+	// error wraps ErrNoRanges if the server only has the whole.
 	OpenRange(ctx context.Context, offset, length int64) (io.ReadCloser, error)
 }
 
@@ -53,6 +53,11 @@ func (e *finalError) Unwrap() error { return e.err }
 // openEnded is what a body offers whose io.EOF may be that of a connection that broke.
 type openEnded interface {
 	OpenEnd() bool
+}
+
+// wholer is what a body offers that may be the whole image though a part was asked for.
+type wholer interface {
+	Whole() bool
 }
 
 // skipper is what a body offers that had to read the image from its start to get to the offset it was asked for.

@@ -115,7 +115,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case f.Cut != 0 || f.End != 0:
 		s.hangUp(w, f.Cut != 0)
-	case f.Hang != 0:
+	case f.Hang != 0 && (stop < int64(len(body)) || f.NoLength || f.OpenEnd): // else the client knows that this is all, and may ask again
 		http.NewResponseController(w).Flush() // the client may be gone
 		<-r.Context().Done()
 	}
