@@ -64,6 +64,7 @@ func ParseFormat(s string) (Format, error) {
 type Spec struct {
 	Sources     []stream.Source // mirrors of one image
 	Digest      stream.Digest   // of the image as published; the zero Digest for none
+	Content     stream.Digest   // of the bytes of the disk in it, which must be raw, plain or packed; the zero Digest for none
 	Format      Format          // empty stands for Auto
 	ConfigDrive []byte          // image of a file system, see ReadConfigDrive; empty for none
 	ReadBack    stream.ReadBack
@@ -137,6 +138,19 @@ func Write(ctx context.Context, dst Disk, s Spec) (Result, error) {
 	}
 	var x stream.Extents
 	var start []byte
+	disk, verify := io.Reader(content), reader.Verify
+	if !s.Content.IsZero() {
+		if content.QCOW2 {
+			return Result{}, errors.New("digest of the disk's content: it cannot be checked for a qcow2 image, whose parts come in another order; give that of the file")
+		}
+		d := s.Content.Reader(content)
+		disk, verify = d, func() error {
+			if err := d.Verify(); err != nil {
+				return fmt.Errorf("content of the disk: %w", err)
+			}
+			return reader.Verify()
+		}
+	}
 	if content.QCOW2 {
 		q, err := qcow2.NewReader(content)
 		if err != nil {
@@ -147,7 +161,7 @@ func Write(ctx context.Context, dst Disk, s Spec) (Result, error) {
 		if err != nil {
 			return Result{}, err
 		}
-	} else if x, start, err = openRaw(reader, content, dst.Size()); err != nil {
+	} else if x, start, err = openRaw(reader, content, disk, dst.Size()); err != nil {
 		return Result{}, err
 	}
 	start = append(start, make([]byte, stream.HeadSize-len(start))...) // as it will be on the disk
@@ -167,7 +181,7 @@ func Write(ctx context.Context, dst Disk, s Spec) (Result, error) {
 	r := Result{Format: format, Compression: content.Compression, GPT: table.gpt != nil, DiskID: fmt.Sprintf("0x%08x", table.diskID)}
 	f := finish{disk: dst, start: start, table: table, drive: s.ConfigDrive, check: s.ReadBack != stream.ReadBackNone}
 	r.Written, err = stream.Write(ctx, dst, x, stream.Options{
-		Verify: reader.Verify, Abort: reader.Abort, Finish: f.run, ReadBack: s.ReadBack, Meter: meter})
+		Verify: verify, Abort: reader.Abort, Finish: f.run, ReadBack: s.ReadBack, Meter: meter})
 	if err != nil {
 		return r, err
 	}
@@ -197,8 +211,8 @@ func Write(ctx context.Context, dst Disk, s Spec) (Result, error) {
 	return r, nil
 }
 
-// openRaw returns the disk in an image that has just its bytes, and the disk's first stream.HeadSize bytes.
-func openRaw(reader *stream.Reader, content *stream.Content, diskSize int64) (x stream.Extents, start []byte, err error) {
+// openRaw returns the disk in an image that has just its bytes, which disk reads, and the disk's first stream.HeadSize bytes.
+func openRaw(reader *stream.Reader, content *stream.Content, disk io.Reader, diskSize int64) (x stream.Extents, start []byte, err error) {
 	size, least := int64(-1), content.Least
 	if content.Compression == stream.Plain {
 		size, least = reader.Size(), reader.Size()
@@ -207,14 +221,14 @@ func openRaw(reader *stream.Reader, content *stream.Content, diskSize int64) (x 
 		return nil, nil, fmt.Errorf("%w: %d bytes, the disk has %d", stream.ErrTooLarge, least, diskSize)
 	}
 	start = make([]byte, stream.HeadSize)
-	n, err := io.ReadFull(content, start)
+	n, err := io.ReadFull(disk, start)
 	switch {
 	case n == 0 && err == io.EOF:
 		return nil, nil, stream.ErrEmpty
-	case err != nil && n < len(start) && !atEnd(content, err):
+	case err != nil && n < len(start) && !atEnd(disk, err):
 		return nil, nil, err
 	}
-	return stream.NewExtents(io.MultiReader(bytes.NewReader(start[:n]), content), size), start[:n:n], nil
+	return stream.NewExtents(io.MultiReader(bytes.NewReader(start[:n]), disk), size), start[:n:n], nil
 }
 
 // readBack reads the table that is on the disk now. buf is for the bytes.

@@ -332,11 +332,14 @@ func TestWriteRefuses(t *testing.T) {
 		wantIs    error
 		want      string
 		memory    int64
+		content   stream.Digest
 		lies      bool
 		untouched bool // else the disk must be without a table
 	}{
 		{name: "no source", want: "no source", untouched: true},
 		{name: "empty image", image: []byte{}, wantIs: stream.ErrEmpty, untouched: true},
+		{name: "wrong digest of the content", image: zipped(t, gptImage), digest: sha(zipped(t, gptImage)), content: sha(nil), wantIs: stream.ErrDigest, want: "content of the disk: digest does not match"},
+		{name: "wrong digest, right one of the content", image: zipped(t, gptImage), digest: sha(nil), content: good, wantIs: stream.ErrDigest},
 		{name: "it is said to be qcow2", image: gptImage, format: QCOW2, wantIs: stream.ErrFormat, want: "image is said to be qcow2, and its bytes are raw", untouched: true},
 		{name: "another format is asked for", image: gptImage, format: "vmdk", wantIs: stream.ErrFormat, untouched: true},
 		{name: "sectors of 4096 bytes, GPT for 512", image: gptImage, sector: 4096, wantIs: ErrSectorSize, untouched: true},
@@ -390,7 +393,7 @@ func TestWriteRefuses(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			s := Spec{Digest: tt.digest, ConfigDrive: tt.drive, Format: tt.format, Patience: 50 * time.Millisecond, Memory: tt.memory}
+			s := Spec{Digest: tt.digest, Content: tt.content, ConfigDrive: tt.drive, Format: tt.format, Patience: 50 * time.Millisecond, Memory: tt.memory}
 			if tt.lies {
 				s.ReadBack = stream.ReadBackNone
 				d.lies = func(b []byte) { b[1024]++ } // in the first entry of the GPT
