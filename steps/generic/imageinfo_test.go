@@ -48,6 +48,8 @@ func TestParseImageInfo(t *testing.T) {
 		{"GPT", change{"disk_format": "gpt"}, ""},
 		{"several URLs", change{"urls": []string{"http://a/x", "https://b/x?signature=1"}}, ""},
 		{"whole disk, said", change{"image_type": "whole-disk"}, ""},
+		{"proxies", change{"proxies": map[string]string{"https": "http://proxy:3128", "http": "proxy:3128"}, "no_proxy": "a,.b"}, ""},
+		{"proxies that are null", change{"proxies": nil}, ""},
 		{"proxies that are none", change{"proxies": map[string]string{}, "no_proxy": ""}, ""},
 		{"keys of later versions", change{"unheard_of": []int{1}}, ""},
 
@@ -62,7 +64,7 @@ func TestParseImageInfo(t *testing.T) {
 		{"broken URL", change{"urls": []string{"https://hush-hush@%zz/"}}, "image_info.urls[0]: not a URL"},
 		{"vmdk", change{"disk_format": "vmdk"}, `image_info.disk_format: "vmdk" cannot be written; convert it with: qemu-img convert -O qcow2`},
 		{"partition image", change{"image_type": "partition"}, "image_info.image_type: partition images cannot be written yet; use a whole disk image"},
-		{"proxies", change{"proxies": map[string]string{"https": "http://proxy:3128"}}, "image_info.proxies: proxies for images are not supported yet"},
+		{"proxy of no use", change{"proxies": map[string]string{"https": "ftp://hush-hush@proxy"}}, "image_info.proxies: proxy for https: want http, https or socks5, and a host"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -127,8 +129,9 @@ func TestImageInfoDigest(t *testing.T) {
 		{"unknown algorithm", change{"os_hash_algo": "crc32", "os_hash_value": hex(8)}, "", `image_info.os_hash_value: parse digest: algorithm "crc32" is not one of`},
 		{"wrong length", change{"os_hash_value": hex(32)}, "", "32 digits, sha256 has 64"},
 		{"no hexadecimal", change{"os_hash_value": strings.Repeat("xy", 32)}, "", "not hexadecimal"},
-		{"digest is a URL", change{"os_hash_value": "https://192.0.2.1/SHA256SUMS?key=hush-hush"}, "", "image_info.os_hash_value: checksum files cannot be fetched yet; give the digest itself"},
-		{"checksum is a URL", with("checksum", "https://192.0.2.1/SHA256SUMS?key=hush-hush"), "", "image_info.checksum: checksum files cannot be fetched yet"},
+		{"digest is a URL", change{"os_hash_value": "https://192.0.2.1/SHA256SUMS?key=hush-hush"}, "https://192.0.2.1/SHA256SUMS?key=hush-hush", ""},
+		{"checksum is a URL", with("checksum", "http://192.0.2.1/SHA256SUMS?key=hush-hush"), "http://192.0.2.1/SHA256SUMS?key=hush-hush", ""},
+		{"checksum is another URL", with("checksum", "ftp://192.0.2.1/SHA256SUMS?key=x"), "", "image_info.checksum: "},
 		{"checksum of no known length", with("checksum", hex(34)), "", "image_info.checksum: "},
 		{"checksum is no hexadecimal", with("checksum", "hello"), "", "image_info.checksum: "},
 	}
@@ -138,10 +141,10 @@ func TestImageInfoDigest(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			d, err := i.digest()
+			d, url, err := i.digest()
 			wantArgsError(t, err, test.wantErr)
-			if err == nil && d.String() != test.want {
-				t.Errorf("digest() = %s, want %s", d, test.want)
+			if got := d.String(); err == nil && got != test.want && (got != "none" || url != test.want) {
+				t.Errorf("digest() = %s, %s, want %s", d, url, test.want)
 			}
 		})
 	}
@@ -195,7 +198,7 @@ func FuzzImageInfo(f *testing.F) {
 			}
 			return
 		}
-		if d, err := i.digest(); (err == nil) == d.IsZero() || err != nil && !errors.Is(err, steps.ErrArgs) {
+		if d, url, err := i.digest(); (err == nil) == (d.IsZero() && url == "") || err != nil && !errors.Is(err, steps.ErrArgs) {
 			t.Errorf("digest of %q = %v, %v", b, d, err)
 		}
 		if _, err := i.sources(steps.Host{}); err != nil && !errors.Is(err, steps.ErrArgs) {

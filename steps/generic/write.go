@@ -32,9 +32,14 @@ func writeImage(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	digest, err := info.digest()
+	digest, checksums, err := info.digest()
 	if err != nil {
 		return nil, err
+	}
+	if checksums != "" {
+		if digest, err = info.fetchDigest(ctx, h, checksums); err != nil {
+			return nil, err
+		}
 	}
 	if digest.Algorithm == "md5" && h.Download.RefuseMD5 {
 		return nil, fmt.Errorf("%w: image_info: the conductor does not allow MD5; give a SHA-256 or SHA-512", steps.ErrArgs)
@@ -131,15 +136,39 @@ func rootDisk(ctx context.Context, h steps.Host, n steps.Node) (inspect.Choice, 
 	}
 }
 
-// sources are the places of the image, in order.
-func (i imageInfo) sources(h steps.Host) ([]stream.Source, error) {
+// options are for all that is fetched for the image.
+func (i imageInfo) options(h steps.Host) (stream.HTTPOptions, error) {
 	authorization, err := i.authorization()
 	if err != nil {
-		return nil, err
+		return stream.HTTPOptions{}, err
 	}
 	o := stream.HTTPOptions{Transport: h.Transport, Stall: h.Download.Stall}
 	if authorization != "" {
 		o.Authorization = func() string { return authorization }
+	}
+	o.Proxy, err = i.proxy()
+	return o, err
+}
+
+// fetchDigest reads the image's digest from a checksum file, which nothing proves but TLS.
+func (i imageInfo) fetchDigest(ctx context.Context, h steps.Host, where string) (stream.Digest, error) {
+	o, err := i.options(h)
+	if err != nil {
+		return stream.Digest{}, err
+	}
+	o.KeepTLS = true
+	src, err := stream.NewHTTP(where, o)
+	if err != nil {
+		return stream.Digest{}, fmt.Errorf("%w: image_info: checksum: %v", steps.ErrArgs, err)
+	}
+	return stream.FetchChecksum(ctx, src, i.name(), stream.ReaderOptions{Patience: h.Download.Budget, Log: h.Log})
+}
+
+// sources are the places of the image, in order.
+func (i imageInfo) sources(h steps.Host) ([]stream.Source, error) {
+	o, err := i.options(h)
+	if err != nil {
+		return nil, err
 	}
 	var sources []stream.Source
 	for n, one := range i.URLs {
