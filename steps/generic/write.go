@@ -99,7 +99,7 @@ func writeImage(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 			h.Progress(p)
 			if p.Phase != phase || time.Since(told) >= 5*time.Second {
 				phase, told = p.Phase, time.Now()
-				h.Say("%s", progressLine(p))
+				h.Say("%v", p)
 			}
 		},
 	})
@@ -179,18 +179,6 @@ func (i imageInfo) sources(h steps.Host) ([]stream.Source, error) {
 		sources = append(sources, s)
 	}
 	return sources, nil
-}
-
-func progressLine(p stream.Progress) string {
-	line := fmt.Sprintf("%s: %d MiB read", p.Phase, p.Read>>20)
-	if p.Total > 0 {
-		line = fmt.Sprintf("%s: %d of %d MiB read (%d %%)", p.Phase, p.Read>>20, p.Total>>20, 100*p.Read/p.Total)
-	}
-	line += fmt.Sprintf(", %d MiB/s, %d MiB written", p.Rate>>20, p.Written>>20)
-	if p.Retries > 0 {
-		line += fmt.Sprintf(", %d retries (last: %s)", p.Retries, p.LastError)
-	}
-	return line
 }
 
 func diskNames(disks []inspect.Disk) string {

@@ -475,18 +475,3 @@ func TestManager(t *testing.T) {
 		}
 	}
 }
-
-func TestProgressLine(t *testing.T) {
-	for _, test := range []struct {
-		p    stream.Progress
-		want string
-	}{
-		{stream.Progress{Phase: "writing", Read: 10 * mib, Total: 40 * mib, Written: 5 * mib, Rate: 3 * mib}, "writing: 10 of 40 MiB read (25 %), 3 MiB/s, 5 MiB written"},
-		{stream.Progress{Phase: "writing", Read: 10 * mib, Total: -1}, "writing: 10 MiB read, 0 MiB/s, 0 MiB written"},
-		{stream.Progress{Phase: "writing", Retries: 2, LastError: "reset"}, "writing: 0 MiB read, 0 MiB/s, 0 MiB written, 2 retries (last: reset)"},
-	} {
-		if got := progressLine(test.p); got != test.want {
-			t.Errorf("progressLine(%+v) = %s, want %s", test.p, got, test.want)
-		}
-	}
-}
