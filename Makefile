@@ -69,7 +69,7 @@ bench: packages $(B)/ironhand ## compare with Debian's programs; SIZE=MiB of the
 
 .PHONY: generate
 generate: ## write the files in docs/ that are made from the program's own lists
-	@$(GO) test ./agent -run TestDocs -update >/dev/null; echo "docs/ written"
+	@$(GO) test ./agent -run TestDocs -update >/dev/null; $(GO) test ./inspect -run TestSchemas -update >/dev/null; echo "docs/ written"
 
 .PHONY: packages
 packages: ## install the Debian packages of packages.txt that are missing

@@ -23,6 +23,7 @@ import (
 	"github.com/ironhand/ironhand/initramfs/boot"
 	"github.com/ironhand/ironhand/initramfs/media"
 	"github.com/ironhand/ironhand/inspect"
+	"github.com/ironhand/ironhand/inspect/lldp"
 	"github.com/ironhand/ironhand/netconfig"
 	"github.com/ironhand/ironhand/steps"
 	"github.com/ironhand/ironhand/stream"
@@ -30,7 +31,8 @@ import (
 
 // Parts are what can be added to the agent from outside, as plain lists.
 type Parts struct {
-	Managers []steps.Manager
+	Managers   []steps.Manager
+	Collectors []inspect.Collector // a vendor's own; those of Ironic are always there
 }
 
 // Options are what [Run] needs.
@@ -49,6 +51,7 @@ type System struct {
 	Cmdline      string // of the kernel
 	StateDir     string // lost with a reboot, and only then
 	Machine      inspect.Machine
+	Local        bool // Machine is the one on which the program runs
 	FindMedia    func(ctx context.Context, log func(string)) ([]media.Medium, []media.Seen, error)
 	Network      func() (netconfig.Kernel, error)
 	OpenDisk     func(path string) (steps.Disk, error)
@@ -77,6 +80,7 @@ func ThisMachine() (System, error) {
 		Cmdline:   string(cmdline),
 		StateDir:  boot.RunDir + "/agent",
 		Machine:   inspect.Local(),
+		Local:     true,
 		FindMedia: media.Find,
 		Network:   netconfig.NewKernel,
 		OpenDisk: func(path string) (steps.Disk, error) {
@@ -116,27 +120,31 @@ const levelDebug = slog.LevelDebug
 
 // agent is what the stages of [Run] hand on to each other.
 type agent struct {
-	sys      System
-	version  string
-	flags    map[string]string
-	managers []steps.Manager
-	console  *boot.Timeline
-	log      *slog.Logger
-	level    *slog.LevelVar
-	state    state
+	sys        System
+	version    string
+	flags      map[string]string
+	managers   []steps.Manager
+	collectors []inspect.Collector
+	console    *boot.Timeline
+	log        *slog.Logger
+	level      *slog.LevelVar
+	state      state
 
 	// In the order in which the stages of Run find them out.
-	media     []media.Medium
-	config    Config
-	trust     trust
-	inventory inspect.Inventory
-	macs      []net.HardwareAddr
-	set       steps.Set
-	host      steps.Host
-	client    *ironic.Client
-	settings  ironic.Settings
-	uuid      string
-	token     ironic.Secret
+	media      []media.Medium
+	config     Config
+	trust      trust
+	ntp        *ntpAnswer // nil without NTP server, or without its answer
+	inventory  inspect.Inventory
+	macs       []net.HardwareAddr
+	neighbours map[string][]lldp.TLV // by interface; nil if nobody has listened
+	inspected  *ironic.Inspected     // nil without an inspection that succeeded
+	set        steps.Set
+	host       steps.Host
+	client     *ironic.Client
+	settings   ironic.Settings
+	uuid       string
+	token      ironic.Secret
 
 	retirement retirement
 
@@ -148,17 +156,19 @@ type agent struct {
 func newAgent(o Options) *agent {
 	level := new(slog.LevelVar)
 	a := &agent{
-		sys:      o.System,
-		version:  o.Version,
-		flags:    o.Flags,
-		managers: o.Parts.Managers,
-		console:  boot.NewTimeline(o.Out),
-		log:      slog.New(slog.NewTextHandler(o.Log, &slog.HandlerOptions{Level: level, ReplaceAttr: dropTime})),
-		level:    level,
-		state:    state{o.System.StateDir},
+		sys:        o.System,
+		version:    o.Version,
+		flags:      o.Flags,
+		managers:   o.Parts.Managers,
+		collectors: o.Parts.Collectors,
+		console:    boot.NewTimeline(o.Out),
+		log:        slog.New(slog.NewTextHandler(o.Log, &slog.HandlerOptions{Level: level, ReplaceAttr: dropTime})),
+		level:      level,
+		state:      state{o.System.StateDir},
 	}
 	a.host = steps.Host{
 		Machine:    a.sys.Machine,
+		Local:      a.sys.Local,
 		Open:       a.sys.OpenDisk,
 		Log:        a.log,
 		Say:        func(format string, args ...any) { a.console.Stage("step", format, args...) },

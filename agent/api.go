@@ -11,10 +11,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"io"
 	"log/slog"
 	"net"
 	"net/http"
+	"runtime/debug"
 	"strings"
 	"sync"
 	"time"
@@ -26,7 +26,8 @@ import (
 const (
 	// A command to write an image holds the config drive up to three times (in the image's
 	// description, beside it, and in the node), so this is a config drive of about 10 MiB.
-	maxBody = 32 << 20
+	maxBody        = 32 << 20
+	maxChunkedBody = 1 << 20 // for clients that do not say beforehand how long it is
 
 	maxConnections = 256
 	headerTime     = 10 * time.Second // for the handshake, and for the header of a request
@@ -38,7 +39,7 @@ const (
 
 // An API is the side of the agent that the conductor talks to. The token is required
 // for every command. It is required for reading results from the first request on that has it:
-// conductors before 2024.1 send none there. A wrong token is always refused.
+// conductors before 2024.1 send none there, and are shown no secrets. A wrong token is always refused.
 type API struct {
 	commands *Commands
 	version  string
@@ -189,10 +190,15 @@ func (a *API) route(w http.ResponseWriter, r *http.Request) (any, error) {
 		if !isGet(r) {
 			return nil, methodFault("GET, HEAD, POST")
 		}
-		if _, err := a.mayRead(r); err != nil {
+		proven, err := a.mayRead(r)
+		if err != nil {
 			return nil, err
 		}
-		return map[string]any{"commands": a.commands.List()}, nil
+		list := a.commands.List()
+		for i := range list {
+			list[i] = list[i].shown(proven)
+		}
+		return map[string]any{"commands": list}, nil
 	}
 	if id, ok := strings.CutPrefix(path, "/commands/"); ok && !strings.Contains(id, "/") {
 		return get(r, func() (any, error) {
@@ -201,7 +207,8 @@ func (a *API) route(w http.ResponseWriter, r *http.Request) (any, error) {
 				return nil, err
 			}
 			// Waiting holds a connection, so it is for those that have shown the token.
-			return a.commands.Result(r.Context(), id, proven && wantsWait(r))
+			result, err := a.commands.Result(r.Context(), id, proven && wantsWait(r))
+			return result.shown(proven), err
 		})
 	}
 	return nil, httpFault(http.StatusNotFound, "Not Found", "The requested URL was not found on the server. If you entered the URL manually please check your spelling and try again.")
@@ -271,17 +278,25 @@ func (a *API) run(w http.ResponseWriter, r *http.Request) (any, error) {
 	return a.commands.Do(r.Context(), name, params, wantsWait(r))
 }
 
-// readCommand reads the body of a request to run a command.
+// readCommand reads the body of a request to run a command. A large body is for clients that say how large it is, as conductors do: so
+// memory is taken once.
 func readCommand(w http.ResponseWriter, r *http.Request) (name string, params json.RawMessage, err error) {
-	tooLarge := httpFault(http.StatusRequestEntityTooLarge, "Request Entity Too Large", fmt.Sprintf("The limit is %d bytes.", maxBody))
-	if r.ContentLength > maxBody {
+	limit := int64(maxBody)
+	if r.ContentLength < 0 {
+		limit = maxChunkedBody
+	}
+	tooLarge := httpFault(http.StatusRequestEntityTooLarge, "Request Entity Too Large", fmt.Sprintf("The limit is %d bytes.", limit))
+	if r.ContentLength > limit {
 		return "", nil, tooLarge
 	}
 	var body bytes.Buffer
 	if r.ContentLength > 0 {
+		if r.ContentLength > maxChunkedBody {
+			debug.FreeOSMemory() // there may have been another such body just before
+		}
 		body.Grow(int(r.ContentLength) + bytes.MinRead) // else the last doubling takes twice the memory
 	}
-	if _, err := io.Copy(&body, http.MaxBytesReader(w, r.Body, maxBody)); err != nil {
+	if _, err := body.ReadFrom(http.MaxBytesReader(w, r.Body, limit)); err != nil {
 		var tooMany *http.MaxBytesError
 		if errors.As(err, &tooMany) {
 			return "", nil, tooLarge
@@ -291,23 +306,27 @@ func readCommand(w http.ResponseWriter, r *http.Request) (name string, params js
 	return parseCommand(body.Bytes())
 }
 
-// parseCommand reads what command is asked for. Params comes back as a JSON object.
+// parseCommand reads what command is asked for. Params comes back as a JSON object, a part of body.
 func parseCommand(body []byte) (name string, params json.RawMessage, err error) {
-	var command struct {
-		Name   *string         `json:"name"`
-		Params json.RawMessage `json:"params"`
+	invalid := badRequest("Missing or invalid name or params")
+	command, err := object(body)
+	if errors.Is(err, errNoObject) {
+		return "", nil, invalid
 	}
-	if err := json.Unmarshal(body, &command); err != nil {
-		var wrongType *json.UnmarshalTypeError
-		if !errors.As(err, &wrongType) {
-			return "", nil, badRequest(fmt.Sprintf("The body is not JSON: %v", err))
-		}
-		return "", nil, badRequest("Missing or invalid name or params")
+	if _, ok := errors.AsType[*json.SyntaxError](err); ok {
+		return "", nil, badRequest(fmt.Sprintf("The body is not JSON: %v", err))
 	}
-	if command.Name == nil || len(command.Params) == 0 || command.Params[0] != '{' {
-		return "", nil, badRequest("Missing or invalid name or params")
+	if err != nil {
+		return "", nil, badRequest(fmt.Sprintf("The body cannot be read: %v", err))
 	}
-	return *command.Name, command.Params, nil
+	given, params := command["name"], command["params"]
+	if len(given) == 0 || given[0] != '"' || len(params) == 0 || params[0] != '{' {
+		return "", nil, invalid
+	}
+	if err := json.Unmarshal(given, &name); err != nil {
+		return "", nil, invalid
+	}
+	return name, params, nil
 }
 
 func badRequest(description string) error {

@@ -3,7 +3,6 @@
 package agent
 
 import (
-	"bufio"
 	"bytes"
 	"context"
 	"encoding/json"
@@ -13,13 +12,12 @@ import (
 	"net/http"
 	"net/http/httptest"
 	"net/url"
-	"os"
 	"strings"
 	"testing"
 	"testing/synctest"
 	"time"
 
-	"github.com/ironhand/ironhand/agent/ironic"
+	"github.com/ironhand/ironhand/steps"
 )
 
 const testToken = "not-a-real-token-00000000000000000000000000"
@@ -182,12 +180,15 @@ func TestCommandBodies(t *testing.T) {
 		{"params is null", `{"name": "standby.sync", "params": null}`, 400, invalid},
 		{"params is a list", `{"name": "standby.sync", "params": []}`, 400, invalid},
 		{"params is a string", `{"name": "standby.sync", "params": "{}"}`, 400, invalid},
-		{"deeply nested", `{"name": "standby.sync", "params": {"a": ` + strings.Repeat("[", 1<<20) + `}}`, 400, "exceeded max depth"},
+		{"deeply nested", `{"name": "standby.sync", "params": {"a": ` + strings.Repeat("[", 1<<19) + `}}`, 400, "exceeded max depth"},
 		{"no extension", `{"name": "sync", "params": {}}`, 400, "Invalid command: Command name must be of the form <extension>.<name>"},
 		{"unknown command", `{"name": "standby.nonsense", "params": {}}`, 400, "Invalid command: Unknown command: nonsense"},
 		{"unknown extension", `{"name": "iscsi.start", "params": {}}`, 404, "Not found: Extension with id iscsi not found."},
-		{"long name", `{"name": "` + strings.Repeat("x.", 1<<20) + `", "params": {}}`, 404, "Not found: Extension with id x not found."},
+		{"long name", `{"name": "` + strings.Repeat("x.", 1<<18) + `", "params": {}}`, 404, "Not found: Extension with id x not found."},
 		{"too long", `{"name": "standby.sync", "params": {"a": "` + strings.Repeat("x", maxBody) + `"}}`, 413, "413 Request Entity Too Large"},
+		{"many members", `{` + strings.Repeat(`"a":1,`, maxMembers) + `"name": "standby.sync", "params": {}}`, 400, "The body cannot be read: it has more than"},
+		{"name in capitals", `{"NAME": "standby.sync", "params": {}}`, 400, invalid},
+		{"the last of two counts", `{"name": 1, "params": {}, "name": "standby.sync"}`, 200, `"SUCCEEDED"`},
 		{"bad parameters", `{"name": "standby.check", "params": {}}`, 400, "Invalid command parameters: image_info is missing"},
 	}
 	a := newAPI(t,
@@ -196,6 +197,23 @@ func TestCommandBodies(t *testing.T) {
 	)
 	server := httptest.NewServer(a.Handler())
 	defer server.Close()
+	t.Run("large and chunked", func(t *testing.T) {
+		body := `{"name": "standby.sync", "params": {"a": "` + strings.Repeat("x", maxChunkedBody) + `"}}`
+		for chunked, want := range map[bool]int{false: 200, true: 413} {
+			var in io.Reader = strings.NewReader(body)
+			if chunked {
+				in = io.MultiReader(in)
+			}
+			res, err := http.Post(server.URL+"/v1/commands/?agent_token="+testToken, "", in)
+			if err != nil {
+				t.Fatal(err)
+			}
+			res.Body.Close()
+			if res.StatusCode != want {
+				t.Errorf("chunked %v: %d, want %d", chunked, res.StatusCode, want)
+			}
+		}
+	})
 	for _, tt := range tests {
 		for _, chunked := range []bool{false, true} {
 			t.Run(fmt.Sprintf("%s, chunked %v", tt.name, chunked), func(t *testing.T) {
@@ -335,156 +353,6 @@ func TestRequestsAreLoggedWithoutSecrets(t *testing.T) {
 	}
 }
 
-// The agent must answer a real conductor as ironic-python-agent was recorded to answer it: same status, same
-// keys, same values, for all but the ids.
-func TestRecordedConversations(t *testing.T) {
-	for _, name := range []string{"deploy-21.4", "clean-21.4", "deploy-2026.1", "clean-2026.1", "service-2026.1"} {
-		t.Run(name, func(t *testing.T) {
-			talk := readConversation(t, "testdata/wire/"+name+".jsonl")
-			commands := newCommands(t, nil, talk.commands...)
-			api := NewAPI(commands, "9.4.3", time.Now(), quiet)
-			api.SetToken(ironic.Secret(testToken))
-			ids := map[string]string{} // recorded to ours
-			for i, e := range talk.exchanges {
-				if i > 0 && e.Method == http.MethodPost { // the conductor saw the one before end
-					if err := commands.Wait(t.Context()); err != nil {
-						t.Fatal(err)
-					}
-				}
-				for _, end := range talk.endBefore[i] {
-					close(end)
-				}
-				if len(talk.endBefore[i]) > 0 {
-					if err := commands.Wait(t.Context()); err != nil {
-						t.Fatal(err)
-					}
-				}
-				w := ask(api, e.Method, e.Path, string(e.Request))
-				for j, r := range commands.List() {
-					if j < len(talk.order) {
-						ids[talk.order[j]] = r.ID
-					}
-				}
-				want := string(e.Response)
-				for recorded, ours := range ids {
-					want = strings.ReplaceAll(want, recorded, ours)
-				}
-				if w.Code != e.Status {
-					t.Errorf("exchange %d, %s %s: status %d, want %d", i, e.Method, e.Path, w.Code, e.Status)
-				}
-				if got, want := sorted(t, w.Body.Bytes()), sorted(t, []byte(want)); got != want {
-					t.Errorf("exchange %d, %s %s:\n%s\nwant\n%s", i, e.Method, e.Path, got, want)
-				}
-			}
-			if len(talk.exchanges) < 3 {
-				t.Errorf("only %d exchanges", len(talk.exchanges))
-			}
-		})
-	}
-}
-
-func sorted(t *testing.T, b []byte) string {
-	t.Helper()
-	var v any
-	if err := json.Unmarshal(b, &v); err != nil {
-		t.Fatalf("%v in %s", err, b)
-	}
-	out, err := json.MarshalIndent(v, "", " ")
-	if err != nil {
-		t.Fatal(err)
-	}
-	return string(out)
-}
-
-// A conversation is what a conductor asked an agent in a recording, with commands that end as the recorded
-// ones did.
-type conversation struct {
-	exchanges []recorded
-	order     []string // ids of the results in the order of the list
-	commands  []Command
-	endBefore map[int][]chan struct{} // commands to end before an exchange
-}
-
-type recorded struct {
-	Direction string          `json:"direction"`
-	Method    string          `json:"method"`
-	Path      string          `json:"path"`
-	Request   json.RawMessage `json:"request"`
-	Status    int             `json:"status"`
-	Response  json.RawMessage `json:"response"`
-}
-
-func readConversation(t *testing.T, file string) conversation {
-	t.Helper()
-	b, err := os.ReadFile(file)
-	if err != nil {
-		t.Fatal(err)
-	}
-	talk := conversation{endBefore: map[int][]chan struct{}{}}
-	lines := bufio.NewScanner(bytes.NewReader(b))
-	lines.Buffer(nil, len(b)+1)
-	for lines.Scan() {
-		var e recorded
-		if err := json.Unmarshal(lines.Bytes(), &e); err != nil {
-			t.Fatal(err)
-		}
-		if e.Direction == "ironic -> agent" {
-			talk.exchanges = append(talk.exchanges, e)
-		}
-	}
-	// When a command ended, and with what: its first state in an answer that is not RUNNING.
-	type ending struct {
-		at    int
-		value json.RawMessage
-	}
-	ends := map[string]ending{}
-	for i, e := range talk.exchanges {
-		var answer struct {
-			Commands []Result
-			Result
-		}
-		if err := json.Unmarshal(e.Response, &answer); err != nil {
-			t.Fatal(err)
-		}
-		for _, r := range append(answer.Commands, answer.Result) {
-			if _, ok := ends[r.ID]; !ok && r.ID != "" && r.Status != Running {
-				ends[r.ID] = ending{i, r.Value}
-			}
-		}
-	}
-	for i, e := range talk.exchanges {
-		if e.Method != http.MethodPost {
-			continue
-		}
-		var request struct{ Name string }
-		var first Result
-		if err := json.Unmarshal(e.Request, &request); err != nil {
-			t.Fatal(err)
-		}
-		if err := json.Unmarshal(e.Response, &first); err != nil {
-			t.Fatal(err)
-		}
-		talk.order = append(talk.order, first.ID)
-		command := Command{Name: request.Name, Run: returns(ends[first.ID].value, nil)}
-		if first.Status == Running {
-			end := make(chan struct{})
-			command.Async = true
-			command.Run = func(ctx context.Context, params json.RawMessage) (any, error) {
-				select {
-				case <-end:
-				case <-ctx.Done():
-				}
-				return ends[first.ID].value, nil
-			}
-			if last, ok := ends[first.ID]; ok && last.at > i {
-				talk.endBefore[last.at] = append(talk.endBefore[last.at], end)
-			}
-		}
-		talk.commands = append(talk.commands, command)
-	}
-	return talk
-}
-
 func FuzzCommandBody(f *testing.F) {
 	f.Add([]byte(`{"name": "standby.sync", "params": {}}`))
 	f.Add([]byte(`{"name": "a.b", "params": {"step": {"interface": "deploy"}}, "NAME": 1}`))
@@ -508,4 +376,58 @@ func FuzzCommandBody(f *testing.F) {
 			}
 		}
 	})
+}
+
+// Who reads results without a token, as old conductors do, is shown no arguments of steps and no logs.
+func TestResultsWithoutToken(t *testing.T) {
+	a, _ := oddAgent(t, t.TempDir())
+	run := func(context.Context, steps.Host, steps.Job) (any, error) {
+		return map[string]int{"logical_disks": 1}, nil
+	}
+	var err error
+	if a.set, err = steps.NewSet(t.Context(), a.host, []steps.Manager{listed{"M", steps.Generic, []steps.Step{
+		{Name: "write_image", Args: []steps.Arg{{Name: "configdrive"}}, Priority: map[steps.Phase]int{steps.Deploy: 0}, Run: run},
+	}}}); err != nil {
+		t.Fatal(err)
+	}
+	api := newAPI(t, a.commands()...)
+	const token = "agent_token=" + testToken
+	for _, body := range []string{
+		`{"name": "deploy.execute_deploy_step", "params": {"step": {"step": "write_image", "interface": "deploy", "args": {"configdrive": "c2VjcmV0"}, "more": [1]}}}`,
+		`{"name": "log.collect_system_logs", "params": {}}`,
+	} {
+		w := ask(api, "POST", "/v1/commands/?wait=true&"+token, body)
+		if w.Code != 200 || !strings.Contains(w.Body.String(), "SUCCEEDED") || !strings.Contains(w.Body.String(), "c2VjcmV0") && len(w.Body.String()) < 1000 {
+			t.Fatalf("%d %s", w.Code, w.Body)
+		}
+	}
+	list := api.commands.List()
+	const open = `{"id":"ID","command_name":"execute_deploy_step","command_status":"SUCCEEDED","command_error":null,` +
+		`"command_result":{"deploy_result":{"logical_disks":1},"deploy_step":{"interface":"deploy","more":[1],"step":"write_image"}}}`
+	const logs = `{"id":"ID","command_name":"collect_system_logs","command_status":"SUCCEEDED","command_error":null,"command_result":{"system_logs":""}}`
+	for target, want := range map[string]string{
+		"/v1/commands/":              `{"commands":[` + open + "," + logs + "]}",
+		"/v1/commands/" + list[0].ID: open,
+		"/v1/commands/" + list[1].ID: logs,
+	} {
+		if got := onWire(t, json.RawMessage(ask(api, "GET", target, "").Body.Bytes())); got != want {
+			t.Errorf("GET %s without token:\n%.1000s\nwant\n%s", target, got, want)
+		}
+	}
+	for name, next := range map[string]json.RawMessage{"kept": mustMarshal(t, list[0]), "unreadable": []byte(`{"id": "i", "command_result": {"` + strings.Repeat("x", maxName) + `": "c2VjcmV0"}}`)} {
+		api := newAPI(t)
+		var kept Result
+		if err := json.Unmarshal(next, &kept); err != nil {
+			t.Fatal(err)
+		}
+		api.commands.Resume(kept)
+		if w := ask(api, "GET", "/v1/commands/", ""); w.Code != 200 || strings.Contains(w.Body.String(), "c2VjcmV0") {
+			t.Errorf("%s, by the next agent: %s", name, w.Body)
+		}
+	}
+	for _, target := range []string{"/v1/commands/", "/v1/commands/" + list[0].ID} {
+		if w := ask(api, "GET", target+"?"+token, ""); !strings.Contains(w.Body.String(), `"args":{"configdrive":"c2VjcmV0"}`) {
+			t.Errorf("GET %s with the token: %.1000s", target, w.Body)
+		}
+	}
 }

@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 )
 
 // imageCommands make the firmware start what was deployed.
@@ -22,6 +23,7 @@ func (a *agent) installBootloader(ctx context.Context, params json.RawMessage) (
 	var in struct {
 		RootUUID       *string `json:"root_uuid"`
 		TargetBootMode string  `json:"target_boot_mode"`
+		Ignore         *bool   `json:"ignore_bootloader_failure"`
 	}
 	if err := json.Unmarshal(params, &in); err != nil {
 		return nil, invalidParams("%v", err)
@@ -36,6 +38,10 @@ func (a *agent) installBootloader(ctx context.Context, params json.RawMessage) (
 	}
 	if mode == "uefi" {
 		entry, err := a.sys.InstallUEFI(ctx, d.Disk)
+		if ignore := a.config.IgnoreBootloader; err != nil && (in.Ignore == nil && ignore || in.Ignore != nil && *in.Ignore) {
+			a.sayLines("boot loader", fmt.Sprintf("WARNING: boot entry for %s: %v; going on, as ignore_bootloader_failure says", d.Disk, err))
+			return nil, nil
+		}
 		if err != nil {
 			return nil, newError("DeviceNotFound", "boot entry for %s: %w", d.Disk, err)
 		}

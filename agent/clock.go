@@ -24,18 +24,30 @@ type trust struct {
 	given    bool           // the roots came on the configuration medium or were put into the ramdisk for this site
 	insecure bool
 	min      uint16
+	ciphers  []uint16         // of TLS 1.2; nil: Go's
+	client   *tls.Certificate // for servers that ask for one; nil: none
 }
 
 func (c Config) trust() (trust, error) {
-	t := trust{insecure: c.Insecure, min: tls.VersionTLS12, given: c.CA != nil}
-	if c.TLSMinVersion == "1.3" {
-		t.min = tls.VersionTLS13
-	}
+	t := trust{insecure: c.Insecure, given: c.CA != nil, client: c.Client}
 	if c.CA != nil {
 		t.roots = x509.NewCertPool()
 		if !t.roots.AppendCertsFromPEM(c.CA) {
 			return trust{}, fmt.Errorf("cafile %s: no certificate in it", c.CAFile)
 		}
+	}
+	return t.limited(c.TLSMinVersion, c.TLSCiphers)
+}
+
+// limited is t with the least version of TLS and the cipher suites that [LimitTLS] takes.
+func (t trust) limited(minVersion, ciphers string) (trust, error) {
+	var limits tls.Config
+	if _, err := LimitTLS(&limits, minVersion, ciphers); err != nil {
+		return trust{}, err
+	}
+	t.min = limits.MinVersion
+	if ciphers != "" {
+		t.ciphers = limits.CipherSuites
 	}
 	return t, nil
 }
@@ -48,7 +60,11 @@ func (t trust) proves(urls []string) bool {
 
 // config is for all requests but the one that measures the clock.
 func (t trust) config() *tls.Config {
-	return &tls.Config{RootCAs: t.roots, MinVersion: t.min, InsecureSkipVerify: t.insecure}
+	c := &tls.Config{RootCAs: t.roots, MinVersion: t.min, CipherSuites: t.ciphers, InsecureSkipVerify: t.insecure}
+	if t.client != nil {
+		c.Certificates = []tls.Certificate{*t.client}
+	}
+	return c
 }
 
 // measure asks the server at a URL for its time and returns how far it is ahead of our clock.
@@ -84,6 +100,9 @@ func (t trust) measure(ctx context.Context, server string) (time.Duration, error
 	if err != nil {
 		return 0, err
 	}
+	for _, name := range []string{"Accept", "Content-Type"} { // as in all that Ironic is asked
+		req.Header.Set(name, "application/json")
+	}
 	start := time.Now()
 	resp, err := client.Do(req)
 	if err != nil {
@@ -94,7 +113,10 @@ func (t trust) measure(ctx context.Context, server string) (time.Duration, error
 	_, _ = io.CopyN(io.Discard, resp.Body, 64<<10)
 	date, err := http.ParseTime(resp.Header.Get("Date"))
 	if err != nil {
-		return 0, fmt.Errorf("get %s: no time in the answer: %w", server, err)
+		if u.Scheme == "http" && resp.StatusCode == http.StatusBadRequest {
+			return 0, fmt.Errorf("get %s: status 400 and no time in the answer: what listens there may want https://", server)
+		}
+		return 0, fmt.Errorf("get %s: no time in the answer (status %d): %w", server, resp.StatusCode, err)
 	}
 	if peer != nil {
 		if err := t.verify(*peer, name, date); err != nil {

@@ -259,6 +259,16 @@ func TestTrustVerifies(t *testing.T) {
 	}
 }
 
+// An API that speaks TLS and is called without says so, in whatever way its server does.
+func TestMeasureWithoutTLS(t *testing.T) {
+	site := newAuthority(t, "site")
+	cert := site.certify(t, -day, day, "127.0.0.1")
+	address := clockServer(t, &cert, 0)
+	if _, err := trusts(true, site).measure(t.Context(), "http://"+address+"/"); err == nil || !strings.Contains(err.Error(), "status 400 and no time in the answer: what listens there may want https://") {
+		t.Errorf("measure() = %v", err)
+	}
+}
+
 // ntpServer answers every question with a time that is ahead of ours. Source: RFC 5905, 7.3.
 func ntpServer(t *testing.T, ahead time.Duration, stratum byte) string {
 	t.Helper()

@@ -22,7 +22,7 @@ type Command struct {
 	// Check looks at the parameters before the command begins, so that the request can be refused if they make no sense. It does nothing else. Nil checks nothing.
 	Check func(params json.RawMessage) error
 	// Run does it. Params is a JSON object, and parameters that the command does not know are
-	// ignored. The result becomes JSON; a string becomes an object with the key result. The
+	// ignored: a conductor that is newer than this program still gets its work done. The result becomes JSON; a string becomes an object with the key result. The
 	// context ends when the agent does, not when the request does.
 	Run func(ctx context.Context, params json.RawMessage) (any, error)
 }
@@ -49,6 +49,48 @@ type Result struct {
 	// Progress is how far a running command is, in a form of its own. Ironic has no such key and
 	// ignores it.
 	Progress json.RawMessage `json:"command_progress,omitempty"`
+
+	open json.RawMessage // Value for readers without the token; nil if it is the same
+}
+
+// shown is the result as it is shown to those who have proven that they know the token, or have not.
+func (r Result) shown(proven bool) Result {
+	if !proven && r.open != nil {
+		r.Value = r.open
+	}
+	return r
+}
+
+// openValue returns what is shown of a result to readers without the token, nil for all of it. Among the arguments of a step may be a config drive, and logs are large;
+// conductors that have to do without a token look at a step's name and interface, and take logs from the answer to the request for them.
+func openValue(value json.RawMessage) json.RawMessage {
+	all, err := object(value)
+	if errors.Is(err, errNoObject) || len(value) == 0 {
+		return nil
+	}
+	changed := err != nil // it cannot be told what is in it
+	for name, member := range all {
+		if name == "system_logs" {
+			all[name], changed = json.RawMessage(`""`), true
+		}
+		step, err := object(member)
+		if _, given := step["args"]; !strings.HasSuffix(name, "_step") || err == nil && !given || errors.Is(err, errNoObject) {
+			continue
+		}
+		delete(step, "args")
+		if all[name], err = json.Marshal(step); err != nil {
+			all[name] = json.RawMessage("null")
+		}
+		changed = true
+	}
+	if !changed {
+		return nil
+	}
+	b, err := json.Marshal(all)
+	if err != nil {
+		return json.RawMessage("null")
+	}
+	return b
 }
 
 // The history is what ironic-python-agent never forgets. Ironic looks at the last entries only,
@@ -61,9 +103,9 @@ const (
 // Commands runs the agent's commands, one at a time, and remembers their results in the order in
 // which they were asked for.
 type Commands struct {
-	table map[string]Command // by full name
-	log   *slog.Logger
-	onEnd func(Result)
+	table    map[string]Command // by full name
+	log      *slog.Logger
+	onChange func(Result)
 
 	life context.Context // of all commands
 	stop context.CancelFunc
@@ -106,10 +148,13 @@ func (r *run) await(ctx context.Context) {
 }
 
 // NewCommands makes a runner for the commands of a list, which all have different names of the form
-// extension.command. OnEnd is called after every asynchronous command, with its result; nil is for
-// nothing.
-func NewCommands(list []Command, log *slog.Logger, onEnd func(Result)) (*Commands, error) {
-	c := &Commands{table: map[string]Command{}, log: log, onEnd: onEnd, turn: make(chan struct{}, 1)}
+// extension.command. OnChange is called with the result of every asynchronous command, before it begins, when it is Running, and when it has ended; nil is
+// for nothing.
+func NewCommands(list []Command, log *slog.Logger, onChange func(Result)) (*Commands, error) {
+	if onChange == nil {
+		onChange = func(Result) {}
+	}
+	c := &Commands{table: map[string]Command{}, log: log, onChange: onChange, turn: make(chan struct{}, 1)}
 	for _, one := range list {
 		if ext, name, ok := strings.Cut(one.Name, "."); !ok || ext == "" || name == "" || one.Run == nil {
 			return nil, fmt.Errorf("command %q: not of the form extension.command, or nothing to run", one.Name)
@@ -123,8 +168,22 @@ func NewCommands(list []Command, log *slog.Logger, onEnd func(Result)) (*Command
 	return c, nil
 }
 
+// Resume puts the last command of an agent that was killed into the history of the one after it, before that does anything. A command that was running has failed:
+// Ironic takes an empty history for the sign of a machine that was rebooted because a step wanted it, and goes on with the next step. Source: ironic
+// ironic/drivers/modules/agent_base.py, _freshly_booted.
+func (c *Commands) Resume(r Result) {
+	if r.Status == Running {
+		r.Status = Failed
+		r.Error = newError("AgentRestartedError", "%s: the agent was killed while it ran, and has been started again: what it did is not whole", r.Name)
+	}
+	r.open = openValue(r.Value)
+	kept := &run{id: r.ID, name: r.Name, done: make(chan struct{}), result: r}
+	close(kept.done)
+	c.add(kept)
+}
+
 // Do starts a command and returns its result: the final one of a synchronous command, or of any
-// if wait is set. A command that failed is a result too. The error, always an *Error, is for
+// if wait is set; else the one with which an asynchronous command begins, however soon it ends. A command that failed is a result too. The error, always an *Error, is for
 // requests that started nothing: an unknown command, bad parameters, a busy agent. The context is
 // that of the request; when it ends, the waiting does, and the command goes on.
 func (c *Commands) Do(ctx context.Context, name string, params json.RawMessage, wait bool) (Result, error) {
@@ -137,52 +196,54 @@ func (c *Commands) Do(ctx context.Context, name string, params json.RawMessage, 
 	case <-ctx.Done():
 		return Result{}, newError("CommandExecutionError", "%s did not start: %w", bare, ctx.Err())
 	}
-	r, err := c.start(ext, bare, params)
+	r, begin, err := c.start(ext, bare, params)
 	<-c.turn
 	if err != nil {
 		return Result{}, err
 	}
-	if wait {
-		r.await(ctx)
+	if !wait {
+		return begin, nil
 	}
+	r.await(ctx)
 	return r.snapshot(), nil
 }
 
-// start runs a synchronous command and sets an asynchronous one going. It has the turn.
-func (c *Commands) start(ext, bare string, params json.RawMessage) (*run, error) {
+// start runs a synchronous command and sets an asynchronous one going. It has the turn. The result is the first that there is.
+func (c *Commands) start(ext, bare string, params json.RawMessage) (*run, Result, error) {
 	if c.life.Err() != nil {
-		return nil, newError("CommandExecutionError", "%s did not start: the agent is going down", bare)
+		return nil, Result{}, newError("CommandExecutionError", "%s did not start: the agent is going down", bare)
 	}
 	if last := c.last(); last != nil && last.snapshot().Status == Running {
-		return nil, newError("AgentIsBusy", "executing command %s", last.name)
+		return nil, Result{}, newError("AgentIsBusy", "executing command %s", last.name)
 	}
 	command, err := findCommand(c.table, ext+"."+bare)
 	if err != nil {
-		return nil, err
+		return nil, Result{}, err
 	}
 	if command.Check != nil {
 		if err := command.Check(params); err != nil {
-			return nil, asError(err)
+			return nil, Result{}, asError(err)
 		}
 	}
 
 	r := newRun(bare)
 	if command.Async {
+		begin := r.snapshot()
 		c.add(r)
+		c.onChange(r.snapshot())
 		go func() {
 			c.finish(r, command, params)
-			if c.onEnd != nil {
-				c.onEnd(r.snapshot())
-			}
+			c.onChange(r.snapshot())
 		}()
-		return r, nil
+		return r, begin, nil
 	}
 	c.finish(r, command, params)
-	if e := r.snapshot().Error; e != nil && e.isInvalidContent() {
-		return nil, e
+	end := r.snapshot()
+	if end.Error != nil && end.Error.isInvalidContent() {
+		return nil, Result{}, end.Error
 	}
 	c.add(r)
-	return r, nil
+	return r, end, nil
 }
 
 // findCommand returns a command by its full name, or the error of which Ironic looks at code and text.
@@ -225,10 +286,11 @@ func (c *Commands) finish(r *run, command Command, params json.RawMessage) {
 		// Here and not in the answer: a value that is no JSON is the command's failure.
 		if value != nil {
 			result.Value, err = json.Marshal(value)
+			result.open = openValue(result.Value)
 		}
 	}
 	if err != nil {
-		result.Status, result.Value, result.Error = Failed, nil, asError(err)
+		result.Status, result.Value, result.open, result.Error = Failed, nil, nil, asError(err)
 		if result.Error.Type == "VersionMismatch" {
 			result.Status = VersionMismatch
 		}
@@ -365,7 +427,7 @@ func (c *Commands) trim() {
 		total += len(r.result.Value)
 		if total > maxHistoryBytes && i < len(c.history)-1 {
 			total -= len(r.result.Value)
-			r.result.Value = nil
+			r.result.Value, r.result.open = nil, nil
 		}
 		r.mu.Unlock()
 	}

@@ -22,9 +22,9 @@ import (
 // quiet is a log that nobody reads.
 var quiet = slog.New(slog.DiscardHandler)
 
-func newCommands(t testing.TB, onEnd func(Result), list ...Command) *Commands {
+func newCommands(t testing.TB, onChange func(Result), list ...Command) *Commands {
 	t.Helper()
-	c, err := NewCommands(list, quiet, onEnd)
+	c, err := NewCommands(list, quiet, onChange)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -189,7 +189,7 @@ func TestCommandsOneAtATime(t *testing.T) {
 			t.Errorf("Result = %s, %v, want %s", got, err, want)
 		}
 		synctest.Wait()
-		if got := strings.Join(ended, ", "); got != "execute_clean_step SUCCEEDED" {
+		if got := strings.Join(ended, ", "); got != "execute_clean_step RUNNING, execute_clean_step SUCCEEDED" {
 			t.Errorf("told about the end of: %s", got)
 		}
 		if err := c.Wait(t.Context()); err != nil {
@@ -214,10 +214,27 @@ func TestCommandsOneAtATime(t *testing.T) {
 		if _, err := c.Result(t.Context(), "nonsense", true); err == nil || err.Error() != "Not found: Command Result with id nonsense not found." {
 			t.Errorf("Result(nonsense) = %v", err)
 		}
-		if got := len(c.List()); got != 2 || len(ended) != 1 {
+		if got := len(c.List()); got != 2 || len(ended) != 2 {
 			t.Errorf("%d results, told about %d", got, len(ended))
 		}
 	})
+}
+
+// The answer to a request that does not wait is that the command runs, however soon that has ended.
+func TestAsynchronousCommandsBegin(t *testing.T) {
+	c := newCommands(t, nil, Command{Name: "x.soon", Async: true, Run: returns("ended", nil)})
+	for range 20000 {
+		r, err := c.Do(t.Context(), "x.soon", []byte("{}"), false)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r.Status != Running || r.Value != nil {
+			t.Fatalf("the first answer is %s", onWire(t, r))
+		}
+		if r, err = c.Result(t.Context(), r.ID, true); err != nil || r.Status != Succeeded {
+			t.Fatalf("the result is %s, %v", onWire(t, r), err)
+		}
+	}
 }
 
 // A synchronous command runs inside its request; others wait for it, or give up with their own.
@@ -328,4 +345,44 @@ func TestHistoryIsBounded(t *testing.T) {
 
 func TestProgressOutsideOfACommand(t *testing.T) {
 	SetProgress(t.Context(), "nobody sees it") // must not panic
+}
+
+// What an agent that was killed leaves behind: Ironic takes an empty list for a reboot that a step asked for, and goes on.
+func TestResume(t *testing.T) {
+	for _, tt := range []struct {
+		name string
+		kept Result
+		want string
+	}{
+		{
+			"running", Result{ID: "a", Name: "execute_deploy_step", Status: Running},
+			`{"id":"a","command_name":"execute_deploy_step","command_status":"FAILED","command_error":{"type":"AgentRestartedError","code":500,"message":"The agent was started again","details":"execute_deploy_step: the agent was killed while it ran, and has been started again: what it did is not whole"},"command_result":null}`,
+		},
+		{
+			"ended", Result{ID: "a", Name: "execute_deploy_step", Status: Succeeded, Value: []byte(`{"a":1}`)},
+			`{"id":"a","command_name":"execute_deploy_step","command_status":"SUCCEEDED","command_error":null,"command_result":{"a":1}}`,
+		},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			s := state{t.TempDir()}
+			if err := s.keepCommand(tt.kept); err != nil {
+				t.Fatal(err)
+			}
+			kept, err := s.command()
+			if err != nil {
+				t.Fatal(err)
+			}
+			c := newCommands(t, nil, Command{Name: "standby.sync", Run: func(context.Context, json.RawMessage) (any, error) { return nil, nil }})
+			c.Resume(*kept)
+			if list := c.List(); len(list) != 1 || onWire(t, list[0]) != tt.want {
+				t.Errorf("list = %s, want %s", onWire(t, list[0]), tt.want)
+			}
+			if _, err := c.Do(t.Context(), "standby.sync", []byte("{}"), true); err != nil {
+				t.Errorf("the next command: %v", err)
+			}
+		})
+	}
+	if kept, err := (state{t.TempDir()}).command(); kept != nil || err != nil {
+		t.Errorf("nothing kept: %v, %v", kept, err)
+	}
 }

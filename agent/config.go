@@ -5,10 +5,12 @@ package agent
 import (
 	"bufio"
 	"bytes"
+	"crypto/tls"
 	"errors"
 	"fmt"
 	"io/fs"
 	"maps"
+	"net/netip"
 	"net/url"
 	"path"
 	"regexp"
@@ -24,38 +26,69 @@ import (
 // Config is what the agent was told from outside. [ParseConfig] makes it; the
 // fields are described in the table of [Settings].
 type Config struct {
-	APIURLs         []string
-	Token           ironic.Secret
-	NodeUUID        string
-	Debug           bool
-	ListenHost      string
-	ListenPort      int
-	AdvertiseHost   string
-	AdvertisePort   int
-	LookupTimeout   time.Duration
-	LookupInterval  time.Duration
-	RequestTimeout  time.Duration
-	APIVersion      string
-	RequestID       string
-	Insecure        bool
-	CAFile          string
-	TLSMinVersion   string
-	Curve           string
-	CertificateSkew time.Duration
-	NTPServer       string
-	Stall           time.Duration
-	Retries         int
-	RetryInterval   time.Duration
-	DownloadLimit   time.Duration
-	DiskAttempts    int
-	DiskDelay       time.Duration
-	ReadBack        stream.ReadBack
-	KexecWatchdog   time.Duration
-	Poll            bool
-	SSHKey          string
+	APIURLs           []string
+	Token             ironic.Secret
+	NodeUUID          string
+	Debug             bool
+	ListenHost        string
+	ListenPort        int
+	AdvertiseHost     string
+	AdvertisePort     int
+	AdvertiseProtocol string
+	NetworkInterface  string
+	IPAttempts        int
+	IPSleep           time.Duration
+	LookupTimeout     time.Duration
+	LookupInterval    time.Duration
+	RequestTimeout    time.Duration
+	APIVersion        string
+	RequestID         string
+	Insecure          bool
+	CAFile            string
+	ClientCertFile    string
+	ClientKeyFile     string
+	ListenTLS         bool
+	APICertFile       string
+	APIKeyFile        string
+	AutoTLS           bool
+	PlainHTTP         bool
+	TLSMinVersion     string
+	TLSCiphers        string
+	Curve             string
+	CertificateSkew   time.Duration
+	NTPServer         string
+	ClockMust         bool // be set, if there is an NTP server
+	HardwareDelay     time.Duration
+	Stall             time.Duration
+	Retries           int
+	RetryInterval     time.Duration
+	DownloadLimit     time.Duration
+	ImageAuth         string
+	ImageUser         string
+	ImagePassword     ironic.Secret
+	MD5Enabled        bool
+	ImageFormats      []string
+	AnyImageFormat    bool
+	IgnoreBootloader  bool
+	DiskAttempts      int
+	DiskDelay         time.Duration
+	GuardSpecial      bool // file systems of clusters are not erased
+	UseMDNS           bool // APIURLs are to be found out
+	apiByMDNS         bool
+	MDNSOverrides     []string
+	MDNSAttempts      int
+	MDNSInterfaces    []netip.Addr
+	ReadBack          stream.ReadBack
+	KexecWatchdog     time.Duration
+	Poll              bool
+	SSHKey            string
+	Inspection        inspectionConfig
 
 	// CA is the content of CAFile, found on a medium or in the ramdisk; nil without one.
 	CA []byte
+	// Client is the agent's own certificate for servers that ask for one, and API the one that its API shows in place of one made at
+	// boot. nil without one.
+	Client, API *tls.Certificate
 	// NetworkData is network_data.json, and NetworkFrom where it was found; nil if there is none.
 	NetworkData []byte
 	NetworkFrom string
@@ -64,6 +97,9 @@ type Config struct {
 	// Origins says where each value that is not built in came from, for the log. Values
 	// of secrets are masked.
 	Origins []Origin
+
+	// Ignored are lines for people about what was given and does nothing.
+	Ignored []string
 }
 
 // An Origin is one value and where it came from.
@@ -71,17 +107,25 @@ type Origin struct{ Name, Value, From string }
 
 func (o Origin) String() string { return fmt.Sprintf("%s=%s (%s)", o.Name, o.Value, o.From) }
 
-// Sources are the places that settings come from. Weak to strong: built in, the ramdisk's
-// file, the media, the kernel command line, and by hand the program's own flags.
+// Sources are the places that settings come from. Weak to strong, as for ironic-python-agent: built in, the ramdisk's
+// parameters, the kernel command line, parameters on the media, .conf files, by hand the program's own flags, and multicast DNS.
 type Sources struct {
-	Ramdisk fs.FS             // "/" of the ramdisk, for etc/ironhand/parameters.txt and CA files
+	Ramdisk fs.FS             // "/" of the ramdisk, for etc/ironhand/parameters.txt, .conf files, CA files and the like
 	Media   []media.Medium    // the first is the strongest
 	Cmdline string            // /proc/cmdline
 	Flags   map[string]string // of the program's command line, by the names of kernel parameters
+	// Discovered are options, by their names in configuration files, that multicast DNS has told: the strongest.
+	Discovered map[string]string
 }
 
 // ramdiskFile holds settings for every machine that boots this ramdisk, as words key=value.
 const ramdiskFile = "etc/ironhand/parameters.txt"
+
+// confDir has configuration files, of the ramdisk and of media.
+const confDir = "etc/ironic-python-agent.d/"
+
+// bootLine is where the parameters of the kernel come from.
+const bootLine = "kernel command line"
 
 // ParseConfig puts the settings together. What is wrong is reported all at once, with the
 // setting's name and where it came from; a value that cannot be read is never replaced by
@@ -89,9 +133,8 @@ const ramdiskFile = "etc/ironhand/parameters.txt"
 func ParseConfig(s Sources) (Config, error) {
 	var c Config
 	var errs []error
-	settings := Settings()
-	byName := map[string]Setting{}
-	for _, one := range settings {
+	byName := map[string]Setting{} // by parameter, and by "option " and option
+	for _, one := range Settings() {
 		if one.Param != "" {
 			byName[one.Param] = one
 		}
@@ -104,75 +147,93 @@ func ParseConfig(s Sources) (Config, error) {
 			}
 		}
 	}
+	unused := map[string]string{}
+	for _, u := range Unused() {
+		unused[u.Param], unused["option "+u.Option] = u.Reason, u.Reason
+	}
 	origins := map[string]Origin{}
 	apply := func(from, prefix string, values map[string]string) {
 		for _, name := range slices.Sorted(maps.Keys(values)) {
 			one, known := byName[prefix+name]
-			if !known || one.set == nil {
+			if reason, does := unused[prefix+name]; does && name != "" {
+				c.Ignored = append(c.Ignored, fmt.Sprintf("%s (%s) has no effect: %s", name, from, reason))
+			}
+			if !known {
 				continue // other programs have parameters too
+			}
+			if one.set == nil && from != bootLine {
+				c.Ignored = append(c.Ignored, fmt.Sprintf("%s (%s) has no effect: it counts on the kernel command line only", name, from))
+				continue
 			}
 			shown := passwords.ReplaceAllString(values[name], "//***@")
 			if one.Secret {
 				shown = "***"
 			}
-			if err := one.set(&c, values[name]); err != nil {
-				errs = append(errs, fmt.Errorf("%s=%s from %s: %w", name, shown, from, err))
-				continue
+			if one.set != nil {
+				if err := one.set(&c, values[name]); err != nil {
+					errs = append(errs, fmt.Errorf("%s=%s from %s: %w", name, shown, from, err))
+					continue
+				}
 			}
-			key := one.Param + " " + one.Option
-			origins[key] = Origin{name, shown, from}
+			origins[one.Param+" "+one.Option] = Origin{name, shown, from}
 		}
 	}
+	applyFile := func(from string, b []byte) {
+		values, err := parseINI(b)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", from, err))
+		}
+		apply(from, "option ", values)
+	}
 
-	// 1. The ramdisk's own file.
+	// 1. The ramdisk's own parameters, and its configuration files.
 	if b, err := fs.ReadFile(s.Ramdisk, ramdiskFile); err == nil {
 		apply("ramdisk /"+ramdiskFile, "", words(string(b)))
 	} else if !errors.Is(err, fs.ErrNotExist) {
 		errs = append(errs, fmt.Errorf("read settings of the ramdisk: %w", err))
 	}
-	// 2. The media, weakest first.
+	names, err := fs.Glob(s.Ramdisk, confDir+"*.conf") // in order
+	if err != nil {
+		errs = append(errs, fmt.Errorf("read configuration of the ramdisk: %w", err))
+	}
+	for _, name := range names {
+		b, err := readFile(s.Ramdisk, name)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("read configuration of the ramdisk: %w", err))
+		}
+		applyFile("ramdisk /"+name, b)
+	}
+	// 2. The media, weakest first: parameters, then configuration files.
 	for _, m := range slices.Backward(s.Media) {
 		from := m.Kind + " " + m.Device
 		params, err := m.Parameters()
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s %w", m.Kind, err)) // it names the device
 		}
-		for _, name := range slices.Sorted(maps.Keys(m.Files)) {
-			if dir, file := path.Split(name); dir == "etc/ironic-python-agent.d/" && strings.HasSuffix(file, ".conf") {
-				values, err := parseINI(m.Files[name])
-				if err != nil {
-					errs = append(errs, fmt.Errorf("%s: %s: %w", from, name, err))
-				}
-				apply(from+" "+name, "option ", values)
-			}
-		}
 		apply(from+" parameters.txt", "", params)
 		if b, found := m.Files[networkDataFile]; found {
 			c.NetworkData, c.NetworkFrom = b, from+" "+networkDataFile
 		}
 	}
-	// 3. The kernel command line.
-	apply("kernel command line", "", words(s.Cmdline))
+	for _, m := range slices.Backward(s.Media) {
+		for _, name := range slices.Sorted(maps.Keys(m.Files)) {
+			if dir, file := path.Split(name); dir == confDir && strings.HasSuffix(file, ".conf") {
+				applyFile(m.Kind+" "+m.Device+" "+name, m.Files[name])
+			}
+		}
+	}
+	// 3. The kernel command line: what somebody types at the console to get a node going.
+	apply(bootLine, "", words(s.Cmdline))
 	// 4. By hand.
 	apply("flag", "", s.Flags)
+	// 5. What was found out.
+	apply("multicast DNS", "option ", s.Discovered)
 
 	if c.AdvertisePort == 0 {
 		c.AdvertisePort = c.ListenPort
 	}
-	if c.CAFile != "" {
-		if err := c.readCA(s); err != nil {
-			errs = append(errs, err)
-		}
-	}
-	var keys strings.Builder
-	for _, m := range s.Media {
-		fmt.Fprintf(&keys, "%s\n", m.Files[keysFile])
-	}
-	ssh, err := authorizedKeys(c.SSHKey, keys.String())
-	if err != nil {
-		errs = append(errs, err)
-	}
-	c.SSHKeys = ssh
+	c.UseMDNS = c.apiByMDNS || c.UseMDNS && len(c.APIURLs) == 0
+	errs = append(errs, c.readFiles(s))
 	for _, key := range slices.Sorted(maps.Keys(origins)) {
 		c.Origins = append(c.Origins, origins[key])
 	}
@@ -181,27 +242,83 @@ func ParseConfig(s Sources) (Config, error) {
 
 const networkDataFile = "openstack/latest/network_data.json"
 
-// readCA finds the CA file on a medium, where a conductor puts it for us, or in the ramdisk.
-func (c *Config) readCA(s Sources) error {
-	name := strings.TrimPrefix(path.Clean(c.CAFile), "/")
+// readFiles reads what settings name: CA, certificates, keys.
+func (c *Config) readFiles(s Sources) error {
+	var errs []error
+	if c.CAFile != "" {
+		b, err := s.read("cafile", c.CAFile)
+		errs = append(errs, err)
+		c.CA = b
+	}
+	if c.ClientCertFile != "" || c.ClientKeyFile != "" {
+		pair, err := s.readPair("certfile", c.ClientCertFile, "keyfile", c.ClientKeyFile)
+		errs = append(errs, err)
+		c.Client = pair
+	}
+	given := c.APICertFile != "" || c.APIKeyFile != ""
+	switch {
+	case c.ListenTLS || given && !c.AutoTLS:
+		pair, err := s.readPair("tls_cert_file", c.APICertFile, "tls_key_file", c.APIKeyFile)
+		errs = append(errs, err)
+		c.API = pair
+	case given:
+		c.Ignored = append(c.Ignored, "tls_cert_file and tls_key_file have no effect: neither is listen_tls on nor enable_auto_tls off")
+	}
+	if c.ImageAuth == "http_basic" && (c.ImageUser == "" || c.ImagePassword == "") {
+		errs = append(errs, errors.New("image_server_auth_strategy is http_basic without image_server_user and image_server_password"))
+	}
+	var keys strings.Builder
+	for _, m := range s.Media {
+		fmt.Fprintf(&keys, "%s\n", m.Files[keysFile])
+	}
+	ssh, err := authorizedKeys(c.SSHKey, keys.String())
+	errs = append(errs, err)
+	c.SSHKeys = ssh
+	return errors.Join(errs...)
+}
+
+// read finds a file that a setting names, on a medium, where a conductor puts it for us, or in the ramdisk.
+func (s Sources) read(setting, file string) ([]byte, error) {
+	name := strings.TrimPrefix(path.Clean(file), "/")
 	for _, m := range s.Media {
 		if b, found := m.Files[name]; found {
-			c.CA = b
-			return nil
+			return b, nil
 		}
 	}
-	// The name may come from a medium: it must not lead to a device that never ends.
-	info, err := fs.Stat(s.Ramdisk, name)
+	b, err := readFile(s.Ramdisk, name)
+	if err != nil {
+		return nil, fmt.Errorf("%s %s: neither on a configuration medium nor in the ramdisk: %w", setting, file, err)
+	}
+	return b, nil
+}
+
+// readPair reads a certificate with its private key.
+func (s Sources) readPair(certSetting, certFile, keySetting, keyFile string) (*tls.Certificate, error) {
+	if certFile == "" || keyFile == "" {
+		return nil, fmt.Errorf("%s and %s: both are needed", certSetting, keySetting)
+	}
+	cert, err := s.read(certSetting, certFile)
+	key, keyErr := s.read(keySetting, keyFile)
+	if err := errors.Join(err, keyErr); err != nil {
+		return nil, err
+	}
+	pair, err := tls.X509KeyPair(cert, key)
+	if err != nil {
+		return nil, fmt.Errorf("%s %s with %s %s: %w", certSetting, certFile, keySetting, keyFile, err)
+	}
+	return &pair, nil
+}
+
+// readFile reads a file of the ramdisk. Its name may come from a medium: it must not lead to a device that never ends.
+func readFile(ramdisk fs.FS, name string) ([]byte, error) {
+	info, err := fs.Stat(ramdisk, name)
 	if err == nil && (!info.Mode().IsRegular() || info.Size() > maxCA) {
 		err = fmt.Errorf("not a file of at most %d bytes", maxCA)
 	}
-	if err == nil {
-		c.CA, err = fs.ReadFile(s.Ramdisk, name)
-	}
 	if err != nil {
-		return fmt.Errorf("cafile %s: neither on a configuration medium nor in the ramdisk: %w", c.CAFile, err)
+		return nil, err
 	}
-	return nil
+	return fs.ReadFile(ramdisk, name)
 }
 
 // maxCA is ten times the size of a bundle of all public CAs.
@@ -223,8 +340,8 @@ func words(s string) map[string]string {
 	return m
 }
 
-// parseINI reads [DEFAULT] of a file as oslo.config reads it, but for values that go on in the next line. Other
-// sections are left out. Errors do not repeat the file, which may have secrets in it.
+// parseINI reads a file as oslo.config reads it, but for values that go on in the next line. Names of other sections than
+// [DEFAULT] have the section in front: "[mdns] use_mdns". Errors do not repeat the file, which may have secrets in it.
 // Source: oslo.config's oslo_config/iniparser.py.
 func parseINI(b []byte) (map[string]string, error) {
 	m := map[string]string{}
@@ -249,9 +366,11 @@ func parseINI(b []byte) (map[string]string, error) {
 			if at < 1 {
 				return nil, fmt.Errorf("line %d: neither a section nor name = value", n)
 			}
-			if section == "DEFAULT" {
-				m[strings.TrimSpace(line[:at])] = unquote(strings.TrimSpace(line[at+1:]))
+			name := strings.TrimSpace(line[:at])
+			if section != "DEFAULT" {
+				name = "[" + section + "] " + name
 			}
+			m[name] = unquote(strings.TrimSpace(line[at+1:]))
 		}
 	}
 	return m, lines.Err()
@@ -265,13 +384,17 @@ func unquote(s string) string {
 	return s
 }
 
-func urls(c *Config, v string) error {
+// apiURLs takes URLs, or the word for finding them.
+func apiURLs(c *Config, v string) error {
 	c.APIURLs = nil
+	if c.apiByMDNS = v == "mdns"; c.apiByMDNS {
+		return nil
+	}
 	for one := range strings.SplitSeq(v, ",") {
 		one = strings.TrimRight(strings.TrimSpace(one), "/")
 		u, err := url.Parse(one)
 		if err != nil || u.Hostname() == "" || (u.Scheme != "http" && u.Scheme != "https") {
-			return errors.New("must be URLs that begin with http:// or https:// and name a host")
+			return errors.New("must be URLs that begin with http:// or https:// and name a host, or mdns")
 		}
 		if u.User != nil || u.RawQuery != "" || u.Fragment != "" {
 			return errors.New("must be URLs without user, query and fragment")
@@ -301,8 +424,4 @@ func host(field func(*Config) *string) func(*Config, string) error {
 		*field(c) = v
 		return nil
 	}
-}
-
-func tlsVersion(c *Config, v string) error {
-	return oneOf(func(c *Config) *string { return &c.TLSMinVersion }, "1.2", "1.3")(c, v)
 }

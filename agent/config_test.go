@@ -49,19 +49,57 @@ func TestParseConfig(t *testing.T) {
 		{"ramdisk over built in", Sources{Ramdisk: ramdisk("ipa-listen-port=1\nipa-debug=yes")},
 			func(c Config) any { return []any{c.ListenPort, c.Debug} }, "[1 true]",
 			"ipa-debug=yes (ramdisk /etc/ironhand/parameters.txt)\nipa-listen-port=1 (ramdisk /etc/ironhand/parameters.txt)"},
+		{"kernel command line over ramdisk", Sources{Ramdisk: ramdisk("ipa-listen-port=1"), Cmdline: "quiet ipa-listen-port=3 ro\n"},
+			func(c Config) any { return c.ListenPort }, "3", "ipa-listen-port=3 (kernel command line)"},
 		{"medium over ramdisk", Sources{Ramdisk: ramdisk("ipa-listen-port=1"), Media: []media.Medium{medium("floppy", "/dev/fd0", "ipa-listen-port=2")}},
 			func(c Config) any { return c.ListenPort }, "2", "ipa-listen-port=2 (floppy /dev/fd0 parameters.txt)"},
 		{"kernel command line over medium", Sources{Media: []media.Medium{medium("cd", "/dev/sr0", "ipa-listen-port=2")}, Cmdline: "quiet ipa-listen-port=3 ro\n"},
 			func(c Config) any { return c.ListenPort }, "3", "ipa-listen-port=3 (kernel command line)"},
+		{"kernel command line over .conf", Sources{Media: []media.Medium{medium("cd", "/dev/sr0", "", conf+"a.conf", "[DEFAULT]\nlisten_port = 5\n")}, Cmdline: "ipa-listen-port=3"},
+			func(c Config) any { return c.ListenPort }, "3", "ipa-listen-port=3 (kernel command line)"},
+		{"medium over .conf of the ramdisk", Sources{Ramdisk: fstest.MapFS{conf + "a.conf": {Data: []byte("[DEFAULT]\nlisten_port = 5\n")}}, Media: []media.Medium{medium("cd", "/dev/sr0", "ipa-listen-port=2")}},
+			func(c Config) any { return c.ListenPort }, "2", "ipa-listen-port=2 (cd /dev/sr0 parameters.txt)"},
+		{".conf of a medium over the ramdisk's", Sources{Ramdisk: fstest.MapFS{conf + "z.conf": {Data: []byte("[DEFAULT]\nlisten_port = 5\n")}},
+			Media: []media.Medium{medium("cd", "/dev/sr0", "", conf+"a.conf", "[DEFAULT]\nlisten_port = 6\n")}},
+			func(c Config) any { return c.ListenPort }, "6", "listen_port=6 (cd /dev/sr0 etc/ironic-python-agent.d/a.conf)"},
+		{"ipa-debug over the option", Sources{Cmdline: "ipa-debug=0", Media: []media.Medium{medium("cd", "/dev/sr0", "", conf+"a.conf", "[DEFAULT]\ndebug = true\n")}},
+			func(c Config) any { return c.Debug }, "false", "ipa-debug=0 (kernel command line)"},
+		{"what was found out over all", Sources{Flags: map[string]string{"ipa-ntp-server": "192.0.2.1"}, Discovered: map[string]string{"ntp_server": "192.0.2.2"}},
+			func(c Config) any { return c.NTPServer }, "192.0.2.2", "ntp_server=192.0.2.2 (multicast DNS)"},
 		{"flag over all", Sources{Ramdisk: ramdisk("ipa-listen-port=1"), Media: []media.Medium{medium("cd", "/dev/sr0", "ipa-listen-port=2")},
 			Cmdline: "ipa-listen-port=3", Flags: map[string]string{"ipa-listen-port": "4"}},
 			func(c Config) any { return c.ListenPort }, "4", "ipa-listen-port=4 (flag)"},
 		{"first medium over second", Sources{Media: []media.Medium{medium("floppy", "/dev/fd0", "ipa-debug=1"), medium("cd", "/dev/sr0", "ipa-debug=0 ipa-ntp-server=192.0.2.1")}},
 			func(c Config) any { return []any{c.Debug, c.NTPServer} }, "[true 192.0.2.1]",
 			"ipa-debug=1 (floppy /dev/fd0 parameters.txt)\nipa-ntp-server=192.0.2.1 (cd /dev/sr0 parameters.txt)"},
-		{"parameters.txt over .conf", Sources{Media: []media.Medium{medium("cd", "/dev/sr0", "ipa-listen-port=2", conf+"a.conf", "[DEFAULT]\nlisten_port = 5\ndebug = true\n")}},
-			func(c Config) any { return []any{c.ListenPort, c.Debug} }, "[2 true]",
-			"debug=true (cd /dev/sr0 etc/ironic-python-agent.d/a.conf)\nipa-listen-port=2 (cd /dev/sr0 parameters.txt)"},
+		{".conf over parameters.txt", Sources{Media: []media.Medium{medium("cd", "/dev/sr0", "ipa-listen-port=2", conf+"a.conf", "[DEFAULT]\nlisten_port = 5\ndebug = true\n")}},
+			func(c Config) any { return []any{c.ListenPort, c.Debug} }, "[5 true]",
+			"debug=true (cd /dev/sr0 etc/ironic-python-agent.d/a.conf)\nlisten_port=5 (cd /dev/sr0 etc/ironic-python-agent.d/a.conf)"},
+		{".conf of a weak medium over parameters.txt of a strong one", Sources{Media: []media.Medium{medium("floppy", "/dev/fd0", "ipa-listen-port=2"), medium("cd", "/dev/sr0", "", conf+"a.conf", "[DEFAULT]\nlisten_port = 5\n")}},
+			func(c Config) any { return c.ListenPort }, "5", "listen_port=5 (cd /dev/sr0 etc/ironic-python-agent.d/a.conf)"},
+		{"options of other sections", Sources{Media: []media.Medium{medium("cd", "/dev/sr0", "", conf+"a.conf", "[mdns]\nuse_mdns = yes\nlookup_attempts = 5\n[other]\nlisten_port=1\n")}},
+			func(c Config) any { return []any{c.UseMDNS, c.MDNSAttempts, c.ListenPort} }, "[true 5 9999]",
+			"[mdns] lookup_attempts=5 (cd /dev/sr0 etc/ironic-python-agent.d/a.conf)\n[mdns] use_mdns=yes (cd /dev/sr0 etc/ironic-python-agent.d/a.conf)"},
+		{"API by multicast DNS", Sources{Cmdline: "ipa-api-url=mdns"}, func(c Config) any { return []any{c.UseMDNS, c.APIURLs} }, "[true []]", "ipa-api-url=mdns (kernel command line)"},
+		{"API by multicast DNS, but a URL is given", Sources{Cmdline: "ipa-use-mdns=1 ipa-api-url=https://h"}, func(c Config) any { return []any{c.UseMDNS, c.APIURLs} }, "[false [https://h]]",
+			"ipa-api-url=https://h (kernel command line)\nipa-use-mdns=1 (kernel command line)"},
+		{"API by multicast DNS, found", Sources{Cmdline: "ipa-api-url=mdns", Discovered: map[string]string{"api_url": "https://192.0.2.1:6385"}},
+			func(c Config) any { return []any{c.UseMDNS, c.APIURLs} }, "[false [https://192.0.2.1:6385]]", "api_url=https://192.0.2.1:6385 (multicast DNS)"},
+		{"lists", Sources{Media: []media.Medium{medium("cd", "/dev/sr0", "", conf+"a.conf", "[DEFAULT]\npermitted_image_formats = raw, ,iso\n[mdns]\ninterfaces = 192.0.2.1,2001:db8::1\nallowed_overrides =\n")}},
+			func(c Config) any { return []any{c.ImageFormats, c.MDNSInterfaces, c.MDNSOverrides} }, "[[raw iso] [192.0.2.1 2001:db8::1] []]",
+			"[mdns] allowed_overrides= (cd /dev/sr0 etc/ironic-python-agent.d/a.conf)\n[mdns] interfaces=192.0.2.1,2001:db8::1 (cd /dev/sr0 etc/ironic-python-agent.d/a.conf)\npermitted_image_formats=raw, ,iso (cd /dev/sr0 etc/ironic-python-agent.d/a.conf)"},
+		{"password is not shown", Sources{Media: []media.Medium{medium("cd", "/dev/sr0", "", conf+"a.conf", "[DEFAULT]\nimage_server_password = hush-hush\nimage_server_user = u\nimage_server_auth_strategy = HTTP_basic\n")}},
+			func(c Config) any { return []any{c.ImageAuth, c.ImageUser, c.ImagePassword, c.ImagePassword.Reveal()} }, "[http_basic u *** hush-hush]",
+			"image_server_auth_strategy=HTTP_basic (cd /dev/sr0 etc/ironic-python-agent.d/a.conf)\nimage_server_password=*** (cd /dev/sr0 etc/ironic-python-agent.d/a.conf)\nimage_server_user=u (cd /dev/sr0 etc/ironic-python-agent.d/a.conf)"},
+		{"what counts on the kernel command line only", Sources{Cmdline: "boot_method=vmedia", Ramdisk: ramdisk("boot_method=a"), Media: []media.Medium{medium("cd", "/dev/sr0", "boot_method=b ironhand.shell=1 BOOTIF=c")}},
+			func(c Config) any { return strings.Join(c.Ignored, "\n") }, "boot_method (ramdisk /etc/ironhand/parameters.txt) has no effect: it counts on the kernel command line only\n" +
+				"BOOTIF (cd /dev/sr0 parameters.txt) has no effect: it counts on the kernel command line only\n" +
+				"boot_method (cd /dev/sr0 parameters.txt) has no effect: it counts on the kernel command line only\n" +
+				"ironhand.shell (cd /dev/sr0 parameters.txt) has no effect: it counts on the kernel command line only", "boot_method=vmedia (kernel command line)"},
+		{"what has no effect here", Sources{Cmdline: "ipa-agent-token-required=1", Media: []media.Medium{medium("cd", "/dev/sr0", "", conf+"a.conf", "[metrics]\nbackend = statsd\n[DEFAULT]\nlog_file=/x\n")}},
+			func(c Config) any { return strings.Join(c.Ignored, "\n") }, "[metrics] backend (cd /dev/sr0 etc/ironic-python-agent.d/a.conf) has no effect: no metrics are sent\n" +
+				"log_file (cd /dev/sr0 etc/ironic-python-agent.d/a.conf) has no effect: the log goes to the consoles and to /run/ironhand/log, whose size is limited, and the conductor can collect it\n" +
+				"ipa-agent-token-required (kernel command line) has no effect: a token is always required", ""},
 		{"later .conf over earlier, others not read", Sources{Media: []media.Medium{medium("cd", "/dev/sr0", "",
 			conf+"a.conf", "[DEFAULT]\nlisten_port=1\n", conf+"b.conf", "[DEFAULT]\nlisten_port=2\n", conf+"c.txt", "[DEFAULT]\nlisten_port=3\n", conf+"d/e.conf", "[DEFAULT]\nlisten_port=4\n")}},
 			func(c Config) any { return c.ListenPort }, "2", "listen_port=2 (cd /dev/sr0 etc/ironic-python-agent.d/b.conf)"},
@@ -123,7 +161,9 @@ func TestParseConfigRefuses(t *testing.T) {
 		{"NTP server that looks like an option", "ipa-ntp-server=-q", "ipa-ntp-server=-q from kernel command line: must be a host name or an address"},
 		{"advertised host", "ipa-advertise-host=a/b", "ipa-advertise-host=a/b from kernel command line: must be a host name or an address"},
 		{"no URL", "ipa-api-url=", "ipa-api-url= from kernel command line: must be URLs"},
-		{"multicast DNS", "ipa-api-url=mdns", "must be URLs that begin with http:// or https://"},
+		{"multicast DNS and a URL", "ipa-api-url=mdns,https://h", "must be URLs that begin with http:// or https:// and name a host, or mdns"},
+		{"cipher suites", "ipa-tls-cipher-suites=RC4-MD5", "none is known"},
+		{"protocol", "ipa-advertise-protocol=ftp", "must be one of http, https"},
 		{"one of two URLs", "ipa-api-url=https://h,ftp://h", "must be URLs that begin with http:// or https://"},
 		{"URL without host", "ipa-api-url=https://:6385", "and name a host"},
 		{"URL with query", "ipa-api-url=https://h/?a=b", "must be URLs without user, query and fragment"},
@@ -158,9 +198,9 @@ func TestParseConfigNamesAllThatIsWrong(t *testing.T) {
 	}
 	const want = `ipa-listen-port=a from ramdisk /etc/ironhand/parameters.txt: must be a port from 1 to 65535
 cd /dev/sr0: parameters.txt line 1: a word without "="; values have no white space
-floppy /dev/fd0: etc/ironic-python-agent.d/x.conf: line 3: neither a section nor name = value
-lookup_timeout=c from floppy /dev/fd0 etc/ironic-python-agent.d/y.conf: must be a number of seconds, and not 0
 ipa-debug=b from floppy /dev/fd0 parameters.txt: must be true or false
+floppy /dev/fd0 etc/ironic-python-agent.d/x.conf: line 3: neither a section nor name = value
+lookup_timeout=c from floppy /dev/fd0 etc/ironic-python-agent.d/y.conf: must be a number of seconds, and not 0
 ipa-listen-port=d from kernel command line: must be a port from 1 to 65535
 ipa-advertise-port=e from flag: must be a port from 1 to 65535
 cafile /nowhere: neither on a configuration medium nor in the ramdisk: open nowhere: file does not exist`
@@ -242,7 +282,7 @@ func TestParseINI(t *testing.T) {
 		{"empty", "", "map[]", ""},
 		{"as the conductor writes it", "[DEFAULT]\ncafile = /etc/ironic-python-agent/ironic.crt\n", "map[cafile:/etc/ironic-python-agent/ironic.crt]", ""},
 		{"comments, blank lines, CR LF", "# a\r\n\r\n; b\r\n[DEFAULT]\r\na = 1\r\n", "map[a:1]", ""},
-		{"other sections", "[mdns]\nuse_mdns = 1\n[DEFAULT]\na=1\n[container]\nb=2\n", "map[a:1]", ""},
+		{"other sections", "[mdns]\nuse_mdns = 1\n[DEFAULT]\na=1\n[container]\nb=2\n", "map[[container] b:2 [mdns] use_mdns:1 a:1]", ""},
 		{"later wins", "[DEFAULT]\na=1\n[x]\n[DEFAULT]\na=2\n", "map[a:2]", ""},
 		{"colon", "[DEFAULT]\na: b=c\n", "map[a:b=c]", ""},
 		{"quotes", "[DEFAULT]\na = \"b\"\nc = 'd'\ne = \"f'\ng = \"\n", `map[a:b c:d e:"f' g:"]`, ""},
@@ -335,6 +375,16 @@ func TestSettings(t *testing.T) {
 			t.Errorf("setting %s: a secret that everybody knows", name)
 		}
 	}
+	for _, u := range Unused() {
+		name := u.Param + "/" + u.Option
+		if u.Param == "" && u.Option == "" || seen[u.Param] && u.Param != "" || seen["."+u.Option] && u.Option != "" {
+			t.Errorf("unused setting %s has no name or one that is taken", name)
+		}
+		seen[u.Param], seen["."+u.Option] = true, true
+		if u.Reason == "" || strings.HasSuffix(u.Reason, ".") {
+			t.Errorf("unused setting %s: %q does not follow \"has no effect: \"", name, u.Reason)
+		}
+	}
 	if _, err := ParseConfig(Sources{Ramdisk: fstest.MapFS{}}); err != nil {
 		t.Errorf("defaults: %v", err)
 	}
@@ -356,4 +406,9 @@ func TestSkewText(t *testing.T) {
 			t.Errorf("skewText(%v) = %s, want %s", d, got, want)
 		}
 	}
+}
+
+// confFS is "/" of a ramdisk with a configuration file.
+func confFS(text string) fstest.MapFS {
+	return fstest.MapFS{confDir + "a.conf": {Data: []byte(text)}}
 }

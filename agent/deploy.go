@@ -7,6 +7,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 
 	"github.com/ironhand/ironhand/steps"
 )
@@ -22,7 +23,7 @@ var errorTypes = map[steps.Phase]string{
 func (a *agent) stepCommands(p steps.Phase) []Command {
 	return []Command{{
 		Name: fmt.Sprintf("%s.get_%s_steps", p, p),
-		Run:  func(ctx context.Context, params json.RawMessage) (any, error) { return a.listSteps(p, params) },
+		Run:  func(ctx context.Context, params json.RawMessage) (any, error) { return a.listSteps(ctx, p, params) },
 	}, {
 		Name:  fmt.Sprintf("%s.execute_%s_step", p, p),
 		Async: true,
@@ -37,7 +38,7 @@ type listedStep struct {
 	Priority        int                `json:"priority"`
 	Interface       string             `json:"interface"`
 	RebootRequested bool               `json:"reboot_requested"`
-	Abortable       *bool              `json:"abortable,omitempty"` // not for deploy steps
+	Abortable       *bool              `json:"abortable,omitempty"`
 	ArgsInfo        map[string]argInfo `json:"argsinfo,omitempty"`
 }
 
@@ -46,24 +47,27 @@ type argInfo struct {
 	Required    bool   `json:"required"`
 }
 
-func (a *agent) listSteps(p steps.Phase, params json.RawMessage) (any, error) {
+func (a *agent) listSteps(ctx context.Context, p steps.Phase, params json.RawMessage) (any, error) {
 	var in struct {
 		Node json.RawMessage `json:"node"`
 	}
 	if err := json.Unmarshal(params, &in); err != nil {
 		return nil, invalidParams("%v", err)
 	}
-	if err := a.setNode(in.Node); err != nil {
+	if err := a.changeNode(ctx, in.Node); err != nil {
 		return nil, err
 	}
 	list := map[string][]listedStep{}
 	for class, offered := range a.set.List(p) {
 		for _, s := range offered {
 			l := listedStep{Step: s.Name, Priority: s.Priority[p], Interface: s.Interface, RebootRequested: s.Reboot}
-			if p != steps.Deploy {
+			if p == steps.Clean || p == steps.Service && s.Abortable { // deploy steps cannot be, and service steps of deployment have no such key
 				l.Abortable = &s.Abortable
 			}
 			for _, arg := range s.Args {
+				if arg.Unlisted {
+					continue
+				}
 				if l.ArgsInfo == nil {
 					l.ArgsInfo = map[string]argInfo{}
 				}
@@ -79,18 +83,15 @@ func (a *agent) listSteps(p steps.Phase, params json.RawMessage) (any, error) {
 }
 
 func (a *agent) executeStep(ctx context.Context, p steps.Phase, params json.RawMessage) (any, error) {
-	var all map[string]json.RawMessage
-	if err := json.Unmarshal(params, &all); err != nil {
-		return nil, invalidParams("%v", err)
+	all, err := object(params)
+	if err != nil {
+		return nil, invalidParams("%w", err)
 	}
-	var step struct {
-		Step string                     `json:"step"`
-		Args map[string]json.RawMessage `json:"args"`
+	name, own, err := parseStep(all["step"])
+	if err != nil {
+		return nil, err
 	}
-	if err := json.Unmarshal(all["step"], &step); err != nil || step.Step == "" {
-		return nil, invalidParams("step: no object with the name of a step")
-	}
-	if err := a.setNode(all["node"]); err != nil {
+	if err := a.changeNode(ctx, all["node"]); err != nil {
 		return nil, err
 	}
 	var ports []steps.Port
@@ -101,8 +102,8 @@ func (a *agent) executeStep(ctx context.Context, p steps.Phase, params json.RawM
 	}
 	var versions map[string]string
 	if raw := all[string(p)+"_version"]; len(raw) > 0 {
-		if err := json.Unmarshal(raw, &versions); err != nil {
-			return nil, invalidParams("%s_version: %v", p, err)
+		if json.Unmarshal(raw, &versions) != nil { // it is something else than what this agent said
+			return nil, fmt.Errorf("%w: %s_version is %.100q", steps.ErrVersion, p, raw)
 		}
 	}
 	if err := a.set.CheckVersions(versions); err != nil {
@@ -117,15 +118,13 @@ func (a *agent) executeStep(ctx context.Context, p steps.Phase, params json.RawM
 			args[name] = value
 		}
 	}
-	for name, value := range step.Args {
-		args[name] = value
-	}
-	result, err := a.runStep(ctx, p, step.Step, args, ports)
+	maps.Copy(args, own)
+	result, err := a.runStep(ctx, p, name, args, ports)
 	if err != nil {
 		if known := asError(err); known.Type != "CommandExecutionError" {
 			return nil, known
 		}
-		return nil, newError(errorTypes[p], "Unexpected exception performing %s step %s. %w", p, step.Step, err)
+		return nil, newError(errorTypes[p], "Unexpected exception performing %s step %s. %w", p, name, err)
 	}
 	return map[string]any{
 		string(p) + "_result": result,
@@ -133,11 +132,32 @@ func (a *agent) executeStep(ctx context.Context, p steps.Phase, params json.RawM
 	}, nil
 }
 
+// parseStep reads which step is asked for, and with which arguments. All else in it is the conductor's.
+func parseStep(raw json.RawMessage) (name string, args map[string]json.RawMessage, err error) {
+	invalid := invalidParams("step: no object with the name of a step")
+	if len(raw) == 0 {
+		return "", nil, invalid
+	}
+	step, err := object(raw)
+	if err != nil || json.Unmarshal(step["step"], &name) != nil || name == "" {
+		return "", nil, invalid
+	}
+	if given := step["args"]; len(given) > 0 && string(given) != "null" {
+		if args, err = object(given); err != nil {
+			return "", nil, invalidParams("args of step %.100s: %w", name, err)
+		}
+	}
+	return name, args, nil
+}
+
 // runStep runs one step and remembers what it deployed. The result is what the step returned, in
 // the form of the wire.
 func (a *agent) runStep(ctx context.Context, p steps.Phase, name string, args map[string]json.RawMessage, ports []steps.Port) (any, error) {
 	step, err := a.set.Find(name, p)
 	if err != nil {
+		return nil, err
+	}
+	if err := step.CheckArgs(args); err != nil {
 		return nil, err
 	}
 	raw, err := json.Marshal(args)
@@ -170,6 +190,24 @@ func (a *agent) runStep(ctx context.Context, p steps.Phase, name string, args ma
 	}
 	a.console.Stage("step", "%s done", name)
 	return result, nil
+}
+
+// changeNode is setNode for a command. If it is not the node that it was, the disk that the new one's hints name is waited for, and not
+// finding it is no error here: the steps that need it say so. Source: IPA ironic_python_agent/hardware.py, cache_node.
+func (a *agent) changeNode(ctx context.Context, raw json.RawMessage) error {
+	before := a.currentNode().UUID
+	if err := a.setNode(raw); err != nil {
+		return err
+	}
+	node := a.currentNode()
+	if before == "" || node.UUID == before {
+		return nil
+	}
+	a.console.Stage("node", "%s, was %s", node.UUID, before)
+	if _, err := steps.AwaitRootDisk(ctx, a.host, node); err != nil {
+		a.sayLines("node", "WARNING: "+err.Error())
+	}
+	return nil
 }
 
 // setNode replaces the agent's copy of the node's record.

@@ -15,7 +15,9 @@ import (
 
 	"github.com/ironhand/ironhand/initramfs/boot"
 	"github.com/ironhand/ironhand/inspect"
+	"github.com/ironhand/ironhand/inspect/inspecttest"
 	"github.com/ironhand/ironhand/steps"
+	"github.com/ironhand/ironhand/steps/generic"
 	"github.com/ironhand/ironhand/stream"
 )
 
@@ -33,7 +35,7 @@ func (v vendor) Steps() []steps.Step {
 	both := map[steps.Phase]int{steps.Clean: 10, steps.Deploy: 0}
 	return []steps.Step{{
 		Name: "echo", Interface: "management", Priority: both, Abortable: true, Reboot: true,
-		Args: []steps.Arg{{Name: "what", Description: "to say", Required: true}},
+		Args: []steps.Arg{{Name: "what", Description: "to say", Required: true}, {Name: "more", Unlisted: true}},
 		Run: func(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 			h.Progress(map[string]int{"percent": 50})
 			return map[string]any{"args": j.Args, "node": j.Node.UUID, "ports": len(j.Ports)}, nil
@@ -43,6 +45,7 @@ func (v vendor) Steps() []steps.Step {
 		Run: func(context.Context, steps.Host, steps.Job) (any, error) { return nil, *v.fail },
 	}, {
 		Name: "write_image", Interface: "deploy", Priority: map[steps.Phase]int{steps.Deploy: 0}, Deploys: true,
+		Args: []steps.Arg{{Name: "image_info", Unlisted: true}, {Name: "configdrive", Unlisted: true}},
 		Run: func(_ context.Context, h steps.Host, j steps.Job) (any, error) {
 			if *v.fail != nil {
 				return nil, *v.fail
@@ -116,6 +119,144 @@ func TestListSteps(t *testing.T) {
 	}
 }
 
+// Steps of service can be aborted only if they say so, and of two managers' steps of one name the better one is listed.
+func TestListedSteps(t *testing.T) {
+	a, _ := newTestAgent(t, System{})
+	step := func(name string, priority int, abortable bool) steps.Step {
+		return steps.Step{Name: name, Interface: "deploy", Abortable: abortable, Priority: map[steps.Phase]int{steps.Clean: priority, steps.Deploy: priority, steps.Service: priority},
+			Args: []steps.Arg{{Name: "hidden", Unlisted: true}}}
+	}
+	var err error
+	if a.set, err = steps.NewSet(t.Context(), a.host, []steps.Manager{
+		listed{"B", steps.Generic, []steps.Step{step("one", 1, true), step("two", 2, false), step("three", 3, true)}},
+		listed{"A", steps.Generic, []steps.Step{step("one", 1, true), step("two", 1, true)}},
+		listed{"C", steps.Mainline, []steps.Step{step("three", 0, false)}},
+	}); err != nil {
+		t.Fatal(err)
+	}
+	for phase, want := range map[steps.Phase]string{
+		steps.Clean: `{"A":[{"step":"one","priority":1,"interface":"deploy","reboot_requested":false,"abortable":true}],` +
+			`"B":[{"step":"two","priority":2,"interface":"deploy","reboot_requested":false,"abortable":false}],` +
+			`"C":[{"step":"three","priority":0,"interface":"deploy","reboot_requested":false,"abortable":false}]}`,
+		steps.Deploy: `{"A":[{"step":"one","priority":1,"interface":"deploy","reboot_requested":false}],` +
+			`"B":[{"step":"two","priority":2,"interface":"deploy","reboot_requested":false}],` +
+			`"C":[{"step":"three","priority":0,"interface":"deploy","reboot_requested":false}]}`,
+		steps.Service: `{"A":[{"step":"one","priority":1,"interface":"deploy","reboot_requested":false,"abortable":true}],` +
+			`"B":[{"step":"two","priority":2,"interface":"deploy","reboot_requested":false}],` +
+			`"C":[{"step":"three","priority":0,"interface":"deploy","reboot_requested":false}]}`,
+	} {
+		v, err := a.listSteps(t.Context(), phase, json.RawMessage(`{"node": null}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if got := onWire(t, v.(map[string]any)[string(phase)+"_steps"]); got != want {
+			t.Errorf("%s steps\n%s\nwant\n%s", phase, got, want)
+		}
+	}
+	if got, want := fmt.Sprint(a.set.Versions()), "map[a:1 b:1 c:1]"; got != want {
+		t.Errorf("versions %s, want %s", got, want)
+	}
+}
+
+// listed is a manager with a list of steps.
+type listed struct {
+	class   string
+	support steps.Support
+	steps   []steps.Step
+}
+
+func (l listed) Class() string       { return l.class }
+func (l listed) Name() string        { return strings.ToLower(l.class) }
+func (listed) Version() string       { return "1" }
+func (l listed) Steps() []steps.Step { return l.steps }
+func (l listed) Support(context.Context, steps.Host) (steps.Support, error) {
+	return l.support, nil
+}
+
+// Where a command brings another node, the disk that its hints name is waited for; the command goes on if there is none.
+func TestNodeChanges(t *testing.T) {
+	const other = `{"uuid": "n2", "properties": {"root_device": {"serial": "none-such"}}}`
+	for _, test := range []struct {
+		name, command, params string
+		took                  time.Duration
+		want                  string
+	}{
+		{"the same", "clean.get_clean_steps", `{"node": {"uuid": "n1", "properties": {"root_device": {"serial": "none-such"}}}}`, 0, "SUCCEEDED "},
+		{"another, whose disk is there", "clean.get_clean_steps", `{"node": {"uuid": "n2", "properties": {"root_device": {"serial": "root-disk"}}}}`, 0, "SUCCEEDED "},
+		{"another, listing", "clean.get_clean_steps", `{"node": ` + other + `}`, 6 * time.Second, "SUCCEEDED "},
+		{"another, step", "deploy.execute_deploy_step", `{"step": {"step": "fail"}, "node": ` + other + `}`, 6 * time.Second, "SUCCEEDED "},
+		{"another, whose hints are wrong", "clean.get_clean_steps", `{"node": {"uuid": "n2", "properties": {"root_device": 5}}}`, 0, "SUCCEEDED "},
+		{"another, polled", "poll.set_node_info", `{"node_info": {"node": ` + other + `, "config": {"heartbeat_timeout": 300}}}`, 6 * time.Second, "SUCCEEDED "},
+		{"none", "clean.get_clean_steps", `{"node": null}`, 0, "SUCCEEDED "},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			dir := t.TempDir()
+			machine := inspecttest.Machine(t, "../inspect/testdata/virtio.txt")
+			synctest.Test(t, func(t *testing.T) {
+				a, do, _, console := commandAgent(t, System{StateDir: dir, Machine: inspect.Machine{FS: machine}})
+				a.config.Poll = true
+				a.host.DiskAttempts, a.host.DiskDelay = 3, 3*time.Second
+				if got := do("clean.get_clean_steps", `{"node": {"uuid": "n1"}}`).text(); !strings.HasPrefix(got, "SUCCEEDED") {
+					t.Fatal(got)
+				}
+				begin := time.Now()
+				if got := do(test.command, test.params).text(); !strings.HasPrefix(got, test.want) {
+					t.Errorf("%s = %s, want %s", test.command, got, test.want)
+				}
+				if took := time.Since(begin); took != test.took {
+					t.Errorf("took %v, want %v", took, test.took)
+				}
+				if strings.Contains(test.name, "another") != strings.Contains(console.String(), "node: n2, was n1") {
+					t.Errorf("console %s", console)
+				}
+			})
+		})
+	}
+}
+
+// What cannot be right about an image is said in the answer to the request, and nothing begins.
+func TestPrepareImageRefuses(t *testing.T) {
+	const sum = `"os_hash_algo": "sha256", "os_hash_value": "` + "e280785b2c913f47e975a22d468b0d072c30b854ac00b5ee1416a113b754f508" + `"`
+	const good = `"id": "i", "urls": ["http://192.0.2.1/i"], ` + sum
+	for _, test := range []struct{ name, params, want string }{
+		{"no image", `{}`, "argument image_info is missing"},
+		{"image is null", `{"image_info": null}`, "image_info: missing"},
+		{"image is a text", `{"image_info": "i"}`, "cannot unmarshal string"},
+		{"image is a list", `{"image_info": []}`, "cannot unmarshal array"},
+		{"no id", `{"image_info": {"urls": ["http://192.0.2.1/i"], ` + sum + `}}`, "image_info.id: missing"},
+		{"id is a number", `{"image_info": {"id": 1, "urls": ["http://192.0.2.1/i"], ` + sum + `}}`, "cannot unmarshal number"},
+		{"no URLs", `{"image_info": {"id": "i", ` + sum + `}}`, "image_info.urls: "},
+		{"URLs are empty", `{"image_info": {"id": "i", "urls": [], ` + sum + `}}`, "image_info.urls: "},
+		{"URLs are a text", `{"image_info": {"id": "i", "urls": "http://192.0.2.1/i", ` + sum + `}}`, "cannot unmarshal string"},
+		{"URL is a file's", `{"image_info": {"id": "i", "urls": ["file:///etc/shadow"], ` + sum + `}}`, "image_info.urls[0]: "},
+		{"no digest", `{"image_info": {"id": "i", "urls": ["http://192.0.2.1/i"]}}`, "an image without a digest"},
+		{"algorithm alone", `{"image_info": {"id": "i", "urls": ["http://192.0.2.1/i"], "os_hash_algo": "sha256"}}`, "one without the other"},
+		{"digest is a number", `{"image_info": {"id": "i", "urls": ["http://192.0.2.1/i"], "checksum": 5}}`, "cannot unmarshal number"},
+		{"checksum is too short", `{"image_info": {"id": "i", "urls": ["http://192.0.2.1/i"], "checksum": "abc"}}`, "checksum: "},
+		{"MD5 is not allowed", `{"image_info": {"id": "i", "urls": ["http://192.0.2.1/i"], "checksum": "d41d8cd98f00b204e9800998ecf8427e"}}`, "does not allow MD5"},
+		{"config drive is an object", `{"image_info": {` + good + `}, "configdrive": {"meta_data": {}}}`, "cannot unmarshal object"},
+		{"config drive is a number", `{"image_info": {` + good + `}, "configdrive": 7}`, "cannot unmarshal number"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			a, _ := newTestAgent(t, System{})
+			a.host.Download.RefuseMD5 = true
+			var err error
+			if a.set, err = steps.NewSet(t.Context(), a.host, []steps.Manager{generic.Manager{}}); err != nil {
+				t.Fatal(err)
+			}
+			api := newAPI(t, a.commands()...)
+			w := ask(api, "POST", "/v1/commands/?agent_token="+testToken, `{"name": "standby.prepare_image", "params": `+test.params+`}`)
+			if w.Code != 400 || !strings.Contains(w.Body.String(), "Invalid command parameters: ") || !strings.Contains(w.Body.String(), test.want) {
+				t.Errorf("%d %s, want 400 and %q", w.Code, w.Body, test.want)
+			}
+			checkFault(t, w.Body.Bytes())
+			if list := api.commands.List(); len(list) > 0 {
+				t.Errorf("it has begun: %v", list)
+			}
+		})
+	}
+}
+
 func TestExecuteStep(t *testing.T) {
 	tests := []struct {
 		name, command, params string
@@ -125,10 +266,10 @@ func TestExecuteStep(t *testing.T) {
 		{"arguments of the step over others", "clean.execute_clean_step",
 			`{"step": {"step": "echo", "args": {"what": "b"}, "priority": 1}, "node": {"uuid": "n1"}, "ports": [{"uuid": "p"}], "clean_version": {"vendor_manager": "7"}, "what": "a", "more": 1}`,
 			nil, `SUCCEEDED {"clean_result":{"args":{"more":1,"what":"b"},"node":"n1","ports":1},"clean_step":{"step":"echo","args":{"what":"b"},"priority":1}}`},
-		{"nothing but the step", "deploy.execute_deploy_step", `{"step": {"step": "echo"}, "deploy_version": null, "ports": null, "node": null}`,
-			nil, `SUCCEEDED {"deploy_result":{"args":{},"node":"","ports":0},"deploy_step":{"step":"echo"}}`},
-		{"not offered in this phase", "service.execute_service_step", `{"step": {"step": "echo"}}`,
-			nil, `SUCCEEDED {"service_result":{"args":{},"node":"","ports":0},"service_step":{"step":"echo"}}`},
+		{"nothing but the step", "deploy.execute_deploy_step", `{"step": {"step": "fail"}, "deploy_version": null, "ports": null, "node": null}`,
+			nil, `SUCCEEDED {"deploy_result":null,"deploy_step":{"step":"fail"}}`},
+		{"not offered in this phase", "service.execute_service_step", `{"step": {"step": "echo", "args": {"what": null}}}`,
+			nil, `SUCCEEDED {"service_result":{"args":{"what":null},"node":"","ports":0},"service_step":{"step":"echo","args":{"what":null}}}`},
 		{"deployed", "deploy.execute_deploy_step", `{"step": {"step": "write_image"}}`,
 			nil, `SUCCEEDED {"deploy_result":{"result":"prepare_image: image (i) written to device /dev/sda root_uuid=0x1"},"deploy_step":{"step":"write_image"}}`},
 		{"clean error", "clean.execute_clean_step", `{"step": {"step": "fail"}}`, errors.New("bang"),
@@ -143,14 +284,24 @@ func TestExecuteStep(t *testing.T) {
 			`FAILED InvalidCommandParamsError: invalid arguments: image_info: missing`},
 		{"no such step", "clean.execute_clean_step", `{"step": {"step": "none"}}`, nil,
 			`FAILED HardwareManagerMethodNotFound: no hardware manager has the step "none"`},
+		{"unknown argument", "clean.execute_clean_step", `{"step": {"step": "echo", "args": {"what": 1, "whit": 2}}}`, nil,
+			`FAILED CleaningError: Unexpected exception performing clean step echo. unknown argument "whit"`},
+		{"unknown argument beside the step", "deploy.execute_deploy_step", `{"step": {"step": "fail"}, "force": true}`, nil,
+			`FAILED DeploymentError: Unexpected exception performing deploy step fail. unknown argument "force"`},
+		{"required argument missing", "service.execute_service_step", `{"step": {"step": "echo", "args": {"more": 1}}}`, nil,
+			`FAILED ServicingError: Unexpected exception performing service step echo. argument what is missing`},
 		{"managers changed", "clean.execute_clean_step", `{"step": {"step": "echo"}, "clean_version": {"vendor_manager": "6"}}`, nil,
 			`CLEAN_VERSION_MISMATCH VersionMismatch: hardware managers changed since their steps were listed: map[vendor_manager:6], now map[vendor_manager:7]`},
+		{"a manager more", "deploy.execute_deploy_step", `{"step": {"step": "fail"}, "deploy_version": {"vendor_manager": "7", "other": "1"}}`, nil, `CLEAN_VERSION_MISMATCH VersionMismatch: `},
+		{"no managers", "clean.execute_clean_step", `{"step": {"step": "fail"}, "clean_version": {}}`, nil, `CLEAN_VERSION_MISMATCH VersionMismatch: `},
+		{"version is a number", "clean.execute_clean_step", `{"step": {"step": "fail"}, "clean_version": {"vendor_manager": 7}}`, nil, `CLEAN_VERSION_MISMATCH VersionMismatch: `},
+		{"version is a text", "clean.execute_clean_step", `{"step": {"step": "echo"}, "clean_version": "7"}`, nil,
+			`CLEAN_VERSION_MISMATCH VersionMismatch: hardware managers changed since their steps were listed: clean_version is "\"7\""`},
 		{"no step", "clean.execute_clean_step", `{"node": {}}`, nil, `FAILED InvalidCommandParamsError: step: no object with the name of a step`},
 		{"step is a text", "clean.execute_clean_step", `{"step": "echo"}`, nil, `FAILED InvalidCommandParamsError: step: no object with the name of a step`},
 		{"step without name", "clean.execute_clean_step", `{"step": {"args": {}}}`, nil, `FAILED InvalidCommandParamsError: step: no object with the name of a step`},
 		{"node is a text", "clean.execute_clean_step", `{"step": {"step": "echo"}, "node": "n1"}`, nil, `FAILED InvalidCommandParamsError: node: json: cannot unmarshal`},
 		{"ports are a text", "clean.execute_clean_step", `{"step": {"step": "echo"}, "ports": "p"}`, nil, `FAILED InvalidCommandParamsError: ports: json: cannot unmarshal`},
-		{"version is a text", "clean.execute_clean_step", `{"step": {"step": "echo"}, "clean_version": "7"}`, nil, `FAILED InvalidCommandParamsError: clean_version: json: cannot unmarshal`},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -286,6 +437,28 @@ func TestSyncHangs(t *testing.T) {
 	})
 }
 
+// The setting counts if the conductor says nothing.
+func TestIgnoreBootloaderFailure(t *testing.T) {
+	for _, test := range []struct {
+		setting bool
+		params  string
+		want    string
+	}{
+		{true, `{}`, "SUCCEEDED "},
+		{true, `{"ignore_bootloader_failure": null}`, "SUCCEEDED "},
+		{true, `{"ignore_bootloader_failure": false}`, "FAILED DeviceNotFound: "},
+		{false, `{"ignore_bootloader_failure": null}`, "FAILED DeviceNotFound: "},
+	} {
+		a, do, _, _ := commandAgent(t, System{InstallUEFI: func(context.Context, string) (string, error) { return "", errors.New("no ESP") }})
+		a.inventory = inspect.Inventory{Boot: inspect.Boot{Mode: "uefi"}}
+		a.deployed = &steps.Deployed{Disk: "/dev/sda"}
+		a.config.IgnoreBootloader = test.setting
+		if got := do("image.install_bootloader", test.params).text(); !strings.HasPrefix(got, test.want) {
+			t.Errorf("setting %v, %s: %s, want %s", test.setting, test.params, got, test.want)
+		}
+	}
+}
+
 func TestInstallBootloader(t *testing.T) {
 	deployed := &steps.Deployed{Disk: "/dev/sda"}
 	tests := []struct {
@@ -306,6 +479,7 @@ func TestInstallBootloader(t *testing.T) {
 		{"BIOS, UEFI asked for", "bios", `{"root_uuid": "", "target_boot_mode": "uefi"}`, deployed, nil, "SUCCEEDED ", "WARNING: the node is to boot by uefi", false},
 		{"BIOS, partition image", "bios", `{"root_uuid": "1be26c0b-03f2-4d2e-ae87-c02d7f33c123"}`, deployed, nil, "FAILED CommandExecutionError: install a BIOS boot loader for a partition image: not supported", "", false},
 		{"nothing deployed", "uefi", `{"root_uuid": "0x1"}`, nil, nil, "FAILED DeviceNotFound: no image was written since this machine was started", "", false},
+		{"UEFI, fails, which does not matter", "uefi", `{"ignore_bootloader_failure": true}`, deployed, errors.New("no ESP"), "SUCCEEDED ", "WARNING: boot entry for /dev/sda: no ESP; going on", true},
 		{"bad parameters", "uefi", `{"root_uuid": 5}`, deployed, nil, "FAILED InvalidCommandParamsError: ", "", false},
 	}
 	for _, test := range tests {

@@ -8,7 +8,6 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 
@@ -50,9 +49,19 @@ func settingsPage() string {
 	var b strings.Builder
 	b.WriteString(generated + `# Settings
 
-From weak to strong: built in; the ramdisk's file ` + "`/etc/ironhand/parameters.txt`" + `; the configuration media (` + "`parameters.txt`" + ` over
-` + "`etc/ironic-python-agent.d/*.conf`" + `); the kernel command line; flags, when run by hand. The log says where each value came from. Names
-that begin with ` + "`ipa-`" + ` are those of ironic-python-agent; those it has and this list has not are ignored.
+From weak to strong:
+
+1. built in;
+2. the ramdisk's file ` + "`/etc/ironhand/parameters.txt`, then its `/etc/ironic-python-agent.d/*.conf`" + `;
+3. ` + "`parameters.txt` on the configuration media, then their `etc/ironic-python-agent.d/*.conf`" + `;
+4. the kernel command line;
+5. flags, when run by hand;
+6. multicast DNS, for what ` + "`[mdns] allowed_overrides`" + ` names; and the conductor's answer to the lookup, where the table says so.
+
+ironic-python-agent lets media count more than the kernel command line. [Why not here](design.md#what-counts-more-medium-or-kernel-command-line).
+
+Words are divided by white space, there is no quoting, and the last of two counts. Options are in the section ` + "`[DEFAULT]`" + ` of the file unless
+the table names another. The log says where each value came from. Names that begin with ` + "`ipa-`" + ` are those of ironic-python-agent.
 
 | Parameter | Option in a .conf file | Default | Meaning |
 |---|---|---|---|
@@ -66,30 +75,20 @@ that begin with ` + "`ipa-`" + ` are those of ironic-python-agent; those it has 
 	for _, s := range agent.Settings() {
 		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", code(s.Param), code(s.Option), code(s.Default), s.Help)
 	}
-	b.WriteString("\nProcess 1 reads further parameters from the kernel command line: `ironhand.hostname=NAME`, `modprobe.blacklist=A,B`,\n" +
-		"`module_blacklist=A,B`, and `MODULE.PARAMETER=VALUE` for modules.\n")
-	return b.String()
-}
-
-func commandsPage() string {
-	var b strings.Builder
-	b.WriteString(generated + `# Commands of the API
-
-What the conductor can ask for with ` + "`POST /v1/commands/`" + `, in the form of Ironic's contract. A command that is not here is answered as Ironic expects of
-an agent that lacks it.
-
-| Command | Answered |
-|---|---|
-`)
-	list := agent.CommandList()
-	slices.SortFunc(list, func(a, b agent.Command) int { return cmp.Compare(a.Name, b.Name) })
-	for _, c := range list {
-		when := "with its result"
-		if c.Async {
-			when = "at once; it runs on, and its progress is in `command_progress`"
+	b.WriteString("\n## Without effect\n\nSettings of ironic-python-agent that do nothing here. If one of them is given, the console says so.\n")
+	for _, part := range []struct {
+		later bool
+		title string
+	}{{true, "Not yet: what they are for is not there"}, {false, "They have no meaning here"}} {
+		fmt.Fprintf(&b, "\n%s.\n\n| Parameter | Option in a .conf file | Why |\n|---|---|---|\n", part.title)
+		for _, s := range agent.Unused() {
+			if s.Later == part.later {
+				fmt.Fprintf(&b, "| %s | %s | %s |\n", code(s.Param), code(s.Option), s.Reason)
+			}
 		}
-		fmt.Fprintf(&b, "| `%s` | %s |\n", c.Name, when)
 	}
+	b.WriteString("\n## Read by process 1\n\nProcess 1 reads further parameters from the kernel command line: `ironhand.hostname=NAME`, `modprobe.blacklist=A,B`,\n" +
+		"`module_blacklist=A,B`, and `MODULE.PARAMETER=VALUE` for modules.\n")
 	return b.String()
 }
 
@@ -110,6 +109,9 @@ What the manager for every machine offers. Priority 0 is never automatic.
 			}
 		}
 		for _, a := range s.Args {
+			if a.Unlisted {
+				continue
+			}
 			args = append(args, fmt.Sprintf("`%s`: %s", a.Name, a.Description))
 		}
 		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", s.Name, s.Interface, strings.Join(phases, ", "), cmp.Or(strings.Join(args, "; "), "none announced"))
@@ -117,6 +119,9 @@ What the manager for every machine offers. Priority 0 is never automatic.
 	b.WriteString(`
 - ` + "`write_image`" + ` takes ` + "`image_info`" + ` and ` + "`configdrive`" + ` as Ironic's direct deploy interface sends them. Whole disk images, raw or qcow2, plain or packed with gzip, zstd, xz, bzip2 or lz4.
 - ` + "`kexec`" + ` loads the kernel of the deployed system; ` + "`standby.run_image`" + ` then jumps into it instead of rebooting. It fails, and says why, where that cannot be.
+- ` + "`erase_devices`, `erase_devices_metadata`, `erase_devices_express`" + ` take their options from the node's ` + "`driver_internal_info`" + `, where Ironic puts them, and the disks to leave alone from its
+  property ` + "`skip_block_devices`" + `. [Erasing](using.md#erasing) has the rest.
+- ` + "`erase_pstore`" + ` deletes the crash dumps that kernels left in the firmware's memory, ` + "`clean_uefi_nvram`" + ` boot entries of UEFI.
 `)
 	return b.String()
 }

@@ -53,6 +53,7 @@ var errorTable = []struct {
 
 	{"RESTError", 500, "An error occurred"},
 	{"CommandExecutionError", 500, "Command execution failed"},
+	{"AgentRestartedError", 500, "The agent was started again"}, // ours
 	{"ExtensionError", 500, "An error occurred"},
 	{"UnknownNodeError", 500, "Agent is not associated with an Ironic node"},
 	{"VirtualMediaBootError", 500, "Configuring agent from virtual media failed"},
@@ -141,6 +142,8 @@ var errorForms = []struct {
 	{image.ErrConfigDrive, "DeploymentError"},
 	{steps.ErrVersion, "VersionMismatch"},
 	{steps.ErrArgs, "InvalidCommandParamsError"},
+	{steps.ErrProtected, "ProtectedDeviceError"},
+	{steps.ErrErase, "BlockDeviceEraseError"},
 	{steps.ErrNoStep, "HardwareManagerMethodNotFound"},
 	{steps.ErrNoManager, "HardwareManagerNotFound"},
 }

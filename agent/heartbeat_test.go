@@ -100,36 +100,45 @@ func TestHeartbeatJitter(t *testing.T) {
 	})
 }
 
-// An outage is told when it begins and when it ends, and does not fill the log.
-func TestHeartbeatOutageInTheLog(t *testing.T) {
-	synctest.Test(t, func(t *testing.T) {
-		begin := time.Now()
-		var log bytes.Buffer
-		var told []string
-		h := NewHeartbeats(HeartbeatOptions{
-			Timeout: 300 * time.Second, Rand: func() float64 { return 0 },
-			Log:    slog.New(slog.NewTextHandler(&log, nil)),
-			OnBeat: func(err error, failures int) { told = append(told, fmt.Sprint(err != nil, failures)) },
-			Send: func(ctx context.Context) error {
-				if time.Since(begin) < time.Hour {
-					return fmt.Errorf("send: %w", context.DeadlineExceeded)
+// An outage is told when it begins and when it ends, and does not fill the log. Who is told of each heartbeat tells it
+// himself, and the log does not say it again.
+func TestHeartbeatOutage(t *testing.T) {
+	for _, listens := range []bool{false, true} {
+		t.Run(fmt.Sprintf("somebody is told: %v", listens), func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				begin := time.Now()
+				var log bytes.Buffer
+				var told []string
+				o := HeartbeatOptions{
+					Timeout: 300 * time.Second, Rand: func() float64 { return 0 },
+					Log: slog.New(slog.NewTextHandler(&log, nil)),
+					Send: func(ctx context.Context) error {
+						if time.Since(begin) < time.Hour {
+							return fmt.Errorf("send: %w", context.DeadlineExceeded)
+						}
+						return nil
+					},
 				}
-				return nil
-			},
+				if listens {
+					o.OnBeat = func(err error, failures int) { told = append(told, fmt.Sprint(err != nil, failures)) }
+				}
+				ctx, cancel := context.WithTimeout(t.Context(), time.Hour+time.Minute)
+				defer cancel()
+				NewHeartbeats(o).Run(ctx)
+				if listens {
+					if log.Len() > 0 {
+						t.Errorf("the log says it again:\n%s", log.String())
+					}
+					if len(told) != 721 || told[0] != "true 1" || told[719] != "true 720" || told[720] != "false 0" {
+						t.Errorf("told %d times, from %s to %s", len(told), told[0], told[len(told)-1])
+					}
+					return
+				}
+				if n := strings.Count(log.String(), "\n"); n != 11 { // 1, 2, 4, ... 512, and the end
+					t.Errorf("%d lines in the log:\n%s", n, log.String())
+				}
+				wantText(t, "log", log.String(), "failed=1 ", "check the gateway", "failed=512", "accepted again\" failed=720")
+			})
 		})
-		ctx, cancel := context.WithTimeout(t.Context(), time.Hour+time.Minute)
-		defer cancel()
-		h.Run(ctx)
-		if n := strings.Count(log.String(), "\n"); n != 11 { // 1, 2, 4, ... 512, and the end
-			t.Errorf("%d lines in the log:\n%s", n, log.String())
-		}
-		for _, want := range []string{"failed=1 ", "check the gateway", "failed=512", "accepted again\" failed=720"} {
-			if !strings.Contains(log.String(), want) {
-				t.Errorf("the log has no %q:\n%s", want, log.String())
-			}
-		}
-		if len(told) != 721 || told[0] != "true 1" || told[719] != "true 720" || told[720] != "false 0" {
-			t.Errorf("told %d times, from %s to %s", len(told), told[0], told[len(told)-1])
-		}
-	})
+	}
 }

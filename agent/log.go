@@ -162,7 +162,7 @@ var secretWords = regexp.MustCompile(`(?i)((?:agent[-_]?token|password|passwd|se
 
 // withoutSecrets masks what nobody shall read.
 func (a *agent) withoutSecrets(b []byte) []byte {
-	for _, s := range []string{a.token.Reveal(), a.config.Token.Reveal()} {
+	for _, s := range []string{a.token.Reveal(), a.config.Token.Reveal(), a.config.ImagePassword.Reveal()} {
 		if s != "" {
 			b = bytes.ReplaceAll(b, []byte(s), []byte("***"))
 		}

@@ -7,8 +7,6 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
-	"net"
-	"net/url"
 
 	"github.com/ironhand/ironhand/agent/ironic"
 )
@@ -22,7 +20,7 @@ func (a *agent) pollCommands() []Command {
 }
 
 // setNodeInfo takes what a lookup would have answered. Source: IPA ironic_python_agent/extensions/poll.py.
-func (a *agent) setNodeInfo(_ context.Context, params json.RawMessage) (any, error) {
+func (a *agent) setNodeInfo(ctx context.Context, params json.RawMessage) (any, error) {
 	if !a.config.Poll {
 		return nil, newError("InvalidCommandError", "Node lookup data can only be set when the Ironic Python Agent is in standalone mode")
 	}
@@ -36,9 +34,11 @@ func (a *agent) setNodeInfo(_ context.Context, params json.RawMessage) (any, err
 	if err != nil {
 		return nil, invalidParams("node_info: %v", err)
 	}
-	a.applySettings(settings)
+	if err := a.applySettings(settings); err != nil {
+		return nil, invalidParams("node_info: %v", err)
+	}
 	a.console.Stage("node", "%s, as the conductor says", node.UUID)
-	return nil, a.setNode(node.Raw)
+	return nil, a.changeNode(ctx, node.Raw)
 }
 
 // servePolled opens the API for a conductor that polls: there is no lookup and there are no heartbeats. The token has
@@ -55,7 +55,7 @@ func (a *agent) servePolled(ctx context.Context) error {
 			return hint(err, "the network, or give ipa-advertise-host")
 		}
 	}
-	tlsConfig, _, err := a.certificate(address)
+	tlsConfig, _, err := a.apiTLS(address, ironic.VersionVerifyCA)
 	if err != nil {
 		return err
 	}
@@ -63,8 +63,7 @@ func (a *agent) servePolled(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	callback := url.URL{Scheme: "https", Host: net.JoinHostPort(address, fmt.Sprint(a.config.AdvertisePort))}
-	a.console.Stage("api", "%s, for a conductor that polls; certificate with SHA-256 %s", callback.String(), fingerprint(tlsConfig))
+	a.console.Stage("api", "%s, for a conductor that polls; %s", a.callbackURL(address, tlsConfig != nil), fingerprint(tlsConfig))
 	return a.runAPI(ctx, listener, tlsConfig, nil)
 }
 

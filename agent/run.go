@@ -3,11 +3,13 @@
 package agent
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
 	"net"
 	"net/http"
+	"net/netip"
 	"net/url"
 	"slices"
 	"strings"
@@ -32,10 +34,14 @@ func Run(ctx context.Context, o Options) error {
 		{"start", a.remember}, // does not return if an agent of this boot has retired
 		{"media", a.findMedia},
 		{"settings", a.readSettings},
+		{"hardware", a.awaitHardware},
 		{"network", a.bringUpNetwork},
 		{"ssh", a.openForDebugging},
+		{"discovery", a.discoverAPI},
+		{"clock", a.setClockByNTP},
 		{"conductor", a.reachConductor},
 		{"hardware", a.takeInventory},
+		{"inspection", a.inspectMachine}, // without an API, that is all
 		{"lookup", a.lookUp},
 		{"api", a.serve}, // heartbeats and commands, until the end
 	} {
@@ -132,7 +138,7 @@ func (a *agent) findMedia(ctx context.Context) error {
 			if err == nil {
 				err = errors.New("no configuration medium found")
 			}
-			if cmdline["ipa-api-url"] != "" { // an ISO that was made for one node says it all on the command line
+			if cmdline["ipa-api-url"] != "" || cmdline["ipa-use-mdns"] != "" { // an ISO that was made for one node says it all on the command line
 				a.sayLines("media", err.Error()+"; going on with the kernel command line")
 				return nil
 			}
@@ -144,22 +150,39 @@ func (a *agent) findMedia(ctx context.Context) error {
 	}
 }
 
+// parseSettings puts the settings together, with what multicast DNS has told by now.
+func (a *agent) parseSettings(discovered map[string]string) (Config, error) {
+	return ParseConfig(Sources{Ramdisk: a.sys.Root, Media: a.media, Cmdline: a.sys.Cmdline, Flags: a.flags, Discovered: discovered})
+}
+
 // readSettings puts the settings together, and says where each came from.
 func (a *agent) readSettings(context.Context) error {
-	config, err := ParseConfig(Sources{Ramdisk: a.sys.Root, Media: a.media, Cmdline: a.sys.Cmdline, Flags: a.flags})
+	config, err := a.parseSettings(nil)
 	if err != nil {
 		return hint(err, "the parameters on the medium and on the kernel command line")
 	}
+	for _, line := range config.Ignored {
+		a.console.Stage("settings", "%s", line)
+	}
+	api := strings.Join(config.servers(), ", ")
+	if config.UseMDNS {
+		api = "by multicast DNS"
+	}
+	a.console.Stage("settings", "%d given; API %s", len(config.Origins), api)
+	if api == "" && !config.Poll {
+		return hint(errors.New("no ipa-api-url given"), "that parameters.txt on the configuration medium, or the kernel command line, has ipa-api-url=https://...")
+	}
+	return a.useSettings(config)
+}
+
+// useSettings makes the settings count.
+func (a *agent) useSettings(config Config) (err error) {
 	a.config = config
 	if config.Debug {
 		a.level.Set(levelDebug)
 	}
 	for _, o := range config.Origins {
 		a.log.Info("setting", "name", o.Name, "value", o.Value, "from", o.From)
-	}
-	a.console.Stage("settings", "%d given; API %s", len(config.Origins), strings.Join(config.APIURLs, ", "))
-	if len(config.APIURLs) == 0 && !config.Poll {
-		return hint(errors.New("no ipa-api-url given"), "that parameters.txt on the configuration medium, or the kernel command line, has ipa-api-url=https://...")
 	}
 	if config.Insecure {
 		a.console.Stage("settings", "WARNING: ipa-insecure: certificates of the conductor and of image servers are not verified")
@@ -168,22 +191,46 @@ func (a *agent) readSettings(context.Context) error {
 	if err != nil {
 		return hint(err, "the CA file on the configuration medium: it must be PEM")
 	}
-	a.host.Transport = &http.Transport{
+	a.host.Transport = a.imageTransport()
+	a.host.Download = steps.Download{
+		Stall:     config.Stall,
+		Budget:    max(time.Minute, time.Duration(config.Retries+1)*config.RetryInterval),
+		Limit:     config.DownloadLimit,
+		RefuseMD5: !config.MD5Enabled,
+		Formats:   config.ImageFormats,
+	}
+	if config.AnyImageFormat {
+		a.host.Download.Formats = nil
+	}
+	if config.ImageAuth == "http_basic" {
+		a.host.Download.BasicAuth = func() (string, string) { return config.ImageUser, config.ImagePassword.Reveal() }
+	}
+	a.host.ReadBack = config.ReadBack
+	a.host.EraseSpecial = !config.GuardSpecial
+	a.host.DiskAttempts, a.host.DiskDelay = config.DiskAttempts, config.DiskDelay
+	return nil
+}
+
+// imageTransport is how images are fetched.
+func (a *agent) imageTransport() http.RoundTripper {
+	stall := a.config.Stall
+	return &http.Transport{
 		TLSClientConfig:       a.trust.config(),
 		Proxy:                 http.ProxyFromEnvironment,
 		DisableCompression:    true,
-		DialContext:           (&net.Dialer{Timeout: config.Stall}).DialContext,
-		TLSHandshakeTimeout:   config.Stall,
-		ResponseHeaderTimeout: config.Stall,
+		DialContext:           (&net.Dialer{Timeout: stall}).DialContext,
+		TLSHandshakeTimeout:   stall,
+		ResponseHeaderTimeout: stall,
 	}
-	a.host.Download = steps.Download{
-		Stall:  config.Stall,
-		Budget: max(time.Minute, time.Duration(config.Retries+1)*config.RetryInterval),
-		Limit:  config.DownloadLimit,
+}
+
+// awaitHardware waits for hardware that is known to be slow.
+func (a *agent) awaitHardware(ctx context.Context) error {
+	if a.config.HardwareDelay == 0 {
+		return nil
 	}
-	a.host.ReadBack = config.ReadBack
-	a.host.DiskAttempts, a.host.DiskDelay = config.DiskAttempts, config.DiskDelay
-	return nil
+	a.console.Stage("hardware", "waiting for %v, as ipa-hardware-initialization-delay says", a.config.HardwareDelay)
+	return sleep(ctx, a.config.HardwareDelay)
 }
 
 // nicWait is how long the NICs of the network data may take to appear: drivers load firmware.
@@ -273,30 +320,39 @@ func networkLines(s netconfig.State) []string {
 	return lines
 }
 
+// setClockByNTP asks the NTP server, if one was given, and sets the clock. Anyone on the network can answer for NTP: if the
+// conductor's time will be proven by its certificate, the clock waits for that, and NTP only makes it finer.
+func (a *agent) setClockByNTP(context.Context) error {
+	server := a.config.NTPServer
+	if server == "" {
+		return nil
+	}
+	skew, err := askNTP(server)
+	if err != nil {
+		if a.config.ClockMust {
+			return hint(fmt.Errorf("NTP server %s: %w", server, err), "ipa-ntp-server and the way to it, or turn fail_if_clock_not_set off")
+		}
+		a.console.Stage("clock", "NTP server %s: %v; going on without", server, err)
+		return nil
+	}
+	a.ntp = &ntpAnswer{server, skew}
+	if !a.config.Poll && a.trust.proves(a.config.servers()) {
+		return nil
+	}
+	return a.setClock(skew, "NTP server "+server)
+}
+
 // reachConductor calls the Ironic API until it answers, explains what is in the way while it does
-// not, and sets the clock: from NTP if a server was given, else from the answer. Anyone on the network
-// can answer for NTP, so its time only counts if the conductor has none that is proven, or about the same.
+// not, and sets the clock from the answer, unless NTP has.
 func (a *agent) reachConductor(ctx context.Context) error {
 	if a.config.Poll {
 		return nil // it comes to us
-	}
-	ntpServer, ntpTime := a.config.NTPServer, time.Duration(0)
-	if ntpServer != "" {
-		skew, err := askNTP(ntpServer)
-		if err != nil {
-			a.console.Stage("clock", "NTP server %s: %v; going on without", ntpServer, err)
-			ntpServer = ""
-		} else if !a.trust.proves(a.config.APIURLs) { // the certificate has to be good at a time that somebody else says
-			a.setClock(skew, "NTP server "+ntpServer)
-		}
-		ntpTime = skew
 	}
 	for start, attempt := time.Now(), 1; ; attempt++ {
 		server, skew, err := a.measureAny(ctx)
 		if err == nil {
 			a.console.Stage("conductor", "%s answers", server)
-			a.chooseClock(ntpServer, ntpTime, server, skew)
-			return nil
+			return a.chooseClock(server, skew)
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -319,32 +375,38 @@ func (a *agent) reachConductor(ctx context.Context) error {
 // mostApart is how far NTP and the conductor may be apart.
 const mostApart = time.Minute
 
-// chooseClock sets the clock, knowing how far it is behind the conductor, and behind the NTP server if there is one.
-func (a *agent) chooseClock(ntpServer string, ntpTime time.Duration, conductor string, conductorTime time.Duration) {
-	if ntpServer == "" {
-		a.setClock(conductorTime, conductor)
-		return
+// An ntpAnswer is how far the clock was behind an NTP server.
+type ntpAnswer struct {
+	server string
+	skew   time.Duration
+}
+
+// chooseClock sets the clock, knowing how far it is behind the conductor, and perhaps what an NTP server said.
+func (a *agent) chooseClock(conductor string, skew time.Duration) error {
+	if a.ntp == nil {
+		return a.setClock(skew, conductor)
 	}
 	proven := a.trust.proves([]string{conductor})
-	apart := ntpTime - conductorTime
+	apart := a.ntp.skew - skew
 	if !proven {
-		apart = -conductorTime // the clock is set by NTP already
+		apart = -skew // the clock is set by NTP already
 	}
 	switch {
 	case apart.Abs() > mostApart && proven:
-		a.console.Stage("clock", "WARNING: NTP server %s and %s are %v apart; the latter is believed, because its certificate is verified", ntpServer, conductor, apart.Abs().Round(time.Second))
-		a.setClock(conductorTime, conductor)
+		a.console.Stage("clock", "WARNING: NTP server %s and %s are %v apart; the latter is believed, because its certificate is verified", a.ntp.server, conductor, apart.Abs().Round(time.Second))
+		return a.setClock(skew, conductor)
 	case apart.Abs() > mostApart:
-		a.console.Stage("clock", "WARNING: NTP server %s and %s are %v apart; the former is believed", ntpServer, conductor, apart.Abs().Round(time.Second))
+		a.console.Stage("clock", "WARNING: NTP server %s and %s are %v apart; the former is believed", a.ntp.server, conductor, apart.Abs().Round(time.Second))
 	case proven:
-		a.setClock(ntpTime, "NTP server "+ntpServer)
+		return a.setClock(a.ntp.skew, "NTP server "+a.ntp.server)
 	}
+	return nil
 }
 
 // measureAny asks the API's URLs in order for the time; the first that answers counts.
 func (a *agent) measureAny(ctx context.Context) (server string, skew time.Duration, err error) {
 	var errs []error
-	for _, server := range a.config.APIURLs {
+	for _, server := range a.config.servers() {
 		ctx, cancel := context.WithTimeout(ctx, a.config.RequestTimeout)
 		skew, err := a.trust.measure(ctx, server+"/")
 		cancel()
@@ -359,18 +421,22 @@ func (a *agent) measureAny(ctx context.Context) (server string, skew time.Durati
 // worthSetting is the skew from which on the clock is set: the Date header is no better.
 const worthSetting = 2 * time.Second
 
-func (a *agent) setClock(skew time.Duration, from string) {
+func (a *agent) setClock(skew time.Duration, from string) error {
 	if skew.Abs() < worthSetting {
 		a.console.Stage("clock", "right within %v of %s", worthSetting, from)
-		return
+		return nil
 	}
 	now := time.Now().Add(skew)
 	text := fmt.Sprintf("this machine's is %s, says %s", skewText(skew), from)
 	if err := a.sys.SetClock(now); err != nil {
+		if a.config.ClockMust && a.config.NTPServer != "" {
+			return hint(fmt.Errorf("%s; %w", text, err), "why the clock cannot be set, or turn fail_if_clock_not_set off")
+		}
 		a.console.Stage("clock", "%s; %v", text, err)
-		return
+		return nil
 	}
 	a.console.Stage("clock", "%s; set to %s (the clock on the board is left as it is)", text, now.UTC().Format(time.RFC3339))
+	return nil
 }
 
 // explainNetwork looks at each thing on the way to the conductor.
@@ -386,9 +452,22 @@ func (a *agent) explainNetwork(ctx context.Context) {
 	a.sayLines("network", report.String())
 }
 
+// macAttempts and macWait are for how long a NIC is waited for. Source: IPA ironic_python_agent/agent.py, wait_for_interface.
+const macAttempts, macWait = 12, 5 * time.Second
+
 // takeInventory looks at the machine. What cannot be read is named, and is no reason to stop.
 func (a *agent) takeInventory(ctx context.Context) error {
 	inventory, err := a.sys.Machine.Inventory(ctx)
+	for attempt := 1; len(inspect.LookupMACs(inventory)) == 0; attempt++ {
+		if attempt > macAttempts {
+			a.console.Stage("hardware", "WARNING: no NIC has a MAC")
+			break
+		}
+		if err := sleep(ctx, macWait); err != nil {
+			return err
+		}
+		inventory, err = a.sys.Machine.Inventory(ctx)
+	}
 	if err != nil {
 		a.log.Warn("inventory is incomplete", "err", err)
 	}
@@ -431,7 +510,7 @@ func (a *agent) lookUp(ctx context.Context) error {
 		return err
 	}
 	a.client = client
-	node, settings, err := client.Lookup(ctx, a.macs, a.config.NodeUUID)
+	node, settings, err := a.findNode(ctx, client)
 	if err != nil {
 		return hint(err, "that the API can be reached, and that the node has a port with one of the MACs "+macList(a.macs)+" and waits for its ramdisk")
 	}
@@ -453,24 +532,58 @@ func (a *agent) lookUp(ctx context.Context) error {
 		return fmt.Errorf("keep the token for a restart: %w", err)
 	}
 	a.token = token
-	a.applySettings(settings)
+	if err := a.applySettings(settings); err != nil {
+		return hint(err, "[agent]tls_minimum_version and [agent]tls_ciphers of the conductor")
+	}
 	a.console.Stage("lookup", "node %s", node.UUID)
 	a.uuid = node.UUID
 	return a.setNode(node.Raw)
 }
 
-// applySettings takes what the conductor wants of the agent.
-func (a *agent) applySettings(s ironic.Settings) {
+// applySettings takes what the conductor wants of the agent, over what the agent's own settings say.
+func (a *agent) applySettings(s ironic.Settings) error {
+	if s.TLSMinVersion != "" || s.TLSCipherSuites != "" {
+		t, err := a.trust.limited(a.tlsLimits(s))
+		if err != nil {
+			return fmt.Errorf("apply what the conductor says of TLS: %w", err)
+		}
+		a.trust = t
+		a.host.Transport = a.imageTransport()
+		if a.client != nil { // a conductor that polls is not called
+			a.client = a.client.WithTLS(t.config())
+		}
+	}
 	a.settings = s
-	a.host.Download.RefuseMD5 = s.MD5Enabled != nil && !*s.MD5Enabled
+	if s.MD5Enabled != nil {
+		a.host.Download.RefuseMD5 = !*s.MD5Enabled
+	}
+	if s.PermittedImageFormats != nil {
+		a.host.Download.Formats = s.PermittedImageFormats
+	}
+	all := a.config.AnyImageFormat
+	if s.DisableDeepImageInspection != nil {
+		all = *s.DisableDeepImageInspection
+	}
+	switch {
+	case all:
+		a.host.Download.Formats = nil
+	case a.host.Download.Formats == nil: // the agent's own setting allowed all
+		a.host.Download.Formats = a.config.ImageFormats
+	}
+	return nil
 }
 
-// serve makes the certificate, opens the API, and then lets the heartbeats begin.
+// tlsLimits are the least version of TLS and the cipher suites that count if the conductor says s.
+func (a *agent) tlsLimits(s ironic.Settings) (minVersion, ciphers string) {
+	return cmp.Or(s.TLSMinVersion, a.config.TLSMinVersion), cmp.Or(s.TLSCipherSuites, a.config.TLSCiphers)
+}
+
+// serve opens the API, with a certificate, and then lets the heartbeats begin.
 func (a *agent) serve(ctx context.Context) error {
 	if a.config.Poll {
 		return a.servePolled(ctx)
 	}
-	address, err := a.advertisedAddress()
+	address, err := a.advertisedAddress(ctx)
 	if err != nil {
 		return hint(err, "the routes to the conductor, or give ipa-advertise-host")
 	}
@@ -478,10 +591,7 @@ func (a *agent) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	if version < ironic.VersionVerifyCA {
-		return hint(fmt.Errorf("the Ironic API %v knows no TLS towards agents", version), "the version of the Ironic API: from "+ironic.VersionVerifyCA.String()+" on it does")
-	}
-	tlsConfig, pem, err := a.certificate(address)
+	tlsConfig, pem, err := a.apiTLS(address, version)
 	if err != nil {
 		return err
 	}
@@ -489,16 +599,56 @@ func (a *agent) serve(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	callback := url.URL{Scheme: "https", Host: net.JoinHostPort(address, fmt.Sprint(a.config.AdvertisePort))}
-	a.console.Stage("api", "%s", callback.String())
-	return a.runAPI(ctx, listener, tlsConfig, &ironic.Beat{CallbackURL: callback.String(), Token: a.token, Version: a.version, VerifyCA: pem})
+	callback := a.callbackURL(address, tlsConfig != nil)
+	a.console.Stage("api", "%s", callback)
+	return a.runAPI(ctx, listener, tlsConfig, &ironic.Beat{CallbackURL: callback, Token: a.token, Version: a.version, VerifyCA: pem})
 }
 
-// advertisedAddress is the address that the conductor is told to call: as given, or the one
-// from which packets to the API go out. It is determined once in a boot.
-func (a *agent) advertisedAddress() (string, error) {
+// callbackURL is what the conductor is told to call.
+func (a *agent) callbackURL(address string, encrypted bool) string {
+	u := url.URL{Scheme: a.config.AdvertiseProtocol, Host: net.JoinHostPort(address, fmt.Sprint(a.config.AdvertisePort))}
+	if encrypted {
+		u.Scheme = "https"
+	}
+	return u.String()
+}
+
+// advertisedAddress is the address that the conductor is told to call. It is determined once in a boot, because the conductor refuses another,
+// and again only if the machine does not have it any more.
+func (a *agent) advertisedAddress(ctx context.Context) (string, error) {
 	if a.config.AdvertiseHost != "" {
 		return a.config.AdvertiseHost, nil
+	}
+	kept, err := a.state.address()
+	if err != nil {
+		return "", fmt.Errorf("read the address that was advertised earlier in this boot: %w", err)
+	}
+	if kept != "" && a.hasAddress(ctx, kept) {
+		return kept, nil
+	}
+	for attempt := 1; ; attempt++ {
+		address, err := a.findAddress(ctx)
+		if err == nil {
+			if kept != "" {
+				a.console.Stage("api", "WARNING: this machine has not %s any more, which the conductor was told earlier in this boot; it may refuse %s", kept, address)
+			}
+			return address, a.state.keepAddress(address)
+		}
+		err = fmt.Errorf("find the address to advertise: %w", err)
+		if attempt >= a.config.IPAttempts {
+			return "", err
+		}
+		a.sayLines("api", fmt.Sprintf("%v; next try in %v", err, a.config.IPSleep))
+		if err := sleep(ctx, a.config.IPSleep); err != nil {
+			return "", err
+		}
+	}
+}
+
+// findAddress returns the IPv4 address of the NIC that was named, or the address from which packets to the API go out.
+func (a *agent) findAddress(ctx context.Context) (string, error) {
+	if name := a.config.NetworkInterface; name != "" {
+		return a.addressOf(ctx, name)
 	}
 	var errs []error
 	for _, server := range a.client.URLs() {
@@ -507,19 +657,67 @@ func (a *agent) advertisedAddress() (string, error) {
 			errs = append(errs, err)
 			continue
 		}
-		conn, err := net.Dial("udp", net.JoinHostPort(u.Hostname(), "9")) // sends nothing, so any port will do
+		look, cancel := context.WithTimeout(ctx, a.config.RequestTimeout)
+		all, err := net.DefaultResolver.LookupNetIP(look, "ip", u.Hostname())
+		cancel()
 		if err != nil {
 			errs = append(errs, err)
-			continue
 		}
-		ip := conn.LocalAddr().(*net.UDPAddr).IP
-		conn.Close()
-		if !ip.IsLinkLocalUnicast() {
-			return ip.String(), nil
+		for _, to := range all {
+			from, err := sourceFor(to)
+			if err == nil {
+				return from.String(), nil
+			}
+			errs = append(errs, err)
 		}
-		errs = append(errs, fmt.Errorf("the address towards %s is link-local: %s", u.Hostname(), ip))
 	}
-	return "", fmt.Errorf("find the address to advertise: %w", errors.Join(errs...))
+	return "", errors.Join(errs...)
+}
+
+// hasAddress tells whether an address is one of this machine's, as far as that is known.
+func (a *agent) hasAddress(ctx context.Context, address string) bool {
+	k, err := a.network()
+	if err != nil {
+		return true
+	}
+	state, err := k.State(ctx)
+	return err != nil || slices.ContainsFunc(state.NICs, func(n netconfig.NIC) bool {
+		return slices.ContainsFunc(n.Addresses, func(one netconfig.Address) bool { return one.Prefix.Addr().String() == address })
+	})
+}
+
+// addressOf returns the IPv4 address of a NIC.
+func (a *agent) addressOf(ctx context.Context, nic string) (string, error) {
+	k, err := a.network()
+	if err != nil {
+		return "", err
+	}
+	state, err := k.State(ctx)
+	if err != nil {
+		return "", fmt.Errorf("read the state of the network: %w", err)
+	}
+	for _, n := range state.NICs {
+		for _, address := range n.Addresses {
+			if ip := address.Prefix.Addr(); n.Name == nic && ip.Is4() {
+				return ip.String(), nil
+			}
+		}
+	}
+	return "", fmt.Errorf("%q, which ipa-network-interface names, has no IPv4 address", nic)
+}
+
+// sourceFor returns the address from which packets to an address go out. A link-local one is an error: others cannot use it without knowing the link.
+func sourceFor(to netip.Addr) (netip.Addr, error) {
+	conn, err := net.Dial("udp", netip.AddrPortFrom(to.Unmap(), 9).String()) // sends nothing, so any port will do
+	if err != nil {
+		return netip.Addr{}, err
+	}
+	defer conn.Close()
+	from := conn.LocalAddr().(*net.UDPAddr).AddrPort().Addr().Unmap()
+	if from.IsLinkLocalUnicast() {
+		return netip.Addr{}, fmt.Errorf("the address towards %s is link-local: %s", to, from)
+	}
+	return from, nil
 }
 
 func mediaNames(list []media.Medium) string {

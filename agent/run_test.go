@@ -256,7 +256,12 @@ func (s *site) run(within time.Duration) error {
 			FindMedia: func(context.Context, func(string)) ([]media.Medium, []media.Seen, error) {
 				return s.medium, nil, nil
 			},
-			Network: func() (netconfig.Kernel, error) { return s.network, nil },
+			Network: func() (netconfig.Kernel, error) {
+				if s.network == nil {
+					return nil, errors.New("not looked at in this test")
+				}
+				return s.network, nil
+			},
 			OpenDisk: func(path string) (steps.Disk, error) {
 				s.opened = append(s.opened, path)
 				if s.kill {
@@ -273,6 +278,7 @@ func (s *site) run(within time.Duration) error {
 			LoadKernel:   func(context.Context, string) (string, error) { s.loaded = s.kexec == nil; return "its kernel", s.kexec },
 			KernelLoaded: func() bool { return s.loaded },
 			UnloadKernel: func() error { s.loaded = false; return nil },
+			KernelLog:    func() ([]byte, error) { return []byte("its log"), nil },
 			Sync:         func() error { return nil },
 			InstallUEFI: func(_ context.Context, disk string) (string, error) {
 				s.entries = append(s.entries, disk)

@@ -3,11 +3,12 @@
 package agent
 
 import (
-	"cmp"
 	"context"
 	"crypto/sha256"
 	"crypto/tls"
+	"crypto/x509"
 	"encoding/hex"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -30,6 +31,28 @@ func (a *agent) commands() []Command {
 	return append(all, a.flowCommands(all)...)
 }
 
+// apiTLS is how the API is encrypted: by a certificate of one's own, or by one that is made in this boot for the one address that the
+// conductor calls, and that is returned as PEM for the heartbeat to bring to the conductor. A conductor whose API is too old for that, which
+// version says, is served in the clear, with a nil configuration, only if that was asked for.
+func (a *agent) apiTLS(address string, version ironic.Version) (config *tls.Config, pem string, err error) {
+	switch {
+	case a.config.API != nil:
+		config, err := a.serverTLS(*a.config.API)
+		a.warnOfCertificate(a.config.API.Leaf, address)
+		return config, "", err
+	case a.config.AutoTLS && version >= ironic.VersionVerifyCA:
+		return a.certificate(address)
+	case a.config.PlainHTTP:
+		a.console.Stage("api", "WARNING: ironhand-plain-http: the API is not encrypted, and whoever listens on the network learns the token")
+		return nil, "", nil
+	case a.config.AutoTLS:
+		return nil, "", hint(fmt.Errorf("the Ironic API %v knows no TLS towards agents", version),
+			"the version of the Ironic API: from "+ironic.VersionVerifyCA.String()+" on it does. Or give the API a certificate that the conductor trusts (listen_tls), or allow it in the clear (ironhand-plain-http)")
+	}
+	return nil, "", hint(errors.New("enable_auto_tls is off, and there is no certificate for the API"),
+		"tls_cert_file and tls_key_file, or allow the API in the clear (ironhand-plain-http)")
+}
+
 // certificate is what the API shows: made in this boot, for the one address that the conductor calls.
 func (a *agent) certificate(address string) (*tls.Config, string, error) {
 	host, err := os.Hostname()
@@ -42,15 +65,31 @@ func (a *agent) certificate(address string) (*tls.Config, string, error) {
 	if err != nil {
 		return nil, "", err
 	}
-	config := &tls.Config{Certificates: []tls.Certificate{c.TLS}}
-	ignored, err := LimitTLS(config, cmp.Or(a.settings.TLSMinVersion, a.config.TLSMinVersion), a.settings.TLSCipherSuites)
+	config, err := a.serverTLS(c.TLS)
+	return config, c.PEM, err
+}
+
+func (a *agent) serverTLS(c tls.Certificate) (*tls.Config, error) {
+	config := &tls.Config{Certificates: []tls.Certificate{c}}
+	minVersion, ciphers := a.tlsLimits(a.settings)
+	ignored, err := LimitTLS(config, minVersion, ciphers)
 	if err != nil {
-		return nil, "", err
+		return nil, err
 	}
 	if len(ignored) > 0 {
-		a.log.Warn("cipher suites that the conductor named are not known", "names", strings.Join(ignored, " "))
+		a.log.Warn("cipher suites that were named are not known", "names", strings.Join(ignored, " "))
 	}
-	return config, c.PEM, nil
+	return config, nil
+}
+
+// warnOfCertificate says why the conductor will not take a certificate that somebody else made.
+func (a *agent) warnOfCertificate(c *x509.Certificate, address string) {
+	if err := c.VerifyHostname(address); err != nil {
+		a.console.Stage("api", "WARNING: the conductor will not take the certificate in tls_cert_file: %v", err)
+	}
+	if now := time.Now(); now.Before(c.NotBefore) || now.After(c.NotAfter) {
+		a.console.Stage("api", "WARNING: the certificate in tls_cert_file is valid from %s to %s", c.NotBefore.UTC().Format(time.RFC3339), c.NotAfter.UTC().Format(time.RFC3339))
+	}
 }
 
 // listen opens the port of the API.
@@ -62,10 +101,13 @@ func (a *agent) listen(ctx context.Context) (net.Listener, error) {
 	return (&net.ListenConfig{}).Listen(ctx, "tcp", net.JoinHostPort(host, fmt.Sprint(a.config.ListenPort)))
 }
 
-// fingerprint is the SHA-256 of the certificate that the API shows, in hex.
+// fingerprint says what a person can compare the API's certificate with.
 func fingerprint(t *tls.Config) string {
+	if t == nil {
+		return "no certificate"
+	}
 	sum := sha256.Sum256(t.Certificates[0].Certificate[0])
-	return hex.EncodeToString(sum[:])
+	return "certificate with SHA-256 " + hex.EncodeToString(sum[:])
 }
 
 // runAPI serves commands until ctx ends or the agent retires, and sends heartbeats b, or none if b is nil.
@@ -76,13 +118,27 @@ func (a *agent) runAPI(outer context.Context, l net.Listener, t *tls.Config, b *
 	a.retirement.stop = stop
 	a.retirement.mu.Unlock()
 	var beats *Heartbeats
-	commands, err := NewCommands(a.commands(), a.log, func(Result) {
-		if beats != nil {
+	commands, err := NewCommands(a.commands(), a.log, func(r Result) {
+		if r.Status == Failed && ctx.Err() != nil {
+			return // because the agent ends: for the one after it this command was running
+		}
+		if err := a.state.keepCommand(r); err != nil {
+			a.log.Warn("command not kept for an agent after this one", "command", r.Name, "err", err)
+		}
+		if beats != nil && r.Status != Running {
 			beats.Force()
 		}
 	})
 	if err != nil {
 		return err
+	}
+	if kept, err := a.state.command(); err != nil {
+		return err
+	} else if kept != nil {
+		commands.Resume(*kept)
+		if kept.Status == Running {
+			a.console.Stage("command", "%s was running when the agent was killed: the conductor will be told that it failed", kept.Name)
+		}
 	}
 	var wait sync.WaitGroup
 	if b != nil {
@@ -111,24 +167,36 @@ func (a *agent) runAPI(outer context.Context, l net.Listener, t *tls.Config, b *
 	return a.served(outer)
 }
 
-// tellBeats returns what shows heartbeats on the console: the first, and changes for the worse or better.
+// tellBeats returns what shows heartbeats on the console: the first, changes for the worse or better, and at ever longer
+// intervals that it is still no better.
 func (a *agent) tellBeats(ctx context.Context) func(err error, failures int) {
 	first, lost := true, false
 	return func(err error, failures int) {
-		switch {
-		case err == nil && first:
-			a.console.Stage("heartbeat", "first one accepted: the conductor may begin")
-			first, lost = false, false
-		case err == nil && lost:
-			a.console.Stage("heartbeat", "accepted again")
-			lost = false
-		case err != nil && !lost:
-			a.console.Stage("heartbeat", "%v; trying again", err)
-			if check := ironic.Hint(err); check != "" {
-				a.console.Stage("heartbeat", "%s", check)
+		if err == nil {
+			switch {
+			case first:
+				a.console.Stage("heartbeat", "first one accepted: the conductor may begin")
+			case lost:
+				a.console.Stage("heartbeat", "accepted again")
 			}
-			lost = true
-		case err != nil && failures == 4:
+			first, lost = false, false
+			return
+		}
+		lost = true
+		if failures&(failures-1) != 0 { // not the 1st, 2nd, 4th, 8th: an hour without conductor is no flood
+			return
+		}
+		switch failures {
+		case 1:
+			a.console.Stage("heartbeat", "%v; trying again", err)
+		default:
+			a.console.Stage("heartbeat", "%v; failed %d times, trying again", err, failures)
+		}
+		if check := ironic.Hint(err); check != "" {
+			a.console.Stage("heartbeat", "%s", check)
+		}
+		var answer *ironic.StatusError
+		if failures == 4 && !errors.As(err, &answer) { // an answer, whatever it is, came over the network
 			a.explainNetwork(ctx)
 		}
 	}
@@ -136,7 +204,7 @@ func (a *agent) tellBeats(ctx context.Context) func(err error, failures int) {
 
 // checkTarget is the conductor as the network's check sees it.
 func (a *agent) checkTarget() netconfig.Target {
-	t, err := netconfig.ParseTarget(a.config.APIURLs[0], a.trust.config())
+	t, err := netconfig.ParseTarget(a.config.servers()[0], a.trust.config())
 	if err != nil {
 		a.log.Error("API URL", "err", err) // the settings let none pass that is not one
 	}

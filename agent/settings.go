@@ -3,8 +3,10 @@
 package agent
 
 import (
+	"crypto/tls"
 	"errors"
 	"fmt"
+	"net/netip"
 	"strconv"
 	"strings"
 	"time"
@@ -15,27 +17,33 @@ import (
 // A Setting is one thing that can be set from outside. The table [Settings] holds all;
 // docs/kernel-parameters.md is written from it.
 type Setting struct {
-	Param   string // name on the kernel command line and in parameters.txt; "" if it cannot be given there
-	Option  string // name in [DEFAULT] of a configuration file; "" if it cannot be given there
-	Default string // in the same form as from outside
-	Secret  bool   // the value is never shown
-	Help    string // one sentence for people
-	set     func(c *Config, v string) error
+	Param   string                          // name on the kernel command line and in parameters.txt; "" if it cannot be given there
+	Option  string                          // name in [DEFAULT] of a configuration file, or "[section] name"; "" if it cannot be given there
+	Default string                          // in the same form as from outside
+	Secret  bool                            // the value is never shown
+	Help    string                          // one sentence for people
+	set     func(c *Config, v string) error // nil: read before there are settings, and only on the kernel command line
 }
 
 // Settings are all settings of the agent, in the order in which they are documented. The names
-// that begin with ipa- are ironic-python-agent's; those with ironhand- are our own.
+// that begin with ipa- are ironic-python-agent's; those with ironhand- are our own. What ironic-python-agent
+// has beyond them is in [Unused].
 func Settings() []Setting {
-	return []Setting{
-		{"ipa-api-url", "api_url", "", false, "URLs of the Ironic API, separated by commas, each http:// or https://.", urls},
-		{"ipa-agent-token", "agent_token", "", true, "The pregenerated agent token of a virtual media boot.", func(c *Config, v string) error { c.Token = ironic.Secret(v); return nil }},
+	return append([]Setting{
+		{"ipa-api-url", "api_url", "", false, "URLs of the Ironic API, separated by commas, each http:// or https://; or `mdns`: the API is looked for by multicast DNS.", apiURLs},
+		{"ipa-agent-token", "agent_token", "", true, "The pregenerated agent token of a virtual media boot.", secret(func(c *Config) *ironic.Secret { return &c.Token })},
 		{"ironhand-node-uuid", "", "", false, "UUID of the node; the lookup then asks for it instead of the MACs alone.", nodeUUID},
-		{"boot_method", "", "", false, "`vmedia`: the machine was booted from virtual media, so configuration media are looked for. Kernel command line only.", elsewhere},
-		{"ipa-debug", "debug", "false", false, "Log more.", boolean(func(c *Config) *bool { return &c.Debug })},
+		{"boot_method", "", "", false, "`vmedia`: the machine was booted from virtual media, so configuration media are looked for. Kernel command line only.", nil},
+		{"BOOTIF", "", "", false, "MAC of the NIC that the machine was booted from, for the inventory. Kernel command line only.", nil},
+		{"ipa-debug", "debug", "false", false, "Log more. The parameter counts more than the option, wherever that is given.", boolean(func(c *Config) *bool { return &c.Debug })},
 		{"ipa-listen-host", "listen_host", "::", false, "Address on which the API listens; `::` is all, IPv4 too.", host(func(c *Config) *string { return &c.ListenHost })},
 		{"ipa-listen-port", "listen_port", "9999", false, "Port on which the API listens.", port(func(c *Config) *int { return &c.ListenPort })},
 		{"ipa-advertise-host", "advertise_host", "", false, "Address that the conductor is told to call; without it the one from which the API was reached.", host(func(c *Config) *string { return &c.AdvertiseHost })},
 		{"ipa-advertise-port", "advertise_port", "", false, "Port that the conductor is told to call; without it the one on which the API listens.", port(func(c *Config) *int { return &c.AdvertisePort })},
+		{"ipa-advertise-protocol", "advertise_protocol", "http", false, "`https`: a proxy in front of an agent without TLS has it (see `ironhand-plain-http`). An agent with TLS always says https.", oneOf(func(c *Config) *string { return &c.AdvertiseProtocol }, "http", "https")},
+		{"ipa-network-interface", "network_interface", "", false, "The conductor is told to call the IPv4 address of this NIC.", text(func(c *Config) *string { return &c.NetworkInterface })},
+		{"ipa-ip-lookup-attempts", "ip_lookup_attempts", "6", false, "How often the address to advertise is looked for.", number(func(c *Config) *int { return &c.IPAttempts })},
+		{"ipa-ip-lookup-timeout", "ip_lookup_sleep", "10", false, "Seconds between two of these looks.", seconds(func(c *Config) *time.Duration { return &c.IPSleep })},
 		{"ipa-lookup-timeout", "lookup_timeout", "600", false, "Seconds after which a lookup without answer is given up; the agent is then started again.", positive(func(c *Config) *time.Duration { return &c.LookupTimeout })},
 		{"ipa-lookup-interval", "lookup_interval", "1", false, "Least seconds between two lookups.", seconds(func(c *Config) *time.Duration { return &c.LookupInterval })},
 		{"ipa-http-request-timeout", "http_request_timeout", "30", false, "Seconds for one request to the Ironic API.", positive(func(c *Config) *time.Duration { return &c.RequestTimeout })},
@@ -43,26 +51,150 @@ func Settings() []Setting {
 		{"ipa-global-request-id", "global_request_id", "", false, "Sent as X-OpenStack-Request-ID with every request.", text(func(c *Config) *string { return &c.RequestID })},
 		{"ipa-insecure", "insecure", "false", false, "Do not verify the certificate of the Ironic API and of image servers. The console says so.", boolean(func(c *Config) *bool { return &c.Insecure })},
 		{"", "cafile", "", false, "File of CA certificates, on the configuration medium or in the ramdisk; with it no other CA is trusted.", text(func(c *Config) *string { return &c.CAFile })},
-		{"ipa-tls-min-version", "tls_min_version", "1.2", false, "Lowest TLS version, `1.2` or `1.3`.", tlsVersion},
-		{"ipa-tls-certificate-curve", "tls_certificate_curve", "p384", false, "Curve of the API's certificate: `p256`, `p384` or `p521`.", oneOf(func(c *Config) *string { return &c.Curve }, "p256", "p384", "p521")},
+		{"", "certfile", "", false, "File with a certificate, PEM, by which the agent proves itself to the Ironic API and to image servers that ask for one. On the configuration medium or in the ramdisk.", text(func(c *Config) *string { return &c.ClientCertFile })},
+		{"", "keyfile", "", false, "File with the private key of `certfile`.", text(func(c *Config) *string { return &c.ClientKeyFile })},
+		{"", "listen_tls", "false", false, "The API shows the certificate in `tls_cert_file` instead of one that is made at boot. The conductor has to trust it already.", boolean(func(c *Config) *bool { return &c.ListenTLS })},
+		{"", "tls_cert_file", "", false, "File with the API's certificate, PEM, and those of its issuers. On the configuration medium or in the ramdisk. Counts with `listen_tls`, or if `enable_auto_tls` is off.", text(func(c *Config) *string { return &c.APICertFile })},
+		{"", "tls_key_file", "", false, "File with the private key of `tls_cert_file`.", text(func(c *Config) *string { return &c.APIKeyFile })},
+		{"", "[ssl] cert_file", "", false, "Old name of `tls_cert_file`.", text(func(c *Config) *string { return &c.APICertFile })},
+		{"", "[ssl] key_file", "", false, "Old name of `tls_key_file`.", text(func(c *Config) *string { return &c.APIKeyFile })},
+		{"", "enable_auto_tls", "true", false, "Make a certificate at boot, which reaches the conductor with the heartbeat. Without it and without a certificate of one's own the agent serves only with `ironhand-plain-http`.", boolean(func(c *Config) *bool { return &c.AutoTLS })},
 		{"", "auto_tls_allowed_clock_skew", "3600", false, "Seconds by which the API's certificate is valid before it was made.", seconds(func(c *Config) *time.Duration { return &c.CertificateSkew })},
+		{"ironhand-plain-http", "", "false", false, "Where the API cannot have TLS (an Ironic API older than 1.68, or `enable_auto_tls` off) it is served in the clear, the token with it. Otherwise the agent refuses to serve. The console says so.", boolean(func(c *Config) *bool { return &c.PlainHTTP })},
+		{"ipa-tls-min-version", "tls_min_version", "1.2", false, "Lowest TLS version, `1.2` or `1.3`, of the API and of what the agent calls. What the conductor says in the lookup counts more.", oneOf(func(c *Config) *string { return &c.TLSMinVersion }, "1.2", "1.3")},
+		{"ipa-tls-cipher-suites", "tls_cipher_suites", "", false, "Cipher suites of TLS 1.2, by OpenSSL's names with colons between, of the API and of what the agent calls. What the conductor says in the lookup counts more.", ciphers},
+		{"ipa-tls-certificate-curve", "tls_certificate_curve", "p384", false, "Curve of the API's certificate: `p256`, `p384` or `p521`.", oneOf(func(c *Config) *string { return &c.Curve }, "p256", "p384", "p521")},
 		{"ipa-ntp-server", "ntp_server", "", false, "NTP server that sets the clock at start.", host(func(c *Config) *string { return &c.NTPServer })},
+		{"", "fail_if_clock_not_set", "false", false, "With an NTP server: go no further if the clock cannot be set at start.", boolean(func(c *Config) *bool { return &c.ClockMust })},
+		{"ipa-hardware-initialization-delay", "hardware_initialization_delay", "0", false, "Seconds to wait, before the network is brought up, for hardware that takes long to appear.", seconds(func(c *Config) *time.Duration { return &c.HardwareDelay })},
 		{"ipa-image-download-connection-timeout", "image_download_connection_timeout", "60", false, "Seconds without a byte after which a download's connection counts as broken.", positive(func(c *Config) *time.Duration { return &c.Stall })},
 		{"ipa-image-download-connection-retries", "image_download_connection_retries", "9", false, "With the next one: so many times so many seconds (and at least a minute) without any progress end a download.", number(func(c *Config) *int { return &c.Retries })},
 		{"ipa-image-download-connection-retry-interval", "image_download_connection_retry_interval", "10", false, "See the one before.", seconds(func(c *Config) *time.Duration { return &c.RetryInterval })},
 		{"ipa-image-download-max-duration", "image_download_max_duration", "0", false, "Seconds that a whole download may take; 0 is no limit.", seconds(func(c *Config) *time.Duration { return &c.DownloadLimit })},
+		{"", "image_server_auth_strategy", "noauth", false, "`http_basic`: image servers get `image_server_user` and `image_server_password`, unless the conductor says with the image how to log in.", oneOf(func(c *Config) *string { return &c.ImageAuth }, "noauth", "http_basic")},
+		{"", "image_server_user", "", false, "See the one before.", text(func(c *Config) *string { return &c.ImageUser })},
+		{"", "image_server_password", "", true, "See the one before.", secret(func(c *Config) *ironic.Secret { return &c.ImagePassword })},
+		{"", "md5_enabled", "true", false, "Take an image whose only digest is MD5. What the conductor says in the lookup counts more.", boolean(func(c *Config) *bool { return &c.MD5Enabled })},
+		{"", "permitted_image_formats", "raw,gpt,qcow2", false, "Formats that an image may have whose format the conductor does not know. What the conductor says in the lookup counts more.", texts(func(c *Config) *[]string { return &c.ImageFormats })},
+		{"", "disable_deep_image_inspection", "false", false, "Do not hold images against `permitted_image_formats`. Images are looked into, and unsafe ones refused, all the same. What the conductor says in the lookup counts more.", boolean(func(c *Config) *bool { return &c.AnyImageFormat })},
+		{"ipa-ignore-bootloader-failure", "ignore_bootloader_failure", "false", false, "A boot entry that cannot be made does not fail the deployment.", boolean(func(c *Config) *bool { return &c.IgnoreBootloader })},
 		{"ipa-disk-wait-attempts", "disk_wait_attempts", "10", false, "How often to look for a disk that fits the root device hints before an image is written.", number(func(c *Config) *int { return &c.DiskAttempts })},
 		{"ipa-disk-wait-delay", "disk_wait_delay", "3", false, "Seconds between two of these looks.", seconds(func(c *Config) *time.Duration { return &c.DiskDelay })},
+		{"ipa-guard-special-filesystems", "guard-special-filesystems", "true", false, "Disks with file systems that other machines may be using (VMFS, GPFS, GFS2) are not erased.", boolean(func(c *Config) *bool { return &c.GuardSpecial })},
+		{"ipa-use-mdns", "[mdns] use_mdns", "false", false, "Without `ipa-api-url`, look for the API by multicast DNS. Anyone on the network can answer: the API's certificate is what proves it.", boolean(func(c *Config) *bool { return &c.UseMDNS })},
+		{"", "[mdns] allowed_overrides", "inspection_callback_url,ntp_server", false, "Options that an answer to multicast DNS may set.", texts(func(c *Config) *[]string { return &c.MDNSOverrides })},
+		{"", "[mdns] lookup_attempts", "3", false, "How often multicast DNS is asked.", number(func(c *Config) *int { return &c.MDNSAttempts })},
+		{"", "[mdns] interfaces", "", false, "Addresses of this machine, separated by commas, on whose NICs multicast DNS is asked; without it all.", addresses(func(c *Config) *[]netip.Addr { return &c.MDNSInterfaces })},
 		{"ironhand-read-back", "", "sample", false, "How much of a written image is read back and compared: `none`, `sample` or `full`.", func(c *Config, v string) error { return c.ReadBack.UnmarshalText([]byte(v)) }},
 		{"ironhand-kexec-watchdog", "", "0", false, "Seconds after which the watchdog resets the machine if the system started by kexec has not taken it over; 0 arms none. Only for systems that drive the watchdog.", seconds(func(c *Config) *time.Duration { return &c.KexecWatchdog })},
 		{"ironhand-ssh-key", "", "", false, "A public key that lets root log in by SSH while the agent runs, for debugging: the long word in the middle of a line of authorized_keys. More may be in `ironhand/authorized_keys` on a medium. There is no login otherwise.", text(func(c *Config) *string { return &c.SSHKey })},
 		{"ironhand-poll", "", "false", false, "The conductor is not called and asks by itself: no lookup, no heartbeats, and `ipa-agent-token` is needed. The conductor says which node this is by `poll.set_node_info`.", boolean(func(c *Config) *bool { return &c.Poll })},
-		{"ironhand.shell", "", "", false, "`1`: an emergency shell on the consoles beside the agent; `only`: without the agent. Anybody at the console is root then. Kernel command line only.", elsewhere},
+		{"ironhand.shell", "", "", false, "`1`: an emergency shell on the consoles beside the agent; `only`: without the agent. Anybody at the console is root then. Kernel command line only.", nil},
+	}, inspectionSettings()...)
+}
+
+// An UnusedSetting is one that ironic-python-agent has and that does nothing here.
+type UnusedSetting struct {
+	Param  string // as in [Setting]
+	Option string
+	Later  bool   // what it is for is not there yet
+	Reason string // a sentence, which follows "has no effect: "
+}
+
+// Unused are the settings of ironic-python-agent that do nothing here, with the reason. Together with [Settings]
+// they are all that it has. If one of them is given, the console says so.
+func Unused() []UnusedSetting {
+	const (
+		benchmarks = "inspection runs no benchmarks; burn-in is for that"
+		daemon     = "inspection data is sent once; there is no introspection daemon yet"
+		partitions = "partition images cannot be written yet"
+		otherWay   = "disks are opened exclusively and asked by system calls, without the programs that this is about"
+		noConvert  = "no image is converted: it is unpacked while it is written, within a fixed amount of memory"
+		noMetrics  = "no metrics are sent"
+		containers = "no containers are run"
+		ownLog     = "the log goes to the consoles and to /run/ironhand/log, whose size is limited, and the conductor can collect it"
+	)
+	return []UnusedSetting{
+		{"ipa-inspection-benchmarks", "", true, benchmarks},
+		{"", "introspection_daemon", true, daemon},
+		{"", "introspection_daemon_post_interval", true, daemon},
+		{"ipa-enable-vlan-interfaces", "enable_vlan_interfaces", true, "VLAN interfaces are not made yet"},
+		{"ipa-inject-files-priority", "inject_files_priority", true, "there is no step inject_files yet"},
+		{"", "config_drive_rebuild", true, "a config drive is written as the conductor made it"},
+		{"", "[disk_utils] efi_system_partition_size", true, partitions},
+		{"", "[disk_utils] bios_boot_partition_size", true, partitions},
+		{"", "disable_bootc_deploy", true, "there is no deployment by bootc"},
+		{"", "[container] allow_arbitrary_containers", true, containers},
+		{"", "[container] allowed_containers", true, containers},
+		{"", "[container] container_steps_file", true, containers},
+		{"", "[container] runner", true, containers},
+		{"", "[container] pull_options", true, containers},
+		{"", "[container] run_options", true, containers},
+
+		{"ipa-agent-token-required", "agent_token_required", false, "a token is always required"},
+		{"", "enable_bios_bootloader_install", false, "no program of an image is run to install a boot loader: that was the hole CVE-2026-43003"},
+		{"", "[disk_utils] dd_block_size", false, otherWay},
+		{"", "[disk_utils] partition_detection_attempts", false, otherWay},
+		{"", "[disk_utils] partprobe_attempts", false, otherWay},
+		{"", "[disk_partitioner] check_device_interval", false, otherWay},
+		{"", "[disk_partitioner] check_device_max_retries", false, otherWay},
+		{"", "[disk_utils] image_convert_memory_limit", false, noConvert},
+		{"", "[disk_utils] image_convert_attempts", false, noConvert},
+		{"", "[metrics] backend", false, noMetrics},
+		{"", "[metrics] prepend_host", false, noMetrics},
+		{"", "[metrics] prepend_host_reverse", false, noMetrics},
+		{"", "[metrics] global_prefix", false, noMetrics},
+		{"", "[metrics_statsd] statsd_host", false, noMetrics},
+		{"", "[metrics_statsd] statsd_port", false, noMetrics},
+		{"", "[mdns] params", false, "it is for services that announce themselves, which the agent does not"},
+		{"", "log_file", false, ownLog},
+		{"", "log_dir", false, ownLog},
+		{"", "use_stderr", false, ownLog},
 	}
 }
 
-// elsewhere is for what is read before there are settings, and is here to be documented.
-func elsewhere(*Config, string) error { return nil }
+func secret(field func(*Config) *ironic.Secret) func(*Config, string) error {
+	return func(c *Config, v string) error { *field(c) = ironic.Secret(v); return nil }
+}
+
+// texts takes words with commas between.
+func texts(field func(*Config) *[]string) func(*Config, string) error {
+	return func(c *Config, v string) error { *field(c) = commaWords(v); return nil }
+}
+
+func commaWords(s string) []string {
+	words := []string{}
+	for word := range strings.SplitSeq(s, ",") {
+		if word = strings.TrimSpace(word); word != "" {
+			words = append(words, word)
+		}
+	}
+	return words
+}
+
+func addresses(field func(*Config) *[]netip.Addr) func(*Config, string) error {
+	return func(c *Config, v string) error {
+		var parsed []netip.Addr
+		for _, word := range commaWords(v) {
+			a, err := netip.ParseAddr(word)
+			if err != nil {
+				return errors.New("must be IP addresses with commas between")
+			}
+			parsed = append(parsed, a.Unmap())
+		}
+		*field(c) = parsed
+		return nil
+	}
+}
+
+// ciphers takes names that [LimitTLS] takes.
+func ciphers(c *Config, v string) error {
+	if _, err := LimitTLS(new(tls.Config), "", v); err != nil {
+		return err
+	}
+	c.TLSCiphers = v
+	return nil
+}
 
 func text(field func(*Config) *string) func(*Config, string) error {
 	return func(c *Config, v string) error { *field(c) = v; return nil }

@@ -61,7 +61,10 @@ func startSSH(ctx context.Context, a accounts) (key string, err error) {
 		}
 	}
 
-	// 3. The server. Without a password hash it asks for none.
+	// 3. What people mount: the kernel has no modprobe to ask for it. A smaller ramdisk has not all of them.
+	_ = boot.LoadModules(ctx, "ext4", "xfs", "btrfs", "vfat", "nls_cp437", "nls_ascii", "isofs", "dm_mod")
+
+	// 4. The server. Without a password hash it asks for none.
 	pidFile := filepath.Join(sshDir, "pid")
 	if b, err := os.ReadFile(pidFile); err == nil {
 		var pid int

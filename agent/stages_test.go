@@ -83,6 +83,8 @@ func TestFindMedia(t *testing.T) {
 			[]string{"media: /dev/sda: an internal disk"}, "no configuration medium found", false},
 		{"none, and none is needed", "boot_method=vmedia ipa-api-url=https://192.0.2.1:6385", func(int) ([]media.Medium, error) { return nil, nil }, 19 * time.Second,
 			[]string{"media: /dev/sda: an internal disk", "media: no configuration medium found", "going on with the kernel command line"}, "", false},
+		{"none, and the API is looked for", "boot_method=vmedia ipa-use-mdns=1", func(int) ([]media.Medium, error) { return nil, nil }, 19 * time.Second,
+			[]string{"going on with the kernel command line"}, "", false},
 		{"broken", "boot_method=vmedia", func(int) ([]media.Medium, error) { return nil, errors.New("read /dev/fd0: input/output error") }, 19 * time.Second,
 			[]string{"media: /dev/sda"}, "read /dev/fd0: input/output error", false},
 	}
@@ -270,8 +272,8 @@ func TestReachConductor(t *testing.T) {
 			}})
 			a.trust = trusts(true, site)
 			a.config = Config{APIURLs: []string{"https://127.0.0.1:1", "https://" + address}, NTPServer: test.ntp, RequestTimeout: 10 * time.Second, LookupTimeout: time.Minute}
-			if err := a.reachConductor(t.Context()); err != nil {
-				t.Fatalf("reachConductor() = %v", err)
+			if err := errors.Join(a.setClockByNTP(t.Context()), a.reachConductor(t.Context())); err != nil {
+				t.Fatalf("setClockByNTP and reachConductor: %v", err)
 			}
 			if got := time.Until(set); test.clock == 0 != set.IsZero() || test.clock != 0 && (got-test.clock).Abs() > 10*time.Second {
 				t.Errorf("the clock was set ahead by %v, want %v", got, test.clock)
@@ -304,7 +306,10 @@ func TestChooseClock(t *testing.T) {
 			set := false
 			a, console := newTestAgent(t, System{SetClock: func(time.Time) error { set = true; return nil }})
 			a.trust = test.trust
-			a.chooseClock("n", test.ntp, test.url, test.conductor)
+			a.ntp = &ntpAnswer{"n", test.ntp}
+			if err := a.chooseClock(test.url, test.conductor); err != nil {
+				t.Errorf("chooseClock() = %v", err)
+			}
 			wantText(t, "console", console.String(), test.want)
 			if set != test.set {
 				t.Errorf("the clock was set: %v, want %v\n%s", set, test.set, console.String())
@@ -322,7 +327,9 @@ func TestSetClock(t *testing.T) {
 	} {
 		set := false
 		a, console := newTestAgent(t, System{SetClock: func(time.Time) error { set = true; return nil }})
-		a.setClock(skew, "X")
+		if err := a.setClock(skew, "X"); err != nil {
+			t.Errorf("setClock(%v) = %v", skew, err)
+		}
 		wantText(t, "console", console.String(), want)
 		if set != strings.Contains(want, "set to") {
 			t.Errorf("%v: the clock was set: %v", skew, set)
@@ -353,7 +360,7 @@ func TestAdvertisedAddress(t *testing.T) {
 			if a.client, err = ironic.New(ironic.Options{URLs: test.urls}); err != nil {
 				t.Fatal(err)
 			}
-			got, err := a.advertisedAddress()
+			got, err := a.advertisedAddress(t.Context())
 			if got != test.want || test.wantErr == "" && err != nil || test.wantErr != "" && (err == nil || !strings.Contains(err.Error(), test.wantErr)) {
 				t.Errorf("advertisedAddress() = %s, %v, want %s, %s", got, err, test.want, test.wantErr)
 			}
@@ -471,19 +478,6 @@ func TestLookUp(t *testing.T) {
 				}
 			}
 		})
-	}
-}
-
-// An API that is too old for certificates of agents is not called in the clear.
-func TestServeWithoutTLS(t *testing.T) {
-	a, _ := newTestAgent(t, System{})
-	a.config = Config{AdvertiseHost: "127.0.0.1"}
-	var err error
-	if a.client, err = ironic.New(ironic.Options{URLs: []string{"http://127.0.0.1:1"}, APIVersion: "1.67"}); err != nil {
-		t.Fatal(err)
-	}
-	if err := a.serve(t.Context()); err == nil || !strings.Contains(err.Error(), "the Ironic API 1.67 knows no TLS towards agents") {
-		t.Errorf("serve() = %v", err)
 	}
 }
 

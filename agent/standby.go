@@ -6,6 +6,7 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"maps"
 	"time"
 
 	"github.com/ironhand/ironhand/initramfs/boot"
@@ -15,7 +16,7 @@ import (
 // standbyCommands are what the conductor calls around a deployment.
 func (a *agent) standbyCommands() []Command {
 	return []Command{
-		{Name: "standby.prepare_image", Async: true, Run: a.prepareImage},
+		{Name: "standby.prepare_image", Async: true, Check: a.checkImage, Run: a.prepareImage},
 		{Name: "standby.get_partition_uuids", Run: a.partitionUUIDs},
 		{Name: "standby.sync", Run: a.sync},
 		{Name: "standby.power_off", Async: true, Run: func(ctx context.Context, _ json.RawMessage) (any, error) {
@@ -25,11 +26,44 @@ func (a *agent) standbyCommands() []Command {
 	}
 }
 
+// imageArgs are the arguments of the step write_image among the parameters of prepare_image.
+func imageArgs(params json.RawMessage) (map[string]json.RawMessage, error) {
+	all, err := object(params)
+	if err != nil {
+		return nil, invalidParams("%w", err)
+	}
+	maps.DeleteFunc(all, func(name string, _ json.RawMessage) bool { return name != "image_info" && name != "configdrive" })
+	return all, nil
+}
+
+// checkImage has the conductor told at once that an image cannot be written, where that shows in the parameters.
+func (a *agent) checkImage(params json.RawMessage) error {
+	args, err := imageArgs(params)
+	if err != nil {
+		return err
+	}
+	step, err := a.set.Find("write_image", steps.Deploy)
+	if err != nil {
+		return nil // the command will say it
+	}
+	if err := step.CheckArgs(args); err != nil {
+		return invalidParams("%w", err)
+	}
+	if step.Check == nil {
+		return nil
+	}
+	raw, err := json.Marshal(args)
+	if err != nil {
+		return err
+	}
+	return step.Check(a.host, raw)
+}
+
 // prepareImage is the step write_image under its older name.
 func (a *agent) prepareImage(ctx context.Context, params json.RawMessage) (any, error) {
-	var args map[string]json.RawMessage
-	if err := json.Unmarshal(params, &args); err != nil {
-		return nil, invalidParams("%v", err)
+	args, err := imageArgs(params)
+	if err != nil {
+		return nil, err
 	}
 	result, err := a.runStep(ctx, steps.Deploy, "write_image", args, nil)
 	if err != nil {

@@ -49,6 +49,19 @@ func (s state) keepToken(t ironic.Secret) error {
 	return keepFile(filepath.Join(s.dir, "token"), []byte(t.Reveal()))
 }
 
+// address returns the address that the conductor was told to call earlier in this boot, or "".
+func (s state) address() (string, error) {
+	b, err := os.ReadFile(filepath.Join(s.dir, "address"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", nil
+	}
+	return string(b), err
+}
+
+func (s state) keepAddress(address string) error {
+	return keepFile(filepath.Join(s.dir, "address"), []byte(address))
+}
+
 // deployed returns what was written onto a disk earlier in this boot, or nil.
 func (s state) deployed() (*steps.Deployed, error) {
 	b, err := os.ReadFile(filepath.Join(s.dir, "deployed.json"))
@@ -79,4 +92,35 @@ func (s state) keepDeployed(d *steps.Deployed) error {
 		return err
 	}
 	return keepFile(filepath.Join(s.dir, "deployed.json"), b)
+}
+
+// maxKeptResult is the largest result of a command that is kept: what it is made of comes out of the machine's memory.
+const maxKeptResult = 1 << 20
+
+// command returns the last asynchronous command that began in this boot, or nil.
+func (s state) command() (*Result, error) {
+	b, err := os.ReadFile(filepath.Join(s.dir, "command.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	if err != nil {
+		return nil, err
+	}
+	var r Result
+	if err := json.Unmarshal(b, &r); err != nil {
+		return nil, fmt.Errorf("command.json: %w", err)
+	}
+	return &r, nil
+}
+
+func (s state) keepCommand(r Result) error {
+	r.Progress = nil
+	if len(r.Value) > maxKeptResult {
+		r.Value = nil
+	}
+	b, err := json.Marshal(r)
+	if err != nil {
+		return err
+	}
+	return keepFile(filepath.Join(s.dir, "command.json"), b)
 }

@@ -11,15 +11,11 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"io/fs"
 	"log/slog"
-	"os"
-	"path/filepath"
 	"strings"
 	"time"
 
-	"github.com/diskfs/go-diskfs/filesystem/iso9660"
-
+	"github.com/ironhand/ironhand/image/volume"
 	"github.com/ironhand/ironhand/stream"
 )
 
@@ -144,11 +140,7 @@ func fitConfigDrive(drive []byte, sectorSize int, room int64) ([]byte, error) {
 	case int64(len(drive)) > min(room, configDriveSize):
 		return nil, fmt.Errorf("config drive has %d bytes, its partition %d", len(drive), min(room, configDriveSize))
 	case f.Type == "iso9660" && sectorSize > 2048:
-		files, err := readISO(drive)
-		if err != nil {
-			return nil, fmt.Errorf("convert config drive to FAT: %w", err)
-		}
-		if drive, err = makeFAT(files, sectorSize, room); err != nil {
+		if drive, err = toFAT(drive, sectorSize, room); err != nil {
 			return nil, fmt.Errorf("convert config drive to FAT: %w", err)
 		}
 	case f.Type == "vfat" && int(binary.LittleEndian.Uint16(drive[11:])) < sectorSize:
@@ -158,44 +150,34 @@ func fitConfigDrive(drive []byte, sectorSize int, room int64) ([]byte, error) {
 	return drive, nil
 }
 
+// toFAT makes FAT with the same files for such sectors: the start of it, behind which its room must be zero.
+func toFAT(drive []byte, sectorSize int, room int64) ([]byte, error) {
+	v, err := volume.Open(bytes.NewReader(drive))
+	if err != nil {
+		return nil, err
+	}
+	files, err := v.Files(int64(len(drive)))
+	if err != nil {
+		return nil, err
+	}
+	const serial = 0x32474643 // any: "CFG2"
+	room -= room % int64(sectorSize)
+	return volume.FAT{Size: min(room, 1<<30), SectorSize: sectorSize, Label: strings.ToUpper(configDriveLabel), Serial: serial, Files: files}.Head()
+}
+
 // MakeConfigDrive makes an ISO 9660 image with the label config-2, with Rock Ridge's names, of files whose names are paths with
-// slashes and without a leading one: "openstack/latest/meta_data.json". They lie for a moment in a temporary directory.
-// Joliet's names, which Windows would want, go-diskfs 1.9.4 makes wrongly below the root.
-func MakeConfigDrive(files map[string][]byte) (drive []byte, err error) {
+// slashes and without a leading one: "openstack/latest/meta_data.json". Their time
+// is the start of 1970, so that the same files give the same bytes.
+func MakeConfigDrive(files map[string][]byte) ([]byte, error) {
 	total := 0
-	for name, content := range files {
-		if !fs.ValidPath(name) || name == "." {
-			return nil, fmt.Errorf("make config drive: %q is not a path", name)
-		}
+	for _, content := range files {
 		if total += len(content); total > configDriveSize {
 			return nil, fmt.Errorf("make config drive: files have more than %d bytes", configDriveSize)
 		}
 	}
-	dir, err := os.MkdirTemp("", "config-drive-")
+	b, err := volume.ISO{Label: configDriveLabel, Time: time.Unix(0, 0), Files: volume.BytesFiles(files)}.Bytes()
 	if err != nil {
 		return nil, fmt.Errorf("make config drive: %w", err)
 	}
-	defer func() {
-		if rerr := os.RemoveAll(dir); rerr != nil && err == nil {
-			err = fmt.Errorf("make config drive: %w", rerr)
-		}
-	}()
-	for name, content := range files {
-		name = filepath.Join(dir, filepath.FromSlash(name))
-		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
-			return nil, fmt.Errorf("make config drive: %w", err)
-		}
-		if err := os.WriteFile(name, content, 0o644); err != nil {
-			return nil, fmt.Errorf("make config drive: %w", err)
-		}
-	}
-	m := &memory{}
-	iso, err := iso9660.Create(m, 0, 0, 2048, dir)
-	if err != nil {
-		return nil, fmt.Errorf("make config drive: %w", err)
-	}
-	if err := iso.Finalize(iso9660.FinalizeOptions{RockRidge: true, VolumeIdentifier: configDriveLabel}); err != nil {
-		return nil, fmt.Errorf("make config drive: %w", err)
-	}
-	return append(m.b, make([]byte, (2048-len(m.b)%2048)%2048)...), nil
+	return b, nil
 }

@@ -9,12 +9,10 @@ import (
 	"fmt"
 	"io"
 	"log"
-	"maps"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"sync/atomic"
 	"testing"
@@ -52,8 +50,8 @@ func TestMakeConfigDrive(t *testing.T) {
 			t.Errorf("%s holds %d bytes, %v, want %d", name, len(got), err, len(want))
 		}
 	}
-	if got, err := readISO(drive); err != nil || !maps.EqualFunc(got, driveFiles(), bytes.Equal) {
-		t.Errorf("readISO() has %q, %v", slices.Sorted(maps.Keys(got)), err)
+	if again := testDrive(t); !bytes.Equal(again, drive) {
+		t.Error("the same files give other bytes")
 	}
 
 	if _, err := MakeConfigDrive(map[string][]byte{"../x": nil}); err == nil {
@@ -210,117 +208,10 @@ func TestFitConfigDrive(t *testing.T) {
 		t.Error("the files are said to fit into 100 KiB")
 	}
 	broken := bytes.Clone(drive)
-	copy(broken[16*isoBlock+156+2:], "\xff\xff\xff\xff")
+	copy(broken[16*2048+156+2:], "\xff\xff\xff\xff")
 	if _, err := fitConfigDrive(broken, 4096, configDriveSize); err == nil {
 		t.Error("a root directory outside the image is taken")
 	}
-}
-
-func TestMakeFATRefuses(t *testing.T) {
-	many := map[string][]byte{}
-	for i := range 300 {
-		many[fmt.Sprintf("file %d", i)] = nil
-	}
-	tests := []struct {
-		name  string
-		files map[string][]byte
-		size  int64
-		want  string
-	}{
-		{"no room at all", nil, 4096 * 3, "too few"},
-		{"no room for a file", map[string][]byte{"a": make([]byte, mib)}, mib, "a: no space left"},
-		{"no room for a directory", map[string][]byte{"a/b": nil, "c": make([]byte, 9*4096)}, 4096 * 16, "c: no space left"},
-		{"file and directory", map[string][]byte{"a": nil, "a/b": nil}, mib, "a file is where a directory should be"},
-		{"names differ in case", map[string][]byte{"x/a": nil, "x/A": nil}, mib, "case of letters"},
-		{"name that FAT has not", map[string][]byte{"a:b": nil}, mib, "cannot be a name"},
-		{"name that is too long", map[string][]byte{strings.Repeat("x", 256): nil}, mib, "cannot be a name"},
-		{"root directory is full", many, mib, "too many files in the root directory"},
-	}
-	for _, tt := range tests {
-		t.Run(tt.name, func(t *testing.T) {
-			if _, err := makeFAT(tt.files, 4096, tt.size); err == nil || !strings.Contains(err.Error(), tt.want) {
-				t.Errorf("makeFAT() = %v, want an error with %q", err, tt.want)
-			}
-		})
-	}
-}
-
-// The images that Ironic and others make.
-func TestReadISO(t *testing.T) {
-	dir := t.TempDir()
-	long := "openstack/latest/" + strings.Repeat("long name ", 20)
-	want := map[string][]byte{long: []byte("x"), "EC2/Latest/meta-data.json": []byte("{}"), "empty": nil, "a/b/c/d/e/f/g/h/i/deep": []byte("deep")}
-	for name, b := range want {
-		name = filepath.Join(dir, name)
-		if err := os.MkdirAll(filepath.Dir(name), 0o755); err != nil {
-			t.Fatal(err)
-		}
-		if err := os.WriteFile(name, b, 0o600); err != nil {
-			t.Fatal(err)
-		}
-	}
-	iso := filepath.Join(t.TempDir(), "iso")
-	// The options of Ironic's conductor/configdrive_utils.py.
-	run(t, "", "xorriso", "-as", "mkisofs", "-o", iso, "-ldots", "-allow-lowercase", "-allow-multidot", "-l", "-publisher", "ironic", "-quiet", "-J", "-joliet-long", "-r", "-V", "config-2", dir)
-	b, err := os.ReadFile(iso)
-	if err != nil {
-		t.Fatal(err)
-	}
-	got, err := readISO(b)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if !maps.EqualFunc(got, want, bytes.Equal) {
-		t.Errorf("readISO() has %q", slices.Sorted(maps.Keys(got)))
-	}
-
-	// Without Rock Ridge: names in lower case and without versions.
-	run(t, "", "xorriso", "-rockridge", "off", "-outdev", "stdio:"+iso+"2", "-volid", "x", "-map", filepath.Join(dir, "EC2/Latest/meta-data.json"), "/DIR/FILE.TXT", "-commit")
-	if b, err = os.ReadFile(iso + "2"); err != nil {
-		t.Fatal(err)
-	}
-	if got, err = readISO(b); err != nil || string(got["dir/file.txt"]) != "{}" {
-		t.Errorf("readISO() = %q, %v", got, err)
-	}
-
-	// A link is not a file.
-	if err := os.Symlink("/etc/passwd", filepath.Join(dir, "link")); err != nil {
-		t.Fatal(err)
-	}
-	run(t, "", "xorriso", "-as", "mkisofs", "-o", iso+"3", "-quiet", "-r", dir)
-	if b, err = os.ReadFile(iso + "3"); err != nil {
-		t.Fatal(err)
-	}
-	if got, err = readISO(b); err == nil {
-		t.Errorf("readISO() of a link = %q", got)
-	}
-}
-
-func FuzzReadISO(f *testing.F) {
-	drive, err := MakeConfigDrive(map[string][]byte{"a/b": []byte("c"), "d": nil})
-	if err != nil {
-		f.Fatal(err)
-	}
-	drive = drive[32<<10:] // the system area is empty
-	f.Add(drive)
-	f.Add(drive[:4096])
-	f.Fuzz(func(t *testing.T, b []byte) {
-		b = append(make([]byte, 32<<10), b...)
-		files, err := readISO(b)
-		if err != nil {
-			return
-		}
-		total := 0
-		for name, content := range files {
-			total += len(content)
-			if strings.HasPrefix(name, "/") || strings.Contains(name+"/", "../") {
-				t.Errorf("name %q", name)
-			}
-		}
-		if total > len(b) {
-			t.Errorf("%d bytes of files in an image of %d", total, len(b))
-		}
-	})
 }
 
 func FuzzDecodeConfigDrive(f *testing.F) {

@@ -37,7 +37,7 @@ type lister interface {
 	Partitions() ([]Partition, error)
 }
 
-// Format is what an image is said to be.
+// Format is what an image must be.
 type Format string
 
 const (
@@ -134,7 +134,7 @@ func Write(ctx context.Context, dst Disk, s Spec) (Result, error) {
 		format = QCOW2
 	}
 	if s.Format != "" && s.Format != Auto && s.Format != format {
-		return Result{}, fmt.Errorf("image is said to be %s, and its bytes are %s: %w", s.Format, format, stream.ErrFormat)
+		return Result{}, fmt.Errorf("image must be %s, and its bytes are %s: %w", s.Format, format, stream.ErrFormat)
 	}
 	var x stream.Extents
 	var start []byte

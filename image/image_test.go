@@ -340,7 +340,7 @@ func TestWriteRefuses(t *testing.T) {
 		{name: "empty image", image: []byte{}, wantIs: stream.ErrEmpty, untouched: true},
 		{name: "wrong digest of the content", image: zipped(t, gptImage), digest: sha(zipped(t, gptImage)), content: sha(nil), wantIs: stream.ErrDigest, want: "content of the disk: digest does not match"},
 		{name: "wrong digest, right one of the content", image: zipped(t, gptImage), digest: sha(nil), content: good, wantIs: stream.ErrDigest},
-		{name: "it is said to be qcow2", image: gptImage, format: QCOW2, wantIs: stream.ErrFormat, want: "image is said to be qcow2, and its bytes are raw", untouched: true},
+		{name: "it is said to be qcow2", image: gptImage, format: QCOW2, wantIs: stream.ErrFormat, want: "image must be qcow2, and its bytes are raw", untouched: true},
 		{name: "another format is asked for", image: gptImage, format: "vmdk", wantIs: stream.ErrFormat, untouched: true},
 		{name: "sectors of 4096 bytes, GPT for 512", image: gptImage, sector: 4096, wantIs: ErrSectorSize, untouched: true},
 		{name: "sectors of 4096 bytes, MBR for 512", image: mbrImage, sector: 4096, wantIs: ErrSectorSize, untouched: true},

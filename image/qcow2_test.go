@@ -150,7 +150,7 @@ func TestWriteRefusesQCOW2(t *testing.T) {
 		{name: "larger than the disk, in gzip", image: zipped(t, good), disk: 8 * mib, want: "16777216 bytes, the disk has 8388608", is: stream.ErrTooLarge},
 		{name: "for other sectors", image: good, sector: 4096, is: ErrSectorSize},
 		{name: "for other sectors, in gzip", image: zipped(t, good), sector: 4096, is: ErrSectorSize},
-		{name: "said to be raw", image: good, format: Raw, want: "image is said to be raw, and its bytes are qcow2", is: stream.ErrFormat},
+		{name: "said to be raw", image: good, format: Raw, want: "image must be raw, and its bytes are qcow2", is: stream.ErrFormat},
 		{name: "backing file", image: edited(8, 0, 0, 0, 0, 0, 0, 1, 0), want: "backing file", is: qcow2.ErrFormat},
 		{name: "encrypted", image: edited(32, 0, 0, 0, 2), want: "encrypted", is: qcow2.ErrFormat},
 		{name: "corrupt bit", image: edited(79, 2), want: "marked as corrupt", is: qcow2.ErrFormat},

@@ -10,7 +10,7 @@ import (
 	"os"
 	"strings"
 
-	"github.com/ironhand/ironhand/initramfs/volume"
+	"github.com/ironhand/ironhand/image/volume"
 )
 
 // DefaultCmdline is the kernel's command line of an ISO: the agent looks for configuration media, all consoles are used,

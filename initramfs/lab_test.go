@@ -299,7 +299,7 @@ cat >root/boot/grub/grub.cfg <<END
 set default="0"
 menuentry 'Test system' --class debian {
 	search --no-floppy --fs-uuid --set=root 6f2c1a30-8d0e-4c55-9f6e-2f4d3c9a7b10
-	linux /boot/vmlinuz-1 root=UUID=6f2c1a30-8d0e-4c55-9f6e-2f4d3c9a7b10 ro console=ttyS0 quiet panic=-1 marker=from-grub
+	linux /boot/vmlinuz-1 root=UUID=6f2c1a30-8d0e-4c55-9f6e-2f4d3c9a7b10 ro console=ttyS0 quiet panic=-1 no_timer_check marker=from-grub
 	initrd /boot/initrd.img-1
 }
 END
@@ -316,7 +316,7 @@ losetup --detach $loop
 truncate -s 62M fs
 mkfs.vfat -S 4096 -s 1 -n ESP fs >/dev/null
 printf 'default one.conf\n' >loader.conf
-printf 'title Test system\nversion 1\nlinux /one/linux\ninitrd /one/initrd\noptions console=ttyS0 quiet panic=-1 marker=from-bls\n' >one.conf
+printf 'title Test system\nversion 1\nlinux /one/linux\ninitrd /one/initrd\noptions console=ttyS0 quiet panic=-1 no_timer_check marker=from-bls\n' >one.conf
 printf 'title Another\nversion 2\nlinux /one/none\n' >two.conf
 mmd -i fs ::EFI ::EFI/systemd ::EFI/BOOT ::loader ::loader/entries ::one
 mcopy -i fs one.conf ::EFI/systemd/systemd-bootx64.efi

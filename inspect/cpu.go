@@ -11,12 +11,15 @@ import (
 
 // CPU is the "cpu" object of the inventory; its values are those of lscpu. Missing texts are empty, missing numbers 0.
 type CPU struct {
-	ModelName    string   `json:"model_name"`   // empty on ARM, where the kernel does not say it
+	ModelName    string   `json:"model_name"`   // on ARM that of the core, of those that servers have
 	Frequency    string   `json:"frequency"`    // MHz, the highest that the processor can do if the kernel says it
 	Count        int      `json:"count"`        // logical processors that are present
 	Architecture string   `json:"architecture"` // as uname -m: x86_64, aarch64
 	Flags        []string `json:"flags"`
 	SocketCount  int      `json:"socket_count"`
+
+	Cores     int    `json:"-"` // of all sockets; 0 if the kernel does not say
+	Microcode string `json:"-"` // revision of the first processor: 0xb000040
 }
 
 func readCPU(r *reader) CPU {
@@ -36,6 +39,10 @@ func readCPU(r *reader) CPU {
 		Frequency:    clean([]byte(v["cpu MHz"])),
 		Architecture: r.text("proc/sys/kernel/arch"), // since Linux 6.1
 		Flags:        strings.Fields(printable([]byte(flags), smallFile)),
+		Microcode:    clean([]byte(v["microcode"])),
+	}
+	if cpu.ModelName == "" {
+		cpu.ModelName = armModel(v["CPU implementer"], v["CPU part"])
 	}
 
 	present := r.need("sys/devices/system/cpu/present")
@@ -43,18 +50,21 @@ func readCPU(r *reader) CPU {
 	if err != nil {
 		r.problem(fmt.Errorf("read sys/devices/system/cpu/present: %w", err))
 	}
-	sockets := make(map[string]bool)
+	sockets, cores := make(map[string]bool), make(map[string]bool)
 	var highest int64 // kHz
 	for _, n := range list {
 		dir := "sys/devices/system/cpu/cpu" + strconv.Itoa(n)
 		if id := r.text(dir + "/topology/physical_package_id"); id != "" { // not there while a processor is offline
 			sockets[id] = true
+			if core := r.text(dir + "/topology/core_id"); core != "" {
+				cores[id+" "+r.attempt(dir+"/topology/die_id")+" "+core] = true
+			}
 		}
 		if khz, ok := r.number(dir + "/cpufreq/cpuinfo_max_freq"); ok {
 			highest = max(highest, khz)
 		}
 	}
-	cpu.Count, cpu.SocketCount = len(list), len(sockets)
+	cpu.Count, cpu.SocketCount, cpu.Cores = len(list), len(sockets), len(cores)
 	if highest > 0 {
 		cpu.Frequency = strconv.FormatFloat(float64(highest)/1000, 'f', 4, 64)
 	}
@@ -104,4 +114,16 @@ func parseCPUList(s string) ([]int, error) {
 		}
 	}
 	return list, nil
+}
+
+// armModel names a core as lscpu does (util-linux, sys-utils/lscpu-arm.c), of those in servers; empty for others.
+func armModel(implementer, part string) string {
+	names := map[string]string{
+		"0x41 0xd03": "Cortex-A53", "0x41 0xd07": "Cortex-A57", "0x41 0xd08": "Cortex-A72", "0x41 0xd0b": "Cortex-A76",
+		"0x41 0xd0c": "Neoverse-N1", "0x41 0xd40": "Neoverse-V1", "0x41 0xd49": "Neoverse-N2", "0x41 0xd4a": "Neoverse-E1",
+		"0x41 0xd4f": "Neoverse-V2", "0x41 0xd83": "Neoverse-V3AE", "0x41 0xd84": "Neoverse-V3", "0x41 0xd8e": "Neoverse-N3",
+		"0x43 0x0a1": "ThunderX-88XX", "0x43 0x0af": "ThunderX2-99xx", "0x46 0x001": "A64FX", "0x48 0xd01": "TaiShan-v110",
+		"0xc0 0xac3": "Ampere-1", "0xc0 0xac4": "Ampere-1a",
+	}
+	return names[implementer+" "+part]
 }

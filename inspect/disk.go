@@ -30,6 +30,8 @@ type Disk struct {
 	Type      string `json:"-"` // disk, a level of software RAID such as raid1, or mpath
 	ReadOnly  bool   `json:"-"`
 	Removable bool   `json:"-"`
+	Firmware  string `json:"-"` // revision, as the disk says it
+	Bay       string `json:"-"` // slot of the enclosure that the disk is in; empty if no enclosure says it
 
 	// All values under which udev and lsblk know the disk, the one above first. Hints are compared with each.
 	Serials []string `json:"-"`
@@ -63,6 +65,9 @@ func (d Disk) String() string {
 	return strings.Join(slices.DeleteFunc(words, func(w string) bool { return w == "" }), " ")
 }
 
+// Size writes bytes for people: 447.1 GiB.
+func Size(n int64) string { return humanSize(n) }
+
 // humanSize writes bytes with one digit after the point and the largest fitting binary unit.
 func humanSize(n int64) string {
 	units := []string{"bytes", "KiB", "MiB", "GiB", "TiB", "PiB"}
@@ -80,45 +85,69 @@ func humanSize(n int64) string {
 const maxSectors = 1<<54 - 1
 
 // readDisks lists the disks as ironic-python-agent does (ironic_python_agent/hardware.py, list_all_block_devices), in the
-// order sda, sdb, ..., sdaa, vda, nvme0n1.
+// order sda, sdb, ..., sdaa, vda, nvme0n1. A disk that hangs is listed with nothing known of it.
 func readDisks(r *reader) []Disk {
+	type found struct {
+		disk    *Disk
+		members []string // of a multipath device, which stands for them
+	}
+	all := each(r, "disk", deviceLimit, r.dir("sys/block"), func(r *reader, name string) found {
+		d, members := findDisk(r, name)
+		return found{d, members}
+	}, func(name string) found {
+		if !isDisk(name, "disk") || strings.HasPrefix(name, "loop") {
+			return found{}
+		}
+		return found{disk: &Disk{Name: deviceName(name), Unread: slices.Concat(hintNames(), []string{"type", "read-only", "removable"})}}
+	})
 	disks := []Disk{}
-	member := make(map[string]bool) // of a multipath device, which stands for it
-	for _, name := range r.dir("sys/block") {
-		dir := r.real("sys/block/" + name)
-		var unread []string
-		before := r.count()
-		kind := deviceType(r, dir, name)
-		if r.count() > before {
-			unread = append(unread, "type")
+	member := make(map[string]bool)
+	for _, f := range all {
+		if f.disk != nil {
+			disks = append(disks, *f.disk)
 		}
-		if !isDisk(name, kind) || r.flag(dir+"/hidden") { // hidden: a single path of a multipath NVMe namespace
-			continue
+		for _, m := range f.members {
+			member[deviceName(m)] = true
 		}
-		if kind == "mpath" {
-			for _, m := range r.dir(dir + "/slaves") {
-				member["/dev/"+m] = true
-			}
-		}
-		before = r.count()
-		sectors, ok := r.number(dir + "/size") // of 512 bytes, always (Documentation/ABI/stable/sysfs-block)
-		if sectors < 0 || sectors > maxSectors {
-			r.problem(fmt.Errorf("disk %s: %d sectors are no size", name, sectors))
-			ok = false
-		}
-		switch {
-		case r.count() > before:
-			sectors, unread = 0, append(unread, "size")
-		case !ok || sectors == 0: // a drive without a medium
-			continue
-		}
-		d := readDisk(r, dir, name, kind, sectors*512)
-		d.Unread = append(unread, d.Unread...)
-		disks = append(disks, d)
 	}
 	disks = slices.DeleteFunc(disks, func(d Disk) bool { return member[d.Name] })
 	slices.SortStableFunc(disks, compareDisks)
 	return disks
+}
+
+// deviceName is the name in /dev of a block device: sysfs writes cciss!c0d0.
+func deviceName(name string) string { return "/dev/" + strings.ReplaceAll(name, "!", "/") }
+
+// findDisk reads one block device; nil if it is no disk. members are the devices that it stands for.
+func findDisk(r *reader, name string) (disk *Disk, members []string) {
+	dir := r.real("sys/block/" + name)
+	var unread []string
+	before := r.count()
+	kind := deviceType(r, dir, name)
+	if r.count() > before {
+		unread = append(unread, "type")
+	}
+	if !isDisk(name, kind) || r.flag(dir+"/hidden") { // hidden: a single path of a multipath NVMe namespace
+		return nil, nil
+	}
+	if kind == "mpath" {
+		members = r.dir(dir + "/slaves")
+	}
+	before = r.count()
+	sectors, ok := r.number(dir + "/size") // of 512 bytes, always (Documentation/ABI/stable/sysfs-block)
+	if sectors < 0 || sectors > maxSectors {
+		r.problem(fmt.Errorf("disk %s: %d sectors are no size", name, sectors))
+		ok = false
+	}
+	switch {
+	case r.count() > before:
+		sectors, unread = 0, append(unread, "size")
+	case !ok || sectors == 0: // a drive without a medium
+		return nil, members
+	}
+	d := readDisk(r, dir, name, kind, sectors*512)
+	d.Unread = append(d.Unread, unread...)
+	return &d, members
 }
 
 // deviceType returns what lsblk calls TYPE (util-linux, misc-utils/lsblk.c, get_type).
@@ -159,7 +188,7 @@ func readDisk(r *reader, dir, name, kind string, size int64) Disk {
 	logical, _ := r.number(dir + "/queue/logical_block_size")
 	physical, _ := r.number(dir + "/queue/physical_block_size")
 	d := Disk{
-		Name:            "/dev/" + strings.ReplaceAll(name, "!", "/"), // sysfs writes cciss!c0d0
+		Name:            deviceName(name),
 		Size:            size,
 		LogicalSectors:  Number(logical),
 		PhysicalSectors: Number(physical),
@@ -201,7 +230,29 @@ func readDisk(r *reader, dir, name, kind string, size int64) Disk {
 		}
 		d.ByPath = first(d.ByPaths)
 	}, "by_path")
+	d.Firmware = r.text(device + "/rev")
+	if d.Firmware == "" {
+		d.Firmware = r.text(device + "/firmware_rev")
+	}
+	d.Bay = bay(r, device)
 	return d
+}
+
+// bay returns the slot that a disk is in, as its enclosure or the board names it (drivers/misc/enclosure.c, drivers/pci/slot.c).
+func bay(r *reader, device string) string {
+	for _, name := range r.dir(device) {
+		if slot, found := strings.CutPrefix(name, "enclosure_device:"); found {
+			return clean([]byte(slot))
+		}
+	}
+	if function, found := strings.CutPrefix(r.target(device+"/device"), "0000:"); found { // an NVMe controller's
+		for _, slot := range r.dir("sys/bus/pci/slots") {
+			if at := r.text("sys/bus/pci/slots/" + slot + "/address"); at != "" && strings.HasPrefix("0000:"+function, at+".") {
+				return slot
+			}
+		}
+	}
+	return ""
 }
 
 func first(list []string) Text {

@@ -191,6 +191,9 @@ func (h Hints) Explain(disks []Disk) []Why {
 		if err != nil {
 			w.Had += " (" + err.Error() + ")"
 		}
+		if h.Empty() && w.Kept && d.Size < minRootDisk { // as [DefaultDisk] has it
+			w = Why{Disk: d, Hint: "size", Wanted: ">= 4 GiB", Had: humanSize(d.Size)}
+		}
 		list[i] = w
 	}
 	return list

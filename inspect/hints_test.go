@@ -326,6 +326,13 @@ func TestHintsExplain(t *testing.T) {
 		t.Errorf("Explain:\n%s", diff)
 	}
 
+	// Without hints the rule for them counts.
+	small := hintDisks()[:1]
+	small[0].Size = 1 << 30
+	if got, want := (Hints{}).Explain(small)[0].String(), `/dev/sda has size 1.0 GiB, wanted ">= 4 GiB"`; got != want {
+		t.Errorf("Explain: %s\nwant     %s", got, want)
+	}
+
 	h, err = ParseHints(json.RawMessage(`{"model": "> 5"}`))
 	if err != nil {
 		t.Fatal(err)

@@ -9,14 +9,16 @@ import (
 	"flag"
 	"fmt"
 	"io/fs"
-	"net"
-	"net/netip"
 	"os"
 	"path"
+	"runtime"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
 	"testing/fstest"
+	"testing/synctest"
+	"time"
 
 	"github.com/ironhand/ironhand/inspect/inspecttest"
 )
@@ -25,32 +27,29 @@ var update = flag.Bool("update", false, "write the expected inventories anew")
 
 // recorded is a machine of testdata, with the answers that the kernel would give beside its files.
 func recorded(t testing.TB, name string) Machine {
-	return Machine{
-		FS: inspecttest.Machine(t, "testdata/"+name+".txt"),
-		PermanentMAC: func(nic string) (net.HardwareAddr, error) {
-			switch nic {
-			case "eno2": // in a bond, so that its current address is another's
-				return net.HardwareAddr{0x3c, 0xec, 0xef, 0, 0, 0x11}, nil
-			case "bond0", "eno1v0":
-				return make(net.HardwareAddr, 6), nil
-			}
-			return nil, syscall.EOPNOTSUPP
-		},
-		Addresses: func() (map[int][]netip.Prefix, error) {
-			return map[int][]netip.Prefix{
-				1: {netip.MustParsePrefix("127.0.0.1/8")},
-				2: {netip.MustParsePrefix("192.0.2.10/24"), netip.MustParsePrefix("192.0.2.11/24"),
-					netip.MustParsePrefix("fe80::5054:ff:fe4e:3d30/64"), netip.MustParsePrefix("2001:db8::10/64")},
-				21: {netip.MustParsePrefix("2001:db8:120::7/64")},
-			}, nil
-		},
+	files := inspecttest.Machine(t, "testdata/"+name+".txt")
+	for question, answer := range map[string]string{
+		"nic/eno2/permanent-mac":   "\x3c\xec\xef\x00\x00\x11", // in a bond, so that its current address is another's
+		"nic/bond0/permanent-mac":  strings.Repeat("\x00", 6),
+		"nic/eno1v0/permanent-mac": strings.Repeat("\x00", 6),
+		"addresses": "1 127.0.0.1/8\n2 192.0.2.10/24\n2 192.0.2.11/24\n2 fe80::5054:ff:fe4e:3d30/64\n2 2001:db8::10/64\n" +
+			"21 2001:db8:120::7/64\n",
+	} {
+		if name := answersDir + question; files[name] == nil {
+			files[name] = &fstest.MapFile{Mode: 0o444, Data: []byte(answer)}
+		}
 	}
+	return Recorded(files)
 }
 
 func TestInventory(t *testing.T) {
-	for _, name := range []string{"virtio", "sata-nvme", "sas"} {
+	for _, name := range []string{"virtio", "sata-nvme", "sas", "qemu", "server"} {
 		t.Run(name, func(t *testing.T) {
-			inv, err := recorded(t, name).Inventory(t.Context())
+			m := Recorded(inspecttest.Server())
+			if name != "server" {
+				m = recorded(t, name)
+			}
+			inv, err := m.Inventory(t.Context())
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -82,6 +81,9 @@ func report(t *testing.T, inv Inventory) string {
 	fmt.Fprintf(&out, "%s\n\n", b)
 	for _, d := range inv.Disks {
 		fmt.Fprintf(&out, "%s, type %s, removable %t\n", d, d.Type, d.Removable)
+		if d.Bay != "" || d.Firmware != "" {
+			fmt.Fprintf(&out, "\tbay %q, firmware %q\n", d.Bay, d.Firmware)
+		}
 		for _, list := range [][]string{d.Serials, d.WWNs, d.ByPaths} {
 			if len(list) > 0 {
 				fmt.Fprintf(&out, "\t%s\n", strings.Join(list, "\n\t"))
@@ -89,12 +91,28 @@ func report(t *testing.T, inv Inventory) string {
 		}
 	}
 	for _, n := range inv.Interfaces {
-		fmt.Fprintf(&out, "%s: %s\n", n.Name, n.Kind)
+		fmt.Fprintf(&out, "%s: %s", n.Name, n.Kind)
+		if n.Firmware != "" {
+			fmt.Fprintf(&out, ", firmware %s, link %d Mbit/s", n.Firmware, n.LinkMbps)
+		}
+		fmt.Fprintln(&out)
 	}
 	fmt.Fprintf(&out, "lookup by %v\n", LookupMACs(inv))
 	fmt.Fprintf(&out, "system %s or %s\n", inv.System.UUID, inv.System.SwappedUUID)
 	if inv.Boot.SecureBoot != nil {
 		fmt.Fprintf(&out, "secure boot %t\n", *inv.Boot.SecureBoot)
+	}
+	fmt.Fprintf(&out, "%d cores, microcode %q\n", inv.CPU.Cores, inv.CPU.Microcode)
+	for _, m := range inv.Memory.Modules {
+		fmt.Fprintf(&out, "%+v\n", m)
+	}
+	fmt.Fprintf(&out, "TPM %+v\n", inv.Details.TPM)
+	for _, list := range []any{inv.Details.PCI, inv.Details.USB, inv.Details.NUMA, inv.Details.HostInterfaces, inv.Details.Accelerators()} {
+		b, err := json.Marshal(list)
+		if err != nil {
+			t.Fatal(err)
+		}
+		fmt.Fprintf(&out, "%s\n", b)
 	}
 	return out.String()
 }
@@ -311,6 +329,108 @@ func noPhysicalMemory(inv Inventory) error {
 	return nil
 }
 
+// The memory that an inventory takes on the way is bounded too: everything in it, ever, is less than the 64 MiB that it may have.
+func TestInventoryMemory(t *testing.T) {
+	m := Recorded(inspecttest.Server())
+	var before, after runtime.MemStats
+	runtime.ReadMemStats(&before)
+	start := time.Now()
+	if _, err := m.Inventory(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	took := time.Since(start)
+	runtime.ReadMemStats(&after)
+	if n := after.TotalAlloc - before.TotalAlloc; n > 64<<20 {
+		t.Errorf("allocated %d bytes, want 64 MiB at most", n)
+	}
+	t.Logf("%v, %d KiB allocated", took, (after.TotalAlloc-before.TotalAlloc)>>10)
+}
+
+// hanging is a machine on which opening some files, and asking some questions, never ends.
+type hanging struct {
+	fs.ReadLinkFS
+	files []string
+	until chan struct{}
+}
+
+func (h hanging) Open(name string) (fs.File, error) {
+	if slices.Contains(h.files, name) {
+		<-h.until
+	}
+	return h.ReadLinkFS.Open(name)
+}
+
+// What hangs is named and given up, and all the rest is there.
+func TestInventoryHangs(t *testing.T) {
+	const sda = "sys/devices/pci0000:00/0000:18:00.0/host0/port-0:0/expander-0:0/port-0:0:0/end_device-0:0:0/target0:0:0/0:0:0:0"
+	for _, tt := range []struct {
+		name, file, question string
+		want                 string
+		disks, nics          int
+		took                 time.Duration
+	}{
+		{"disk", sda + "/vpd_pg80", "", "disk sda: no answer within 5s", 23, 8, deviceLimit},
+		{"interface's driver", "", "nic/ens3/modes", "driver of interface ens3: no answer within 3s", 24, 8, driverLimit},
+		{"interface", "sys/devices/pci0000:00/0000:3d:00.3/net/ens3/address", "", "interface ens3: no answer within 5s", 24, 7, deviceLimit},
+		{"BMC", "", "ipmi/064201", "BMC: no answer within 20s", 24, 8, bmcLimit},
+		{"TPM", "sys/devices/platform/MSFT0101:00/tpm/tpm0/tpm_version_major", "", "TPM: no answer within 5s", 24, 8, deviceLimit},
+		{"SMBIOS", smbiosFile, "", "memory: no answer within 5s", 24, 8, deviceLimit},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			files := inspecttest.Server()
+			synctest.Test(t, func(t *testing.T) {
+				until := make(chan struct{})
+				m := Recorded(files)
+				m.FS = hanging{files, []string{tt.file}, until}
+				answer := m.Ask
+				m.Ask = func(ctx context.Context, question string) ([]byte, error) {
+					if question == tt.question {
+						<-until
+					}
+					return answer(ctx, question)
+				}
+				start := time.Now()
+				inv, err := m.Inventory(t.Context())
+				took := time.Since(start)
+				close(until)
+				if err == nil || !strings.Contains(err.Error(), tt.want) {
+					t.Errorf("error %v, want %q", err, tt.want)
+				}
+				if len(inv.Disks) != tt.disks || len(inv.Interfaces) != tt.nics || inv.CPU.Count != 64 || inv.SystemVendor.SerialNumber != "SYS0001" {
+					t.Errorf("%d disks, %d interfaces, %d processors of %q; want %d, %d, 64", len(inv.Disks), len(inv.Interfaces), inv.CPU.Count, inv.SystemVendor.SerialNumber, tt.disks, tt.nics)
+				}
+				if took != tt.took {
+					t.Errorf("took %v, want %v", took, tt.took)
+				}
+			})
+		})
+	}
+}
+
+// A disk that hangs is not passed over when one is chosen.
+func TestHangingDiskIsUnread(t *testing.T) {
+	files := inspecttest.Server()
+	synctest.Test(t, func(t *testing.T) {
+		until := make(chan struct{})
+		m := Recorded(files)
+		m.FS = hanging{files, []string{"sys/devices/pci0000:00/0000:60:00.0/nvme/nvme0/nvme0n1/size"}, until}
+		disks, err := m.Disks(t.Context())
+		close(until)
+		if err == nil || len(disks) != 24 {
+			t.Fatalf("%d disks, %v, want 24 and an error", len(disks), err)
+		}
+		for hints, want := range map[string]error{`{"model": "<in> samsung"}`: ErrUnread, `{"serial": "S6EWNA0R000002"}`: nil, `{}`: ErrUnread} {
+			h, err := ParseHints(json.RawMessage(hints))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if choice, err := h.Choose(disks); !errors.Is(err, want) {
+				t.Errorf("%s: %v, %v, want %v", hints, choice.Disk, err, want)
+			}
+		}
+	})
+}
+
 // Nothing at all gives an inventory that says so.
 func TestInventoryOfNothing(t *testing.T) {
 	inv, err := Machine{FS: fstest.MapFS{}}.Inventory(t.Context())
@@ -387,6 +507,44 @@ func TestManyVirtualFunctions(t *testing.T) {
 	}
 	if got := inv.Interfaces[501].Name; got != "pf1" { // pf0, pf0v0, ..., pf0v499, pf1
 		t.Errorf("last interface is %s, want pf1", got)
+	}
+}
+
+// The lookup gets the addresses that are the machine's own, however the interfaces are used at the moment.
+func TestIdentity(t *testing.T) {
+	const in = "sys/devices/pci0000:00/0000:3d:00."
+	for _, tt := range []struct {
+		name   string
+		change func(files fstest.MapFS)
+		want   string // the third and the fourth of the machine's four addresses
+	}{
+		{"as it is", func(fstest.MapFS) {}, "3c:ec:ef:00:00:02 3c:ec:ef:00:00:03"},
+		{"in a bond", func(f fstest.MapFS) { f[in+"3/net/ens3/address"].Data = []byte("3c:ec:ef:00:00:02\n") }, "3c:ec:ef:00:00:02 3c:ec:ef:00:00:03"},
+		{"in a bond, and the driver does not say", func(f fstest.MapFS) {
+			f[in+"3/net/ens3/address"].Data = []byte("3c:ec:ef:00:00:02\n")
+			f[in+"3/net/ens3/bonding_slave/perm_hwaddr"] = &fstest.MapFile{Data: []byte("3C:EC:EF:00:00:03\n")}
+			delete(f, "answers/nic/ens3/permanent-mac")
+		}, "3c:ec:ef:00:00:02 3c:ec:ef:00:00:03"},
+		{"a virtual function", func(f fstest.MapFS) { f[in+"3/physfn"] = linkTo("../0000:3d:00.2") }, "3c:ec:ef:00:00:02"},
+		{"what stands for one", func(f fstest.MapFS) { f[in+"3/net/ens3/phys_port_name"] = &fstest.MapFile{Data: []byte("pf0vf1\n")} }, "3c:ec:ef:00:00:02"},
+		{"a port of a physical function", func(f fstest.MapFS) { f[in+"3/net/ens3/phys_port_name"] = &fstest.MapFile{Data: []byte("p0\n")} }, "3c:ec:ef:00:00:02 3c:ec:ef:00:00:03"},
+		{"the BMC's", func(f fstest.MapFS) { f[in+"3/driver"] = linkTo("../../../bus/usb/drivers/cdc_ether") }, "3c:ec:ef:00:00:02"},
+		{"twice the same", func(f fstest.MapFS) {
+			f["answers/nic/ens3/permanent-mac"].Data = []byte{0x3c, 0xec, 0xef, 0, 0, 2}
+		}, "3c:ec:ef:00:00:02"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			files := inspecttest.Server()
+			tt.change(files)
+			inv, err := Recorded(files).Inventory(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			want := "[3c:ec:ef:00:00:00 3c:ec:ef:00:00:01 " + tt.want + " 3c:ec:ef:00:00:04 3c:ec:ef:00:00:05 3c:ec:ef:00:00:06 3c:ec:ef:00:00:07]"
+			if got := fmt.Sprint(LookupMACs(inv)); got != want {
+				t.Errorf("LookupMACs = %s, want %s", got, want)
+			}
+		})
 	}
 }
 
@@ -549,8 +707,25 @@ func TestBadLinks(t *testing.T) {
 	}
 }
 
+// A server with 24 disks, 8 interfaces, 32 memory modules: at most 1 s.
+// A controller that is its own subsystem, as in no machine, is no place.
+func TestControllerInACircle(t *testing.T) {
+	const dir = "sys/devices/virtual/nvme-subsystem/nvme-subsys0"
+	files := fstest.MapFS{
+		"sys/block/nvme0n1":                      linkTo("../../" + dir + "/nvme0n1"),
+		dir + "/nvme0n1/size":                    {Data: []byte("8\n")},
+		dir + "/subsystem":                       linkTo("../../../../class/nvme-subsystem"),
+		"sys/class/nvme/nvme0":                   linkTo("../../devices/pci0000:00/nvme0"),
+		"sys/devices/pci0000:00/nvme0/subsystem": linkTo("../../../class/nvme-subsystem"),
+	}
+	disks, err := Machine{FS: files}.Disks(t.Context())
+	if err != nil || len(disks) != 1 || disks[0].ByPath != "" {
+		t.Errorf("Disks = %v, %v, want one without by-path name", disks, err)
+	}
+}
+
 func BenchmarkInventory(b *testing.B) {
-	m := recorded(b, "sas")
+	m := Recorded(inspecttest.Server())
 	for b.Loop() {
 		if _, err := m.Inventory(b.Context()); err != nil {
 			b.Fatal(err)

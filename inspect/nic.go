@@ -4,33 +4,37 @@ package inspect
 
 import (
 	"cmp"
-	"encoding/json"
-	"fmt"
 	"net"
 	"net/netip"
 	"path"
 	"slices"
 	"strconv"
 	"strings"
+
+	"github.com/ironhand/ironhand/inspect/lldp"
 )
 
 // NIC is one network interface in the inventory.
 type NIC struct {
-	Name        string          `json:"name"`
-	MACAddress  Text            `json:"mac_address"` // permanent if the driver knows it; lower case
-	IPv4Address Text            `json:"ipv4_address"`
-	IPv6Address Text            `json:"ipv6_address"` // a link-local one has its zone: fe80::1%eth0
-	HasCarrier  bool            `json:"has_carrier"`
-	LLDP        json.RawMessage `json:"lldp"`    // always null: nobody listens for LLDP yet
-	Vendor      Text            `json:"vendor"`  // PCI or virtio number with 0x
-	Product     Text            `json:"product"` // as above
-	ClientID    Text            `json:"client_id"`
-	BIOSDevName Text            `json:"biosdevname"` // always null: it takes a program that nobody ships any more
-	SpeedMbps   Number          `json:"speed_mbps"`  // of the link as it is; null while it is down
-	PCIAddress  Text            `json:"pci_address"` // name on its bus; of virtio: virtio0
-	Driver      Text            `json:"driver"`
+	Name        string     `json:"name"`
+	MACAddress  Text       `json:"mac_address"` // permanent if the driver knows it; lower case
+	IPv4Address Text       `json:"ipv4_address"`
+	IPv6Address Text       `json:"ipv6_address"` // a link-local one has its zone: fe80::1%eth0
+	HasCarrier  bool       `json:"has_carrier"`
+	LLDP        []lldp.TLV `json:"lldp"`    // null unless somebody has listened; see [Machine.Listen]
+	Vendor      Text       `json:"vendor"`  // PCI or virtio number with 0x
+	Product     Text       `json:"product"` // as above
+	ClientID    Text       `json:"client_id"`
+	BIOSDevName Text       `json:"biosdevname"` // always null: it takes a program that nobody ships any more
+	SpeedMbps   Number     `json:"speed_mbps"`  // highest that the interface can do; if that is not known, of the link as it is
+	PCIAddress  Text       `json:"pci_address"` // name on its bus; of virtio: virtio0
+	Driver      Text       `json:"driver"`
 
-	Kind NICKind `json:"-"`
+	Kind     NICKind `json:"-"`
+	Firmware string  `json:"-"` // version, as the driver says it; empty if it does not
+	LinkMbps int64   `json:"-"` // of the link as it is; 0 while it is down
+	NUMANode int     `json:"-"` // -1 if it is not known
+	Master   string  `json:"-"` // bond or bridge that the interface is a part of; empty if none
 }
 
 // NICKind says whether an interface's address identifies the machine.
@@ -39,7 +43,7 @@ type NICKind int
 // Kinds of interfaces.
 const (
 	Physical        NICKind = iota
-	VirtualFunction         // of SR-IOV: its address comes and goes with its physical function's settings
+	VirtualFunction         // of SR-IOV, or what stands for one: its address comes and goes with its physical function's settings
 	BMCLink                 // USB link to the BMC: the same address in every machine of some models
 	Borrowed                // bond or VLAN: the address is another interface's
 )
@@ -80,46 +84,59 @@ func distinctMACs(nics []NIC, wanted func(NIC) bool) (macs []net.HardwareAddr) {
 	return macs
 }
 
-// nics lists the interfaces as ironic-python-agent does (ironic_python_agent/netutils.py, list_interfaces): those with
+// readNICs lists the interfaces as ironic-python-agent does (ironic_python_agent/netutils.py, list_interfaces): those with
 // hardware behind them, bonds, and what has the name of a VLAN.
-func (m Machine) nics(r *reader) []NIC {
-	byIndex := make(map[int][]netip.Prefix)
-	if m.Addresses != nil {
-		all, err := m.Addresses()
-		if err != nil {
-			r.problem(fmt.Errorf("list addresses: %w", err))
-		}
-		byIndex = all
-	}
-
-	list := []NIC{}
-	for _, name := range r.dir("sys/class/net") {
+func readNICs(r *reader) []NIC {
+	byIndex, _ := within(r, "addresses of interfaces", deviceLimit, (*reader).addresses)
+	found := each(r, "interface", deviceLimit, r.dir("sys/class/net"), func(r *reader, name string) *NIC {
 		dir := r.real("sys/class/net/" + name)
 		device, bond := r.follow(dir+"/device"), r.exists(dir+"/bonding")
 		if device == "" && !bond && !isVLAN(name) {
-			continue
+			return nil
 		}
 		index, _ := r.number(dir + "/ifindex")
-		list = append(list, m.nic(r, name, dir, device, byIndex[int(index)]))
+		n := readNIC(r, name, dir, device, byIndex[int(index)])
+		return &n
+	}, func(string) *NIC { return nil })
+	list := []NIC{}
+	for _, n := range found {
+		if n != nil {
+			list = append(list, *n)
+		}
 	}
 	slices.SortStableFunc(list, func(a, b NIC) int { return compareNames(a.Name, b.Name) })
 	return list
 }
 
-// nic reads one interface. dir is its directory, device that of its hardware or empty.
-func (m Machine) nic(r *reader, name, dir, device string, addresses []netip.Prefix) NIC {
+// readNIC reads one interface. dir is its directory, device that of its hardware or empty.
+func readNIC(r *reader, name, dir, device string, addresses []netip.Prefix) NIC {
 	n := NIC{
 		Name:       name,
 		MACAddress: Text(strings.ToLower(r.text(dir + "/address"))),
 		// Both fail with EINVAL while the interface is down (net/core/net-sysfs.c).
 		HasCarrier: r.attempt(dir+"/carrier") == "1",
 		Kind:       Borrowed,
+		NUMANode:   -1,
+		Master:     r.target(dir + "/master"),
 	}
+	// All drivers hang if one holds the kernel's lock for the network; what is in files is there all the same.
+	type answers struct {
+		firmware string
+		speed    int64
+		mac      net.HardwareAddr
+	}
+	said, _ := within(r, "driver of interface "+name, driverLimit, func(r *reader) answers {
+		return answers{r.nicFirmware(name), highestSpeed(r.askNIC(askModes, name)), r.permanentMAC(name)}
+	})
 	if device != "" {
 		n.Vendor = Text(r.text(device + "/vendor"))
 		n.Product = Text(r.text(device + "/device"))
 		n.Driver = Text(r.target(device + "/driver"))
-		n.Kind = kind(string(n.Driver), r.exists(device+"/physfn"))
+		n.Kind = kind(string(n.Driver), r.exists(device+"/physfn") || isRepresentor(r.attempt(dir+"/phys_port_name")))
+		n.Firmware = said.firmware
+		if node, ok := r.number(device + "/numa_node"); ok {
+			n.NUMANode = int(node)
+		}
 	}
 	for _, a := range addresses {
 		address := a.Addr()
@@ -144,15 +161,19 @@ func (m Machine) nic(r *reader, name, dir, device string, addresses []netip.Pref
 	}
 
 	if mbps, err := strconv.ParseInt(r.attempt(dir+"/speed"), 10, 32); err == nil && mbps > 0 { // -1: not known
-		n.SpeedMbps = Number(mbps)
+		n.LinkMbps, n.SpeedMbps = mbps, Number(mbps)
 	}
 	if device != "" {
 		n.PCIAddress = Text(path.Base(device))
-	}
-	if m.PermanentMAC != nil {
-		if mac, err := m.PermanentMAC(name); err == nil && strings.Trim(mac.String(), "0:") != "" {
-			n.MACAddress = Text(mac.String())
+		if said.speed > 0 {
+			n.SpeedMbps = Number(said.speed)
 		}
+	}
+	// In a bond, the current address is another's. The bond remembers what it was, also where the driver does not say.
+	if said.mac != nil {
+		n.MACAddress = Text(said.mac.String())
+	} else if own := r.text(dir + "/bonding_slave/perm_hwaddr"); own != "" {
+		n.MACAddress = Text(strings.ToLower(own))
 	}
 	return n
 }
@@ -167,6 +188,13 @@ func kind(driver string, virtualFunction bool) NICKind {
 		return BMCLink
 	}
 	return Physical
+}
+
+// isRepresentor tells whether a port of a switch in a network card stands for a virtual function: pf0vf1, c1pf0sf88 (devlink's names,
+// net/core/devlink.c, __devlink_port_phys_port_name_get). Its address is made up.
+func isRepresentor(port string) bool {
+	i := strings.Index(port, "pf")
+	return i >= 0 && (strings.Contains(port[i:], "vf") || strings.Contains(port[i:], "sf"))
 }
 
 // isVLAN tells whether the name is that of a VLAN by custom: eth0.100.

@@ -4,8 +4,10 @@ package inspect
 
 import (
 	"encoding/hex"
+	"encoding/json"
 	"errors"
 	"io/fs"
+	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -215,11 +217,51 @@ func FuzzInstalledMemory(f *testing.F) {
 	for _, tables := range recordedBytes(f, "/DMI") {
 		f.Add(tables)
 	}
+	f.Add(inspecttest.Tables(4))
 	f.Fuzz(func(t *testing.T, tables []byte) {
 		if size, err := parseInstalledMemory(tables); size < 0 || err != nil && size != 0 {
 			t.Errorf("parseInstalledMemory = %d, %v", size, err)
 		}
+		checkSMBIOS(t, tables)
 	})
+}
+
+// checkSMBIOS reads all that is read of tables.
+func checkSMBIOS(t *testing.T, tables []byte) {
+	list, _ := parseSMBIOS(tables)
+	for _, m := range memoryModules(list) {
+		if m.Size < 0 || !utf8.ValidString(m.Slot+m.Serial+m.Part+m.Manufacturer+m.Bank) {
+			t.Errorf("module %+v", m)
+		}
+	}
+	if _, err := json.Marshal(decodeDMI(list)); err != nil {
+		t.Error(err)
+	}
+	for _, h := range hostInterfaces(list) {
+		if !utf8.ValidString(h.Name) {
+			t.Errorf("host interface %+v", h)
+		}
+	}
+}
+
+// Tables that end anywhere, or have a wrong byte anywhere, are read as far as they go.
+func TestSMBIOSCutAndGarbled(t *testing.T) {
+	whole := inspecttest.Tables(12)
+	for i := range whole {
+		checkSMBIOS(t, whole[:i])
+	}
+	small := inspecttest.Tables(1)
+	for i := range small {
+		for _, b := range []byte{0, 1, 0x7f, 0xff} {
+			wrong := slices.Clone(small)
+			wrong[i] = b
+			checkSMBIOS(t, wrong)
+		}
+	}
+	list, err := parseSMBIOS(whole[:len(whole)/2])
+	if modules := memoryModules(list); err == nil || len(modules) == 0 || modules[0].Serial != "03B71234" {
+		t.Errorf("half the tables give %+v, %v, want the first modules and an error", modules, err)
+	}
 }
 
 // Every file of a machine is taken over from firmware or devices, whatever is in it.

@@ -28,6 +28,7 @@ const (
 type reader struct {
 	ctx     context.Context
 	fsys    fs.FS
+	asker   func(ctx context.Context, question string) ([]byte, error) // nil: nobody answers
 	errs    []error
 	dropped int // problems beyond maxProblems
 }
@@ -38,6 +39,14 @@ func (r *reader) problem(err error) {
 		return
 	}
 	r.errs = append(r.errs, err)
+}
+
+// add takes over the problems of a part of the work.
+func (r *reader) add(part *reader) {
+	for _, err := range part.errs {
+		r.problem(err)
+	}
+	r.dropped += part.dropped
 }
 
 // count is how many problems there were so far.
@@ -65,6 +74,21 @@ func (r *reader) open(name string, limit int64) ([]byte, error) {
 	}
 	if int64(len(b)) > limit {
 		return nil, fmt.Errorf("read %s: larger than %d bytes", name, limit)
+	}
+	return b, nil
+}
+
+// ask asks the kernel what it has in no file; see [Machine.Ask].
+func (r *reader) ask(question string) ([]byte, error) {
+	if err := r.ctx.Err(); err != nil {
+		return nil, err
+	}
+	if r.asker == nil {
+		return nil, fmt.Errorf("ask %s: %w", question, fs.ErrNotExist)
+	}
+	b, err := r.asker(r.ctx, question)
+	if err != nil {
+		return nil, fmt.Errorf("ask %s: %w", question, err)
 	}
 	return b, nil
 }

@@ -9,9 +9,12 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"log/slog"
+	"maps"
 	"net/http"
+	"slices"
 	"time"
 
 	"github.com/ironhand/ironhand/inspect"
@@ -20,6 +23,12 @@ import (
 
 // ErrArgs means that a step was called with arguments that cannot be. Nothing was touched.
 var ErrArgs = errors.New("invalid arguments")
+
+// ErrErase means that not every disk was erased; the text names those that were not.
+var ErrErase = errors.New("not erased")
+
+// ErrProtected means that a disk has a file system of the kinds that are not erased unasked. Nothing was touched.
+var ErrProtected = errors.New("protected disk")
 
 // A Phase is the part of a node's life in which the conductor asks for steps.
 // The text is the one in Ironic's command and key names.
@@ -40,16 +49,35 @@ type Step struct {
 	Deploys   bool          // what was deployed before is gone when it begins
 	Reboot    bool          // the machine must be rebooted after it
 	Abortable bool          // the conductor may give up while it runs (clean and service)
-	Args      []Arg         // the arguments that are announced to the conductor
+	Asks      bool          // it calls [Host.Confirm] with its plan before it destroys anything
+	Args      []Arg         // all that it takes; others are refused
+	// Check looks at the arguments alone, for those who want to know early whether Run would take them. Nil checks nothing.
+	Check func(h Host, args json.RawMessage) error
 	// Run does the work. The result becomes JSON, and a [Deployed] is also remembered by the agent.
 	Run func(ctx context.Context, h Host, j Job) (any, error)
 }
 
-// An Arg is one announced argument of a step.
+// An Arg is one argument of a step.
 type Arg struct {
 	Name        string
 	Description string
 	Required    bool
+	Unlisted    bool // not announced: Ironic's own step of the same name gives it
+}
+
+// CheckArgs returns an error if an argument is unknown or a required one is missing.
+func (s Step) CheckArgs(args map[string]json.RawMessage) error {
+	for _, name := range slices.Sorted(maps.Keys(args)) {
+		if !slices.ContainsFunc(s.Args, func(a Arg) bool { return a.Name == name }) {
+			return fmt.Errorf("unknown argument %.100q", name)
+		}
+	}
+	for _, a := range s.Args {
+		if _, given := args[a.Name]; a.Required && !given {
+			return fmt.Errorf("argument %s is missing", a.Name)
+		}
+	}
+	return nil
 }
 
 // A Job is one request to run a step.
@@ -67,6 +95,8 @@ type Node struct {
 	Properties         map[string]json.RawMessage `json:"properties"`
 	InstanceInfo       map[string]json.RawMessage `json:"instance_info"`
 	DriverInternalInfo map[string]json.RawMessage `json:"driver_internal_info"`
+	TargetRAIDConfig   json.RawMessage            `json:"target_raid_config"`
+	RAIDConfig         json.RawMessage            `json:"raid_config"` // as it is on the machine
 }
 
 // A Port is Ironic's record of one network interface of the machine.
@@ -93,6 +123,12 @@ type Host struct {
 	Say func(format string, args ...any)
 	// Progress shows a value, which becomes JSON, in the running command's status.
 	Progress func(v any)
+	// Local says that Machine is the one on which the program runs, so that a step may go past the fields here to its hardware. Where it is false, everything is a fake.
+	Local bool
+	// Confirm shows somebody what will be destroyed and asks. An error ends the step with nothing touched. Nil: nobody is asked.
+	Confirm func(ctx context.Context, plan string) error
+	// EraseSpecial says that file systems of clusters are erased like any other.
+	EraseSpecial bool
 	// LoadKernel loads the kernel of the operating system on the disk for kexec,
 	// and says which boot entry it took. Nothing is started yet.
 	LoadKernel func(ctx context.Context, disk string) (string, error)
@@ -110,6 +146,10 @@ type Download struct {
 	Limit  time.Duration // the whole of it may take so long; 0 is no limit
 	// RefuseMD5 says that an image whose only digest is MD5 is not written.
 	RefuseMD5 bool
+	// Formats are those that an image may have whose format the conductor does not know, by Ironic's names; nil for all.
+	Formats []string
+	// BasicAuth returns user and password for image servers, unless the conductor sends them with the image; nil without.
+	BasicAuth func() (user, password string)
 }
 
 // Deployed is the result of a step that put an operating system on a disk.

@@ -25,6 +25,7 @@ const (
 	exitDone   = 0
 	exitFailed = 1
 	exitUsage  = 2
+	exitOther  = 3 // done, and something is not as it was
 )
 
 // A command is one subcommand.
@@ -49,6 +50,9 @@ type call struct {
 // errUsage marks errors of whoever typed the command.
 var errUsage = errors.New("wrong use")
 
+// errDiffers marks the end of a comparison that found something.
+var errDiffers = errors.New("differs")
+
 // errShown marks errors that have been printed where they happened.
 var errShown = errors.New("shown")
 
@@ -59,7 +63,7 @@ func usagef(format string, args ...any) error {
 func commands() []command {
 	return []command{
 		agentCommand(), inspectCommand(), writeCommand(), netCommand(),
-		stepsCommand(), kexecCommand(), versionCommand(),
+		stepsCommand(), runStepCommand(), kexecCommand(), versionCommand(),
 	}
 }
 
@@ -100,7 +104,7 @@ func usage(w io.Writer) {
 	for _, c := range commands() {
 		fmt.Fprintf(w, "  %-9s %s\n", c.name, c.help)
 	}
-	fmt.Fprintf(w, "\nironhand COMMAND --help tells more, with an example.\nExit status: 0 done, 1 failed, 2 wrong use.\n")
+	fmt.Fprintf(w, "\nironhand COMMAND --help tells more, with an example.\nExit status: 0 done, 1 failed, 2 wrong use, 3 a comparison found changes.\n")
 }
 
 func runCommand(ctx context.Context, cmd command, p agent.Parts, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
@@ -117,6 +121,8 @@ func runCommand(ctx context.Context, cmd command, p agent.Parts, args []string, 
 		fmt.Fprintf(stderr, "ironhand %s: %s\n", cmd.name, strings.TrimPrefix(err.Error(), errUsage.Error()+": "))
 		fmt.Fprintf(stderr, "usage: ironhand %s %s\n", cmd.name, cmd.args)
 		return exitUsage
+	case errors.Is(err, errDiffers):
+		return exitOther
 	case errors.Is(err, errShown):
 		return exitFailed
 	default:

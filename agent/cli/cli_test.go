@@ -4,6 +4,7 @@ package cli
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"os"
@@ -68,6 +69,15 @@ func TestRun(t *testing.T) {
 		{"kexec of no file", "kexec --kernel " + file + "-none", 1, "", "ironhand kexec: "},
 		{"kexec from what is no disk", "kexec --from " + file, 1, "", "ironhand kexec: "},
 		{"kexec with what the disk says", "kexec --from /dev/sda --cmdline x", 2, "", "from the disk"},
+		{"run without a step", "run", 2, "", "argument is missing"},
+		{"run of two steps", "run erase_pstore kexec", 2, "", `"kexec"`},
+		{"run of no step", "run format_everything", 2, "", "format_everything"},
+		{"run with arguments that are none", "run kexec --args [1]", 2, "", "--args: want a JSON object"},
+		{"run for a node that is none", "run kexec --node " + file, 1, "", "unexpected end of JSON"},
+		{"run for a node that is not there", "run kexec --node " + file + "-none", 1, "", "no such file"},
+		{"run that fails", "run kexec --yes", 1, "", "no image was written"},
+		{"run with wrong arguments", `run clean_uefi_nvram --yes --args {"match_patterns":3}`, 2, "", "match_patterns"},
+		{"run without an answer", "run erase_pstore", 1, "", "not done: the answer was not yes"},
 		{"net without verb", "net", 2, "", "argument is missing"},
 		{"net with another", "net down", 2, "", `"down"`},
 		{"net plan of broken data", "net plan --from " + file, 1, "", "line 1"},
@@ -164,5 +174,48 @@ func TestReadDrive(t *testing.T) {
 		if _, err := readDrive(path); err == nil || !strings.Contains(err.Error(), "allowed") {
 			t.Errorf("readDrive(%s) = %v, want that it is too large", path, err)
 		}
+	}
+}
+
+// asking is a manager with a step that shows its plan and asks.
+type asking struct{ generic.Manager }
+
+func (asking) Class() string { return "Asking" }
+
+func (asking) Steps() []steps.Step {
+	return []steps.Step{{Name: "destroy", Asks: true, Run: func(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
+		h.Say("will destroy %s of %s", j.Args, j.Node.UUID)
+		if err := h.Confirm(ctx, ""); err != nil {
+			return nil, err
+		}
+		return map[string]string{"destroyed": j.Node.UUID}, nil
+	}}}
+}
+
+// A step that asks is asked once, after it has shown its plan.
+func TestRunStep(t *testing.T) {
+	file := filepath.Join(t.TempDir(), "node.json")
+	if err := os.WriteFile(file, []byte(`{"uuid": "n1"}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name, stdin string
+		args        []string
+		code        int
+		stdout      string
+		stderr      string
+	}{
+		{"yes", "yes\n", nil, 0, "{\n  \"destroyed\": \"n1\"\n}\n", "will destroy {\"a\": 1} of n1\nGo on? What is on these disks will be lost. Type yes: "},
+		{"no", "no\n", nil, 1, "", "will destroy {\"a\": 1} of n1\nGo on? What is on these disks will be lost. Type yes: ironhand run: not done: the answer was not yes\n"},
+		{"not asked", "", []string{"--yes"}, 0, "{\n  \"destroyed\": \"n1\"\n}\n", "will destroy {\"a\": 1} of n1\n"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var out, errs bytes.Buffer
+			args := append([]string{"run", "destroy", "--args", `{"a": 1}`, "--node", file}, test.args...)
+			code := Run(t.Context(), agent.Parts{Managers: []steps.Manager{asking{}}}, args, strings.NewReader(test.stdin), &out, &errs)
+			if code != test.code || out.String() != test.stdout || errs.String() != test.stderr {
+				t.Errorf("exit %d, stdout %q, stderr %q", code, out.String(), errs.String())
+			}
+		})
 	}
 }

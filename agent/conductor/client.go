@@ -18,6 +18,7 @@ import (
 const (
 	running   = "RUNNING"
 	succeeded = "SUCCEEDED"
+	failed    = "FAILED"
 )
 
 // command is a command's state as the agent tells it. The name is the bare one, without extension.

@@ -228,6 +228,12 @@ func TestDeploy(t *testing.T) {
 			event:  "n1 warning the agent has started anew: write_image is sent again",
 		},
 		{
+			name:   "agent is killed while it writes",
+			script: script{"write_image": {polls: 3, kills: 1}},
+			want:   "wait get_deploy_steps, write_image, write_image, wait get_partition_uuids, install_bootloader, wait sync, run_image",
+			event:  "n1 warning the agent has started anew: write_image is sent again",
+		},
+		{
 			name:   "answer to the command is lost",
 			script: script{"write_image": {polls: 5, lose: 1}},
 			want:   "wait get_deploy_steps, write_image, wait get_partition_uuids, install_bootloader, wait sync, run_image",

@@ -299,7 +299,7 @@ func (d *deployment) follow(ctx context.Context, name string, ours func(command)
 			if err != nil {
 				return false, err
 			}
-			if !freshlyBooted(list) {
+			if !freshlyBooted(list) && !list[len(list)-1].interrupted() {
 				last := list[len(list)-1]
 				if last.Name != bare(name) && last.Name != name {
 					if starts > 0 {
@@ -346,6 +346,11 @@ func (d *deployment) follow(ctx context.Context, name string, ours func(command)
 	}
 	d.c.event(d.n.config.Name, EventCommand, "%s: done", label)
 	return final, nil
+}
+
+// interrupted tells whether the agent was killed while the command ran, and has been started again.
+func (c command) interrupted() bool {
+	return c.Status == failed && c.Error != nil && c.Error.Type == "AgentRestartedError"
 }
 
 // freshlyBooted is true for the list of an agent that has only been asked for its steps.

@@ -40,7 +40,8 @@ type outcome struct {
 	polls    int    // how often the list shows it running
 	progress any    // shown meanwhile
 	busy     int    // how often it is answered with 409 before
-	restarts int    // how often the agent starts anew while it runs
+	restarts int    // how often the machine is rebooted while it runs: the agent knows of nothing
+	kills    int    // how often the agent is killed while it runs: the next one says so
 	lose     int    // how often the answer is lost after it was started
 	hang     bool   // never answered
 	http     int    // answered with this and body instead
@@ -284,6 +285,13 @@ func (a *fakeAgent) tick() {
 			o.restarts--
 			a.script[e.key] = o
 			a.list = nil
+			return
+		}
+		if o := a.script[e.key]; o.kills > 0 {
+			o.kills--
+			a.script[e.key] = o
+			e.Status, e.Error = failed, &commandError{Type: "AgentRestartedError", Details: "killed"}
+			a.list = []*entry{e}
 			return
 		}
 		if e.polls--; e.polls < 0 {

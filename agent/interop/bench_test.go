@@ -90,7 +90,7 @@ func newBench(t testing.TB, settings map[string]string) *bench {
 		b.stop(b.conductor)
 		if t.Failed() {
 			for _, name := range []string{"ironic-conductor", "ironic-api"} {
-				t.Logf("the end of the log of %s:\n%s", name, b.tail(name))
+				t.Logf("what %s complained of:\n%s", name, b.complaints(name))
 			}
 		}
 	})
@@ -244,7 +244,7 @@ func (b *bench) start(name string) *exec.Cmd {
 	defer log.Close() // the process has its own
 	cmd := exec.Command(name, "--config-file", b.path("ironic.conf"))
 	cmd.Stdout, cmd.Stderr = log, log
-	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true}
+	cmd.SysProcAttr = &syscall.SysProcAttr{Setpgid: true, Pdeathsig: syscall.SIGTERM}
 	if err := cmd.Start(); err != nil {
 		b.t.Fatal(err)
 	}
@@ -275,13 +275,19 @@ func (b *bench) wait() {
 	}
 }
 
-func (b *bench) tail(name string) string {
+// complaints returns the last warnings and errors in the log of a service.
+func (b *bench) complaints(name string) string {
 	text, err := os.ReadFile(b.path(name + ".log"))
 	if err != nil {
 		return err.Error()
 	}
-	lines := strings.Split(string(text), "\n")
-	return strings.Join(lines[max(0, len(lines)-60):], "\n")
+	var lines []string
+	for line := range strings.Lines(string(text)) {
+		if strings.Contains(line, " WARNING ") || strings.Contains(line, " ERROR ") || strings.Contains(line, " CRITICAL ") {
+			lines = append(lines, line)
+		}
+	}
+	return strings.Join(lines[max(0, len(lines)-60):], "")
 }
 
 var errLocked = errors.New("the node is locked")

@@ -65,7 +65,7 @@ func TestIronicBIOS(t *testing.T) {
 	n.do("rescue", "rescue_password", password)
 	n.until("rescue", 5*time.Minute)
 	n.vm.Expect(t, `end: rescue mode`, time.Minute)
-	if out, err := n.ssh(password, "mount -o ro /dev/vdb1 /mnt 2>&1; fdisk -l /dev/vdb; id -un; cat /proc/uptime"); err != nil || !strings.Contains(out, "/dev/vdb1") || !strings.Contains(out, "rescue") {
+	if out, err := n.ssh(password, "echo I am $USER; mount -o ro /dev/vdb2 /mnt && cat /mnt/openstack/latest/meta_data.json"); err != nil || !strings.Contains(out, "I am rescue") || !strings.Contains(out, "from-ironic") {
 		t.Errorf("ssh: %v\n%s", err, out)
 	}
 	if out, err := n.ssh("guessed", "id"); err == nil {
@@ -146,17 +146,11 @@ func TestIronicFailures(t *testing.T) {
 		n.do("rebuild")
 		n.while(func(r record) bool { return n.vm == nil || !strings.Contains(n.vm.Console(), "step: write: ") }, 3*time.Minute)
 		n.vm.Send(t, "\nkill -9 $(pidof ironhand | tr ' ' '\\n' | grep -v '^1$')\n")
-		// The agent comes back with an empty list of commands. What Ironic makes of that is its own affair: that the disk does not boot is ours.
-		n.while(func(r record) bool { return r.State == "wait call-back" || r.State == "deploying" }, 12*time.Minute)
-		r := n.get()
-		t.Logf("the node is in state %q: %q", r.State, r.LastError)
-		switch r.State {
-		case "active":
-			n.fromDisk("BOOT CODE RUNS", time.Minute)
-		case "deploy failed":
-		default:
-			t.Errorf("the node is in state %q", r.State)
+		r := n.until("deploy failed", 5*time.Minute)
+		if !strings.Contains(r.LastError, "the agent was killed while it ran") {
+			t.Errorf("last error = %q", r.LastError)
 		}
+		wantLogs(t, b, "the agent was killed")
 	})
 }
 

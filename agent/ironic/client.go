@@ -103,10 +103,26 @@ func New(o Options) (*Client, error) {
 	if c.o.Rand == nil {
 		c.o.Rand = rand.Float64
 	}
-	c.http = http.Client{Transport: o.Transport, CheckRedirect: checkRedirect}
-	if o.Transport == nil {
-		c.http.Transport = &http.Transport{
-			TLSClientConfig:     o.TLS.Clone(),
+	c.http = c.newHTTP(o.TLS)
+	return c, nil
+}
+
+// WithTLS returns a client that knows all that c knows, and makes its connections by another configuration. c is not to be used any more.
+func (c *Client) WithTLS(t *tls.Config) *Client {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.http.CloseIdleConnections()
+	next := &Client{o: c.o, log: c.log, urls: c.urls, version: c.version}
+	next.o.TLS = t
+	next.http = next.newHTTP(t)
+	return next
+}
+
+func (c *Client) newHTTP(t *tls.Config) http.Client {
+	h := http.Client{Transport: c.o.Transport, CheckRedirect: checkRedirect}
+	if c.o.Transport == nil {
+		h.Transport = &http.Transport{
+			TLSClientConfig:     t.Clone(),
 			DialContext:         (&net.Dialer{Timeout: c.o.Timeout}).DialContext,
 			TLSHandshakeTimeout: c.o.Timeout,
 			// Shorter than any server's, Apache's 5 s being the shortest: otherwise a heartbeat
@@ -114,7 +130,7 @@ func New(o Options) (*Client, error) {
 			IdleConnTimeout: 4 * time.Second,
 		}
 	}
-	return c, nil
+	return h
 }
 
 // checkRedirect follows a redirect only within the same server and only if it keeps the method:
@@ -176,6 +192,7 @@ type request struct {
 	body    []byte     // nil for none
 	hide    Secret     // a secret in body, which a server might repeat in its answer
 	want    int        // the status that means success
+	also    int        // another one; 0 for none
 }
 
 // do sends a request to the first URL that answers, and returns the body of an answer with the
@@ -261,14 +278,15 @@ func (c *Client) try(ctx context.Context, base *url.URL, r request) ([]byte, err
 	defer res.Body.Close()
 	target.RawQuery = "" // not needed to understand the errors below
 	limit := maxAnswer
-	if res.StatusCode != r.want {
+	good := res.StatusCode == r.want || res.StatusCode == r.also
+	if !good {
 		limit = maxFault
 	}
 	answer, err := io.ReadAll(io.LimitReader(res.Body, int64(limit)+1))
 	if err != nil {
 		return nil, fmt.Errorf("%s %s: read answer: %w", r.method, target.Redacted(), err)
 	}
-	if res.StatusCode != r.want {
+	if !good {
 		text := answer
 		if r.hide != "" {
 			text = bytes.ReplaceAll(text, []byte(r.hide.Reveal()), []byte(masked))

@@ -222,6 +222,7 @@ func TestServerVersion(t *testing.T) {
 		{"nothing", "", answer(200, ""), VersionFallback},
 		{"not found", "", answer(404, "not found"), VersionFallback},
 		{"broken", "", answer(500, ""), VersionFallback},
+		{"redirected away", "", http.RedirectHandler("http://192.0.2.1/", http.StatusFound).ServeHTTP, VersionFallback},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -697,11 +698,91 @@ func TestHint(t *testing.T) {
 		{&StatusError{Method: "GET", URL: "http://a/v1/lookup", Code: 404}, "check that a port of the node has one of these MAC addresses"},
 		{&StatusError{Method: "POST", URL: "http://a/v1/heartbeat/u", Code: 400}, "check that the node was not started again"},
 		{&StatusError{Method: "POST", URL: "http://a/v1/heartbeat/u", Code: 404}, ""},
+		{&StatusError{Method: "POST", URL: "http://a/v1/heartbeat/u", Code: 400, Text: "Client sent an HTTP request to an HTTPS server."}, "check the API URL: what listens there speaks TLS"},
+		{&StatusError{Method: "GET", URL: "http://a/v1/lookup", Code: 400, Text: "<html> The plain HTTP request was sent to HTTPS port"}, "check the API URL: what listens there speaks TLS"},
+		{&StatusError{Method: "GET", URL: "http://a/v1/lookup", Code: 400, Text: "You're speaking plain HTTP to an SSL-enabled server port."}, "check the API URL: what listens there speaks TLS"},
+		{&StatusError{Method: "POST", URL: "https://a/v1/heartbeat/u", Code: 400, Text: "no HTTP request for HTTPS"}, "check that the node was not started again"},
 		{&StatusError{Code: 403}, "check that the API offers its ramdisk endpoints"},
 		{&StatusError{Code: 302, Location: "http://b"}, "check the API URL"},
 	} {
 		if got := Hint(fmt.Errorf("wrapped: %w", tt.err)); !strings.HasPrefix(got, tt.want) || tt.want == "" && got != "" {
 			t.Errorf("Hint(%v) = %q, want %q", tt.err, got, tt.want)
 		}
+	}
+}
+
+// A client with other limits of TLS goes on where the first one was, and keeps to the limits.
+func TestWithTLS(t *testing.T) {
+	gone := httptest.NewServer(nil)
+	gone.Close()
+	asked := 0
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/" {
+			asked++
+		}
+		api().ServeHTTP(w, r)
+	}))
+	server.TLS = &tls.Config{MaxVersion: tls.VersionTLS12}
+	server.Config.ErrorLog = slog.NewLogLogger(slog.DiscardHandler, 0)
+	server.StartTLS()
+	defer server.Close()
+	config := server.Client().Transport.(*http.Transport).TLSClientConfig.Clone()
+	c := newClient(t, Options{URLs: []string{gone.URL, server.URL}, TLS: config, Timeout: 5 * time.Second})
+	if _, _, err := c.Lookup(t.Context(), nil, ""); err != nil {
+		t.Fatal(err)
+	}
+	c = c.WithTLS(config)
+	if err := c.Heartbeat(t.Context(), "u", Beat{}); err != nil || asked != 1 || c.URLs()[0] != server.URL {
+		t.Errorf("Heartbeat = %v; the version was asked for %d times, first URL %s", err, asked, c.URLs()[0])
+	}
+	config = config.Clone()
+	config.MinVersion = tls.VersionTLS13
+	if err := c.WithTLS(config).Heartbeat(t.Context(), "u", Beat{}); err == nil || !strings.Contains(err.Error(), "protocol version") {
+		t.Errorf("Heartbeat = %v, want an error about the protocol's version", err)
+	}
+}
+
+// Whatever comes back on a heartbeat, the error says what it was.
+func TestHeartbeatAnswers(t *testing.T) {
+	tests := []struct {
+		name    string
+		handler http.HandlerFunc
+		want    string
+	}{
+		{"202 with a body that is cut", func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Length", "100")
+			w.WriteHeader(202)
+			io.WriteString(w, "{")
+		}, "read answer: unexpected EOF"},
+		{"200 with HTML", answer(200, "<html>Sign in to the hotel's network</html>"), "200 OK: <html>Sign in"},
+		{"202 and far too much", answer(202, strings.Repeat("x", maxAnswer+1)), "answer is longer than 8388608 bytes"},
+		{"error that is cut", func(w http.ResponseWriter, r *http.Request) {
+			w.Header().Set("Content-Length", "100")
+			w.WriteHeader(500)
+			io.WriteString(w, "{")
+		}, "read answer: unexpected EOF"},
+		{"no HTTP", func(w http.ResponseWriter, r *http.Request) {
+			conn, _, err := w.(http.Hijacker).Hijack()
+			if err == nil {
+				io.WriteString(conn, "SSH-2.0-OpenSSH_9.2\r\n")
+				conn.Close()
+			}
+		}, "malformed HTTP"},
+		{"nothing", func(w http.ResponseWriter, r *http.Request) {
+			if conn, _, err := w.(http.Hijacker).Hijack(); err == nil {
+				conn.Close()
+			}
+		}, "EOF"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			server := httptest.NewServer(tt.handler)
+			defer server.Close()
+			c := newClient(t, Options{URLs: []string{server.URL}, APIVersion: "1.82", Timeout: 10 * time.Second})
+			err := c.Heartbeat(t.Context(), "u-1", Beat{Token: "not-a-real-token"})
+			if err == nil || !strings.Contains(err.Error(), tt.want) || len(err.Error()) > 1000 {
+				t.Errorf("Heartbeat = %.300v, want %q", err, tt.want)
+			}
+		})
 	}
 }

@@ -142,12 +142,20 @@ func (e *StatusError) hint() string {
 		return "check that a port of the node has one of these MAC addresses, and that the node is being deployed, cleaned, inspected or rescued"
 	case e.Code == http.StatusForbidden:
 		return "check that the API offers its ramdisk endpoints ([api]enable_ramdisk_endpoints)"
+	case e.Code == http.StatusBadRequest && strings.HasPrefix(e.URL, "http:") && wantsTLS(e.Text):
+		return "check the API URL: what listens there speaks TLS (https:// instead of http://?)"
 	case e.Code == http.StatusBadRequest && strings.Contains(e.URL, "/v1/heartbeat/"):
 		return "check that the node was not started again without this agent: token, callback URL and certificate must stay the same for one boot"
 	case e.Code == http.StatusNotAcceptable:
 		return "check the API version: the server refuses the one that was sent"
 	}
 	return ""
+}
+
+// wantsTLS tells whether a web server complains of a request in the clear: net/http, nginx and Apache say
+// "Client sent an HTTP request to an HTTPS server", "The plain HTTP request was sent to HTTPS port" and "You're speaking plain HTTP to an SSL-enabled server port".
+func wantsTLS(text string) bool {
+	return strings.Contains(text, "HTTP request") && strings.Contains(text, "HTTPS") || strings.Contains(text, "plain HTTP to an SSL")
 }
 
 func isTimeout(err error) bool {

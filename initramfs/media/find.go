@@ -15,7 +15,7 @@ import (
 	"syscall"
 	"time"
 
-	"github.com/ironhand/ironhand/initramfs/volume"
+	"github.com/ironhand/ironhand/image/volume"
 )
 
 const (

@@ -17,7 +17,7 @@ import (
 	"testing/fstest"
 	"testing/synctest"
 
-	"github.com/ironhand/ironhand/initramfs/volume"
+	"github.com/ironhand/ironhand/image/volume"
 )
 
 // Ways through sysfs to block devices.
@@ -100,14 +100,9 @@ func fat(t testing.TB, label string, files map[string][]byte) []byte {
 
 func iso(t testing.TB, label string, files map[string][]byte) []byte {
 	t.Helper()
-	v := volume.ISO{Label: label}
-	for name, b := range files {
-		v.Files = append(v.Files, volume.BytesFile(name, b))
-	}
-	var out bytes.Buffer
-	_, err := v.WriteTo(&out)
+	b, err := volume.ISO{Label: label, Files: volume.BytesFiles(files)}.Bytes()
 	must(t, err)
-	return out.Bytes()
+	return b
 }
 
 func TestFind(t *testing.T) {
@@ -117,7 +112,11 @@ func TestFind(t *testing.T) {
 		return drive{name: name, path: pathFloppy, image: fat(t, "ir-vfd-dev", params)}
 	}
 	const enomedium = syscall.Errno(123)
-	looped := fat(t, "ir-vfd-dev", map[string][]byte{"openstack/latest/x": []byte("x")})
+	full := map[string][]byte{} // a directory of more than one cluster
+	for i := range 20 {
+		full[fmt.Sprintf("openstack/a long name %d", i)] = nil
+	}
+	looped := fat(t, "ir-vfd-dev", full)
 	copy(looped[512+3:], []byte{0x02, 0x20, 0x00}) // cluster 2, the directory, comes after itself
 	for _, c := range []struct {
 		name   string

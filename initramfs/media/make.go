@@ -14,7 +14,7 @@ import (
 	"slices"
 	"strings"
 
-	"github.com/ironhand/ironhand/initramfs/volume"
+	"github.com/ironhand/ironhand/image/volume"
 )
 
 // Keys of parameters that Contents has fields for.
@@ -65,9 +65,8 @@ func Make(kind string, c Contents) ([]byte, error) {
 }
 
 func makeVolume(kind string, files map[string][]byte) ([]byte, error) {
-	names := slices.Sorted(maps.Keys(files))
 	serial := crc32.NewIEEE()
-	for _, name := range names {
+	for _, name := range slices.Sorted(maps.Keys(files)) {
 		fmt.Fprintf(serial, "%s %d ", name, len(files[name]))
 		serial.Write(files[name])
 	}
@@ -77,13 +76,7 @@ func makeVolume(kind string, files map[string][]byte) ([]byte, error) {
 	case USB:
 		return volume.FAT{Size: 8 << 20, Label: LabelFloppy, Serial: serial.Sum32(), Files: files}.Bytes()
 	case CD:
-		iso := volume.ISO{Label: LabelFloppy}
-		for _, name := range names {
-			iso.Files = append(iso.Files, volume.BytesFile(name, files[name]))
-		}
-		var b bytes.Buffer
-		_, err := iso.WriteTo(&b)
-		return b.Bytes(), err
+		return volume.ISO{Label: LabelFloppy, Files: volume.BytesFiles(files)}.Bytes()
 	}
 	return nil, fmt.Errorf("type %q: want %s, %s or %s", kind, Floppy, USB, CD)
 }

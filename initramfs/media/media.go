@@ -14,11 +14,10 @@ import (
 	"fmt"
 	"io/fs"
 	"os"
+	"path"
 	"path/filepath"
 	"slices"
 	"strings"
-
-	"github.com/ironhand/ironhand/initramfs/volume"
 )
 
 // Kinds of media, in the order in which Find returns them.
@@ -94,12 +93,12 @@ func known(name string, dir bool) bool {
 var errLimit = errors.New("more than a configuration medium may have")
 
 // readFiles reads the files that the agent knows.
-func readFiles(v volume.Volume) (map[string][]byte, error) {
+func readFiles(v fs.FS) (map[string][]byte, error) {
 	files := map[string][]byte{}
 	entries, total := 0, int64(0)
-	var walk func(dir volume.Entry, prefix string, depth int) error
-	walk = func(dir volume.Entry, prefix string, depth int) error {
-		list, err := v.List(dir)
+	var walk func(dir, prefix string, depth int) error
+	walk = func(dir, prefix string, depth int) error {
+		list, err := fs.ReadDir(v, dir)
 		if err != nil {
 			return fmt.Errorf("read directory %q: %w", "/"+prefix, err)
 		}
@@ -107,33 +106,37 @@ func readFiles(v volume.Volume) (map[string][]byte, error) {
 			if entries++; entries > maxEntries {
 				return fmt.Errorf("%w: %d names", errLimit, maxEntries)
 			}
-			name := prefix + e.Name
+			stored, name := path.Join(dir, e.Name()), prefix+e.Name()
 			// People and FAT are careless about case; all names that the agent knows are lower case.
-			if lower := strings.ToLower(name); !known(name, e.Dir) {
+			if lower := strings.ToLower(name); !known(name, e.IsDir()) {
 				name = lower
 			}
-			if !known(name, e.Dir) || !fs.ValidPath(name) || strings.Contains(e.Name, "/") {
+			if !known(name, e.IsDir()) {
 				continue
 			}
 			if depth == maxDepth {
 				return fmt.Errorf("%w: %d levels of directories", errLimit, maxDepth)
 			}
-			if e.Dir {
-				if err := walk(e, name+"/", depth+1); err != nil {
+			if e.IsDir() {
+				if err := walk(stored, name+"/", depth+1); err != nil {
 					return err
 				}
 				continue
 			}
-			if e.Size > maxFile {
-				return fmt.Errorf("%w: file %q has %d bytes of %d", errLimit, name, e.Size, maxFile)
+			info, err := e.Info()
+			if err != nil {
+				return fmt.Errorf("file %q: %w", name, err)
 			}
-			if total += e.Size; total > maxTotal || len(files) == maxFiles {
+			if info.Size() > maxFile {
+				return fmt.Errorf("%w: file %q has %d bytes of %d", errLimit, name, info.Size(), maxFile)
+			}
+			if total += info.Size(); total > maxTotal || len(files) == maxFiles {
 				return fmt.Errorf("%w: %d files, %d bytes", errLimit, maxFiles, maxTotal)
 			}
 			if _, ok := files[name]; ok {
 				return fmt.Errorf("file %q is there twice", name)
 			}
-			b, err := v.Read(e)
+			b, err := fs.ReadFile(v, stored)
 			if err != nil {
 				return fmt.Errorf("read file %q: %w", name, err)
 			}
@@ -141,7 +144,7 @@ func readFiles(v volume.Volume) (map[string][]byte, error) {
 		}
 		return nil
 	}
-	return files, walk(v.Root(), "", 0)
+	return files, walk(".", "", 0)
 }
 
 // Save keeps media in a directory, which is made if need be, for an agent that is started again when they may be gone.

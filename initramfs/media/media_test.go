@@ -22,7 +22,7 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ironhand/ironhand/initramfs/volume"
+	"github.com/ironhand/ironhand/image/volume"
 )
 
 func must(t testing.TB, err error) {

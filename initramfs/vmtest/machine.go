@@ -20,7 +20,7 @@ type Machine struct {
 	// the ramdisk of the tests is used; several are put together.
 	Kernel  string
 	Initrds []string
-	Cmdline string // added to "console=ttyS0 panic=-1"
+	Cmdline string // added to baseCmdline
 
 	Board     string // "q35" or "pc"; "" is q35
 	MemoryMiB int    // 512 if 0
@@ -34,6 +34,10 @@ type Machine struct {
 	Reboots   bool     // a reset starts it again; otherwise it ends the machine
 	Extra     []string // more arguments of QEMU
 }
+
+// baseCmdline is for every kernel that is started directly. The kernel's check of its timer counts ticks, and panics where an emulator without
+// a processor to itself loses them.
+const baseCmdline = "console=ttyS0 panic=-1 no_timer_check"
 
 // Disk is one disk.
 type Disk struct {
@@ -88,7 +92,7 @@ func (m Machine) args(accel string, f files) []string {
 		a = append(a, "-global", "driver=cfi.pflash01,property=secure,value=on")
 	}
 	if f.kernel != "" {
-		a = append(a, "-kernel", f.kernel, "-initrd", f.initrd, "-append", strings.TrimSpace("console=ttyS0 panic=-1 "+m.Cmdline))
+		a = append(a, "-kernel", f.kernel, "-initrd", f.initrd, "-append", strings.TrimSpace(baseCmdline+" "+m.Cmdline))
 	}
 	ide := 0 // devices on the board's own controller
 	scsi := false

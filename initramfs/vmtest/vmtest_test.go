@@ -29,7 +29,7 @@ func TestArgs(t *testing.T) {
 		not     string
 	}{
 		{"nothing", Machine{}, files{kernel: "K", initrd: "I", monitor: "M"},
-			[]string{"-machine q35 ", "-accel A ", "-m 512 -smp 2 ", "-qmp unix:M,", "-no-reboot ", "-kernel K -initrd I -append console=ttyS0 panic=-1"}, "-device"},
+			[]string{"-machine q35 ", "-accel A ", "-m 512 -smp 2 ", "-qmp unix:M,", "-no-reboot ", "-kernel K -initrd I -append console=ttyS0 panic=-1 no_timer_check"}, "-device"},
 		{"from a disk", Machine{Kernel: "none", Reboots: true, MemoryMiB: 96, CPUs: 1}, files{}, []string{"-m 96 -smp 1 "}, "-kernel"},
 		{"reboots", Machine{Reboots: true}, files{}, nil, "-no-reboot"},
 		{"firmware", Machine{Firmware: "uefi"}, files{code: "C", variables: "V,1"}, []string{"unit=0,readonly=on,file=C ", "unit=1,file=V,,1"}, "smm"},

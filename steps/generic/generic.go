@@ -6,8 +6,10 @@ package generic
 
 import (
 	"context"
+	"encoding/json"
 
 	"github.com/ironhand/ironhand/steps"
+	"github.com/ironhand/ironhand/steps/erase"
 )
 
 // Manager is the hardware manager for every machine. Its names are those of
@@ -30,17 +32,62 @@ func (Manager) Support(context.Context, steps.Host) (steps.Support, error) {
 
 // Steps are the steps for every machine.
 func (Manager) Steps() []steps.Step {
+	eraser := erase.Local()
 	return []steps.Step{{
 		Name:      "write_image",
 		Interface: "deploy",
 		// The conductor has a step of its own of this name, and calls this one from it.
 		Priority: map[steps.Phase]int{steps.Deploy: 0, steps.Service: 0},
 		Deploys:  true,
-		Run:      writeImage,
+		Args: []steps.Arg{
+			{Name: "image_info", Required: true, Unlisted: true},
+			{Name: "configdrive", Unlisted: true},
+		},
+		Check: func(h steps.Host, args json.RawMessage) error { _, err := parseRequest(h, args); return err },
+		Run:   writeImage,
 	}, {
 		Name:      "kexec",
 		Interface: "deploy",
 		Priority:  map[steps.Phase]int{steps.Deploy: 0},
 		Run:       kexec,
+	}, {
+		Name:      "erase_devices",
+		Interface: "deploy",
+		Priority:  map[steps.Phase]int{steps.Clean: 10},
+		Deploys:   true, // what was deployed is gone
+		Abortable: true,
+		Asks:      true,
+		Run:       eraser.Devices,
+	}, {
+		Name:      "erase_devices_metadata",
+		Interface: "deploy",
+		Priority:  map[steps.Phase]int{steps.Clean: 99, steps.Deploy: 0},
+		Deploys:   true,
+		Abortable: true,
+		Asks:      true,
+		Run:       eraser.Metadata,
+	}, {
+		Name:      "erase_devices_express",
+		Interface: "deploy",
+		Priority:  map[steps.Phase]int{steps.Clean: 0},
+		Deploys:   true,
+		Abortable: true,
+		Asks:      true,
+		Run:       eraser.Express,
+	}, {
+		Name:      "erase_pstore",
+		Interface: "deploy",
+		Priority:  map[steps.Phase]int{steps.Clean: 0},
+		Abortable: true,
+		Run:       eraser.Pstore,
+	}, {
+		Name:      "clean_uefi_nvram",
+		Interface: "deploy",
+		Priority:  map[steps.Phase]int{steps.Clean: 0, steps.Deploy: 0},
+		Abortable: true,
+		Args: []steps.Arg{{Name: "match_patterns", Description: "A list of regular expressions, without regard to case: boot entries whose device path " +
+			"one of them fits are deleted. Without it: paths that begin with HD(, and those of shim and GRUB."}},
+		Check: eraser.CheckNVRAM,
+		Run:   eraser.NVRAM,
 	}}
 }

@@ -4,12 +4,14 @@ package generic
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/base64"
 	"encoding/json"
 	"fmt"
 	"net/http"
 	"net/url"
 	"path"
+	"slices"
 	"strings"
 	"unicode"
 
@@ -79,13 +81,28 @@ func parseImageInfo(raw json.RawMessage) (imageInfo, error) {
 	return i, nil
 }
 
-// format is what the image must be.
-func (i imageInfo) format() image.Format {
-	if i.DiskFormat == "iso" {
-		return image.Auto // one that can be written to a disk has a partition table as well
+// format is what the image must be: what the conductor says, or one of those that it permits (nil: all). Bytes with a partition table are "gpt" to it.
+func (i imageInfo) format(permitted []string) (image.Format, error) {
+	said, _ := image.ParseFormat(i.DiskFormat) // parseImageInfo has refused what it does not know, but iso: one that can be written to a disk has a partition table
+	may := func(name string) bool { return permitted == nil || slices.Contains(permitted, name) }
+	switch said {
+	case image.Raw: // the conductor vouches for it
+		return image.Raw, nil
+	case image.QCOW2:
+		if may("qcow2") {
+			return image.QCOW2, nil
+		}
+	default:
+		switch {
+		case may("gpt") && may("qcow2"):
+			return image.Auto, nil
+		case may("gpt"):
+			return image.Raw, nil
+		case may("qcow2"):
+			return image.QCOW2, nil
+		}
 	}
-	f, _ := image.ParseFormat(i.DiskFormat) // parseImageInfo has refused others
-	return f
+	return "", fmt.Errorf("image %s: %w: the conductor says that it is %q, and permits only %s", i.ID, stream.ErrFormat, i.DiskFormat, cmp.Or(strings.Join(permitted, ", "), "nothing"))
 }
 
 // proxy says which proxy to use; nil where none is given, which leaves it to the environment.
@@ -142,8 +159,8 @@ func (i imageInfo) digest() (d stream.Digest, checksums string, err error) {
 	return d, "", nil
 }
 
-// authorization is the value of the Authorization header for the image's server, "" for none.
-func (i imageInfo) authorization() (string, error) {
+// authorization is the value of the Authorization header for the image's server, "" for none. ours is how to log in if the conductor says nothing.
+func (i imageInfo) authorization(ours func() (user, password string)) (string, error) {
 	if i.Authorization != "" {
 		b, err := base64.StdEncoding.DecodeString(i.Authorization)
 		if err != nil || bytes.ContainsFunc(b, unicode.IsControl) {
@@ -155,9 +172,16 @@ func (i imageInfo) authorization() (string, error) {
 		if i.User == "" || i.Password == "" {
 			return "", fmt.Errorf("%w: image_info: image_server_auth_strategy is http_basic without image_server_user and image_server_password", steps.ErrArgs)
 		}
-		r := http.Request{Header: http.Header{}}
-		r.SetBasicAuth(i.User, i.Password)
-		return r.Header.Get("Authorization"), nil
+		return basic(i.User, i.Password), nil
+	}
+	if ours != nil {
+		return basic(ours()), nil
 	}
 	return "", nil
+}
+
+func basic(user, password string) string {
+	r := http.Request{Header: http.Header{}}
+	r.SetBasicAuth(user, password)
+	return r.Header.Get("Authorization")
 }

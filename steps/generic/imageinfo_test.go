@@ -9,7 +9,9 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/ironhand/ironhand/image"
 	"github.com/ironhand/ironhand/steps"
+	"github.com/ironhand/ironhand/stream"
 )
 
 // infoWith is an image's description that is good, with some keys changed. A nil value removes one.
@@ -177,12 +179,67 @@ func TestImageInfoAuthorization(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			got, err := i.authorization()
+			got, err := i.authorization(nil)
 			wantArgsError(t, err, test.wantErr)
 			if got != test.want {
 				t.Errorf("authorization() = %q, want %q", got, test.want)
 			}
 		})
+	}
+}
+
+// The agent's own setting for image servers counts only if the conductor says nothing.
+func TestImageInfoOwnAuthorization(t *testing.T) {
+	ours := func() (string, string) { return "ours", "hush-hush" }
+	encode := base64.StdEncoding.EncodeToString
+	for _, test := range []struct {
+		name    string
+		changes change
+		want    string
+	}{
+		{"ours", nil, "Basic " + encode([]byte("ours:hush-hush"))},
+		{"the conductor's", change{"image_server_auth_strategy": "http_basic", "image_server_user": "user", "image_server_password": "x"}, "Basic " + encode([]byte("user:x"))},
+		{"the conductor's header", change{"image_request_authorization": encode([]byte("Bearer x"))}, "Bearer x"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			i, err := parseImageInfo(infoWith(t, test.changes))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := i.authorization(ours); got != test.want || err != nil {
+				t.Errorf("authorization() = %q, %v, want %q", got, err, test.want)
+			}
+		})
+	}
+}
+
+func TestImageInfoFormat(t *testing.T) {
+	for _, test := range []struct {
+		format    any
+		permitted []string
+		want      image.Format // "" for an error
+	}{
+		{nil, nil, image.Auto},
+		{nil, []string{"raw", "gpt", "qcow2"}, image.Auto},
+		{"unknown", []string{"raw", "gpt"}, image.Raw},
+		{nil, []string{"qcow2", "iso"}, image.QCOW2},
+		{"iso", []string{"gpt", "iso", "qcow2"}, image.Auto},
+		{"raw", []string{"qcow2"}, image.Raw}, // the conductor knows what it is
+		{"gpt", []string{}, image.Raw},
+		{"qcow2", nil, image.QCOW2},
+		{"qcow2", []string{"raw", "qcow2"}, image.QCOW2},
+		{"qcow2", []string{"raw", "gpt"}, ""},
+		{nil, []string{"raw", "iso"}, ""},
+		{"unknown", []string{}, ""},
+	} {
+		i, err := parseImageInfo(infoWith(t, change{"disk_format": test.format}))
+		if err != nil {
+			t.Fatal(err)
+		}
+		got, err := i.format(test.permitted)
+		if got != test.want || (err == nil) != (test.want != "") || err != nil && (!errors.Is(err, stream.ErrFormat) || !strings.Contains(err.Error(), "permits only")) {
+			t.Errorf("%v, permitted %q: %q, %v, want %q", test.format, test.permitted, got, err, test.want)
+		}
 	}
 }
 

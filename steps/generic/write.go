@@ -5,7 +5,6 @@ package generic
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 	"strings"
 	"time"
@@ -16,15 +15,24 @@ import (
 	"github.com/ironhand/ironhand/stream"
 )
 
-// writeImage puts a whole disk image onto the node's root disk, and the config drive beside it.
-func writeImage(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
-	// 1. Everything that can be wrong with the request is found before a disk is looked at.
+// A request is what writeImage is asked for.
+type request struct {
+	info      imageInfo
+	format    image.Format // that it must have
+	digest    stream.Digest
+	checksums string // URL of the file that has the digest; empty if it is given
+	sources   []stream.Source
+	drive     *string // as image.ReadConfigDrive takes it; nil or "" for none
+}
+
+// parseRequest reads and checks the arguments; nothing is fetched.
+func parseRequest(h steps.Host, raw json.RawMessage) (*request, error) {
 	var args struct {
 		ImageInfo   json.RawMessage `json:"image_info"`
 		ConfigDrive *string         `json:"configdrive"`
 	}
-	if len(j.Args) > 0 {
-		if err := json.Unmarshal(j.Args, &args); err != nil {
+	if len(raw) > 0 {
+		if err := json.Unmarshal(raw, &args); err != nil {
 			return nil, fmt.Errorf("%w: %v", steps.ErrArgs, err)
 		}
 	}
@@ -36,26 +44,52 @@ func writeImage(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 	if err != nil {
 		return nil, err
 	}
-	if checksums != "" {
-		if digest, err = info.fetchDigest(ctx, h, checksums); err != nil {
-			return nil, err
-		}
+	if err := allowed(h, digest); err != nil {
+		return nil, err
 	}
-	if digest.Algorithm == "md5" && h.Download.RefuseMD5 {
-		return nil, fmt.Errorf("%w: image_info: the conductor does not allow MD5; give a SHA-256 or SHA-512", steps.ErrArgs)
+	format, err := info.format(h.Download.Formats)
+	if err != nil {
+		return nil, err
 	}
 	sources, err := info.sources(h)
 	if err != nil {
 		return nil, err
 	}
+	drive := args.ConfigDrive
+	if drive == nil || *drive == "" {
+		drive = info.ConfigDrive
+	}
+	return &request{info, format, digest, checksums, sources, drive}, nil
+}
+
+// allowed refuses a digest of an algorithm that the conductor does not allow.
+func allowed(h steps.Host, d stream.Digest) error {
+	if d.Algorithm == "md5" && h.Download.RefuseMD5 {
+		return fmt.Errorf("%w: image_info: the conductor does not allow MD5; give a SHA-256 or SHA-512", steps.ErrArgs)
+	}
+	return nil
+}
+
+// writeImage puts a whole disk image onto the node's root disk, and the config drive beside it.
+func writeImage(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
+	// 1. Everything that can be wrong with the request is found before a disk is looked at.
+	r, err := parseRequest(h, j.Args)
+	if err != nil {
+		return nil, err
+	}
+	info, digest, sources, drive := r.info, r.digest, r.sources, r.drive
 	if h.Download.Limit > 0 {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, h.Download.Limit, fmt.Errorf("the download takes longer than the %v allowed", h.Download.Limit))
 		defer cancel()
 	}
-	drive := args.ConfigDrive
-	if drive == nil || *drive == "" {
-		drive = info.ConfigDrive
+	if r.checksums != "" {
+		if digest, err = info.fetchDigest(ctx, h, r.checksums); err != nil {
+			return nil, err
+		}
+		if err := allowed(h, digest); err != nil {
+			return nil, err
+		}
 	}
 	var driveImage []byte
 	if drive != nil && *drive != "" {
@@ -67,7 +101,7 @@ func writeImage(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 	}
 
 	// 2. The disk is chosen, printed and opened: nobody else uses it from here on.
-	choice, err := rootDisk(ctx, h, j.Node)
+	choice, err := steps.AwaitRootDisk(ctx, h, j.Node)
 	if err != nil {
 		return nil, err
 	}
@@ -93,7 +127,7 @@ func writeImage(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 	var told time.Time
 	var phase stream.Phase
 	result, err := image.Write(ctx, disk, image.Spec{
-		Sources: sources, Digest: digest, Format: info.format(), ConfigDrive: driveImage,
+		Sources: sources, Digest: digest, Format: r.format, ConfigDrive: driveImage,
 		Patience: h.Download.Budget, ReadBack: h.ReadBack, Log: h.Log, Memory: memory,
 		Progress: func(p stream.Progress) {
 			h.Progress(p)
@@ -118,27 +152,9 @@ func writeImage(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 	}, nil
 }
 
-// rootDisk waits for a disk that fits.
-func rootDisk(ctx context.Context, h steps.Host, n steps.Node) (inspect.Choice, error) {
-	for attempt := 1; ; attempt++ {
-		choice, err := steps.RootDisk(ctx, h.Machine, n)
-		if err == nil || !errors.Is(err, inspect.ErrNoDisk) && !errors.Is(err, inspect.ErrUnread) || attempt >= h.DiskAttempts {
-			return choice, err
-		}
-		if attempt == 1 {
-			h.Say("no disk fits yet: %v", err)
-		}
-		select {
-		case <-time.After(h.DiskDelay):
-		case <-ctx.Done():
-			return choice, context.Cause(ctx)
-		}
-	}
-}
-
 // options are for all that is fetched for the image.
 func (i imageInfo) options(h steps.Host) (stream.HTTPOptions, error) {
-	authorization, err := i.authorization()
+	authorization, err := i.authorization(h.Download.BasicAuth)
 	if err != nil {
 		return stream.HTTPOptions{}, err
 	}

@@ -224,7 +224,7 @@ func TestWriteImageFails(t *testing.T) {
 	}{
 		{"arguments are no object", rootDiskHint, nil, change{"image_info": "x"}, nil, steps.ErrArgs, "image_info: json", false},
 		{"vmdk", rootDiskHint, change{"disk_format": "vmdk"}, nil, nil, steps.ErrArgs, "qemu-img convert -O qcow2", false},
-		{"not what it is said to be", rootDiskHint, change{"disk_format": "qcow2"}, nil, nil, stream.ErrFormat, "image is said to be qcow2, and its bytes are raw", false},
+		{"not what it is said to be", rootDiskHint, change{"disk_format": "qcow2"}, nil, nil, stream.ErrFormat, "image must be qcow2, and its bytes are raw", false},
 		{"no digest", rootDiskHint, change{"os_hash_algo": nil, "os_hash_value": nil}, nil, nil, steps.ErrArgs, "an image without a digest is not written", false},
 		{"MD5 where it is not allowed", rootDiskHint, change{"os_hash_algo": "md5", "os_hash_value": strings.Repeat("0", 32)}, nil,
 			func(b *bench) { b.host.Download.RefuseMD5 = true }, steps.ErrArgs, "the conductor does not allow MD5", false},
@@ -405,9 +405,9 @@ func TestRootDiskWaits(t *testing.T) {
 					Machine: inspect.Machine{FS: lateFS{recorded, start.Add(test.after)}}, DiskAttempts: test.attempts, DiskDelay: 3 * time.Second,
 					Say: func(string, ...any) { said++ },
 				}
-				choice, err := rootDisk(ctx, h, steps.Node{Properties: map[string]json.RawMessage{"root_device": json.RawMessage(rootDiskHint)}})
+				choice, err := steps.AwaitRootDisk(ctx, h, steps.Node{Properties: map[string]json.RawMessage{"root_device": json.RawMessage(rootDiskHint)}})
 				if !errors.Is(err, test.want) || err == nil && choice.Disk.Name != "/dev/vda" {
-					t.Errorf("rootDisk() = %s, %v, want %v", choice.Disk.Name, err, test.want)
+					t.Errorf("steps.AwaitRootDisk() = %s, %v, want %v", choice.Disk.Name, err, test.want)
 				}
 				if took := time.Since(start); took != test.took {
 					t.Errorf("took %v, want %v", took, test.took)
@@ -465,10 +465,16 @@ func TestManager(t *testing.T) {
 	if got := fmt.Sprint(set.Versions()); got != "map[generic_hardware_manager:ironhand.1]" {
 		t.Errorf("versions = %s", got)
 	}
-	for phase, want := range map[steps.Phase]string{steps.Clean: "", steps.Deploy: "deploy.kexec=0 deploy.write_image=0 ", steps.Service: "deploy.write_image=0 "} {
+	for phase, want := range map[steps.Phase]string{
+		steps.Clean:   "deploy.clean_uefi_nvram=0 deploy.erase_devices=10 deploy.erase_devices_express=0 deploy.erase_devices_metadata=99 deploy.erase_pstore=0 ",
+		steps.Deploy:  "deploy.clean_uefi_nvram=0 deploy.erase_devices_metadata=0 deploy.kexec=0 deploy.write_image=0 ",
+		steps.Service: "deploy.write_image=0 "} {
 		got := ""
 		for _, s := range set.List(phase)["GenericHardwareManager"] {
 			got += fmt.Sprintf("%s.%s=%d ", s.Interface, s.Name, s.Priority[phase])
+			if erases := strings.HasPrefix(s.Name, "erase_devices"); erases && !(s.Asks && s.Deploys) || phase == steps.Clean && (!s.Abortable || s.Reboot) {
+				t.Errorf("%s: asks %v, forgets what was deployed %v, abortable %v, reboots %v", s.Name, s.Asks, s.Deploys, s.Abortable, s.Reboot)
+			}
 		}
 		if got != want {
 			t.Errorf("steps of %s = %s, want %s", phase, got, want)

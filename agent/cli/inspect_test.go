@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"bytes"
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"testing/fstest"
+
+	"github.com/ironhand/ironhand/inspect"
+	"github.com/ironhand/ironhand/inspect/inspecttest"
+	"github.com/ironhand/ironhand/inspect/recording"
+)
+
+var update = flag.Bool("update", false, "write the expected pages anew")
+
+// keep writes a recording of a machine.
+func keep(t *testing.T, files fstest.MapFS) string {
+	t.Helper()
+	name := filepath.Join(t.TempDir(), "machine.txt")
+	if err := os.WriteFile(name, recording.Format("a machine", files), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+// The page for technicians, whole.
+func TestInspectPage(t *testing.T) {
+	code, stdout, stderr := run(t, "", "inspect", "--from", keep(t, inspecttest.Server()))
+	if code != 0 || stderr != "" {
+		t.Fatalf("exit status %d, %s", code, stderr)
+	}
+	golden := "testdata/inspect.golden"
+	if *update {
+		if err := os.WriteFile(golden, []byte(stdout), 0o644); err != nil {
+			t.Fatal(err)
+		}
+	}
+	want, err := os.ReadFile(golden)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if stdout != string(want) {
+		t.Errorf("page:\n%s\nwant:\n%s", stdout, want)
+	}
+}
+
+// A series of recordings is a history: JSON, a recording of a recording, and one without serial numbers work alike.
+func TestInspectFiles(t *testing.T) {
+	dir := t.TempDir()
+	machine := keep(t, inspecttest.Server())
+	file := func(name string) string { return filepath.Join(dir, name) }
+
+	code, first, stderr := run(t, "", "inspect", "--from", machine, "--format", "json", "--record", file("again.txt"))
+	if code != 0 {
+		t.Fatalf("exit status %d, %s", code, stderr)
+	}
+	if err := os.WriteFile(file("old.json"), []byte(first), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if _, second, _ := run(t, "", "inspect", "--from", file("again.txt"), "--format", "json"); second != first {
+		t.Errorf("inventory of the recording:\n%s\nwant:\n%s", second, first)
+	}
+	if code, _, stderr := run(t, "", "inspect", "--from", machine, "--record", file("hidden.txt"), "--anonymous"); code != 0 {
+		t.Fatalf("exit status %d, %s", code, stderr)
+	}
+	hidden, err := os.ReadFile(file("hidden.txt"))
+	if err != nil || bytes.Contains(hidden, []byte("S6EWNA0R000000")) || bytes.Contains(hidden, []byte("3c:ec:ef:00:00:01")) {
+		t.Errorf("serial numbers are in the file (%v)", err)
+	}
+	if code, page, stderr := run(t, "", "inspect", "--from", file("hidden.txt")); code != 0 || !strings.Contains(page, "SAMSUNG MZWLR3T8HBLS-00007") {
+		t.Errorf("exit status %d, %s\n%s", code, stderr, page)
+	}
+
+	for _, old := range []string{machine, file("again.txt"), file("old.json")} {
+		if code, out, stderr := run(t, "", "inspect", "--from", machine, "--diff", old); code != 0 || out != "nothing has changed\n" {
+			t.Errorf("diff with %s: exit status %d, %s%s", filepath.Base(old), code, out, stderr)
+		}
+	}
+	files := inspecttest.Server()
+	for _, f := range files {
+		f.Data = bytes.ReplaceAll(f.Data, []byte("S6EWNA0R000002"), []byte("S6EWNA0R777777"))
+	}
+	const want = "disk in bay 42: replaced, SAMSUNG MZWLR3T8HBLS-00007 3.5 TiB serial S6EWNA0R000002 -> SAMSUNG MZWLR3T8HBLS-00007 3.5 TiB serial S6EWNA0R777777\n"
+	files["sys/devices/pci0000:00/0000:62:00.0/nvme/nvme2/nvme2n1/wwid"].Data = []byte("eui.99\n")
+	changed := keep(t, files)
+	if code, out, stderr := run(t, "", "inspect", "--from", changed, "--diff", machine); code != 3 || out != want || stderr != "" {
+		t.Errorf("diff: exit status %d, %s%s, want 3, %s", code, out, stderr, want)
+	}
+	code, out, _ := run(t, "", "inspect", "--from", changed, "--diff", machine, "--format", "json")
+	var d inspect.Difference
+	if err := json.Unmarshal([]byte(out), &d); err != nil || code != 3 || len(d.Changes) != 1 || d.Changes[0].Where != "bay 42" {
+		t.Errorf("diff as JSON: exit status %d, %s, %v", code, out, err)
+	}
+}
+
+func TestInspectHints(t *testing.T) {
+	machine := keep(t, inspecttest.Server())
+	code, out, stderr := run(t, "", "inspect", "--from", machine, "--hints", `{"model": "<in> samsung", "size": ">= 1000"}`, "--why")
+	if code != 0 {
+		t.Fatalf("exit status %d, %s", code, stderr)
+	}
+	lines := strings.Split(strings.TrimSpace(out), "\n")
+	for _, want := range []string{
+		`wanted: size ">= 1000", model "<in> samsung"`,
+		`* /dev/nvme0n1 fits`,
+		`  /dev/nvme1n1 fits`,
+		`  /dev/sda has model ST16000NM002G, wanted "<in> samsung"`,
+		`/dev/nvme0n1 SAMSUNG MZWLR3T8HBLS-00007 3.5 TiB serial S6EWNA0R000000`,
+	} {
+		if !slices.Contains(lines, want) {
+			t.Errorf("lacks %q:\n%s", want, out)
+		}
+	}
+	code, out, _ = run(t, "", "inspect", "--from", machine, "--hints", `{"serial": "none"}`, "--format", "json")
+	var answer struct {
+		Disk, Error string
+		Disks       []struct{ Name, Why string }
+	}
+	if err := json.Unmarshal([]byte(out), &answer); err != nil || code != 1 || answer.Disk != "" || len(answer.Disks) != 24 || !strings.Contains(answer.Error, "no suitable disk") {
+		t.Errorf("exit status %d, %s, %v", code, out, err)
+	}
+}
+
+func TestInspectBad(t *testing.T) {
+	dir := t.TempDir()
+	write := func(name, text string) string {
+		name = filepath.Join(dir, name)
+		if err := os.WriteFile(name, []byte(text), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		return name
+	}
+	machine := keep(t, inspecttest.Server())
+	for _, tt := range []struct {
+		name string
+		args []string
+		code int
+		want string
+	}{
+		{"no such file", []string{"--from", filepath.Join(dir, "none")}, 1, "no such file"},
+		{"no recording", []string{"--from", write("text", "some text\n")}, 1, "is no recording: it has no /proc"},
+		{"broken recording", []string{"--from", write("broken", "-- a --\n-- a --\n")}, 1, "is no recording: line 2"},
+		{"no inventory", []string{"--from", machine, "--diff", write("json", "{\"disks\": 5}")}, 1, "is no inventory"},
+		{"cut JSON", []string{"--from", machine, "--diff", write("cut", "{\"disks\": [")}, 1, "is no inventory"},
+		{"wrong hints", []string{"--from", machine, "--hints", `{"colour": "red"}`}, 2, `hint "colour" is not one of`},
+		{"health of a recording that has none", []string{"--from", machine, "--health"}, 0, ""},
+		{"why without hints", []string{"--why"}, 2, "--why is for --hints"},
+		{"anonymous without file", []string{"--anonymous"}, 2, "--anonymous is for --record"},
+		{"two questions", []string{"--hints", "{}", "--diff", "x"}, 2, "two questions"},
+		{"record into nowhere", []string{"--from", machine, "--record", filepath.Join(dir, "none", "x")}, 1, "no such file"},
+		{"of a machine that lacks things", []string{"--from", write("poor", "-- proc/version --\n")}, 1, "proc/cpuinfo"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			code, _, stderr := run(t, "", append([]string{"inspect"}, tt.args...)...)
+			if code != tt.code || !strings.Contains(stderr, tt.want) {
+				t.Errorf("exit status %d, %s; want %d, %q", code, stderr, tt.code, tt.want)
+			}
+		})
+	}
+}
