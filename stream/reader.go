@@ -136,10 +136,19 @@ func (r *Reader) fetch(ctx context.Context) error {
 		}
 		if err == io.EOF && r.resume.end >= 0 && r.resume.offset < r.resume.size { // that was the first part
 			r.resume.Close()
+			next := r.resume.offset
 			if r.resume.size >= worthwhile {
-				return r.fetchParts(ctx, r.connections)
+				var err error
+				next, err = r.fetchParts(ctx, r.connections)
+				if !errors.Is(err, ErrNoRanges) || ctx.Err() != nil {
+					return err
+				}
+				// A server that has parts no more, or a mirror that never had, may still have the whole.
+				read := r.resume.meter.read.Swap(next)
+				r.resume.meter.again.Add(read - next)
+				r.resume.again(err, 0)
 			}
-			r.resume.begin(r.resume.offset, -1)
+			r.resume.begin(next, -1)
 			continue
 		}
 		if err != nil {

@@ -38,9 +38,11 @@ type window struct {
 	alive atomic.Int32
 }
 
-// fetchParts fetches the rest of the image, of which the length is known, over n connections. io.EOF says that all of it has been handed on.
-func (r *Reader) fetchParts(ctx context.Context, n int) error {
+// fetchParts fetches the rest of the image, of which the length is known, over n connections. It returns up to where all has been handed on, and io.EOF if that is
+// the end.
+func (r *Reader) fetchParts(ctx context.Context, n int) (next int64, err error) {
 	size := r.resume.size
+	next = r.resume.offset
 	w := &window{r: r, part: int64(windowSize) * 2 / 3 / int64(n)}
 	count := windowSize / int(w.part)
 	free := make(chan *chunk, count)
@@ -75,7 +77,7 @@ func (r *Reader) fetchParts(ctx context.Context, n int) error {
 		}
 	})
 	// 3. One hands on.
-	err := func() error {
+	err = func() error {
 		for c := range w.parts {
 			select {
 			case err := <-c.done:
@@ -85,6 +87,7 @@ func (r *Reader) fetchParts(ctx context.Context, n int) error {
 			case <-ctx.Done():
 				return context.Cause(ctx)
 			}
+			next = c.at + int64(c.n)
 			r.hand(c)
 		}
 		return nil
@@ -95,9 +98,9 @@ func (r *Reader) fetchParts(ctx context.Context, n int) error {
 	cancel(err) // who waits for work hears of it
 	working.Wait()
 	if err != nil {
-		return err
+		return next, err
 	}
-	return io.EOF
+	return next, io.EOF
 }
 
 // fetch fetches parts over one connection until there are no more, or the server asks for fewer connections.

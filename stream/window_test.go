@@ -91,7 +91,10 @@ func TestConnections(t *testing.T) {
 		}, second: func(s *streamtest.Server) { s.Always.Status = 410 }, err: "410 Gone"},
 		{name: "ranges end", connections: 4, server: func(s *streamtest.Server) {
 			s.Faults = faults(3, slices.Repeat([]streamtest.Fault{{NoRange: true}}, 30)...)
-		}, is: stream.ErrNoRanges},
+		}, requests: 12, retries: 1},
+		{name: "mirror in the middle, without ranges", connections: 4, server: func(s *streamtest.Server) {
+			s.Faults = faults(3, slices.Repeat([]streamtest.Fault{{Status: 404}}, 30)...)
+		}, second: func(s *streamtest.Server) { s.Always.NoRange = true }, requests: 12, retries: 1},
 		{name: "wrong part", connections: 4, server: func(s *streamtest.Server) {
 			s.Faults = faults(3, slices.Repeat([]streamtest.Fault{{Header: map[string]string{"Content-Range": "bytes 5-6/41943817"}}}, 30)...)
 		}, err: "got those from 5 on"},
