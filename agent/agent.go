@@ -22,6 +22,7 @@ import (
 	"github.com/ironhand/ironhand/image"
 	"github.com/ironhand/ironhand/initramfs/boot"
 	"github.com/ironhand/ironhand/initramfs/media"
+	"github.com/ironhand/ironhand/initramfs/tool"
 	"github.com/ironhand/ironhand/inspect"
 	"github.com/ironhand/ironhand/inspect/lldp"
 	"github.com/ironhand/ironhand/netconfig"
@@ -54,6 +55,7 @@ type System struct {
 	Local        bool // Machine is the one on which the program runs
 	FindMedia    func(ctx context.Context, log func(string)) ([]media.Medium, []media.Seen, error)
 	Network      func() (netconfig.Kernel, error)
+	Asker        netconfig.Asker // nil: a network that nobody describes is left as it is
 	OpenDisk     func(path string) (steps.Disk, error)
 	SetClock     func(time.Time) error
 	LoadKernel   func(ctx context.Context, disk string) (string, error)
@@ -67,6 +69,8 @@ type System struct {
 	// StartSSH lets some accounts log in, and no others, and returns the host key's fingerprint in words.
 	StartSSH    func(ctx context.Context, a accounts) (key string, err error)
 	InstallUEFI func(ctx context.Context, disk string) (string, error)
+	Tools       tool.Runner
+	LoadModules func(ctx context.Context, names ...string) error
 }
 
 // ThisMachine is the System that the program runs on.
@@ -82,7 +86,8 @@ func ThisMachine() (System, error) {
 		Machine:   inspect.Local(),
 		Local:     true,
 		FindMedia: media.Find,
-		Network:   netconfig.NewKernel,
+		Network:   NewKernel,
+		Asker:     netconfig.NewAsker(),
 		OpenDisk: func(path string) (steps.Disk, error) {
 			d, err := stream.OpenDevice(path)
 			if err != nil {
@@ -106,6 +111,9 @@ func ThisMachine() (System, error) {
 		LinksDown: boot.LinksDown,
 		KernelLog: kernelLog,
 		StartSSH:  startSSH,
+		Tools:     tool.Exec{},
+
+		LoadModules: boot.LoadModules,
 		InstallUEFI: func(ctx context.Context, disk string) (string, error) {
 			v, err := image.InstallUEFI(ctx, disk, "/sys/firmware/efi/efivars", loadFileSystem)
 			if err != nil {
@@ -173,6 +181,9 @@ func newAgent(o Options) *agent {
 		Log:        a.log,
 		Say:        func(format string, args ...any) { a.console.Stage("step", format, args...) },
 		LoadKernel: a.loadKernel,
+		Tools:      a.sys.Tools,
+
+		LoadModules: a.sys.LoadModules,
 	}
 	return a
 }

@@ -12,6 +12,7 @@ import (
 	"github.com/ironhand/ironhand/image"
 	"github.com/ironhand/ironhand/inspect"
 	"github.com/ironhand/ironhand/steps"
+	"github.com/ironhand/ironhand/steps/raid"
 	"github.com/ironhand/ironhand/stream"
 )
 
@@ -110,6 +111,9 @@ func writeImage(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 		also = fmt.Sprintf("; the hints fit %s too: the first in the list is taken", diskNames(choice.Others))
 	}
 	h.Say("writing %s to %v%s", sources[0], choice.Disk, also)
+	if err := raid.Release(ctx, h, j.Node, choice.Disk.Name); err != nil {
+		return nil, err
+	}
 	disk, err := h.Open(choice.Disk.Name)
 	if err != nil {
 		return nil, err
