@@ -62,6 +62,11 @@ test-ironic: packages ramdisk image ## the real ramdisk, driven by a real Ironic
 fuzz: ## each fuzz target for FUZZTIME (20s)
 	@scripts/fuzz $(or $(FUZZTIME),20s)
 
+.PHONY: bench
+bench: packages $(B)/ironhand ## compare with Debian's programs; SIZE=MiB of the image (4096), ROUNDS (3), quiet cores
+	@scripts/packages packages-bench.txt
+	@scripts/bench $(B)/ironhand $(SIZE) $(ROUNDS)
+
 .PHONY: generate
 generate: ## write the files in docs/ that are made from the program's own lists
 	@$(GO) test ./agent -run TestDocs -update >/dev/null; $(GO) test ./inspect -run TestSchemas -update >/dev/null; echo "docs/ written"
