@@ -207,8 +207,9 @@ func TestConnectionsAreSeveral(t *testing.T) {
 	if n, err := io.Copy(io.Discard, r); err != nil || n != int64(len(content)) {
 		t.Fatalf("read %d bytes, %v", n, err)
 	}
-	if made < 4 || made > 5 {
-		t.Errorf("%d connections were made, want 4", made)
+	// The transport dials while it waits for one that is in use, so there may be some more; but not one for each of the 11 requests.
+	if made < 4 || made > 8 {
+		t.Errorf("%d connections were made, want about 4", made)
 	}
 }
 
