@@ -55,6 +55,7 @@ type System struct {
 	Local        bool // Machine is the one on which the program runs
 	FindMedia    func(ctx context.Context, log func(string)) ([]media.Medium, []media.Seen, error)
 	Network      func() (netconfig.Kernel, error)
+	Asker        netconfig.Asker // nil: a network that nobody describes is left as it is
 	OpenDisk     func(path string) (steps.Disk, error)
 	SetClock     func(time.Time) error
 	LoadKernel   func(ctx context.Context, disk string) (string, error)
@@ -85,7 +86,8 @@ func ThisMachine() (System, error) {
 		Machine:   inspect.Local(),
 		Local:     true,
 		FindMedia: media.Find,
-		Network:   netconfig.NewKernel,
+		Network:   NewKernel,
+		Asker:     netconfig.NewAsker(),
 		OpenDisk: func(path string) (steps.Disk, error) {
 			d, err := stream.OpenDevice(path)
 			if err != nil {

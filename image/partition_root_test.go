@@ -60,6 +60,21 @@ func rootImage(t *testing.T, size int64, mkfs string, files ...string) []byte {
 	return b
 }
 
+// qcow2Of makes a qcow2 image.
+func qcow2Of(t *testing.T, raw []byte) []byte {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.WriteFile(dir+"/raw", raw, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	run(t, "", "qemu-img", "convert", "-f", "raw", "-O", "qcow2", "-c", dir+"/raw", dir+"/qcow2")
+	b, err := os.ReadFile(dir + "/qcow2")
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
 // writeParts writes a partition image to a loop device.
 func writeParts(t *testing.T, device string, l Layout, s Spec) (Partitioned, error) {
 	t.Helper()
@@ -87,20 +102,24 @@ func TestRootWritePartitions(t *testing.T) {
 		mkfs   string
 		size   int64
 		drive  bool
+		qcow2  bool
 	}{
-		{"UEFI", 512, "mkfs.ext4 -q -F -U " + rootUUID, 96 * mib, true},
-		{"UEFI", 4096, "mkfs.ext4 -q -F -b 4096 -U " + rootUUID, 96 * mib, true},
-		{"UEFI", 512, "mkfs.xfs -q -m uuid=" + rootUUID, 320 * mib, false},
-		{"UEFI", 4096, "mkfs.btrfs -q -U " + rootUUID, 200 * mib, false},
-		{"BIOS, GPT", 512, "mkfs.ext4 -q -F -U " + rootUUID, 96 * mib, true},
-		{"BIOS, GPT", 4096, "mkfs.xfs -q -s size=4096 -m uuid=" + rootUUID, 320 * mib, false},
-		{"BIOS, MBR", 512, "mkfs.btrfs -q -U " + rootUUID, 200 * mib, true},
-		{"BIOS, MBR", 4096, "mkfs.ext4 -q -F -b 4096 -U " + rootUUID, 400 * mib, true}, // as large as its partition
+		{"UEFI", 512, "mkfs.ext4 -q -F -U " + rootUUID, 96 * mib, true, false},
+		{"UEFI", 4096, "mkfs.ext4 -q -F -b 4096 -U " + rootUUID, 96 * mib, true, false},
+		{"UEFI", 512, "mkfs.xfs -q -m uuid=" + rootUUID, 320 * mib, false, true},
+		{"UEFI", 4096, "mkfs.btrfs -q -U " + rootUUID, 200 * mib, false, false},
+		{"BIOS, GPT", 512, "mkfs.ext4 -q -F -U " + rootUUID, 96 * mib, true, false},
+		{"BIOS, GPT", 4096, "mkfs.xfs -q -s size=4096 -m uuid=" + rootUUID, 320 * mib, false, true},
+		{"BIOS, MBR", 512, "mkfs.btrfs -q -U " + rootUUID, 200 * mib, true, true},
+		{"BIOS, MBR", 4096, "mkfs.ext4 -q -F -b 4096 -U " + rootUUID, 400 * mib, true, false}, // as large as its partition
 	}
 	for _, tt := range tests {
 		kind := strings.TrimPrefix(strings.Fields(tt.mkfs)[0], "mkfs.")
 		t.Run(fmt.Sprintf("%s, %d, %s", tt.layout, tt.sector, kind), func(t *testing.T) {
 			published := rootImage(t, tt.size, tt.mkfs, debianTree()...)
+			if tt.qcow2 {
+				published = qcow2Of(t, published)
+			}
 			device, file := loopDisk(t, 600*mib, tt.sector, fmt.Sprintf("label: gpt\nstart=%d, size=%d\n", 2*mib/tt.sector, 100*mib/tt.sector)) // old
 			run(t, "", "mkfs.ext4", "-q", "-F", "-E", fmt.Sprintf("offset=%d", 41*mib), device, "40M")                                          // what was in a partition before
 			s := Spec{Sources: []stream.Source{source{b: published}}, Digest: sha(published), ReadBack: stream.ReadBackFull}
@@ -246,9 +265,10 @@ func TestRootWritePartitionsFails(t *testing.T) {
 		{"whole disk image", l, whole, sha(whole), stream.ErrFormat, "the image has a partition table with 1 partitions", false},
 		{"no file system", l, bytes.Repeat([]byte("x"), mib), sha(nil), stream.ErrFormat, "none of the file systems", false},
 		{"no bytes", l, nil, sha(nil), stream.ErrEmpty, "", false},
-		{"root too small", Layout{UEFI: true, ESP: 40, Root: 63}, published, sha(published), ErrRootTooSmall, "its ext4 takes 64 MiB, the partition has 63", false},
+		{"root too small", Layout{UEFI: true, ESP: 40, Root: 63}, published, sha(published), ErrRootTooSmall, "with 63 MiB: ", false},
 		{"root too small, packed", Layout{UEFI: true, ESP: 40, Root: 63}, zipped(t, published), sha(zipped(t, published)), ErrRootTooSmall, "its ext4 takes 64 MiB, the partition has 63", false},
 		{"disk too small", Layout{UEFI: true, ESP: 40, Root: 1000}, published, sha(published), ErrLayout, "end at 1041 MiB, of the disk's 200 MiB 199 are usable", false},
+		{"qcow2, root too small", Layout{UEFI: true, ESP: 40, Root: 63}, qcow2Of(t, published), sha(qcow2Of(t, published)), ErrRootTooSmall, "with 63 MiB: ", false},
 		{"nothing to keep", Layout{UEFI: true, ESP: 40, Root: 100, Ephemeral: 10, PreserveEphemeral: true}, published, sha(published), ErrLayout, "has not the partitions", false},
 	}
 	for _, tt := range tests {

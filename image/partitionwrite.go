@@ -9,7 +9,6 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
-	"io"
 	"io/fs"
 	"runtime"
 	"strings"
@@ -80,34 +79,19 @@ func WritePartitions(ctx context.Context, dst Disk, s Spec, l Layout, v Volumes)
 	if s.Progress != nil {
 		defer meter.Report(ctx, time.Second, s.Progress)()
 	}
-	reader := stream.NewReader(ctx, s.Sources, s.Digest, stream.ReaderOptions{Patience: s.Patience, Log: s.Log, Meter: meter})
-	defer reader.Close() // what is to be known of it, Verify tells
-	window, err := s.window()
+	o, err := s.open(ctx, meter, root.Size)
+	if errors.Is(err, stream.ErrTooLarge) {
+		err = fmt.Errorf("%w, with %d MiB: %w", ErrRootTooSmall, root.Size/mebi, err)
+	}
 	if err != nil {
 		return r, err
 	}
-	content, err := stream.Decompress(reader, window)
+	defer o.close()
+	found, has, err := checkRoot(o.start, o.extents.Size(), root.Size, dst.SectorSize())
 	if err != nil {
 		return r, err
 	}
-	defer content.Close()
-	size, least := int64(-1), content.Least
-	if content.Compression == stream.Plain {
-		size, least = reader.Size(), reader.Size()
-	}
-	start := make([]byte, stream.HeadSize)
-	n, err := io.ReadFull(content, start)
-	switch {
-	case n == 0 && err == io.EOF:
-		return r, stream.ErrEmpty
-	case err != nil && n < len(start) && !atEnd(content, err):
-		return r, err
-	}
-	found, has, err := checkRoot(start, max(size, least), root.Size, dst.SectorSize())
-	if err != nil {
-		return r, err
-	}
-	r.Compression, r.GPT, r.DiskID, r.RootUUID = content.Compression, table.gpt != nil, fmt.Sprintf("0x%08x", table.diskID), found.UUID
+	r.Format, r.Compression, r.GPT, r.DiskID, r.RootUUID = o.format, o.compression, table.gpt != nil, fmt.Sprintf("0x%08x", table.diskID), found.UUID
 
 	// 3. From here on the disk does not boot, and what was on it is gone.
 	w := finish{disk: dst, check: s.ReadBack != stream.ReadBackNone}
@@ -132,10 +116,18 @@ func WritePartitions(ctx context.Context, dst Disk, s Spec, l Layout, v Volumes)
 	}
 
 	// 4. The image.
-	rest := stream.NewExtents(io.MultiReader(bytes.NewReader(start[:n]), content), size)
-	r.Written, err = stream.Write(ctx, section{dst, root}, rest, stream.Options{Verify: reader.Verify, Abort: reader.Abort, ReadBack: s.ReadBack, Meter: meter})
+	r.Written, err = stream.Write(ctx, section{dst, root}, o.extents, stream.Options{
+		Verify: o.verify, Abort: o.reader.Abort, ReadBack: s.ReadBack, Meter: meter,
+		Finish: func(_ context.Context, head []byte, _ int64) error {
+			// With some formats the start was read twice, and the digest proves the second time only.
+			if !bytes.Equal(head, o.start) {
+				return fmt.Errorf("%w: the start of the file system in it is not as it was when it was looked at", stream.ErrChanged)
+			}
+			return nil
+		},
+	})
 	if errors.Is(err, stream.ErrTooLarge) {
-		err = fmt.Errorf("%w: %w", ErrRootTooSmall, err)
+		err = fmt.Errorf("%w, with %d MiB: %w", ErrRootTooSmall, root.Size/mebi, err)
 	}
 	if err != nil {
 		return r, err

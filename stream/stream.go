@@ -2,7 +2,7 @@
 
 // Package stream brings an image from where it is kept to a disk.
 //
-//	Source -> Reader -> Decompress -> NewExtents -> Write -> Target
+//	Source -> Reader -> Decompress -> NewExtents, or what reads a format, and Sparse -> Write -> Target
 //
 // A [Source] opens connections; a [Reader] holds them together to one unbroken stream, and computes the digest; [Decompress]
 // unpacks; an [Extents] says which parts of the disk are bytes and which are zero; [Write], the only loop that writes
@@ -120,7 +120,7 @@ func Write(ctx context.Context, dst Target, src Extents, o Options) (w Written, 
 	meter.setPhase(PhaseWrite)
 	err = p.run(ctx, first, src, o.Abort)
 	defer func() { w.Bytes, w.Zeroed, w.Checked = p.written.Load(), p.zeroed.Load(), p.checked }()
-	if w.Size = p.pos; err != nil {
+	if w.Size = p.done; err != nil {
 		return w, err
 	}
 

@@ -36,7 +36,7 @@ var imports = map[string][]string{
 	"steps/raid":                 {"steps", "steps/holders", "image/gpt", "stream", "inspect", "initramfs/tool"},
 	"steps/holders":              {},
 	"steps":                      {"inspect", "stream", "initramfs/tool"},
-	"image":                      {"stream", "initramfs/tool", "image/gpt", "image/volume"},
+	"image":                      {"stream", "initramfs/tool", "image/gpt", "image/qcow2", "image/volume"},
 	"inspect":                    {"inspect/ipmi", "inspect/lldp", "inspect/recording"},
 	"initramfs":                  {"initramfs/tool", "image/volume"},
 	"initramfs/media":            {"image/volume"},
