@@ -71,6 +71,8 @@ type Config struct {
 	AnyImageFormat    bool
 	IgnoreBootloader  bool
 	DiskAttempts      int
+	ESPSize           int // MiB
+	BIOSBootSize      int // MiB
 	DiskDelay         time.Duration
 	GuardSpecial      bool // file systems of clusters are not erased
 	UseMDNS           bool // APIURLs are to be found out

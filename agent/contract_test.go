@@ -79,8 +79,8 @@ boot_method                                  | -                                
 -                                            | log_file                                    | -
 -                                            | log_dir                                     | -
 -                                            | use_stderr                                  | -
--                                            | [disk_utils] efi_system_partition_size      | -
--                                            | [disk_utils] bios_boot_partition_size       | -
+-                                            | [disk_utils] efi_system_partition_size      | 550
+-                                            | [disk_utils] bios_boot_partition_size       | 1
 -                                            | [disk_utils] dd_block_size                  | -
 -                                            | [disk_utils] partition_detection_attempts   | -
 -                                            | [disk_utils] partprobe_attempts             | -

@@ -208,6 +208,7 @@ func (a *agent) useSettings(config Config) (err error) {
 	a.host.ReadBack = config.ReadBack
 	a.host.EraseSpecial = !config.GuardSpecial
 	a.host.DiskAttempts, a.host.DiskDelay = config.DiskAttempts, config.DiskDelay
+	a.host.ESPSize, a.host.BIOSBootSize = config.ESPSize, config.BIOSBootSize
 	return nil
 }
 

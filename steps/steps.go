@@ -140,7 +140,9 @@ type Host struct {
 	// LoadModules loads kernel modules by name, where the kernel does not load them by itself.
 	LoadModules func(ctx context.Context, names ...string) error
 	Download    Download
-	ReadBack    stream.ReadBack
+	// ESPSize and BIOSBootSize are those of the partitions that a disk gets for a partition image, in MiB; 0 is for 550 and 1, as ironic-python-agent has them.
+	ESPSize, BIOSBootSize int
+	ReadBack              stream.ReadBack
 	// A disk that fits may appear late: it is looked for so often, so long apart.
 	DiskAttempts int
 	DiskDelay    time.Duration

@@ -3,6 +3,7 @@
 package generic
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"fmt"
@@ -12,13 +13,6 @@ import (
 	"github.com/ironhand/ironhand/image"
 	"github.com/ironhand/ironhand/inspect"
 	"github.com/ironhand/ironhand/steps"
-)
-
-// Sizes of partitions that no request gives, in MiB: the defaults of ironic-python-agent's [disk_utils] efi_system_partition_size and
-// bios_boot_partition_size.
-const (
-	espMiB      = 550
-	biosBootMiB = 1
 )
 
 // partitionInfo is what the conductor says of a partition image beyond other images. Source: ironic's ironic/drivers/modules/agent.py.
@@ -68,13 +62,13 @@ func (v *truth) UnmarshalJSON(b []byte) error {
 }
 
 // parsePartitionInfo reads and checks the description of a partition image as far as no disk and no node is needed for that.
-func parsePartitionInfo(raw json.RawMessage) (partitionInfo, error) {
+func parsePartitionInfo(h steps.Host, raw json.RawMessage) (partitionInfo, error) {
 	var p partitionInfo
 	if err := json.Unmarshal(raw, &p); err != nil {
 		return p, fmt.Errorf("%w: image_info: %v", steps.ErrArgs, err)
 	}
 	for _, boot := range []string{"uefi", "bios"} { // which of them is known later
-		l := p.layout(boot, "gpt")
+		l := p.layout(h, boot, "gpt")
 		if err := l.Check(); err != nil {
 			return p, fmt.Errorf("%w: image_info: %w", steps.ErrArgs, err)
 		}
@@ -83,7 +77,7 @@ func parsePartitionInfo(raw json.RawMessage) (partitionInfo, error) {
 }
 
 // layout is the partitions that are asked for.
-func (p partitionInfo) layout(mode, label string) image.Layout {
+func (p partitionInfo) layout(h steps.Host, mode, label string) image.Layout {
 	const mibPerGB = 1024
 	l := image.Layout{
 		UEFI: mode == "uefi", MBR: label == "msdos",
@@ -101,9 +95,9 @@ func (p partitionInfo) layout(mode, label string) image.Layout {
 	}
 	switch {
 	case l.UEFI:
-		l.ESP = espMiB
+		l.ESP = int64(cmp.Or(h.ESPSize, 550))
 	case !l.MBR:
-		l.BIOSBoot = biosBootMiB
+		l.BIOSBoot = int64(cmp.Or(h.BIOSBootSize, 1))
 	}
 	return l
 }
@@ -136,7 +130,7 @@ func loader(h steps.Host) func(context.Context, string) error {
 // writePartitions is writeImage for a partition image, when the disk is open.
 func writePartitions(ctx context.Context, h steps.Host, j steps.Job, r *request, disk steps.Disk, chosen inspect.Disk, spec image.Spec, also string) (any, error) {
 	mode, label := steps.BootMode(h.Machine, j.Node)
-	result, err := image.WritePartitions(ctx, disk, spec, r.partitions.layout(mode, label), volumes(h, chosen.Name))
+	result, err := image.WritePartitions(ctx, disk, spec, r.partitions.layout(h, mode, label), volumes(h, chosen.Name))
 	if err != nil {
 		return nil, fmt.Errorf("write partition image %s to %s: %w", r.info.ID, chosen.Name, err)
 	}

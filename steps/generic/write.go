@@ -64,7 +64,7 @@ func parseRequest(h steps.Host, raw json.RawMessage) (*request, error) {
 	}
 	r := &request{info: info, format: format, digest: digest, checksums: checksums, sources: sources, drive: drive}
 	if info.isPartition() {
-		r.partitions, err = parsePartitionInfo(args.ImageInfo)
+		r.partitions, err = parsePartitionInfo(h, args.ImageInfo)
 	}
 	return r, err
 }

@@ -69,6 +69,8 @@ type bench struct {
 	opened  []string
 	said    []string
 	told    []any
+
+	properties map[string]json.RawMessage // of the node, beside its hints
 }
 
 func newBench(t *testing.T) *bench {
@@ -124,6 +126,7 @@ func (b *bench) run(t *testing.T, hints string, changes change, args change) (an
 	}
 	inspecttest.Resize(b.machine, b.disk.Size(), b.disk.Sector)
 	node := steps.Node{UUID: "n1", Properties: map[string]json.RawMessage{"root_device": json.RawMessage(hints)}}
+	maps.Copy(node.Properties, b.properties)
 	return writeImage(t.Context(), b.host, steps.Job{Node: node, Args: raw})
 }
 
