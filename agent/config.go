@@ -71,6 +71,7 @@ type Config struct {
 	AnyImageFormat    bool
 	IgnoreBootloader  bool
 	DiskAttempts      int
+	InjectPriority    int
 	ESPSize           int // MiB
 	BIOSBootSize      int // MiB
 	DiskDelay         time.Duration

@@ -63,7 +63,7 @@ ipa-image-download-max-duration              | image_download_max_duration      
 -                                            | image_server_user                           | -
 -                                            | image_server_password                       | -
 ipa-ignore-bootloader-failure                | ignore_bootloader_failure                   | false
-ipa-inject-files-priority                    | inject_files_priority                       | -
+ipa-inject-files-priority                    | inject_files_priority                       | 0
 ipa-guard-special-filesystems                | guard-special-filesystems                   | true
 -                                            | md5_enabled                                 | true
 -                                            | config_drive_rebuild                        | -

@@ -105,7 +105,7 @@ func TestListSteps(t *testing.T) {
 			`{"step":"fail","priority":0,"interface":"raid","reboot_requested":false},` +
 			`{"step":"write_image","priority":0,"interface":"deploy","reboot_requested":false}]},"hardware_manager_version":{"vendor_manager":"7"}}`},
 		{"service: none", "service.get_service_steps", `{"node": null}`, `SUCCEEDED {"hardware_manager_version":{"vendor_manager":"7"},"service_steps":{}}`},
-		{"no node", "clean.get_clean_steps", `{"node": []}`, ` InvalidCommandParamsError: node: json: cannot unmarshal array into Go value of type steps.Node`},
+		{"no node", "clean.get_clean_steps", `{"node": []}`, ` InvalidCommandParamsError: node: json: cannot unmarshal array into Go value of type steps.object`},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

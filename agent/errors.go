@@ -145,6 +145,7 @@ var errorForms = []struct {
 	{steps.ErrVersion, "VersionMismatch"},
 	{steps.ErrArgs, "InvalidCommandParamsError"},
 	{image.ErrLayout, "DeploymentError"},
+	{steps.ErrPartition, "DeviceNotFound"},
 	{steps.ErrProtected, "ProtectedDeviceError"},
 	{steps.ErrErase, "BlockDeviceEraseError"},
 	{steps.ErrNoStep, "HardwareManagerMethodNotFound"},

@@ -164,6 +164,20 @@ func (v localVolumes) View(ctx context.Context, p Partition, f FileSystem, look 
 	})
 }
 
+// Change mounts the file system.
+func (v localVolumes) Change(ctx context.Context, p Partition, f FileSystem, do func(*os.Root) error) error {
+	return v.with(ctx, p, func(device string) error {
+		return v.mounted(ctx, device, f.Type, func(dir string) (err error) {
+			inside, err := os.OpenRoot(dir) // links in the image must not lead out of it
+			if err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, inside.Close()) }()
+			return do(inside)
+		})
+	})
+}
+
 // with has do work on a block device that shows one part of the disk.
 func (v localVolumes) with(ctx context.Context, p Partition, do func(device string) error) (err error) {
 	if v.prepare != nil {

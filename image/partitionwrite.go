@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"runtime"
 	"strings"
 	"time"
@@ -26,6 +27,8 @@ type Volumes interface {
 	Grow(ctx context.Context, p Partition, f FileSystem) error
 	// View shows a file system, read-only.
 	View(ctx context.Context, p Partition, f FileSystem, look func(fs.FS) error) error
+	// Change opens a file system for writing.
+	Change(ctx context.Context, p Partition, f FileSystem, do func(*os.Root) error) error
 }
 
 // Partitioned is what WritePartitions did.

@@ -34,6 +34,9 @@ var ErrProtected = errors.New("protected disk")
 // ErrRAID is in every error of software RAID.
 var ErrRAID = errors.New("software RAID")
 
+// ErrPartition means that the partition that is meant is not there, or not of use.
+var ErrPartition = errors.New("no such partition")
+
 // A Phase is the part of a node's life in which the conductor asks for steps.
 // The text is the one in Ironic's command and key names.
 type Phase string
@@ -101,12 +104,15 @@ type Node struct {
 	DriverInternalInfo map[string]json.RawMessage `json:"driver_internal_info"`
 	TargetRAIDConfig   json.RawMessage            `json:"target_raid_config"`
 	RAIDConfig         json.RawMessage            `json:"raid_config"` // as it is on the machine
+	// Record is all of the record but long values, as a config drive; numbers are json.Number.
+	Record map[string]any `json:"-"`
 }
 
 // A Port is Ironic's record of one network interface of the machine.
 type Port struct {
-	UUID    string `json:"uuid"`
-	Address string `json:"address"` // MAC
+	UUID    string         `json:"uuid"`
+	Address string         `json:"address"` // MAC
+	Record  map[string]any `json:"-"`       // all of it, as of a Node
 }
 
 // A Disk is an open disk: what an image can be written to and read back from.
