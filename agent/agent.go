@@ -48,15 +48,17 @@ type Options struct {
 
 // A System is the machine that the agent works on. Tests put fakes into it.
 type System struct {
-	Root         fs.FS  // "/"
-	Cmdline      string // of the kernel
-	StateDir     string // lost with a reboot, and only then
-	Machine      inspect.Machine
-	Local        bool // Machine is the one on which the program runs
-	FindMedia    func(ctx context.Context, log func(string)) ([]media.Medium, []media.Seen, error)
-	Network      func() (netconfig.Kernel, error)
-	Asker        netconfig.Asker // nil: a network that nobody describes is left as it is
-	OpenDisk     func(path string) (steps.Disk, error)
+	Root      fs.FS  // "/"
+	Cmdline   string // of the kernel
+	StateDir  string // lost with a reboot, and only then
+	Machine   inspect.Machine
+	Local     bool // Machine is the one on which the program runs
+	FindMedia func(ctx context.Context, log func(string)) ([]media.Medium, []media.Seen, error)
+	Network   func() (netconfig.Kernel, error)
+	Asker     netconfig.Asker // nil: a network that nobody describes is left as it is
+	OpenDisk  func(path string) (steps.Disk, error)
+	// ReadDisk opens a disk for reading, whoever uses it. Nil if there are none to look at.
+	ReadDisk     func(path string) (io.ReadCloser, error)
 	SetClock     func(time.Time) error
 	LoadKernel   func(ctx context.Context, disk string) (string, error)
 	KernelLoaded func() bool
@@ -95,6 +97,7 @@ func ThisMachine() (System, error) {
 			}
 			return d, nil
 		},
+		ReadDisk:     func(path string) (io.ReadCloser, error) { return os.Open(path) },
 		SetClock:     setClock,
 		LoadKernel:   LoadKernel,
 		KernelLoaded: boot.KernelLoaded,

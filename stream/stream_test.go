@@ -105,13 +105,13 @@ func TestWrite(t *testing.T) {
 		written stream.Written
 	}{
 		{name: "data", image: "data:3145728", size: 8 * mib,
-			ops:     []string{"zero 0 1048576", "zero 7340032 1048576", "sync", "write 1048576 1048576", "write 2097152 1048576", "sync", "HEAD"},
+			ops:     []string{"zero 0 1048576", "zero 7340032 1048576", "MARK", "sync", "write 1048576 1048576", "write 2097152 1048576", "sync", "HEAD"},
 			written: stream.Written{Size: 3 * mib, Bytes: 3 * mib, Checked: 2 * mib}},
 		{name: "holes", image: "data:1048576 hole:2097152 data:65536 hole:983040 hole:3145728", size: 8 * mib,
-			ops:     []string{"zero 0 1048576", "zero 7340032 1048576", "sync", "write 3145728 65536", "zero 1048576 2097152", "zero 3211264 4128768", "sync", "HEAD"},
+			ops:     []string{"zero 0 1048576", "zero 7340032 1048576", "MARK", "sync", "write 3145728 65536", "zero 1048576 2097152", "zero 3211264 4128768", "sync", "HEAD"},
 			written: stream.Written{Size: 7 * mib, Bytes: mib + 65536, Zeroed: 2*mib + 4128768, Checked: 2 * mib}},
 		{name: "to the last byte", image: "data:8388608", size: 8 * mib,
-			ops: []string{"zero 0 1048576", "zero 7340032 1048576", "sync", "write 1048576 1048576", "write 2097152 1048576", "write 3145728 1048576", "write 4194304 1048576", "write 5242880 1048576",
+			ops: []string{"zero 0 1048576", "zero 7340032 1048576", "MARK", "sync", "write 1048576 1048576", "write 2097152 1048576", "write 3145728 1048576", "write 4194304 1048576", "write 5242880 1048576",
 				"write 6291456 1048576", "sync", "write 7340032 1048576", "sync", "HEAD"}},
 		{name: "zeros to the last byte", image: "data:1048576 hole:7340032", size: 8 * mib},
 		{name: "into the last MiB", image: "data:4194304 hole:3145728 data:65537", size: 8 * mib},
@@ -145,9 +145,9 @@ func TestWrite(t *testing.T) {
 					}
 					if tt.ops != nil {
 						ops := disk.Ops()
-						slices.Sort(ops[3 : slices.Index(ops[3:], "sync")+3]) // these go in parallel
+						slices.Sort(ops[4 : slices.Index(ops[4:], "sync")+4]) // these go in parallel
 						head := fmt.Sprintf("write %d %d\nsync\nwrite 0 %d\nsync", sector, mib-sector, sector)
-						if got, want := strings.Join(ops, "\n"), strings.ReplaceAll(strings.Join(tt.ops, "\n"), "HEAD", head); got != want {
+						if got, want := strings.Join(ops, "\n"), strings.NewReplacer("HEAD", head, "MARK", fmt.Sprintf("write 0 %d", sector)).Replace(strings.Join(tt.ops, "\n")); got != want {
 							t.Errorf("did\n%s\nwant\n%s", got, want)
 						}
 					}
@@ -207,8 +207,11 @@ func TestWriteFinish(t *testing.T) {
 			if !bytes.Equal(head, image[:mib]) {
 				t.Error("head is not the image's first MiB")
 			}
-			if !bytes.Equal(disk.Bytes[:mib], make([]byte, mib)) {
-				t.Error("the disk's first MiB is not zero yet")
+			if ours, err := stream.Unfinished(bytes.NewReader(disk.Bytes)); !ours || err != nil {
+				t.Errorf("Unfinished() = %v, %v, want true", ours, err)
+			}
+			if !bytes.Equal(disk.Bytes[512:mib], make([]byte, mib-512)) {
+				t.Error("the rest of the disk's first MiB is not zero yet")
 			}
 			copy(head, "changed")
 			_, err := disk.WriteAt([]byte(strings.Repeat("backup..", 64)), 8*mib-512)
