@@ -19,18 +19,6 @@ import (
 	"github.com/ironhand/ironhand/stream/looptest"
 )
 
-const (
-	rootUUID   = "6f1f64b5-2a8f-4f4a-8f0e-3c1b7d2e9a10"
-	debianGRUB = "grub, whose prefix is /EFI/debian"
-)
-
-// debianTree is a root file system as Debian's packages make it.
-func debianTree() []string {
-	return []string{"etc/os-release\nID=debian", "boot/vmlinuz-6.1.0-9-amd64\nold", "boot/initrd.img-6.1.0-9-amd64\nold", "boot/vmlinuz-6.1.0-56-amd64\nkernel", "boot/initrd.img-6.1.0-56-amd64\ninitrd",
-		"usr/lib/shim/shimx64.efi.signed\nshim", "usr/lib/shim/shimaa64.efi.signed\nshim", "usr/lib/shim/mmx64.efi.signed\nmm", "usr/lib/shim/BOOTX64.CSV\ncsv",
-		"usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed\n" + debianGRUB, "usr/lib/grub/arm64-efi-signed/grubaa64.efi.signed\n" + debianGRUB}
-}
-
 // rootImage makes a partition image.
 func rootImage(t *testing.T, size int64, mkfs string, files ...string) []byte {
 	t.Helper()

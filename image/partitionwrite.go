@@ -117,6 +117,14 @@ func WritePartitions(ctx context.Context, dst Disk, s Spec, l Layout, v Volumes)
 	if err := clean(ctx); err != nil {
 		return r, err
 	}
+	if !l.PreserveEphemeral {
+		if err := stream.Mark(dst); err != nil {
+			return r, err
+		}
+		if err := dst.Sync(); err != nil {
+			return r, fmt.Errorf("sync: %w", err)
+		}
+	}
 
 	// 4. The image.
 	r.Written, err = stream.Write(ctx, section{dst, root}, o.extents, stream.Options{
