@@ -184,6 +184,8 @@ func grubConfig(root fs.FS, uuid string) (config []byte, what string, err error)
 	e := BootEntry{}
 	if i >= 0 {
 		e = entries[i]
+	} else if found, ok := blsKernel(root); ok {
+		e = found
 	} else if e, err = newestKernel(root); err != nil {
 		return nil, "", err
 	}
@@ -203,6 +205,21 @@ func grubConfig(root fs.FS, uuid string) (config []byte, what string, err error)
 		text += "initrd /" + strings.Join(e.Initrds, " /") + "\n"
 	}
 	return []byte(text + "boot\n"), "it starts /" + e.Kernel + " of an image without GRUB's menu", nil
+}
+
+// blsKernel is what GRUB would start by the entries in /boot, if it had its menu.
+func blsKernel(root fs.FS) (BootEntry, bool) {
+	files, err := readBLS(root, "boot/loader/entries")
+	if err != nil {
+		return BootEntry{}, false // the kernels may still be found by their names
+	}
+	slices.SortStableFunc(files, compareBLS)
+	for _, f := range files {
+		if e, ok := f.entry(root, 0, nil); ok && len(e.Initrds) > 0 {
+			return e, true
+		}
+	}
+	return BootEntry{}, false
 }
 
 // newestKernel finds the kernel of the highest version in /boot that has an initrd, by the names that distributions give them.

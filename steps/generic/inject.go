@@ -108,7 +108,7 @@ func (f *injection) check() error {
 			return errors.New("partition: neither a number nor a text")
 		}
 		if n, err := strconv.Atoi(f.partition); (err != nil || n < 1) && !strings.HasPrefix(f.partition, "/dev/") && !hasName(f.partition) {
-			return errors.New("partition: neither a number from 1 on, nor the path of a device, nor LABEL=... or UUID=...")
+			return errors.New("partition: neither a number from 1 on, nor the path of a device, nor LABEL= or UUID= and a name")
 		}
 	}
 	if f.partition == "" && !strings.Contains(name, "/") {
