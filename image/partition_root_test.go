@@ -281,6 +281,20 @@ func TestRootWritePartitionsFails(t *testing.T) {
 	}
 }
 
+// A disk without a table has nothing to keep.
+func TestRootPreserveNothing(t *testing.T) {
+	device, file := loopDisk(t, 200*mib, 512, "")
+	place(t, file, []byte("old"), 50*mib)
+	published := rootImage(t, 64*mib, "mkfs.ext4 -q -F")
+	l := Layout{UEFI: true, ESP: 40, Root: 100, Ephemeral: 10, PreserveEphemeral: true}
+	if _, err := writeParts(t, device, l, Spec{Sources: []stream.Source{source{b: published}}, Digest: sha(published)}); !errors.Is(err, ErrLayout) || !errors.Is(err, ErrNoTable) {
+		t.Errorf("WritePartitions() = %v, want %v and %v", err, ErrLayout, ErrNoTable)
+	}
+	if b, err := os.ReadFile(file); err != nil || !bytes.Equal(b[50*mib:50*mib+3], []byte("old")) {
+		t.Errorf("the disk was touched, %v", err)
+	}
+}
+
 // What is in the ephemeral partition outlives another image, the table's GUIDs too; nothing else does.
 func TestRootPreserveEphemeral(t *testing.T) {
 	for name, l := range map[string]Layout{

@@ -62,10 +62,14 @@ func WritePartitions(ctx context.Context, dst Disk, s Spec, l Layout, v Volumes)
 	}
 	var table layout
 	if l.PreserveEphemeral {
-		if table, err = readBack(dst, make([]byte, stream.HeadSize)); err == nil {
-			slots, err = l.match(table, slots)
+		head := make([]byte, stream.HeadSize)
+		if _, err := dst.ReadAt(head, 0); err != nil {
+			return r, fmt.Errorf("read partition table: %w", err)
 		}
-		if err != nil {
+		if table, err = parseLayout(head, dst.SectorSize(), -1); err != nil {
+			return r, fmt.Errorf("%w: the ephemeral partition cannot be kept: %w", ErrLayout, err)
+		}
+		if slots, err = l.match(table, slots); err != nil {
 			return r, err
 		}
 	} else if table, err = l.table(slots, dst.Size(), dst.SectorSize()); err != nil {
