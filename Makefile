@@ -12,6 +12,10 @@ GO = PATH="$(dir $(TOOLCHAIN)):$$PATH" GOTOOLCHAIN=local $(TOOLCHAIN)
 export CGO_ENABLED := 0
 export IRONHAND_BUILD := $(CURDIR)/$(B)
 BUILD_FLAGS := -trimpath -ldflags='-s -w'
+# The agent is to stay below 12 MiB: calls are inlined where bytes stream, and nowhere else, which makes it 8 % smaller.
+STREAMING := runtime internal/... crypto/... compress/... hash/... sync/atomic encoding/binary bytes slices github.com/klauspost/compress/... \
+	github.com/pierrec/lz4/... github.com/therootcompany/xz github.com/ironhand/ironhand/stream github.com/ironhand/ironhand/image/qcow2
+AGENT_FLAGS := -gcflags=all=-l $(STREAMING:%=-gcflags=%=)
 SOURCES := $(shell find . -name '*.go' -not -name '*_test.go' -not -path './$(B)/*') go.mod go.sum
 
 .PHONY: help
@@ -62,6 +66,11 @@ test-ironic: packages ramdisk image ## the real ramdisk, driven by a real Ironic
 fuzz: ## each fuzz target for FUZZTIME (20s)
 	@scripts/fuzz $(or $(FUZZTIME),20s)
 
+.PHONY: bench
+bench: packages $(B)/ironhand ## compare with Debian's programs; SIZE=MiB of the image (4096), ROUNDS (3), quiet cores
+	@scripts/packages packages-bench.txt
+	@scripts/bench $(B)/ironhand $(SIZE) $(ROUNDS)
+
 .PHONY: generate
 generate: ## write the files in docs/ that are made from the program's own lists
 	@$(GO) test ./agent -run TestDocs -update >/dev/null; $(GO) test ./inspect -run TestSchemas -update >/dev/null; echo "docs/ written"
@@ -75,7 +84,7 @@ build: $(B)/ironhand $(B)/mkramdisk $(B)/labconductor ## the three programs, sta
 
 $(B)/ironhand $(B)/mkramdisk $(B)/labconductor: $(SOURCES)
 	@mkdir -p $(B); echo "building $@"
-	@GOFIPS140=v1.0.0 $(GO) build $(BUILD_FLAGS) -o $@ ./cmd/$(@F)
+	@GOFIPS140=v1.0.0 $(GO) build $(BUILD_FLAGS) $(if $(filter %/ironhand,$@),$(AGENT_FLAGS)) -o $@ ./cmd/$(@F)
 
 .PHONY: kernel
 kernel: $(B)/kernel/.complete

@@ -22,6 +22,7 @@ import (
 	"github.com/ironhand/ironhand/image"
 	"github.com/ironhand/ironhand/initramfs/boot"
 	"github.com/ironhand/ironhand/initramfs/media"
+	"github.com/ironhand/ironhand/initramfs/tool"
 	"github.com/ironhand/ironhand/inspect"
 	"github.com/ironhand/ironhand/inspect/lldp"
 	"github.com/ironhand/ironhand/netconfig"
@@ -47,14 +48,17 @@ type Options struct {
 
 // A System is the machine that the agent works on. Tests put fakes into it.
 type System struct {
-	Root         fs.FS  // "/"
-	Cmdline      string // of the kernel
-	StateDir     string // lost with a reboot, and only then
-	Machine      inspect.Machine
-	Local        bool // Machine is the one on which the program runs
-	FindMedia    func(ctx context.Context, log func(string)) ([]media.Medium, []media.Seen, error)
-	Network      func() (netconfig.Kernel, error)
-	OpenDisk     func(path string) (steps.Disk, error)
+	Root      fs.FS  // "/"
+	Cmdline   string // of the kernel
+	StateDir  string // lost with a reboot, and only then
+	Machine   inspect.Machine
+	Local     bool // Machine is the one on which the program runs
+	FindMedia func(ctx context.Context, log func(string)) ([]media.Medium, []media.Seen, error)
+	Network   func() (netconfig.Kernel, error)
+	Asker     netconfig.Asker // nil: a network that nobody describes is left as it is
+	OpenDisk  func(path string) (steps.Disk, error)
+	// ReadDisk opens a disk for reading, whoever uses it. Nil if there are none to look at.
+	ReadDisk     func(path string) (io.ReadCloser, error)
 	SetClock     func(time.Time) error
 	LoadKernel   func(ctx context.Context, disk string) (string, error)
 	KernelLoaded func() bool
@@ -67,6 +71,8 @@ type System struct {
 	// StartSSH lets some accounts log in, and no others, and returns the host key's fingerprint in words.
 	StartSSH    func(ctx context.Context, a accounts) (key string, err error)
 	InstallUEFI func(ctx context.Context, disk string) (string, error)
+	Tools       tool.Runner
+	LoadModules func(ctx context.Context, names ...string) error
 }
 
 // ThisMachine is the System that the program runs on.
@@ -82,7 +88,8 @@ func ThisMachine() (System, error) {
 		Machine:   inspect.Local(),
 		Local:     true,
 		FindMedia: media.Find,
-		Network:   netconfig.NewKernel,
+		Network:   NewKernel,
+		Asker:     netconfig.NewAsker(),
 		OpenDisk: func(path string) (steps.Disk, error) {
 			d, err := stream.OpenDevice(path)
 			if err != nil {
@@ -90,6 +97,7 @@ func ThisMachine() (System, error) {
 			}
 			return d, nil
 		},
+		ReadDisk:     func(path string) (io.ReadCloser, error) { return os.Open(path) },
 		SetClock:     setClock,
 		LoadKernel:   LoadKernel,
 		KernelLoaded: boot.KernelLoaded,
@@ -106,6 +114,9 @@ func ThisMachine() (System, error) {
 		LinksDown: boot.LinksDown,
 		KernelLog: kernelLog,
 		StartSSH:  startSSH,
+		Tools:     tool.Exec{},
+
+		LoadModules: boot.LoadModules,
 		InstallUEFI: func(ctx context.Context, disk string) (string, error) {
 			v, err := image.InstallUEFI(ctx, disk, "/sys/firmware/efi/efivars", loadFileSystem)
 			if err != nil {
@@ -173,6 +184,9 @@ func newAgent(o Options) *agent {
 		Log:        a.log,
 		Say:        func(format string, args ...any) { a.console.Stage("step", format, args...) },
 		LoadKernel: a.loadKernel,
+		Tools:      a.sys.Tools,
+
+		LoadModules: a.sys.LoadModules,
 	}
 	return a
 }

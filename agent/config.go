@@ -82,6 +82,7 @@ type Config struct {
 	KexecWatchdog     time.Duration
 	Poll              bool
 	SSHKey            string
+	StrictNetwork     bool
 	Inspection        inspectionConfig
 
 	// CA is the content of CAFile, found on a medium or in the ramdisk; nil without one.

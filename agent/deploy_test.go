@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"testing"
 	"testing/synctest"
@@ -19,6 +20,7 @@ import (
 	"github.com/ironhand/ironhand/steps"
 	"github.com/ironhand/ironhand/steps/generic"
 	"github.com/ironhand/ironhand/stream"
+	"github.com/ironhand/ironhand/stream/streamtest"
 )
 
 // vendor is a manager with one step of each kind that the commands treat differently.
@@ -556,6 +558,43 @@ func TestLeave(t *testing.T) {
 				}
 				wantText(t, "console", console.String(), test.console)
 			})
+		})
+	}
+}
+
+// A machine that lost its power while an image was written must not become active: its conductor goes on behind the step that was running.
+func TestNotWhole(t *testing.T) {
+	var half []byte
+	disk := streamtest.NewDisk(4<<20, 512)
+	if _, err := stream.Write(t.Context(), disk, stream.NewExtents(bytes.NewReader(make([]byte, 3<<20)), -1), stream.Options{
+		Finish: func(context.Context, []byte, int64) error { half = bytes.Clone(disk.Bytes); return nil }}); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name     string
+		read     []byte
+		err      error
+		deployed *steps.Deployed
+		want     string // of the error
+	}{
+		{"no image was ever written", make([]byte, 4096), nil, nil, ""},
+		{"the image is whole", disk.Bytes, nil, nil, ""},
+		{"the image is not whole", half, nil, nil, "/dev/sda: the machine was restarted while an image was written to this disk"},
+		{"that of another disk is not, and this one was deployed", half, nil, &steps.Deployed{}, ""},
+		{"the disk cannot be read", nil, errors.New("input/output error"), nil, ""},
+		{"the disk is too short", []byte{1}, nil, nil, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			a, _ := newTestAgent(t, System{
+				Machine:  inspect.Machine{FS: inspecttest.Machine(t, "../inspect/testdata/virtio.txt")},
+				ReadDisk: func(string) (io.ReadCloser, error) { return io.NopCloser(bytes.NewReader(test.read)), test.err },
+			})
+			a.deployed = test.deployed
+			c := newCommands(t, nil, a.standbyCommands()...)
+			_, err := c.Do(t.Context(), "standby.get_partition_uuids", []byte("{}"), true)
+			if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) {
+				t.Errorf("get_partition_uuids: %v, want %q", err, test.want)
+			}
 		})
 	}
 }

@@ -114,14 +114,16 @@ What the manager for every machine offers. Priority 0 is never automatic.
 			}
 			args = append(args, fmt.Sprintf("`%s`: %s", a.Name, a.Description))
 		}
-		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", s.Name, s.Interface, strings.Join(phases, ", "), cmp.Or(strings.Join(args, "; "), "none announced"))
+		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", s.Name, s.Interface, cmp.Or(strings.Join(phases, ", "), "none"), cmp.Or(strings.Join(args, "; "), "none announced"))
 	}
 	b.WriteString(`
-- ` + "`write_image`" + ` takes ` + "`image_info`" + ` and ` + "`configdrive`" + ` as Ironic's direct deploy interface sends them. Whole disk images, raw, plain or packed with gzip or zstd.
+- ` + "`write_image`" + ` takes ` + "`image_info`" + ` and ` + "`configdrive`" + ` as Ironic's direct deploy interface sends them. Whole disk images, raw or qcow2, plain or packed with gzip, zstd, xz, bzip2 or lz4.
 - ` + "`kexec`" + ` loads the kernel of the deployed system; ` + "`standby.run_image`" + ` then jumps into it instead of rebooting. It fails, and says why, where that cannot be.
 - ` + "`erase_devices`, `erase_devices_metadata`, `erase_devices_express`" + ` take their options from the node's ` + "`driver_internal_info`" + `, where Ironic puts them, and the disks to leave alone from its
   property ` + "`skip_block_devices`" + `. [Erasing](using.md#erasing) has the rest.
 - ` + "`erase_pstore`" + ` deletes the crash dumps that kernels left in the firmware's memory, ` + "`clean_uefi_nvram`" + ` boot entries of UEFI.
+- ` + "`create_configuration`" + ` makes the arrays of software RAID of the node's ` + "`target_raid_config`" + `; see [using](using.md#software-raid).
+- ` + "`validate_configuration`" + ` takes ` + "`raid_config`" + `, and says whether that could be made on this machine after a deletion. No phase offers it; it can be called.
 `)
 	return b.String()
 }

@@ -126,6 +126,7 @@ var errorForms = []struct {
 	is  error
 	typ string
 }{
+	{steps.ErrRAID, "SoftwareRAIDError"}, // whatever it is of software RAID
 	{inspect.ErrHints, "DeviceNotFound"},
 	{inspect.ErrNoDisk, "DeviceNotFound"},
 	{inspect.ErrUnread, "DeviceNotFound"},

@@ -233,93 +233,6 @@ func (a *agent) awaitHardware(ctx context.Context) error {
 	return sleep(ctx, a.config.HardwareDelay)
 }
 
-// nicWait is how long the NICs of the network data may take to appear: drivers load firmware.
-const nicWait = 15 * time.Second
-
-// bringUpNetwork makes the network as network_data.json says. What is sound is brought up even if
-// something else is not.
-func (a *agent) bringUpNetwork(ctx context.Context) error {
-	if a.config.NetworkData == nil {
-		a.console.Stage("network", "no network_data.json given: interfaces are left as they are")
-		return nil
-	}
-	const look = "network_data.json of this node against the NICs of the machine"
-	plan, err := netconfig.ParseNetworkData(a.config.NetworkData)
-	if err != nil {
-		err = fmt.Errorf("%s: %w", a.config.NetworkFrom, err)
-		if len(plan.Links) == 0 {
-			return hint(err, look)
-		}
-		a.sayLines("network", "left out what is wrong: "+err.Error())
-	}
-	k, err := a.network()
-	if err != nil {
-		return err
-	}
-	// 1. Wait for the NICs.
-	for start := time.Now(); ; {
-		state, err := k.State(ctx)
-		if err != nil {
-			return fmt.Errorf("read the state of the network: %w", err)
-		}
-		_, err = plan.Changes(state)
-		if !errors.Is(err, netconfig.ErrNoNIC) {
-			break
-		}
-		if time.Since(start) > nicWait {
-			if !hasAny(state, plan) {
-				return hint(err, look)
-			}
-			break
-		}
-		if err := sleep(ctx, 250*time.Millisecond); err != nil {
-			return err
-		}
-	}
-	// 2. Apply. Whether what went wrong matters shows when the conductor is called.
-	if err := plan.Apply(ctx, k); err != nil {
-		a.sayLines("network", err.Error())
-	}
-	state, err := k.State(ctx)
-	if err != nil {
-		return fmt.Errorf("read the state of the network: %w", err)
-	}
-	for _, line := range networkLines(state) {
-		a.console.Stage("network", "%s", line)
-	}
-	return nil
-}
-
-// hasAny tells whether the machine has at least one NIC of the plan.
-func hasAny(s netconfig.State, p netconfig.Plan) bool {
-	return slices.ContainsFunc(p.Links, func(l netconfig.Link) bool {
-		return slices.ContainsFunc(s.NICs, func(n netconfig.NIC) bool { return l.MAC == n.MAC || l.MAC == n.PermanentMAC })
-	})
-}
-
-// networkLines is one line for each NIC that has addresses.
-func networkLines(s netconfig.State) []string {
-	var lines []string
-	for _, n := range s.NICs {
-		if n.Loopback || !n.Up || len(n.Addresses) == 0 {
-			continue
-		}
-		line := fmt.Sprintf("%s %s", n.Name, n.MAC)
-		for _, addr := range n.Addresses {
-			if !addr.Prefix.Addr().IsLinkLocalUnicast() {
-				line += " " + addr.Prefix.String()
-			}
-		}
-		for _, r := range s.Routes {
-			if r.NIC == n.Name && r.Destination.Bits() == 0 && r.Gateway.IsValid() {
-				line += " via " + r.Gateway.String()
-			}
-		}
-		lines = append(lines, line)
-	}
-	return lines
-}
-
 // setClockByNTP asks the NTP server, if one was given, and sets the clock. Anyone on the network can answer for NTP: if the
 // conductor's time will be proven by its certificate, the clock waits for that, and NTP only makes it finer.
 func (a *agent) setClockByNTP(context.Context) error {
@@ -457,6 +370,8 @@ const macAttempts, macWait = 12, 5 * time.Second
 
 // takeInventory looks at the machine. What cannot be read is named, and is no reason to stop.
 func (a *agent) takeInventory(ctx context.Context) error {
+	set, probed := steps.NewSet(ctx, a.host, a.managers) // before the inventory, which has the arrays that this starts
+	a.set = set
 	inventory, err := a.sys.Machine.Inventory(ctx)
 	for attempt := 1; len(inspect.LookupMACs(inventory)) == 0; attempt++ {
 		if attempt > macAttempts {
@@ -479,12 +394,11 @@ func (a *agent) takeInventory(ctx context.Context) error {
 	for _, d := range inventory.Disks {
 		a.console.Stage("hardware", "disk %v", d)
 	}
-	a.set, err = steps.NewSet(ctx, a.host, a.managers)
-	if errors.Is(err, steps.ErrNoManager) {
-		return err
+	if errors.Is(probed, steps.ErrNoManager) {
+		return probed
 	}
-	if err != nil { // the others do their work all the same
-		a.sayLines("hardware", err.Error())
+	if probed != nil { // the others do their work all the same
+		a.sayLines("hardware", probed.Error())
 	}
 	return nil
 }

@@ -10,9 +10,12 @@ import (
 	"io"
 	"net/http"
 	"net/http/httptest"
+	"net/netip"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
+	"sync"
 	"testing"
 	"testing/fstest"
 	"testing/synctest"
@@ -135,6 +138,7 @@ func TestFindMedia(t *testing.T) {
 
 // wire is a network whose NICs appear some time after the start and have link at once. It keeps no routes.
 type wire struct {
+	mu    sync.Mutex
 	start time.Time
 	nics  map[string]time.Duration // MAC -> when
 	state netconfig.State
@@ -142,6 +146,8 @@ type wire struct {
 }
 
 func (w *wire) State(context.Context) (netconfig.State, error) {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	s := w.state
 	s.NICs = nil
 	for i, mac := range []string{"52:54:00:00:00:01", "52:54:00:00:00:02"} {
@@ -157,10 +163,13 @@ func (w *wire) State(context.Context) (netconfig.State, error) {
 	}
 	s.Neighbors = w.asked
 	w.state = s
+	s.NICs = slices.Clone(s.NICs)
 	return s, nil
 }
 
 func (w *wire) Do(_ context.Context, c netconfig.Change) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
 	switch c := c.(type) {
 	case netconfig.AddAddress:
 		for i := range w.state.NICs {
@@ -202,14 +211,26 @@ func TestBringUpNetwork(t *testing.T) {
 			[]string{"192.0.2.10/24", "52:54:00:00:00:02"}, ""},
 		{"none", twoLinks, nil, nicWait, nil, "no such NIC"},
 		{"no JSON", `{"links": [}`, nil, 0, nil, "cd /dev/sr0 openstack/latest/network_data.json: "},
+		{"kernel command line", "ip=192.0.2.77::192.0.2.1:24::eth0:none rd.route=x", map[string]time.Duration{"52:54:00:00:00:01": 0}, 0,
+			[]string{"left out what is wrong: kernel command line: rd.route=x: ", "as described by kernel command line", "eth0 52:54:00:00:00:01 192.0.2.77/24 via 192.0.2.1\n"}, ""},
+		{"strict, wrong", "ironhand-strict-network ip=192.0.2.77::192.0.2.1:24::eth0:none rd.route=x", map[string]time.Duration{"52:54:00:00:00:01": 0}, 0, nil, "rd.route=x"},
+		{"strict, NIC missing", "ironhand-strict-network ip=192.0.2.77:::24::eth0:none ip=192.0.2.78:::24::eth1:none", map[string]time.Duration{"52:54:00:00:00:01": 0}, nicWait, nil, `no NIC is named "eth1"`},
+		{"ramdisk", "ramdisk", map[string]time.Duration{"52:54:00:00:00:01": 0, "52:54:00:00:00:02": 0}, 0, []string{"as described by ramdisk /etc/ironhand/network_data.json", "192.0.2.10/24 via 192.0.2.1\n"}, ""},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			dir := t.TempDir()
 			synctest.Test(t, func(t *testing.T) {
 				w := &wire{start: time.Now(), nics: test.nics}
-				a, console := newTestAgent(t, System{StateDir: dir, Network: func() (netconfig.Kernel, error) { return w, nil }})
-				if test.data != "" {
+				root := fstest.MapFS{}
+				a, console := newTestAgent(t, System{StateDir: dir, Root: root, Network: func() (netconfig.Kernel, error) { return w, nil }})
+				switch {
+				case strings.Contains(test.data, "ip="):
+					a.sys.Cmdline = test.data
+					a.config.StrictNetwork = strings.Contains(test.data, "ironhand-strict-network")
+				case test.data == "ramdisk":
+					root[RamdiskNetwork] = &fstest.MapFile{Data: []byte(twoLinks)}
+				case test.data != "":
 					a.config.NetworkData, a.config.NetworkFrom = []byte(test.data), "cd /dev/sr0 openstack/latest/network_data.json"
 				}
 				err := a.bringUpNetwork(t.Context())
@@ -223,6 +244,73 @@ func TestBringUpNetwork(t *testing.T) {
 			})
 		})
 	}
+}
+
+// servers answer on one NIC.
+type servers struct{ nic string }
+
+func (s servers) Ask(ctx context.Context, n netconfig.NIC, m netconfig.Method) (netconfig.Lease, error) {
+	if n.Name != s.nic || m != netconfig.DHCP4 {
+		<-ctx.Done()
+		return netconfig.Lease{}, context.Cause(ctx)
+	}
+	return netconfig.Lease{Method: m, From: "192.0.2.2", Addresses: []netip.Prefix{netip.MustParsePrefix("192.0.2.50/24")},
+		Routes: []netconfig.Route{{Destination: netip.MustParsePrefix("0.0.0.0/0"), Gateway: netip.MustParseAddr("192.0.2.1")}}, Renew: time.Hour}, nil
+}
+
+// A network that nobody describes is asked for on all NICs, unless somebody has set it up.
+func TestAskForNetwork(t *testing.T) {
+	both := map[string]time.Duration{"52:54:00:00:00:01": 0, "52:54:00:00:00:02": 0}
+	tests := []struct {
+		name, cmdline string
+		before        func(w *wire, state string) // the agent
+		nics          map[string]time.Duration
+		console       []string
+		not           string
+		wantErr       string
+	}{
+		{"asked", "", nil, both, []string{"as described by nobody", "asking on 2 NICs: dhcpv4, ipv6-auto", "eth1: dhcpv4 from 192.0.2.2, 192.0.2.50/24, default via 192.0.2.1", "eth1 52:54:00:00:00:02 192.0.2.50/24 via 192.0.2.1\n"}, "", ""},
+		{"set up by somebody", "", func(w *wire, _ string) { w.setUp() }, both, []string{"somebody has set it up: it is left as it is"}, "asking", ""},
+		{"set up by an agent of this boot", "", func(w *wire, state string) {
+			w.setUp()
+			if err := keepFile(filepath.Join(state, askedEverywhere), nil); err != nil {
+				panic(err)
+			}
+		}, both, []string{"asking on 2 NICs"}, "left as it is", ""},
+		{"ip=dhcp", "ip=dhcp", func(w *wire, _ string) { w.setUp() }, both, []string{"as described by kernel command line", "asking on 2 NICs: dhcpv4\n", "192.0.2.50/24"}, "left as it is", ""},
+		{"ip=dhcp with BOOTIF", "ip=dhcp BOOTIF=52:54:00:00:00:02", nil, both, []string{"as described by kernel command line", "BOOTIF: dhcpv4 from 192.0.2.2", "192.0.2.50/24"}, "asking on", ""},
+		{"late NIC", "BOOTIF=52:54:00:00:00:02", nil, map[string]time.Duration{"52:54:00:00:00:01": 0, "52:54:00:00:00:02": 5 * time.Second}, []string{"asking on 2 NICs"}, "", ""},
+		{"no NIC", "", nil, nil, nil, "", "no NIC that the kernel has a driver for"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			dir := filepath.Join(t.TempDir(), "made when something is kept")
+			synctest.Test(t, func(t *testing.T) {
+				ctx, cancel := context.WithCancel(t.Context())
+				w := &wire{start: time.Now(), nics: test.nics}
+				if test.before != nil {
+					test.before(w, dir)
+				}
+				a, console := newTestAgent(t, System{StateDir: dir, Cmdline: test.cmdline, Asker: servers{"eth1"}, Network: func() (netconfig.Kernel, error) { return w, nil }})
+				err := a.bringUpNetwork(ctx)
+				cancel()
+				synctest.Wait()
+				if test.wantErr == "" && err != nil || test.wantErr != "" && (err == nil || !strings.Contains(err.Error(), test.wantErr)) {
+					t.Errorf("bringUpNetwork() = %v, want %q", err, test.wantErr)
+				}
+				wantText(t, "console", console.String(), test.console...)
+				if test.not != "" && strings.Contains(console.String(), test.not) {
+					t.Errorf("console\n%s\nhas %q", console, test.not)
+				}
+			})
+		})
+	}
+}
+
+// setUp is what firmware or another program may have done.
+func (w *wire) setUp() {
+	w.state.NICs = []netconfig.NIC{{Name: "eth0", Addresses: []netconfig.Address{{Prefix: netip.MustParsePrefix("203.0.113.5/24")}}}}
+	w.state.Routes = []netconfig.NICRoute{{NIC: "eth0", Route: netconfig.Route{Destination: netip.MustParsePrefix("0.0.0.0/0"), Gateway: netip.MustParseAddr("203.0.113.1")}}}
 }
 
 // A conductor that does not answer is asked again and again, and what is in the way is looked for.

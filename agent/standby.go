@@ -11,13 +11,14 @@ import (
 
 	"github.com/ironhand/ironhand/initramfs/boot"
 	"github.com/ironhand/ironhand/steps"
+	"github.com/ironhand/ironhand/stream"
 )
 
 // standbyCommands are what the conductor calls around a deployment.
 func (a *agent) standbyCommands() []Command {
 	return []Command{
 		{Name: "standby.prepare_image", Async: true, Check: a.checkImage, Run: a.prepareImage},
-		{Name: "standby.get_partition_uuids", Run: a.partitionUUIDs},
+		{Name: "standby.get_partition_uuids", Check: a.checkWhole, Run: a.partitionUUIDs},
 		{Name: "standby.sync", Run: a.sync},
 		{Name: "standby.power_off", Async: true, Run: func(ctx context.Context, _ json.RawMessage) (any, error) {
 			return nil, a.leave(ctx, boot.PowerOff, "power off")
@@ -73,6 +74,39 @@ func (a *agent) prepareImage(ctx context.Context, params json.RawMessage) (any, 
 		return d.Text, nil
 	}
 	return result, nil // a vendor's write_image
+}
+
+// checkWhole refuses to go on with a deployment that a loss of power ended. Ironic takes an agent that has no commands for one that was rebooted because a step
+// asked for it, goes on behind write_image, and would call the node active. This is what it asks for next, and it looks at the answer's HTTP status alone.
+func (a *agent) checkWhole(json.RawMessage) error {
+	if a.currentDeployed() != nil || a.sys.ReadDisk == nil {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(context.Background(), 30*time.Second)
+	defer cancel()
+	disks, err := a.sys.Machine.Disks(ctx)
+	if err != nil {
+		a.log.Warn("not all disks were looked at for an image that is not whole", "err", err)
+	}
+	for _, d := range disks {
+		half, err := a.unfinished(d.Name)
+		if err != nil {
+			a.log.Warn("not looked at for an image that is not whole", "disk", d.Name, "err", err)
+		}
+		if half {
+			return newError("DeploymentError", "%s: the machine was restarted while an image was written to this disk, which is not whole: deploy again", d.Name)
+		}
+	}
+	return nil
+}
+
+func (a *agent) unfinished(disk string) (bool, error) {
+	r, err := a.sys.ReadDisk(disk)
+	if err != nil {
+		return false, err
+	}
+	defer r.Close() // only read
+	return stream.Unfinished(r)
 }
 
 func (a *agent) partitionUUIDs(context.Context, json.RawMessage) (any, error) {

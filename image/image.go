@@ -12,6 +12,7 @@ package image
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -20,6 +21,7 @@ import (
 	"strings"
 	"time"
 
+	"github.com/ironhand/ironhand/image/qcow2"
 	"github.com/ironhand/ironhand/stream"
 )
 
@@ -35,12 +37,13 @@ type lister interface {
 	Partitions() ([]Partition, error)
 }
 
-// Format is what an image is said to be.
+// Format is what an image must be.
 type Format string
 
 const (
-	Auto Format = "auto" // whatever its bytes say
-	Raw  Format = "raw"  // the bytes of a disk, plain or packed
+	Auto  Format = "auto"  // whatever its bytes say
+	Raw   Format = "raw"   // the bytes of a disk, plain or packed
+	QCOW2 Format = "qcow2" // QEMU's format, plain or packed
 )
 
 // ParseFormat reads a format as the command line or Ironic's disk_format names it. "gpt" is raw, nothing and "unknown" are auto. The error
@@ -51,18 +54,22 @@ func ParseFormat(s string) (Format, error) {
 		return Auto, nil
 	case "raw", "gpt":
 		return Raw, nil
+	case "qcow2":
+		return QCOW2, nil
 	}
-	return "", fmt.Errorf("format %q: %w", s, stream.ErrFormat)
+	return "", fmt.Errorf("format %q: %w; convert it with: qemu-img convert -O qcow2", s, stream.ErrFormat)
 }
 
 // Spec says what to write.
 type Spec struct {
 	Sources     []stream.Source // mirrors of one image
 	Digest      stream.Digest   // of the image as published; the zero Digest for none
+	Content     stream.Digest   // of the bytes of the disk in it, which must be raw, plain or packed; the zero Digest for none
 	Format      Format          // empty stands for Auto
 	ConfigDrive []byte          // image of a file system, see ReadConfigDrive; empty for none
 	ReadBack    stream.ReadBack
 	Patience    time.Duration         // how long sources may bring nothing; 0 for the default of stream.ReaderOptions
+	Connections int                   // to a web server; 0 for 4
 	Progress    func(stream.Progress) // called about once a second and at the end; nil for nobody
 	Log         *slog.Logger          // nil is silent
 	// Memory is how many bytes the work may take, usually what /proc/meminfo calls MemAvailable; 0 for no limit. An image that takes more to unpack is refused.
@@ -73,6 +80,7 @@ type Spec struct {
 type Result struct {
 	DiskID      string // "0x%08x" of the MBR's signature, as Ironic wants it; "0x00000000" on most GPT disks
 	GPT         bool   // else MBR
+	Format      Format // Raw or QCOW2
 	Compression stream.Compression
 	Partitions  []Partition // all of the disk, in the order of the table
 	ConfigDrive Partition   // the zero Partition if there is none
@@ -86,7 +94,7 @@ func (s Spec) Check(diskSize int64, sectorSize int) error {
 	switch {
 	case len(s.Sources) == 0:
 		return errors.New("image has no source")
-	case s.Format != "" && s.Format != Auto && s.Format != Raw:
+	case s.Format != "" && s.Format != Auto && s.Format != Raw && s.Format != QCOW2:
 		return fmt.Errorf("format %q: %w", s.Format, stream.ErrFormat)
 	case sectorSize != 512 && sectorSize != 4096:
 		return fmt.Errorf("disk has sectors of %d bytes", sectorSize)
@@ -110,7 +118,7 @@ func Write(ctx context.Context, dst Disk, s Spec) (Result, error) {
 	if s.Progress != nil {
 		defer meter.Report(ctx, time.Second, s.Progress)()
 	}
-	reader := stream.NewReader(ctx, s.Sources, s.Digest, stream.ReaderOptions{Patience: s.Patience, Log: s.Log, Meter: meter})
+	reader := stream.NewReader(ctx, s.Sources, s.Digest, stream.ReaderOptions{Patience: s.Patience, Log: s.Log, Meter: meter, Connections: cmp.Or(s.Connections, 4)})
 	defer reader.Close() // what is to be known of it, Verify tells
 	window, err := s.window()
 	if err != nil {
@@ -121,22 +129,43 @@ func Write(ctx context.Context, dst Disk, s Spec) (Result, error) {
 		return Result{}, err
 	}
 	defer content.Close()
-	size, least := int64(-1), content.Least
-	if content.Compression == stream.Plain {
-		size, least = reader.Size(), reader.Size()
+	format := Raw
+	if content.QCOW2 {
+		format = QCOW2
 	}
-	if least > dst.Size() {
-		return Result{}, fmt.Errorf("%w: %d bytes, the disk has %d", stream.ErrTooLarge, least, dst.Size())
+	if s.Format != "" && s.Format != Auto && s.Format != format {
+		return Result{}, fmt.Errorf("image must be %s, and its bytes are %s: %w", s.Format, format, stream.ErrFormat)
 	}
-	start := make([]byte, stream.HeadSize)
-	n, err := io.ReadFull(content, start)
-	switch {
-	case n == 0 && err == io.EOF:
-		return Result{}, stream.ErrEmpty
-	case err != nil && n < len(start) && !atEnd(content, err):
+	var x stream.Extents
+	var start []byte
+	disk, verify := io.Reader(content), reader.Verify
+	if !s.Content.IsZero() {
+		if content.QCOW2 {
+			return Result{}, errors.New("digest of the disk's content: it cannot be checked for a qcow2 image, whose parts come in another order; give that of the file")
+		}
+		d := s.Content.Reader(content)
+		disk, verify = d, func() error {
+			if err := d.Verify(); err != nil {
+				return fmt.Errorf("content of the disk: %w", err)
+			}
+			return reader.Verify()
+		}
+	}
+	if content.QCOW2 {
+		q, err := qcow2.NewReader(content)
+		if err != nil {
+			return Result{}, err
+		}
+		defer q.Close() // it is only read
+		x, start, err = openQCOW2(q, reader, content, dst.Size())
+		if err != nil {
+			return Result{}, err
+		}
+	} else if x, start, err = openRaw(reader, content, disk, dst.Size()); err != nil {
 		return Result{}, err
 	}
-	table, err := parseLayout(start, dst.SectorSize(), size)
+	start = append(start, make([]byte, stream.HeadSize-len(start))...) // as it will be on the disk
+	table, err := parseLayout(start, dst.SectorSize(), x.Size())
 	if err != nil {
 		return Result{}, err
 	}
@@ -149,10 +178,10 @@ func Write(ctx context.Context, dst Disk, s Spec) (Result, error) {
 	}
 
 	// 2. All of it, and what makes it this disk's.
-	r := Result{Compression: content.Compression, GPT: table.gpt != nil, DiskID: fmt.Sprintf("0x%08x", table.diskID)}
-	f := finish{disk: dst, table: table, drive: s.ConfigDrive, check: s.ReadBack != stream.ReadBackNone}
-	r.Written, err = stream.Write(ctx, dst, stream.NewExtents(io.MultiReader(bytes.NewReader(start[:n]), content), size), stream.Options{
-		Verify: reader.Verify, Abort: reader.Abort, Finish: f.run, ReadBack: s.ReadBack, Meter: meter})
+	r := Result{Format: format, Compression: content.Compression, GPT: table.gpt != nil, DiskID: fmt.Sprintf("0x%08x", table.diskID)}
+	f := finish{disk: dst, start: start, table: table, drive: s.ConfigDrive, check: s.ReadBack != stream.ReadBackNone}
+	r.Written, err = stream.Write(ctx, dst, x, stream.Options{
+		Verify: verify, Abort: reader.Abort, Finish: f.run, ReadBack: s.ReadBack, Meter: meter})
 	if err != nil {
 		return r, err
 	}
@@ -160,7 +189,7 @@ func Write(ctx context.Context, dst Disk, s Spec) (Result, error) {
 
 	// 3. It has to be on the disk, and the kernel has to see it. The first is an error, and what fails must not boot. The second is none by
 	// itself: the disk is good, and whoever needs a partition says so.
-	if table, err = readBack(dst, start); err != nil {
+	if table, err = readBack(dst, make([]byte, stream.HeadSize)); err != nil {
 		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 		defer cancel()
 		if cerr := dst.Zero(late, 0, stream.HeadSize); cerr != nil {
@@ -182,6 +211,26 @@ func Write(ctx context.Context, dst Disk, s Spec) (Result, error) {
 	return r, nil
 }
 
+// openRaw returns the disk in an image that has just its bytes, which disk reads, and the disk's first stream.HeadSize bytes.
+func openRaw(reader *stream.Reader, content *stream.Content, disk io.Reader, diskSize int64) (x stream.Extents, start []byte, err error) {
+	size, least := int64(-1), content.Least
+	if content.Compression == stream.Plain {
+		size, least = reader.Size(), reader.Size()
+	}
+	if least > diskSize {
+		return nil, nil, fmt.Errorf("%w: %d bytes, the disk has %d", stream.ErrTooLarge, least, diskSize)
+	}
+	start = make([]byte, stream.HeadSize)
+	n, err := io.ReadFull(disk, start)
+	switch {
+	case n == 0 && err == io.EOF:
+		return nil, nil, stream.ErrEmpty
+	case err != nil && n < len(start) && !atEnd(disk, err):
+		return nil, nil, err
+	}
+	return stream.NewExtents(io.MultiReader(bytes.NewReader(start[:n]), disk), size), start[:n:n], nil
+}
+
 // readBack reads the table that is on the disk now. buf is for the bytes.
 func readBack(dst Disk, buf []byte) (layout, error) {
 	if _, err := dst.ReadAt(buf, 0); err != nil {
@@ -194,8 +243,8 @@ func readBack(dst Disk, buf []byte) (layout, error) {
 	return table, nil
 }
 
-// ownMemory is what writing takes besides the window of a zstd image, bytes: measured by TestMemory in package stream.
-const ownMemory = 48 << 20
+// ownMemory is what writing takes at the most besides the window of a zstd image, bytes: measured by TestMemory here and in package stream.
+const ownMemory = 96 << 20
 
 // window is the longest window of a zstd image that there is memory for.
 func (s Spec) window() (int64, error) {
@@ -220,6 +269,7 @@ func atEnd(r io.Reader, err error) bool {
 // finish is the last work before the disk gets its first bytes.
 type finish struct {
 	disk  Disk
+	start []byte // what the table was read from
 	table layout
 	drive []byte
 	check bool // read back what is written
@@ -229,6 +279,10 @@ type finish struct {
 
 // run writes the config drive and the backup of the GPT, and makes head fit.
 func (f *finish) run(ctx context.Context, head []byte, size int64) error {
+	// With some formats the start was read twice, and the digest proves the second time only.
+	if !bytes.Equal(head[:len(f.start)], f.start) {
+		return fmt.Errorf("%w: the start of the disk in it is not as it was when it was looked at", stream.ErrChanged)
+	}
 	if err := f.table.checkSectors(size); err != nil { // of a packed image the size is known only now
 		return err
 	}

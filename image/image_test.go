@@ -332,12 +332,16 @@ func TestWriteRefuses(t *testing.T) {
 		wantIs    error
 		want      string
 		memory    int64
+		content   stream.Digest
 		lies      bool
 		untouched bool // else the disk must be without a table
 	}{
 		{name: "no source", want: "no source", untouched: true},
 		{name: "empty image", image: []byte{}, wantIs: stream.ErrEmpty, untouched: true},
-		{name: "another format is asked for", image: gptImage, format: "qcow2", wantIs: stream.ErrFormat, untouched: true},
+		{name: "wrong digest of the content", image: zipped(t, gptImage), digest: sha(zipped(t, gptImage)), content: sha(nil), wantIs: stream.ErrDigest, want: "content of the disk: digest does not match"},
+		{name: "wrong digest, right one of the content", image: zipped(t, gptImage), digest: sha(nil), content: good, wantIs: stream.ErrDigest},
+		{name: "it is said to be qcow2", image: gptImage, format: QCOW2, wantIs: stream.ErrFormat, want: "image must be qcow2, and its bytes are raw", untouched: true},
+		{name: "another format is asked for", image: gptImage, format: "vmdk", wantIs: stream.ErrFormat, untouched: true},
 		{name: "sectors of 4096 bytes, GPT for 512", image: gptImage, sector: 4096, wantIs: ErrSectorSize, untouched: true},
 		{name: "sectors of 4096 bytes, MBR for 512", image: mbrImage, sector: 4096, wantIs: ErrSectorSize, untouched: true},
 		{name: "sectors of 4096 bytes, MBR for 512, packed", image: zipped(t, mbrImage), sector: 4096, wantIs: ErrSectorSize},
@@ -367,8 +371,8 @@ func TestWriteRefuses(t *testing.T) {
 		{name: "no room for the config drive, BIOS boot only", image: biosOnly, drive: drive, disk: 66 * mib, want: "no room for another partition", untouched: true},
 		{name: "no entry for the config drive", image: full, drive: drive, want: "all 4 primary entries"},
 		{name: "no entry for the config drive, and none in the image", image: espFull, drive: drive, want: "all 4 primary entries", untouched: true},
-		{name: "too little memory", image: gptImage, memory: 10 * mib, want: "writing takes 48 MiB, and 10 MiB are available", untouched: true},
-		{name: "too little memory for the window", image: longZstd, memory: 100 * mib, wantIs: stream.ErrWindow, want: "a frame needs 128 MiB, this machine has memory for 52 MiB", untouched: true},
+		{name: "too little memory", image: gptImage, memory: 10 * mib, want: "writing takes 96 MiB, and 10 MiB are available", untouched: true},
+		{name: "too little memory for the window", image: longZstd, memory: 148 * mib, wantIs: stream.ErrWindow, want: "it needs 128 MiB, this machine has memory for 52 MiB", untouched: true},
 		{name: "disk lies about its table", image: gptImage, lies: true, want: "read partition table back: "},
 		{name: "bad sector in the image", image: gptImage, failAt: 8*mib + 4096, want: "bad sector"},
 		{name: "bad sector under the config drive", image: gptImage, drive: drive, failAt: 36 * mib, want: "config drive: clear partition 3"},
@@ -389,7 +393,7 @@ func TestWriteRefuses(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			s := Spec{Digest: tt.digest, ConfigDrive: tt.drive, Format: tt.format, Patience: 50 * time.Millisecond, Memory: tt.memory}
+			s := Spec{Digest: tt.digest, Content: tt.content, ConfigDrive: tt.drive, Format: tt.format, Patience: 50 * time.Millisecond, Memory: tt.memory}
 			if tt.lies {
 				s.ReadBack = stream.ReadBackNone
 				d.lies = func(b []byte) { b[1024]++ } // in the first entry of the GPT
@@ -477,12 +481,12 @@ func TestWriteStops(t *testing.T) {
 }
 
 func TestParseFormat(t *testing.T) {
-	for in, want := range map[string]Format{"": Auto, "auto": Auto, "unknown": Auto, "raw": Raw, "RAW": Raw, "gpt": Raw} {
+	for in, want := range map[string]Format{"": Auto, "auto": Auto, "unknown": Auto, "raw": Raw, "RAW": Raw, "gpt": Raw, "qcow2": QCOW2} {
 		if got, err := ParseFormat(in); got != want || err != nil {
 			t.Errorf("ParseFormat(%q) = %q, %v, want %q", in, got, err, want)
 		}
 	}
-	for _, in := range []string{"qcow2", "vmdk", "iso", "raw "} {
+	for _, in := range []string{"vhd", "vmdk", "iso", "raw "} {
 		if got, err := ParseFormat(in); !errors.Is(err, stream.ErrFormat) {
 			t.Errorf("ParseFormat(%q) = %q, %v, want %v", in, got, err, stream.ErrFormat)
 		}

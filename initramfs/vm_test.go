@@ -310,10 +310,10 @@ func TestVMImageTrouble(t *testing.T) {
 		{"404", func(l *lab) { l.server = &streamtest.Server{Always: streamtest.Fault{Status: 404}} }, "404"},
 		{"hangs before the first byte", func(l *lab) { l.server = &streamtest.Server{Always: streamtest.Fault{Hang: -1}} }, "no byte"},
 		{"hangs again and again", func(l *lab) {
-			l.server = &streamtest.Server{Content: l.image, ETag: `"1"`, Always: streamtest.Fault{Hang: 20 << 20}}
+			l.server = &streamtest.Server{Content: l.image, ETag: `"1"`, Always: streamtest.Fault{Hang: 3 << 20}}
 		}, ""},
 		{"cut five times", func(l *lab) {
-			f := streamtest.Fault{Cut: 5 << 20}
+			f := streamtest.Fault{Cut: 500 << 10} // the first part that is asked for has 1 MiB
 			l.server = &streamtest.Server{Content: l.image, ETag: `"1"`, Faults: []streamtest.Fault{f, f, f, f, f}}
 		}, ""},
 		{"shorter than promised", func(l *lab) {

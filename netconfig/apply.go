@@ -44,7 +44,7 @@ func (p Plan) Apply(ctx context.Context, k Kernel) error {
 	return errors.Join(errs...)
 }
 
-// awaitCarrier waits for link on the NICs that the plan gives addresses.
+// awaitCarrier waits for link on the NICs that the plan gives addresses or lets ask for them.
 func (p Plan) awaitCarrier(ctx context.Context, k Kernel) error {
 	limit := carrierFirst
 	for start := time.Now(); ; {
@@ -94,7 +94,7 @@ func (p Plan) awaitAddresses(ctx context.Context, k Kernel) error {
 		for _, n := range p.nics(have) {
 			for _, a := range n.Addresses {
 				switch {
-				case !p.has(n, a):
+				case !p.has(have, n, a):
 				case a.Duplicate:
 					errs = append(errs, fmt.Errorf("address %s on %s: %w", a.Prefix, n.Name, ErrDuplicateAddress))
 				case a.Tentative && n.Carrier:
@@ -120,10 +120,10 @@ func (p Plan) awaitAddresses(ctx context.Context, k Kernel) error {
 func (p Plan) nics(have State) []NIC {
 	var nics []NIC
 	for _, l := range p.Links {
-		if len(l.Addresses) == 0 {
+		if len(l.Addresses)+len(l.Auto) == 0 {
 			continue
 		}
-		if n, err := l.find(have); err == nil {
+		if n, ok := p.device(l, have); ok {
 			nics = append(nics, n)
 		}
 	}
@@ -131,9 +131,9 @@ func (p Plan) nics(have State) []NIC {
 }
 
 // has reports whether the plan gives the NIC this address.
-func (p Plan) has(n NIC, a Address) bool {
+func (p Plan) has(have State, n NIC, a Address) bool {
 	for _, l := range p.Links {
-		if l.MAC == n.address() && slices.Contains(l.Addresses, a.Prefix) {
+		if d, ok := p.device(l, have); ok && d.Name == n.Name && slices.Contains(l.Addresses, a.Prefix) {
 			return true
 		}
 	}

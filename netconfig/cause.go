@@ -55,8 +55,10 @@ func (c Connection) tlsCause(t Target) string {
 		return fmt.Sprintf("the server's certificate is for another name than %s: %s", t.Host, c.Detail)
 	case NotTLS:
 		return fmt.Sprintf("port %d of %s does not speak TLS: http instead of https, or the wrong port", t.Port, c.Address.Addr())
+	case BlackHole:
+		return fmt.Sprintf("large packets to %s are lost on the way, and nobody says so (MTU): %s; give the link such an mtu, or let ICMP pass", c.Address.Addr(), c.Detail)
 	case Silent:
-		return fmt.Sprintf("%s accepts the connection and then says nothing: packets of full size are lost on the way (MTU), or the service hangs", c.Address)
+		return fmt.Sprintf("%s accepts the connection and then says nothing, not even to small packets: the service hangs", c.Address)
 	}
 	return fmt.Sprintf("%s accepts the connection, but not TLS: %s", c.Address, c.Detail)
 }
@@ -65,6 +67,7 @@ func (c Connection) tlsCause(t Target) string {
 // addresses. It returns nothing if there is a NIC with link and a usable address.
 func (r Report) linkCause() string {
 	var up, linked, addressed []string
+	stacked := false // some bond or VLAN has an address
 	for _, n := range r.NICs {
 		if n.Up {
 			up = append(up, n.Name)
@@ -82,6 +85,17 @@ func (r Report) linkCause() string {
 			}
 		}
 	}
+	for _, d := range r.Stacked {
+		for _, a := range d.Addresses {
+			switch {
+			case a.Prefix.Addr().IsLinkLocalUnicast():
+			case a.Duplicate:
+				return fmt.Sprintf("another machine has the address %s of %s", a.Prefix.Addr(), d.Name)
+			default:
+				stacked = true
+			}
+		}
+	}
 	names := func(s []string) string { return strings.Join(s, ", ") }
 	switch {
 	case len(r.NICs) == 0:
@@ -90,10 +104,41 @@ func (r Report) linkCause() string {
 		return "no NIC is switched on: the description of the network names none of them"
 	case len(linked) == 0:
 		return "no NIC has link (" + names(up) + "): look at the cable and the switch port"
+	case stacked:
+		return r.bondCause()
 	case len(addressed) == 0:
 		return "no NIC has an address: the description of the network gives none to a NIC that is here"
 	case !slices.ContainsFunc(addressed, func(n string) bool { return slices.Contains(linked, n) }):
 		return fmt.Sprintf("%s has the address but no link, and %s has link but no address: the cable is in the wrong NIC, or the description names the wrong MAC", names(addressed), names(linked))
+	}
+	return ""
+}
+
+// bondCause looks for bonds that the switch does not know of.
+func (r Report) bondCause() string {
+	for _, d := range r.Stacked {
+		if d.Bond == nil || d.Bond.Options["mode"] != lacp {
+			continue
+		}
+		var silent, speaking []string
+		partners := map[MAC]bool{}
+		for _, m := range d.Members {
+			if !m.Up {
+				continue
+			}
+			if m.Partner == "" {
+				silent = append(silent, m.NIC)
+			} else {
+				speaking = append(speaking, m.NIC+" "+string(m.Partner))
+				partners[m.Partner] = true
+			}
+		}
+		switch {
+		case len(partners) > 1:
+			return fmt.Sprintf("the members of %s are connected to different systems (%s): the cables are in the wrong ports, or the switches are no pair", d.Name, strings.Join(speaking, ", "))
+		case len(silent) > 0 && len(partners) == 0:
+			return fmt.Sprintf("the switch does not speak LACP on %s (%s): its ports are not in a channel group", strings.Join(silent, ", "), d.Name)
+		}
 	}
 	return ""
 }
@@ -159,17 +204,41 @@ func (r Report) String() string {
 		if driver == "" {
 			driver = "unknown"
 		}
-		fmt.Fprintf(&b, "nic %s: driver %s, mac %s, mtu %d, %s", n.Name, driver, n.PermanentMAC, n.MTU, link)
-		for _, a := range n.Addresses {
-			fmt.Fprintf(&b, ", %s", a.Prefix)
-			switch {
-			case a.Duplicate:
-				b.WriteString(" (duplicate)")
-			case a.Tentative:
-				b.WriteString(" (tentative)")
-			}
+		if n.Firmware != "" {
+			driver += " (firmware " + n.Firmware + ")"
 		}
-		b.WriteByte('\n')
+		if n.SpeedMbps > 0 && n.Carrier {
+			link += fmt.Sprintf(" %d Mbit/s", n.SpeedMbps)
+		}
+		if n.Master != "" {
+			link += ", in " + n.Master
+		}
+		fmt.Fprintf(&b, "nic %s: driver %s, mac %s, mtu %d, %s%s\n", n.Name, driver, n.PermanentMAC, n.MTU, link, addressTexts(n.Addresses))
+	}
+	for _, d := range r.Stacked {
+		link := "no link"
+		if d.Carrier {
+			link = "link"
+		}
+		if d.Bond == nil {
+			fmt.Fprintf(&b, "vlan %s: %d on %s, mtu %d, %s%s\n", d.Name, d.VLAN, d.Parent, d.MTU, link, addressTexts(d.Addresses))
+			continue
+		}
+		fmt.Fprintf(&b, "bond %s: %s, mtu %d, %s%s\n", d.Name, bondOptions()[0].text(d.Bond.Options["mode"]), d.MTU, link, addressTexts(d.Addresses))
+		for _, m := range d.Members {
+			partner := ""
+			if d.Bond.Options["mode"] == lacp {
+				partner = ", no LACP partner"
+				if m.Partner != "" {
+					partner = ", LACP partner " + string(m.Partner)
+				}
+			}
+			state := "down"
+			if m.Up {
+				state = "up"
+			}
+			fmt.Fprintf(&b, "bond %s: member %s is %s%s\n", d.Name, m.NIC, state, partner)
+		}
 	}
 	for _, g := range r.Gateways {
 		protocol := "ARP"
@@ -216,5 +285,20 @@ func (r Report) String() string {
 		}
 	}
 	fmt.Fprintf(&b, "cause: %s\n", r.Cause)
+	return b.String()
+}
+
+// addressTexts are for the end of a line.
+func addressTexts(addresses []Address) string {
+	var b strings.Builder
+	for _, a := range addresses {
+		b.WriteString(", " + a.Prefix.String())
+		switch {
+		case a.Duplicate:
+			b.WriteString(" (duplicate)")
+		case a.Tentative:
+			b.WriteString(" (tentative)")
+		}
+	}
 	return b.String()
 }

@@ -43,6 +43,12 @@ func (k *fakeKernel) State(ctx context.Context) (State, error) {
 		delay, cable := k.cables[n.Name]
 		up := time.Since(k.since[n.Name])
 		n.Carrier = n.Up && cable && up >= delay
+		if n.Kind == "bond" || n.Kind == "vlan" { // have link when one below has
+			n.Carrier = false
+			for _, below := range k.state.NICs {
+				n.Carrier = n.Carrier || n.Up && below.Carrier && (below.Master == n.Name || below.Name == n.Parent)
+			}
+		}
 		for j := range n.Addresses {
 			a := &n.Addresses[j]
 			if a.Tentative && n.Carrier && up >= delay+k.dad {
@@ -83,8 +89,53 @@ func (k *fakeKernel) Do(ctx context.Context, c Change) error {
 		}
 		k.since[c.NIC] = time.Now()
 		k.nic(c.NIC).Up = true
+	case SetDown:
+		k.down(c.NIC)
+	case AddBond, AddVLAN:
+		n := NIC{Index: 100 + len(k.state.NICs), MTU: 1500, Options: machine().NICs[0].Options}
+		switch c := c.(type) {
+		case AddBond:
+			bond := c.Bond
+			bond.Options = maps.Clone(bond.Options)
+			n.Name, n.Kind, n.MAC, n.Alias, n.Bond = c.NIC, "bond", c.MAC, c.Alias, &bond
+		case AddVLAN:
+			below := k.nic(c.Parent)
+			n.Name, n.Kind, n.MAC, n.Alias, n.Parent, n.VLAN, n.MTU = c.NIC, "vlan", c.MAC, c.Alias, c.Parent, c.ID, below.MTU
+		}
+		if slices.ContainsFunc(k.state.NICs, func(have NIC) bool { return have.Name == n.Name }) {
+			return errors.New("file exists")
+		}
+		k.state.NICs = append(k.state.NICs, n)
+	case Remove:
+		k.down(c.NIC)
+		for i := range k.state.NICs {
+			if n := &k.state.NICs[i]; n.Master == c.NIC {
+				k.down(n.Name)
+				n.Master = ""
+			}
+		}
+		k.state.NICs = slices.DeleteFunc(k.state.NICs, func(n NIC) bool { return n.Name == c.NIC || n.Parent == c.NIC })
+	case Join:
+		n := k.nic(c.NIC)
+		switch {
+		case c.Bond == "":
+			n.Master = ""
+			k.down(c.NIC)
+		case n.Up:
+			return errors.New("device can not be enslaved while up")
+		default:
+			n.Master, n.Up, n.MTU = c.Bond, true, k.nic(c.Bond).MTU
+		}
 	case SetMTU:
+		if below := k.nic(c.NIC).Parent; below != "" && k.nic(below).MTU < c.MTU {
+			return errors.New("numerical result out of range")
+		}
 		k.nic(c.NIC).MTU = c.MTU
+		for i := range k.state.NICs {
+			if n := &k.state.NICs[i]; n.Master == c.NIC {
+				n.MTU = c.MTU
+			}
+		}
 	case SetOption:
 		n := k.nic(c.NIC)
 		n.Options = maps.Clone(n.Options)
@@ -92,6 +143,9 @@ func (k *fakeKernel) Do(ctx context.Context, c Change) error {
 	case AddAddress:
 		n := k.nic(c.NIC)
 		n.Addresses = append(n.Addresses, Address{Prefix: c.Address, Tentative: c.Address.Addr().Is6()})
+	case RemoveAddress:
+		n := k.nic(c.NIC)
+		n.Addresses = slices.DeleteFunc(n.Addresses, func(a Address) bool { return a.Prefix == c.Address })
 	case AddRoute:
 		if !k.nic(c.NIC).Up {
 			return errors.New("network is down")
@@ -105,7 +159,9 @@ func (k *fakeKernel) Do(ctx context.Context, c Change) error {
 		r.Metric = r.metric()
 		k.state.Routes = append(k.state.Routes, NICRoute{c.NIC, r})
 	case RemoveRoute:
-		k.state.Routes = slices.DeleteFunc(k.state.Routes, func(r NICRoute) bool { return r == NICRoute{c.NIC, c.Route} })
+		k.state.Routes = slices.DeleteFunc(k.state.Routes, func(r NICRoute) bool {
+			return r.NIC == c.NIC && r.Destination == c.Route.Destination && r.Gateway == c.Route.Gateway && r.metric() == c.Route.metric()
+		})
 	case SetDNS:
 		k.state.DNS = c.Servers
 	case AskNeighbor:
@@ -128,6 +184,12 @@ func (k *fakeKernel) nic(name string) *NIC {
 	panic("no NIC " + name)
 }
 
+// down switches a device off, and with it go its routes.
+func (k *fakeKernel) down(name string) {
+	k.nic(name).Up = false
+	k.state.Routes = slices.DeleteFunc(k.state.Routes, func(r NICRoute) bool { return r.NIC == name })
+}
+
 // String prints what is not as it was on the machine in the beginning.
 func (k *fakeKernel) String() string {
 	k.mu.Lock()
@@ -139,6 +201,18 @@ func (k *fakeKernel) String() string {
 			continue
 		}
 		fmt.Fprintf(&b, "%s up mtu %d", n.Name, n.MTU)
+		if n.Master != "" {
+			fmt.Fprintf(&b, " in %s", n.Master)
+		}
+		if n.Alias != "" {
+			fmt.Fprintf(&b, " mac %s (%s)", n.MAC, n.Alias)
+		}
+		if n.Bond != nil {
+			fmt.Fprintf(&b, " (%s)", n.Bond)
+		}
+		if n.Parent != "" {
+			fmt.Fprintf(&b, " (%d on %s)", n.VLAN, n.Parent)
+		}
 		for _, o := range options() {
 			if n.Options[o] != machine().NICs[0].Options[o] {
 				fmt.Fprintf(&b, " %s=%d", o, n.Options[o])

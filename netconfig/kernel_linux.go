@@ -14,16 +14,27 @@ import (
 	"path/filepath"
 	"strconv"
 	"strings"
+	"sync"
+	"syscall"
+	"time"
 
 	"github.com/vishvananda/netlink"
 	"golang.org/x/sys/unix"
 )
 
 // linux is the running kernel. It opens its sockets anew for each call, so that
-// it works in the network namespace of the calling thread and holds nothing.
+// it works in the network namespace of the calling thread.
 type linux struct {
 	netlink    netlink.Handle
 	resolvConf string
+
+	mu     sync.Mutex
+	others map[owned]bool // addresses of ours that another machine has, which the kernel does not remember for IPv4
+}
+
+type owned struct {
+	nic     string
+	address netip.Addr
 }
 
 // NewKernel returns the running kernel; name servers are in /etc/resolv.conf.
@@ -69,6 +80,16 @@ func (k *linux) State(ctx context.Context) (State, error) {
 			return State{}, err
 		}
 		n.Addresses = addresses[n.Index]
+		k.mu.Lock()
+		for i, a := range n.Addresses {
+			n.Addresses[i].Duplicate = a.Duplicate || k.others[owned{n.Name, a.Prefix.Addr()}]
+		}
+		k.mu.Unlock()
+		if n.Bond != nil {
+			if n.Members, err = members(n.Name); err != nil {
+				return State{}, err
+			}
+		}
 		s.NICs = append(s.NICs, n)
 	}
 	for _, family := range []int{unix.AF_INET, unix.AF_INET6} {
@@ -114,13 +135,31 @@ func nic(l netlink.Link, names map[int]string, socket int) (NIC, error) {
 		Up:       a.RawFlags&unix.IFF_UP != 0,
 		Carrier:  a.RawFlags&unix.IFF_UP != 0 && a.RawFlags&unix.IFF_LOWER_UP != 0,
 		Master:   names[a.MasterIndex],
+		Alias:    a.Alias,
 		Options:  map[Option]int{},
+	}
+	switch l := l.(type) {
+	case *netlink.Bond:
+		n.Bond = bondOf(l, names)
+	case *netlink.Vlan:
+		n.Parent, n.VLAN = names[a.ParentIndex], l.VlanId
+	}
+	// A member of a bond has lost its own address to it, but the bond remembers.
+	if member, ok := a.Slave.(*netlink.BondSlave); ok && n.PermanentMAC == "" {
+		n.PermanentMAC = MAC(member.PermHardwareAddr.String())
 	}
 	// Devices without a driver of their own (lo) have none to name.
 	if info, err := unix.IoctlGetEthtoolDrvinfo(socket, a.Name); err == nil {
 		n.Driver = unix.ByteSliceToString(info.Driver[:])
+		n.Firmware = clean(unix.ByteSliceToString(info.Fw_version[:]))
 	} else if !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.ENODEV) {
 		return NIC{}, fmt.Errorf("ask %s for its driver: %w", a.Name, err)
+	}
+	// Without link the kernel has no speed to tell: it fails, or says -1.
+	if b, err := os.ReadFile(filepath.Join("/sys/class/net", a.Name, "speed")); err == nil && n.Carrier {
+		if speed, err := strconv.Atoi(strings.TrimSpace(string(b))); err == nil && speed > 0 {
+			n.SpeedMbps = speed
+		}
 	}
 	for _, o := range options() {
 		b, err := os.ReadFile(o.path(a.Name))
@@ -137,6 +176,136 @@ func nic(l netlink.Link, names map[int]string, socket int) (NIC, error) {
 		n.Options[o] = value
 	}
 	return n, nil
+}
+
+// bondFields returns where the options of a bond are in what netlink gives and takes.
+func bondFields(b *netlink.Bond) map[string]*int {
+	return map[string]*int{
+		"mode": (*int)(&b.Mode), "ad_actor_sys_prio": &b.AdActorSysPrio, "ad_select": (*int)(&b.AdSelect), "ad_user_port_key": &b.AdUserPortKey,
+		"all_slaves_active": &b.AllSlavesActive, "arp_all_targets": (*int)(&b.ArpAllTargets), "arp_interval": &b.ArpInterval,
+		"arp_validate": (*int)(&b.ArpValidate), "downdelay": &b.DownDelay, "fail_over_mac": (*int)(&b.FailOverMac), "lacp_rate": (*int)(&b.LacpRate),
+		"lp_interval": &b.LpInterval, "miimon": &b.Miimon, "min_links": &b.MinLinks, "num_peer_notif": &b.NumPeerNotif,
+		"packets_per_slave": &b.PacketsPerSlave, "primary_reselect": (*int)(&b.PrimaryReselect), "resend_igmp": &b.ResendIgmp,
+		"tlb_dynamic_lb": &b.TlbDynamicLb, "updelay": &b.UpDelay, "use_carrier": &b.UseCarrier, "xmit_hash_policy": (*int)(&b.XmitHashPolicy),
+	}
+}
+
+// bondOf returns what is set of a bond.
+func bondOf(l *netlink.Bond, names map[int]string) *Bond {
+	b := &Bond{Options: map[string]int{}, Primary: names[l.Primary]}
+	for name, field := range bondFields(l) {
+		if *field >= 0 { // else the kernel has not said
+			b.Options[name] = *field
+		}
+	}
+	for _, ip := range l.ArpIpTargets {
+		if a, ok := addr(ip); ok {
+			b.ARPTargets = append(b.ARPTargets, a)
+		}
+	}
+	return b
+}
+
+// addBond makes a bond, with its mark.
+func (k *linux) addBond(c AddBond) error {
+	attrs, err := newAttrs(c.NIC, c.MAC)
+	if err != nil {
+		return err
+	}
+	b := netlink.NewLinkBond(attrs)
+	fields := bondFields(b)
+	for name, value := range c.Bond.Options {
+		if fields[name] == nil {
+			return fmt.Errorf("unknown option %s", name)
+		}
+		*fields[name] = value
+	}
+	if c.Bond.Primary != "" {
+		primary, err := k.netlink.LinkByName(c.Bond.Primary)
+		if err != nil {
+			return fmt.Errorf("%s: %w", c.Bond.Primary, err)
+		}
+		b.Primary = primary.Attrs().Index
+	}
+	for _, a := range c.Bond.ARPTargets {
+		b.ArpIpTargets = append(b.ArpIpTargets, a.AsSlice())
+	}
+	return k.addMarked(b, c.Alias)
+}
+
+// addVLAN makes a VLAN, with its mark.
+func (k *linux) addVLAN(c AddVLAN) error {
+	attrs, err := newAttrs(c.NIC, c.MAC)
+	if err != nil {
+		return err
+	}
+	parent, err := k.netlink.LinkByName(c.Parent)
+	if err != nil {
+		return fmt.Errorf("%s: %w", c.Parent, err)
+	}
+	attrs.ParentIndex = parent.Attrs().Index
+	return k.addMarked(&netlink.Vlan{LinkAttrs: attrs, VlanId: c.ID, VlanProtocol: netlink.VLAN_PROTOCOL_8021Q}, c.Alias)
+}
+
+func newAttrs(name string, mac MAC) (netlink.LinkAttrs, error) {
+	a := netlink.NewLinkAttrs()
+	a.Name = name
+	if mac != "" {
+		address, err := net.ParseMAC(string(mac))
+		if err != nil {
+			return a, err
+		}
+		a.HardwareAddr = address
+	}
+	return a, nil
+}
+
+// addMarked makes a device and marks it as ours. One without a mark would be
+// nobody's, so it is taken away again.
+func (k *linux) addMarked(l netlink.Link, alias string) error {
+	err := k.netlink.LinkAdd(l)
+	if errors.Is(err, unix.EOPNOTSUPP) {
+		return fmt.Errorf("this kernel has no %s, or its module is not loaded: %w", l.Type(), err)
+	}
+	if err != nil {
+		return err
+	}
+	made, err := k.netlink.LinkByName(l.Attrs().Name)
+	if err != nil {
+		return err
+	}
+	if err := k.netlink.LinkSetAlias(made, alias); err != nil {
+		return errors.Join(fmt.Errorf("mark as ours: %w", err), k.netlink.LinkDel(made))
+	}
+	return nil
+}
+
+// join makes a NIC a member of a bond, or of none.
+func (k *linux) join(l netlink.Link, bond string) error {
+	if bond == "" {
+		return k.netlink.LinkSetNoMaster(l)
+	}
+	master, err := k.netlink.LinkByName(bond)
+	if err != nil {
+		return fmt.Errorf("%s: %w", bond, err)
+	}
+	if l.Attrs().MasterIndex == master.Attrs().Index {
+		return nil
+	}
+	return k.netlink.LinkSetMaster(l, master)
+}
+
+// remove takes a device away.
+func (k *linux) remove(name string) error {
+	l, err := k.netlink.LinkByName(name)
+	var gone netlink.LinkNotFoundError
+	if errors.As(err, &gone) {
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	return k.netlink.LinkDel(l)
 }
 
 // path is where the option of a NIC is. The kernel takes no name with a slash.
@@ -220,6 +389,16 @@ func (k *linux) Do(ctx context.Context, c Change) error {
 	switch c := c.(type) {
 	case SetUp:
 		return k.onLink(c.NIC, k.netlink.LinkSetUp)
+	case SetDown:
+		return k.onLink(c.NIC, k.netlink.LinkSetDown)
+	case AddBond:
+		return k.addBond(c)
+	case AddVLAN:
+		return k.addVLAN(c)
+	case Remove:
+		return k.remove(c.NIC)
+	case Join:
+		return k.onLink(c.NIC, func(l netlink.Link) error { return k.join(l, c.Bond) })
 	case SetMTU:
 		return k.onLink(c.NIC, func(l netlink.Link) error { return k.netlink.LinkSetMTU(l, c.MTU) })
 	case SetOption:
@@ -228,6 +407,14 @@ func (k *linux) Do(ctx context.Context, c Change) error {
 		return k.onLink(c.NIC, func(l netlink.Link) error {
 			err := k.netlink.AddrAdd(l, &netlink.Addr{IPNet: ipNet(c.Address)})
 			if errors.Is(err, unix.EEXIST) {
+				return nil
+			}
+			return err
+		})
+	case RemoveAddress:
+		return k.onLink(c.NIC, func(l netlink.Link) error {
+			err := k.netlink.AddrDel(l, &netlink.Addr{IPNet: ipNet(c.Address)})
+			if errors.Is(err, unix.EADDRNOTAVAIL) {
 				return nil
 			}
 			return err
@@ -244,6 +431,8 @@ func (k *linux) Do(ctx context.Context, c Change) error {
 		})
 	case SetDNS:
 		return replaceFile(k.resolvConf, resolvConf(c.Servers))
+	case AskOwner:
+		return k.onLink(c.NIC, func(l netlink.Link) error { return k.askOwner(ctx, l, c.Address) })
 	case AskNeighbor:
 		return k.onLink(c.NIC, func(l netlink.Link) error { return k.askNeighbor(l, c.Address) })
 	}
@@ -305,6 +494,76 @@ func (k *linux) askNeighbor(l netlink.Link, a netip.Addr) error {
 	}
 	n.Flags = unix.NTF_USE
 	return k.netlink.NeighSet(n)
+}
+
+// members reads what the bonding driver says of a bond, in the network of the calling thread.
+func members(bond string) ([]Member, error) {
+	b, err := os.ReadFile(filepath.Join("/proc/thread-self/net/bonding", bond))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil // taken away meanwhile
+	}
+	return parseBonding(string(b)), err
+}
+
+// askOwner sends an ARP probe (RFC 5227, section 2.1.1) and waits for whoever says that
+// the address is his.
+func (k *linux) askOwner(ctx context.Context, l netlink.Link, a netip.Addr) error {
+	own := map[MAC]bool{} // several of our NICs may be on one link, and each answers for all
+	links, err := dump(func() ([]netlink.Link, error) { return k.netlink.LinkList() })
+	if err != nil {
+		return err
+	}
+	for _, other := range links {
+		own[MAC(other.Attrs().HardwareAddr.String())] = true
+	}
+	const arp = unix.ETH_P_ARP<<8&0xff00 | unix.ETH_P_ARP>>8 // in the order of the network
+	s, err := unix.Socket(unix.AF_PACKET, unix.SOCK_DGRAM|unix.SOCK_CLOEXEC, arp)
+	if err != nil {
+		return err
+	}
+	defer unix.Close(s)
+	at := unix.SockaddrLinklayer{Protocol: arp, Ifindex: l.Attrs().Index, Halen: 6, Addr: [8]byte{255, 255, 255, 255, 255, 255}}
+	if err := unix.Bind(s, &at); err != nil {
+		return err
+	}
+	if err := unix.SetsockoptTimeval(s, unix.SOL_SOCKET, unix.SO_RCVTIMEO, &unix.Timeval{Usec: 100_000}); err != nil {
+		return err
+	}
+	taken, b := false, make([]byte, 128)
+	for start, sent := time.Now(), 0; ctx.Err() == nil && !taken && time.Since(start) < ownerWait; {
+		if time.Since(start) >= time.Duration(sent)*ownerWait/3 {
+			sent++
+			if err := unix.Sendto(s, arpProbe(l.Attrs().HardwareAddr, a), 0, &at); err != nil {
+				return err
+			}
+		}
+		n, _, err := unix.Recvfrom(s, b, 0)
+		if errors.Is(err, unix.EAGAIN) || errors.Is(err, unix.EINTR) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		mac, sender, ok := parseARP(b[:n])
+		taken = ok && sender == a && !own[mac]
+	}
+	k.mu.Lock()
+	defer k.mu.Unlock()
+	if k.others == nil {
+		k.others = map[owned]bool{}
+	}
+	k.others[owned{l.Attrs().Name, a}] = taken
+	return nil
+}
+
+// segments returns a net.Dialer's Control that lets a connection send and receive
+// TCP segments of at most so many bytes.
+func segments(most int) func(network, address string, c syscall.RawConn) error {
+	return func(_, _ string, c syscall.RawConn) error {
+		var failed error
+		err := c.Control(func(fd uintptr) { failed = unix.SetsockoptInt(int(fd), unix.IPPROTO_TCP, unix.TCP_MAXSEG, most) })
+		return errors.Join(err, failed)
+	}
 }
 
 func ipNet(p netip.Prefix) *net.IPNet {

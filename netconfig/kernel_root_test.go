@@ -320,3 +320,116 @@ func TestRootMissingNIC(t *testing.T) {
 		t.Errorf("addresses of a NIC that the plan does not name: %q", got)
 	}
 }
+
+// The kernel command line as PXELINUX makes it, with what dracut knows beside it.
+func TestRootCmdline(t *testing.T) {
+	if !netnstest.Enter(t) {
+		return
+	}
+	peer := router(t)
+	peer.Listen(t, "198.51.100.7:6385")
+	k, resolvConf := kernel(t)
+	plan, from, err := netconfig.Sources{Cmdline: "quiet BOOTIF=01-52-54-00-aa-bb-01 ip=192.0.2.10:192.0.2.9:192.0.2.1:255.255.255.0 ip=[2001:db8::10]::[fe80::99]:64::eth0:none:1400 " +
+		"rd.route=203.0.113.0/24:192.0.2.2 nameserver=192.0.2.53"}.Plan()
+	if err != nil || from != "kernel command line" {
+		t.Fatalf("Plan() = from %q, %v", from, err)
+	}
+	// BOOTIF and eth0 are one NIC: two links want it.
+	if err := plan.Apply(t.Context(), k); err == nil || !strings.Contains(err.Error(), "eth0 is taken by link BOOTIF") {
+		t.Errorf("Apply = %v", err)
+	}
+	_, got := addresses(t, "eth0")
+	same(t, "addresses", got, []string{"192.0.2.10/24"})
+	same(t, "routes", routes(t), []string{"default via 192.0.2.1 dev eth0 metric 0", "203.0.113.0/24 via 192.0.2.2 dev eth0 metric 0"})
+	if b, err := os.ReadFile(resolvConf); err != nil || !strings.Contains(string(b), "nameserver 192.0.2.53\n") {
+		t.Errorf("resolv.conf %q, %v", b, err)
+	}
+	reaches(t, "198.51.100.7:6385")
+
+	plan, _, err = netconfig.Sources{Cmdline: "ip=[2001:db8::10]::[fe80::99]:64::eth0:none:1400 ip=192.0.2.10::192.0.2.1:24::eth0:none"}.Plan()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := plan.Apply(t.Context(), k); err != nil {
+		t.Error(err)
+	}
+	mtu, got := addresses(t, "eth0")
+	same(t, "addresses", got, []string{"192.0.2.10/24", "2001:db8::10/64"})
+	if mtu != 1400 {
+		t.Errorf("mtu %d, want 1400", mtu)
+	}
+	if got := routes(t); !slices.Contains(got, "default via fe80::99 dev eth0 metric 1024") {
+		t.Errorf("routes %q lack the link-local gateway", got)
+	}
+}
+
+// Two NICs in one network: each answers for its own address alone, and connections from either arrive.
+func TestRootOneNetwork(t *testing.T) {
+	if !netnstest.Enter(t) {
+		return
+	}
+	peer := netnstest.NewPeer(t)
+	peer.Cable(t, "eth0", "52:54:00:aa:bb:01", "far0")
+	peer.Cable(t, "eth1", "52:54:00:aa:bb:02", "far1")
+	for _, words := range []string{"link add br0 type bridge", "link set far0 master br0", "link set far1 master br0", "link set br0 up", "addr add 192.0.2.1/24 dev br0"} {
+		peer.IP(t, words)
+	}
+	peer.Listen(t, "192.0.2.1:80")
+	k, _ := kernel(t)
+	plan := parse(t, `{"links": [{"id": "a", "type": "phy", "ethernet_mac_address": "52:54:00:aa:bb:01"}, {"id": "b", "type": "phy", "ethernet_mac_address": "52:54:00:aa:bb:02"}],
+		"networks": [{"type": "ipv4", "link": "a", "ip_address": "192.0.2.10/24"}, {"type": "ipv4", "link": "b", "ip_address": "192.0.2.11/24"}]}`)
+	if err := plan.Apply(t.Context(), k); err != nil {
+		t.Fatal(err)
+	}
+	ours := map[string]string{"192.0.2.10": "52:54:00:aa:bb:01", "192.0.2.11": "52:54:00:aa:bb:02"}
+	for own, mac := range ours {
+		l, err := net.Listen("tcp", own+":81")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		peer.Do(func() {
+			c, err := net.DialTimeout("tcp", own+":81", 5*time.Second)
+			if err != nil {
+				t.Error(err)
+				return
+			}
+			c.Close()
+		})
+		if out := string(peer.IP(t, "neigh show "+own)); !strings.Contains(out, "lladdr "+mac) {
+			t.Errorf("%s is at %q for the neighbour, want %s", own, out, mac)
+		}
+		d := net.Dialer{Timeout: 5 * time.Second, LocalAddr: &net.TCPAddr{IP: net.ParseIP(own)}}
+		c, err := d.Dial("tcp", "192.0.2.1:80")
+		if err != nil {
+			t.Errorf("from %s: %v", own, err)
+			continue
+		}
+		c.Close()
+	}
+}
+
+// A network of two addresses, and IPv6 alone by way of a link-local router.
+func TestRootPointToPoint(t *testing.T) {
+	if !netnstest.Enter(t) {
+		return
+	}
+	peer := netnstest.NewPeer(t)
+	peer.Cable(t, "eth0", "52:54:00:aa:bb:01", "far0")
+	for _, words := range []string{"addr add 192.0.2.0/31 dev far0", "addr add 198.51.100.7/32 dev lo", "addr add fe80::99/64 dev far0 nodad",
+		"-6 route add 2001:db8::10/128 dev far0", "addr add 2001:db8:1::7/128 dev lo nodad"} {
+		peer.IP(t, words)
+	}
+	peer.Listen(t, "198.51.100.7:80")
+	peer.Listen(t, "[2001:db8:1::7]:80")
+	k, _ := kernel(t)
+	plan := parse(t, `{"links": [{"id": "a", "type": "phy", "ethernet_mac_address": "52:54:00:aa:bb:01"}], "networks": [
+		{"type": "ipv4", "link": "a", "ip_address": "192.0.2.1", "netmask": "255.255.255.254", "gateway": "192.0.2.0"},
+		{"type": "ipv6", "link": "a", "ip_address": "2001:db8::10/128", "gateway": "fe80::99"}]}`)
+	if err := plan.Apply(t.Context(), k); err != nil {
+		t.Fatal(err)
+	}
+	reaches(t, "198.51.100.7:80")
+	reaches(t, "[2001:db8:1::7]:80")
+	same(t, "routes", routes(t), []string{"default via 192.0.2.0 dev eth0 metric 0", "default via fe80::99 dev eth0 metric 1024"})
+}

@@ -9,13 +9,16 @@
 // conductor cannot be reached all the same, [Check] looks at each thing on the
 // way to it and names the most likely cause.
 //
-// Only physical links with fixed addresses are known so far; bonds, VLANs and
-// automatic addresses are refused with an error that says where they stand.
+// Links are NICs, bonds of them, and VLANs on either; addresses are fixed, or asked for
+// by DHCP and router advertisements ([Plan.Acquire]).
 //
-// The package touches the network devices that the plan names, the loopback
-// device and the list of DNS servers. Addresses and devices that the plan does
-// not name are left as they are; of the routes, one is removed only if it has the
-// place (destination and metric) of a route of the plan.
+// The package touches the NICs that the plan names, the loopback device and the
+// list of DNS servers. Devices that it makes carry a mark (their alias, see "ip
+// link"); those are its own, and are changed or removed when another plan is
+// applied. Addresses and devices that the plan does not name and that it has not
+// made are left as they are, a bond0 that a driver brought along too; of the
+// routes, one is removed only if it has the place (destination and metric) of a
+// route of the plan.
 package netconfig
 
 import (
@@ -41,32 +44,48 @@ var (
 
 // Plan is the network as it should be.
 type Plan struct {
-	Links []Link
-	DNS   []netip.Addr // name servers, the first is asked first; empty leaves the machine's own
+	Links []Link       `json:"links"` // what a link stands on comes before it
+	DNS   []netip.Addr `json:"dns"`   // name servers, the first is asked first; empty leaves the machine's own
+	// Everywhere are ways to ask for addresses on all NICs, if there are no links; see [Everywhere].
+	Everywhere []Method `json:"everywhere,omitempty"`
 }
 
 // Link is one network device of a plan.
 type Link struct {
-	ID        string // name in the description; not the name of a device
-	Kind      Kind
-	MAC       MAC            // permanent address of the NIC
-	MTU       int            // bytes; 0 leaves the kernel's
-	Addresses []netip.Prefix // none: the link is only switched on
-	Routes    []Route
+	ID        string         `json:"id"` // name in the description, no other link has it; not the name of a device
+	Kind      Kind           `json:"kind"`
+	MAC       MAC            `json:"mac,omitempty"`    // physical: permanent address of the NIC; else the address to have, empty for the kernel's choice
+	Device    string         `json:"device,omitempty"` // physical without MAC: name of the NIC, empty for the only one; else the name to have, empty for one after the id
+	MTU       int            `json:"mtu,omitempty"`    // bytes; 0 leaves the kernel's
+	Bond      *Bond          `json:"bond,omitempty"`
+	VLAN      *VLAN          `json:"vlan,omitempty"`
+	Auto      []Method       `json:"auto,omitempty"`      // ways to get addresses besides those below
+	Addresses []netip.Prefix `json:"addresses,omitempty"` // none: the link is only switched on
+	Routes    []Route        `json:"routes,omitempty"`
 }
 
 // Kind says how a link is made.
 type Kind string
 
-// Physical is a NIC that the machine has.
-const Physical Kind = "physical"
+// The kinds of links.
+const (
+	Physical Kind = "physical" // a NIC that the machine has
+	Bonded   Kind = "bond"     // several physical links as one
+	Tagged   Kind = "vlan"     // one VLAN (IEEE 802.1Q) of another link
+)
+
+// VLAN says which VLAN a link is.
+type VLAN struct {
+	Link string `json:"link"` // id of the link that carries it
+	ID   int    `json:"id"`   // 1 to 4094
+}
 
 // Route is a way to a network.
 type Route struct {
-	Destination netip.Prefix // without host bits; 0.0.0.0/0 and ::/0 are default routes
-	Gateway     netip.Addr   // the zero Addr: the destination is on the link itself
-	Metric      int          // the smallest wins; 0 is the kernel's own choice: 0 for IPv4, 1024 for IPv6
-	OnLink      bool         // the gateway is on the link although no address of the link covers it
+	Destination netip.Prefix `json:"destination"`       // without host bits; 0.0.0.0/0 and ::/0 are default routes
+	Gateway     netip.Addr   `json:"gateway,omitzero"`  // the zero Addr: the destination is on the link itself
+	Metric      int          `json:"metric,omitempty"`  // the smallest wins; 0 is the kernel's own choice: 0 for IPv4, 1024 for IPv6
+	OnLink      bool         `json:"on_link,omitempty"` // the gateway is on the link although no address of the link covers it
 }
 
 // String returns the route as "ip route" writes it.
@@ -102,9 +121,24 @@ func (r Route) metric() int {
 func (p Plan) String() string {
 	var b strings.Builder
 	for _, l := range p.Links {
-		fmt.Fprintf(&b, "link %s: %s, mac %s", l.ID, l.Kind, l.MAC)
+		fmt.Fprintf(&b, "link %s: %s", l.ID, l.Kind)
+		if l.Bond != nil {
+			fmt.Fprintf(&b, " of %s (%s)", strings.Join(l.Bond.Members, ", "), l.Bond)
+		}
+		if l.VLAN != nil {
+			fmt.Fprintf(&b, " %d of %s", l.VLAN.ID, l.VLAN.Link)
+		}
+		if l.Device != "" {
+			fmt.Fprintf(&b, ", device %s", l.Device)
+		}
+		if l.MAC != "" {
+			fmt.Fprintf(&b, ", mac %s", l.MAC)
+		}
 		if l.MTU != 0 {
 			fmt.Fprintf(&b, ", mtu %d", l.MTU)
+		}
+		for _, m := range l.Auto {
+			fmt.Fprintf(&b, ", %s", m)
 		}
 		b.WriteByte('\n')
 		for _, a := range l.Addresses {
@@ -113,6 +147,9 @@ func (p Plan) String() string {
 		for _, r := range l.Routes {
 			fmt.Fprintf(&b, "  route %s\n", r)
 		}
+	}
+	for _, m := range p.Everywhere {
+		fmt.Fprintf(&b, "all NICs: %s\n", m)
 	}
 	for _, a := range p.DNS {
 		fmt.Fprintf(&b, "dns %s\n", a)
@@ -141,6 +178,14 @@ func ParseMAC(s string) (MAC, error) {
 	return MAC(a.String()), nil
 }
 
+// named is for the end of a name: nothing if the address is not known.
+func (m MAC) named() string {
+	if m == "" {
+		return ""
+	}
+	return ", mac " + string(m)
+}
+
 // State is what the kernel has.
 type State struct {
 	NICs      []NIC
@@ -155,13 +200,20 @@ type NIC struct {
 	Name         string
 	Kind         string // "device" for real hardware, else as in "ip link add type": "veth", "bond", ...
 	Driver       string // empty if the kernel does not say
+	Firmware     string // its version; empty if the kernel does not say
+	SpeedMbps    int    // 0 without link, or if the kernel does not say
 	MAC          MAC
 	PermanentMAC MAC // of the hardware; empty if it has none (veth)
 	Loopback     bool
-	Master       string // name of the bond or bridge that it belongs to
-	MTU          int    // bytes
-	Up           bool   // switched on
-	Carrier      bool   // has link; always false while switched off
+	Master       string   // name of the bond or bridge that it belongs to
+	Parent       string   // of a VLAN: name of the device that carries it
+	VLAN         int      // of a VLAN: its number
+	Bond         *Bond    // of a bond: what is set, with the names of NICs for ids
+	Members      []Member // of a bond
+	Alias        string   // free text; the mark on devices that a plan made
+	MTU          int      // bytes
+	Up           bool     // switched on
+	Carrier      bool     // has link; always false while switched off
 	Addresses    []Address
 	Options      map[Option]int // those in the list of options that this kernel has
 }
@@ -170,7 +222,14 @@ type NIC struct {
 type Address struct {
 	Prefix    netip.Prefix `json:"prefix"`
 	Tentative bool         `json:"tentative,omitempty"` // IPv6: not usable until the kernel knows it to be unique
-	Duplicate bool         `json:"duplicate,omitempty"` // IPv6: never usable, another machine answered for it
+	Duplicate bool         `json:"duplicate,omitempty"` // another machine answered for it; IPv4: when it was asked by AskOwner
+}
+
+// Member is a member of a bond as the bond sees it.
+type Member struct {
+	NIC     string `json:"nic"`
+	Up      bool   `json:"up"`                // its link counts as good
+	Partner MAC    `json:"partner,omitempty"` // LACP: the system at the other end; empty if none speaks LACP
 }
 
 // NICRoute is a route that the kernel has.
@@ -207,10 +266,16 @@ const (
 	// over. Of two NICs with a default route each, the one with a cable is used.
 	SkipDead4 Option = "ipv4/ignore_routes_with_linkdown"
 	SkipDead6 Option = "ipv6/ignore_routes_with_linkdown"
+	// ARPIgnore is 1 if a NIC answers for its own addresses only, and ARPAnnounce 2 if it
+	// asks with its own address only. Of two NICs in one network, each would answer for both otherwise.
+	ARPIgnore   Option = "ipv4/arp_ignore"
+	ARPAnnounce Option = "ipv4/arp_announce"
 )
 
 // options lists all of them, for reading.
-func options() []Option { return []Option{IPv6Off, AcceptRA, SkipDead4, SkipDead6} }
+func options() []Option {
+	return []Option{IPv6Off, AcceptRA, SkipDead4, SkipDead6, ARPIgnore, ARPAnnounce}
+}
 
 // Kernel is where the network is changed. [NewKernel] gives the running one.
 type Kernel interface {
@@ -227,6 +292,27 @@ type Change interface{ String() string }
 type (
 	// SetUp switches a NIC on.
 	SetUp struct{ NIC string }
+	// SetDown switches a NIC off. Its routes go with that.
+	SetDown struct{ NIC string }
+	// AddBond makes a bond without members, switched off. The NICs' names in Bond
+	// need not be members yet.
+	AddBond struct {
+		NIC, Alias string
+		MAC        MAC // empty: that of the first member
+		Bond       Bond
+	}
+	// AddVLAN makes a VLAN on another device, switched off.
+	AddVLAN struct {
+		NIC, Alias string
+		MAC        MAC // empty: that of the device below
+		Parent     string
+		ID         int
+	}
+	// Remove takes a bond or a VLAN off the machine.
+	Remove struct{ NIC string }
+	// Join makes a NIC, which must be switched off, a member of a bond, which
+	// switches it on; or takes it out of the one that it is in, if Bond is empty.
+	Join struct{ NIC, Bond string }
 	// SetMTU sets the largest packet, in bytes.
 	SetMTU struct {
 		NIC string
@@ -243,6 +329,11 @@ type (
 		NIC     string
 		Address netip.Prefix
 	}
+	// RemoveAddress takes an address away.
+	RemoveAddress struct {
+		NIC     string
+		Address netip.Prefix
+	}
 	// AddRoute adds a route; one to the same destination with the same metric
 	// must not exist.
 	AddRoute struct {
@@ -256,6 +347,12 @@ type (
 	}
 	// SetDNS replaces the list of name servers.
 	SetDNS struct{ Servers []netip.Addr }
+	// AskOwner asks whether another machine has the NIC's IPv4 address (a probe of RFC
+	// 5227), and waits for an answer for a moment. It appears in Address.Duplicate.
+	AskOwner struct {
+		NIC     string
+		Address netip.Addr
+	}
 	// AskNeighbor forgets what is known of an address on a link and asks for it
 	// anew (ARP, neighbour discovery). The answer appears in State.Neighbors.
 	AskNeighbor struct {
@@ -264,13 +361,33 @@ type (
 	}
 )
 
-func (c SetUp) String() string       { return "set " + c.NIC + " up" }
-func (c SetMTU) String() string      { return fmt.Sprintf("set %s mtu %d", c.NIC, c.MTU) }
-func (c SetOption) String() string   { return fmt.Sprintf("set %s %s %d", c.NIC, c.Option, c.Value) }
-func (c AddAddress) String() string  { return fmt.Sprintf("add address %s to %s", c.Address, c.NIC) }
+func (c SetUp) String() string   { return "set " + c.NIC + " up" }
+func (c SetDown) String() string { return "set " + c.NIC + " down" }
+func (c Remove) String() string  { return "remove " + c.NIC }
+func (c AddBond) String() string {
+	return fmt.Sprintf("add bond %s%s: %s", c.NIC, c.MAC.named(), c.Bond)
+}
+func (c AddVLAN) String() string {
+	return fmt.Sprintf("add vlan %s%s: %d on %s", c.NIC, c.MAC.named(), c.ID, c.Parent)
+}
+func (c Join) String() string {
+	if c.Bond == "" {
+		return "take " + c.NIC + " out of its bond"
+	}
+	return "add " + c.NIC + " to " + c.Bond
+}
+func (c SetMTU) String() string     { return fmt.Sprintf("set %s mtu %d", c.NIC, c.MTU) }
+func (c SetOption) String() string  { return fmt.Sprintf("set %s %s %d", c.NIC, c.Option, c.Value) }
+func (c AddAddress) String() string { return fmt.Sprintf("add address %s to %s", c.Address, c.NIC) }
+func (c RemoveAddress) String() string {
+	return fmt.Sprintf("remove address %s from %s", c.Address, c.NIC)
+}
 func (c AddRoute) String() string    { return "add route " + c.Route.on(c.NIC) }
 func (c RemoveRoute) String() string { return "remove route " + c.Route.on(c.NIC) }
 func (c SetDNS) String() string      { return "set dns " + list(c.Servers) }
+func (c AskOwner) String() string {
+	return fmt.Sprintf("ask %s whether others have %s", c.NIC, c.Address)
+}
 func (c AskNeighbor) String() string { return fmt.Sprintf("ask %s who has %s", c.NIC, c.Address) }
 
 // on returns the route with its NIC: "default via 192.0.2.1 dev eth0 metric 5".

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"math/bits"
 	"net/netip"
 	"slices"
@@ -22,7 +23,8 @@ const (
 	itemsMost       = 1000    // elements of one array
 	routesMost      = 4000    // of all networks together
 	errorsMost      = 100     // told one by one
-	idMost          = 255     // bytes of a link's id
+	nestMost        = 7       // VLANs on each other: MAX_NEST_DEV in linux/netdevice.h, less the device below
+	idMost          = 240     // bytes of a link's id; with the mark it fits into an alias (IFALIASZ in linux/if.h)
 )
 
 // firstMetric is the metric of the second route to one destination, the third
@@ -42,12 +44,18 @@ const firstMetric = 1025
 //
 //   - All link types but bond and vlan mean a NIC; a link without networks is
 //     switched on and gets no address.
+//   - Keys of a bond that begin with bond_ are the kernel's options of bonds;
+//     bond_primary is the id of a link. Without miimon and arp_interval the
+//     members' links are looked at ten times a second.
+//   - The MAC of a bond and of a VLAN may be missing. A bond's members have its
+//     MTU; what carries a VLAN and has no MTU of its own has the VLAN's.
 //   - Masks may be dotted, in IPv6 notation, a prefix length (number or string),
 //     or part of the address.
 //   - A gateway outside the networks of its link is taken to be on the link (as
 //     hosters with /32 addresses have it).
 //   - Of several routes to one destination, each after the first gets a larger
-//     metric: Ironic writes one default route per subnet.
+//     metric: Ironic writes one default route per subnet. A "metric" of a route
+//     itself is left as it is.
 //   - A "gateway" of a network itself, which the schema does not have but the
 //     OpenStack documentation does, is a default route if "routes" has none.
 func ParseNetworkData(b []byte) (Plan, error) {
@@ -63,6 +71,7 @@ func ParseNetworkData(b []byte) (Plan, error) {
 	for i, raw := range p.array("links", top["links"], required) {
 		p.link(fmt.Sprintf("links[%d]", i), raw)
 	}
+	p.stack()
 	for i, raw := range p.array("networks", top["networks"], required) {
 		p.network(fmt.Sprintf("networks[%d]", i), raw)
 	}
@@ -101,9 +110,15 @@ type parser struct {
 // link is a link of the document.
 type link struct {
 	Link
-	path string
-	out  string // why it is left out; empty if it is not
-	from []string
+	path       string
+	out        string   // why it is left out; empty if it is not
+	bond       *link    // that it is a member of
+	from       []string // of the addresses: path of the network
+	routesFrom []string // of the routes
+	mtuGiven   bool
+
+	members []string // of a bond: ids as given
+	carrier string   // of a VLAN: id as given
 }
 
 type object map[string]json.RawMessage
@@ -126,8 +141,35 @@ func (p *parser) err() error {
 
 // plan returns what was sound.
 func (p *parser) plan() Plan {
-	var plan Plan
-	same := map[netip.Prefix]int{} // routes so far, by destination
+	plan := Plan{Links: []Link{}, DNS: []netip.Addr{}}
+	// Metrics that were given come first, then the others get what is left.
+	type place struct {
+		destination netip.Prefix
+		metric      int
+	}
+	taken := map[place]string{} // -> link
+	for _, given := range []bool{true, false} {
+		for _, l := range p.order {
+			if l.out != "" {
+				continue
+			}
+			routes, from := l.Routes, l.routesFrom
+			l.Routes, l.routesFrom = nil, nil
+			for i, r := range routes {
+				if given == (r.Metric != 0) {
+					for n := firstMetric; !given && taken[place{r.Destination, r.metric()}] != ""; n++ {
+						r.Metric = n
+					}
+					if first := taken[place{r.Destination, r.metric()}]; first != "" {
+						p.fail(from[i], "%s: %s has a route with this metric already", r, first)
+						continue
+					}
+					taken[place{r.Destination, r.metric()}] = from[i]
+				}
+				l.Routes, l.routesFrom = append(l.Routes, r), append(l.routesFrom, from[i])
+			}
+		}
+	}
 	for _, l := range p.order {
 		if l.out != "" {
 			continue
@@ -135,10 +177,6 @@ func (p *parser) plan() Plan {
 		for i := range l.Routes {
 			r := &l.Routes[i]
 			r.OnLink = !r.Gateway.IsLinkLocalUnicast() && !covers(l.Addresses, r.Gateway)
-			if n := same[r.Destination]; n > 0 {
-				r.Metric = firstMetric + n - 1
-			}
-			same[r.Destination]++
 		}
 		plan.Links = append(plan.Links, l.Link)
 	}
@@ -163,6 +201,9 @@ func (p *parser) link(path string, raw json.RawMessage) {
 	l := &link{path: path, Link: Link{Kind: Physical}}
 	id, ok := p.text(path+".id", o["id"])
 	switch {
+	case ok && id == "":
+		p.fail(path+".id", "empty")
+		ok = false
 	case ok && len(id) > idMost:
 		p.fail(path+".id", "%d bytes, want %d at most", len(id), idMost)
 		ok = false
@@ -173,10 +214,11 @@ func (p *parser) link(path string, raw json.RawMessage) {
 	if ok {
 		l.ID = id
 		// Networks name their link by its id. If two have it, no network can be
-		// given to either; both are switched on, which does no harm.
+		// given to either; the first is switched on, which does no harm.
 		if first := p.links[id]; first != nil {
 			p.fail(path+".id", "%s is the id of %s already", quote(id), first.path)
 			p.links[id] = &link{path: path, out: "is the id of several links"}
+			l.out = "is left out"
 		} else {
 			p.links[id] = l
 		}
@@ -187,10 +229,12 @@ func (p *parser) link(path string, raw json.RawMessage) {
 	switch kind, ok := p.text(path+".type", o["type"]); {
 	case !ok:
 		l.out = "is left out"
-	case kind == "bond" || kind == "vlan":
-		p.fail(path+".type", "%s links are not supported yet", kind)
-		l.out = "is a " + kind + ", which is not supported yet"
-		return // the rest of it has other rules
+	case kind == "bond":
+		p.bond(l, o)
+		return
+	case kind == "vlan":
+		p.vlan(l, o)
+		return
 	case !slices.Contains(physical(), kind):
 		p.fail(path+".type", "%s is not a kind of link", quote(kind))
 		l.out = "is left out"
@@ -205,7 +249,327 @@ func (p *parser) link(path string, raw json.RawMessage) {
 		l.out = "is left out"
 	}
 	l.MTU = p.mtu(path+".mtu", o["mtu"])
+	l.mtuGiven = l.MTU != 0
 	p.order = append(p.order, l)
+}
+
+// bond reads what only bonds have.
+func (p *parser) bond(l *link, o object) {
+	l.Kind, l.Bond = Bonded, &Bond{Options: map[string]int{}}
+	p.order = append(p.order, l)
+	l.MTU = p.mtu(l.path+".mtu", o["mtu"])
+	l.mtuGiven = l.MTU != 0
+	if raw := o["ethernet_mac_address"]; !absent(raw) {
+		l.MAC, _ = p.mac(l.path+".ethernet_mac_address", raw)
+	}
+	for i, raw := range p.array(l.path+".bond_links", o["bond_links"], required) {
+		id, _ := p.text(fmt.Sprintf("%s.bond_links[%d]", l.path, i), raw)
+		l.members = append(l.members, id)
+	}
+	if _, ok := o["bond_mode"]; !ok {
+		p.fail(l.path+".bond_mode", "missing")
+	}
+	for _, key := range slices.Sorted(maps.Keys(o)) {
+		name, ok := strings.CutPrefix(key, "bond_")
+		path := l.path + "." + key
+		switch {
+		case !ok || name == "links" || name == "mode" && absent(o[key]) || absent(o[key]):
+			continue
+		case name == "primary":
+			l.Bond.Primary, _ = p.text(path, o[key])
+			continue
+		case name == "arp_ip_target":
+			l.Bond.ARPTargets = p.arpTargets(path, o[key])
+			continue
+		}
+		option, ok := bondOptionNamed(name)
+		if !ok {
+			p.fail(l.path, "%s is not an option of bonds", quote(key))
+			continue
+		}
+		value, ok := p.scalar(path, o[key])
+		if !ok {
+			continue
+		}
+		n, err := option.parse(value)
+		if err != nil {
+			p.fail(path, "%w", err)
+			continue
+		}
+		l.Bond.Options[option.name] = n
+	}
+	if _, ok := l.Bond.Options["mode"]; !ok {
+		if _, given := o["bond_mode"]; given && absent(o["bond_mode"]) {
+			p.fail(l.path+".bond_mode", "missing")
+		}
+		l.out = "is left out"
+		return
+	}
+	wrong := l.Bond.check()
+	for _, name := range slices.Sorted(maps.Keys(wrong)) {
+		p.fail(l.path+".bond_"+name, "%w", wrong[name])
+	}
+	if l.Bond.Primary != "" && !l.Bond.takesPrimary() {
+		p.fail(l.path+".bond_primary", "not in mode %s", bondOptions()[0].text(l.Bond.Options["mode"]))
+		l.Bond.Primary = ""
+	}
+}
+
+// arpTargets reads addresses: an array, or one text with commas.
+func (p *parser) arpTargets(path string, raw json.RawMessage) []netip.Addr {
+	var texts []string
+	if raw[0] == '[' {
+		for i, one := range p.array(path, raw, optional) {
+			if s, ok := p.text(fmt.Sprintf("%s[%d]", path, i), one); ok {
+				texts = append(texts, s)
+			}
+		}
+	} else if s, ok := p.text(path, raw); ok {
+		texts = strings.Split(s, ",")
+	}
+	const most = 16 // BOND_MAX_ARP_TARGETS in include/net/bonding.h
+	if len(texts) > most {
+		p.fail(path, "%d addresses, want %d at most", len(texts), most)
+		texts = texts[:most]
+	}
+	var targets []netip.Addr
+	for _, s := range texts {
+		a, ok := p.parseAddr(path, strings.TrimSpace(s))
+		switch {
+		case !ok:
+		case !a.Is4() || a.IsUnspecified() || a == broadcast():
+			p.fail(path, "%s is not an IPv4 address to ask for", a)
+		case !slices.Contains(targets, a):
+			targets = append(targets, a)
+		}
+	}
+	return targets
+}
+
+// vlan reads what only VLANs have.
+func (p *parser) vlan(l *link, o object) {
+	l.Kind, l.VLAN = Tagged, &VLAN{}
+	p.order = append(p.order, l)
+	l.MTU = p.mtu(l.path+".mtu", o["mtu"])
+	l.mtuGiven = l.MTU != 0
+	if raw := o["vlan_mac_address"]; !absent(raw) {
+		l.MAC, _ = p.mac(l.path+".vlan_mac_address", raw)
+	}
+	var ok bool
+	if l.carrier, ok = p.text(l.path+".vlan_link", o["vlan_link"]); !ok {
+		l.out = "is left out"
+	}
+	text, ok := p.scalar(l.path+".vlan_id", o["vlan_id"])
+	if !ok {
+		l.out = "is left out"
+		return
+	}
+	n, err := strconv.Atoi(text)
+	switch {
+	case err != nil:
+		p.fail(l.path+".vlan_id", "%s is not a number", quote(text))
+		l.out = "is left out"
+	case n < 1 || n > 4094: // 0 and 4095 are reserved: IEEE 802.1Q, table 9-2
+		p.fail(l.path+".vlan_id", "%d, want 1 to 4094", n)
+		l.out = "is left out"
+	}
+	l.VLAN.ID = n
+}
+
+// scalar reads a text, a number or a truth value that must be there, as text.
+func (p *parser) scalar(path string, raw json.RawMessage) (string, bool) {
+	switch {
+	case absent(raw):
+		p.fail(path, "missing")
+		return "", false
+	case string(raw) == "true":
+		return "1", true
+	case string(raw) == "false":
+		return "0", true
+	case raw[0] == '"':
+		return p.text(path, raw)
+	case raw[0] == '[' || raw[0] == '{':
+		p.fail(path, "neither a text nor a number")
+		return "", false
+	}
+	return string(raw), true
+}
+
+// stack puts links on each other: members into bonds, VLANs onto what carries
+// them, each after what it stands on.
+func (p *parser) stack() {
+	for _, l := range p.order {
+		if l.Kind == Bonded && l.out == "" {
+			p.gather(l)
+		}
+	}
+	// VLANs, in rounds: each round takes those whose carrier is known to be sound
+	// or not. What is left then stands on itself, or on more than Linux stacks.
+	var done, open []*link
+	for _, kind := range []Kind{Physical, Bonded} {
+		for _, l := range p.order {
+			if l.Kind == kind {
+				done = append(done, l)
+			}
+		}
+	}
+	waits := map[*link]bool{}
+	for _, l := range p.order {
+		if l.Kind == Tagged && l.out != "" {
+			done = append(done, l)
+		} else if l.Kind == Tagged {
+			open = append(open, l)
+			waits[l] = true
+		}
+	}
+	type tag struct {
+		carrier string
+		id      int
+	}
+	taken := map[tag]*link{}
+	for range nestMost {
+		var later, ready []*link
+		for _, l := range open {
+			if waits[p.links[l.carrier]] {
+				later = append(later, l)
+			} else {
+				ready = append(ready, l)
+			}
+		}
+		for _, l := range ready {
+			p.tag(l)
+			if other := taken[tag{l.carrier, l.VLAN.ID}]; l.out == "" && other != nil {
+				p.fail(l.path+".vlan_id", "%d on %s is %s already", l.VLAN.ID, quote(l.carrier), other.path)
+				l.out = "is left out"
+			} else if l.out == "" {
+				taken[tag{l.carrier, l.VLAN.ID}] = l
+			}
+			delete(waits, l)
+		}
+		done, open = append(done, ready...), later
+	}
+	for _, l := range open {
+		p.fail(l.path+".vlan_link", "%s stands on itself in the end, or on too many others", quote(l.carrier))
+		l.out = "is left out"
+	}
+	p.order = append(done, open...)
+	p.fitMTU()
+}
+
+// gather finds the members of a bond.
+func (p *parser) gather(l *link) {
+	infiniband := false
+	for i, id := range l.members {
+		path := fmt.Sprintf("%s.bond_links[%d]", l.path, i)
+		if id == "" {
+			continue // told already
+		}
+		m := p.links[id]
+		switch {
+		case m == nil:
+			p.fail(path, "no link has the id %s (%s)", quote(id), p.ids())
+		case m.out != "":
+			p.fail(path, "link %s %s", quote(id), m.out)
+		case m == l || m.Kind != Physical:
+			p.fail(path, "link %s is a %s, want a NIC", quote(id), m.Kind)
+		case m.bond == l:
+			p.fail(path, "link %s is there twice", quote(id))
+		case m.bond != nil:
+			p.fail(path, "link %s is a member of %s already", quote(id), m.bond.path)
+		default:
+			m.bond = l
+			l.Bond.Members = append(l.Bond.Members, id)
+			infiniband = infiniband || p.infiniband(m)
+		}
+	}
+	if len(l.Bond.Members) == 0 {
+		p.fail(l.path+".bond_links", "no members")
+		l.out = "has no members"
+		return
+	}
+	if !infiniband && p.infiniband(l) {
+		p.fail(l.path+".ethernet_mac_address", "is for InfiniBand, and the members are not")
+		l.MAC = ""
+	}
+	if infiniband {
+		// The address of an InfiniBand port cannot be changed (section "Configuring
+		// Bonding for InfiniBand" of the kernel's documentation).
+		if l.Bond.Options["mode"] != activeBackup {
+			p.fail(l.path+".bond_mode", "want active-backup for InfiniBand")
+			for _, id := range l.Bond.Members {
+				p.links[id].bond = nil
+			}
+			l.out = "is left out"
+			return
+		}
+		l.MAC, l.Bond.Options["fail_over_mac"] = "", 1
+	}
+	if l.Bond.Primary != "" && !slices.Contains(l.Bond.Members, l.Bond.Primary) {
+		p.fail(l.path+".bond_primary", "%s is not one of its members", quote(l.Bond.Primary))
+		l.Bond.Primary = ""
+	}
+}
+
+// infiniband reports whether the address of a link, or of what it is made of, is one
+// of InfiniBand.
+func (p *parser) infiniband(l *link) bool {
+	if l.Kind == Bonded && l.MAC == "" && len(l.Bond.Members) > 0 {
+		l = p.links[l.Bond.Members[0]]
+	}
+	return len(l.MAC) > len("00:00:00:00:00:00")
+}
+
+// tag finds what carries a VLAN.
+func (p *parser) tag(l *link) {
+	path := l.path + ".vlan_link"
+	below := p.linkNamed(path, l.carrier)
+	if below == nil {
+		l.out = "is left out"
+		return
+	}
+	if p.infiniband(below) || p.infiniband(l) {
+		p.fail(path, "link %s: InfiniBand has no VLANs", quote(below.ID))
+		l.out = "is left out"
+		return
+	}
+	l.VLAN.Link = below.ID
+}
+
+// fitMTU makes the sizes of links that stand on each other agree.
+func (p *parser) fitMTU() {
+	// 1. A bond of which nothing is said is as large as its members may be.
+	for _, l := range p.order {
+		if b := l.bond; b != nil && !b.mtuGiven && l.MTU != 0 && (b.MTU == 0 || l.MTU < b.MTU) {
+			b.MTU = l.MTU
+		}
+	}
+	for _, l := range p.order {
+		l.mtuGiven = l.MTU != 0
+	}
+	// 2. What carries VLANs is as large as they are, from the topmost down.
+	for _, l := range slices.Backward(p.order) {
+		if l.out != "" || l.VLAN == nil {
+			continue
+		}
+		below := p.links[l.VLAN.Link]
+		switch {
+		case !below.mtuGiven && l.MTU > 1500: // which is what Ethernet has
+			below.MTU = max(below.MTU, l.MTU)
+		case below.mtuGiven && l.MTU > below.MTU:
+			p.fail(l.path+".mtu", "%d bytes, but its link has %d", l.MTU, below.MTU)
+			l.MTU = below.MTU
+		}
+	}
+	// 3. Members get theirs from the bond.
+	for _, l := range p.order {
+		if l.bond == nil {
+			continue
+		}
+		if l.MTU != 0 && l.MTU < l.bond.MTU {
+			p.fail(l.path+".mtu", "%d bytes, but its bond has %d", l.MTU, l.bond.MTU)
+		}
+		l.MTU = 0
+	}
 }
 
 // physical lists the link types that mean a NIC. They say how the other end is
@@ -217,7 +581,7 @@ func physical() []string {
 // withMAC returns the link in the plan so far with the MAC, or nil.
 func (p *parser) withMAC(m MAC) *link {
 	for _, l := range p.order {
-		if l.out == "" && l.MAC == m {
+		if l.out == "" && l.Kind == Physical && l.MAC == m {
 			return l
 		}
 	}
@@ -282,10 +646,14 @@ func (p *parser) network(path string, raw json.RawMessage) {
 			p.fail(path+".type", "empty")
 		}
 		return
-	case "ipv4_dhcp", "ipv6_dhcp", "ipv6_slaac", "ipv6_dhcpv6-stateful", "ipv6_dhcpv6_stateful", "ipv6_dhcpv6-stateless", "ipv6_dhcpv6_stateless":
-		p.fail(path+".type", "%s networks are not supported yet", kind)
-		return
 	default:
+		if m, known := automatic()[kind]; known {
+			p.networkServices(path+".services", o["services"])
+			if l != nil && !slices.Contains(l.Auto, m) {
+				l.Auto = append(l.Auto, m)
+			}
+			return
+		}
 		p.fail(path+".type", "%s is not a kind of network", quote(kind))
 		return
 	}
@@ -313,7 +681,17 @@ func (p *parser) network(path string, raw json.RawMessage) {
 	for _, r := range routes {
 		if !slices.Contains(l.Routes, r) { // Nova repeats the routes of a subnet for each address
 			l.Routes = append(l.Routes, r)
+			l.routesFrom = append(l.routesFrom, path+".routes")
 		}
+	}
+}
+
+// automatic are the types of networks whose addresses are asked for. Some are written in two ways.
+func automatic() map[string]Method {
+	return map[string]Method{
+		"ipv4_dhcp": DHCP4, "ipv6_slaac": SLAAC, "ipv6_dhcp": DHCP6,
+		"ipv6_dhcpv6-stateful": DHCP6, "ipv6_dhcpv6_stateful": DHCP6,
+		"ipv6_dhcpv6-stateless": DHCP6Info, "ipv6_dhcpv6_stateless": DHCP6Info,
 	}
 }
 
@@ -323,6 +701,11 @@ func (p *parser) linkOf(path string, raw json.RawMessage) *link {
 	if !ok {
 		return nil
 	}
+	return p.linkNamed(path, id)
+}
+
+// linkNamed returns the link on which something shall stand, or nil.
+func (p *parser) linkNamed(path, id string) *link {
 	l := p.links[id]
 	switch {
 	case l == nil:
@@ -330,6 +713,9 @@ func (p *parser) linkOf(path string, raw json.RawMessage) *link {
 		return nil
 	case l.out != "":
 		p.fail(path, "link %s %s", quote(id), l.out)
+		return nil
+	case l.bond != nil:
+		p.fail(path, "link %s is a member of %s", quote(id), l.bond.path)
 		return nil
 	}
 	return l
@@ -406,7 +792,17 @@ func (p *parser) route(path string, raw json.RawMessage, kind string, own netip.
 		ok1 = false
 	}
 	gateway, ok2 := p.gateway(path+".gateway", o["gateway"], kind, own)
-	return Route{Destination: destination, Gateway: gateway}, ok1 && ok2
+	r := Route{Destination: destination, Gateway: gateway}
+	if raw := o["metric"]; !absent(raw) {
+		text, _ := p.scalar(path+".metric", raw)
+		n, err := strconv.ParseUint(text, 10, 31)
+		if err != nil {
+			p.fail(path+".metric", "%s is not a number", quote(text))
+			return r, false
+		}
+		r.Metric = int(n)
+	}
+	return r, ok1 && ok2
 }
 
 func (p *parser) gateway(path string, raw json.RawMessage, kind string, own netip.Prefix) (netip.Addr, bool) {
@@ -475,6 +871,11 @@ func parseMask(raw json.RawMessage, a netip.Addr) (int, error) {
 			return 0, err
 		}
 	}
+	return parseMaskText(s, a)
+}
+
+// parseMaskText reads a mask as people write it.
+func parseMaskText(s string, a netip.Addr) (int, error) {
 	if !strings.ContainsAny(s, ".:") {
 		return parseLength(s, a)
 	}

@@ -7,8 +7,10 @@ import (
 	"fmt"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
+	"time"
 	"unicode/utf8"
 )
 
@@ -17,7 +19,7 @@ var update = flag.Bool("update", false, "write the golden files anew")
 // The machine that the samples meet: a driver's stray bond, of which nothing may
 // be used, and a NIC that hides behind another address but for its permanent one.
 func machine() State {
-	options := map[Option]int{IPv6Off: 0, AcceptRA: 1, SkipDead4: 0, SkipDead6: 0}
+	options := map[Option]int{IPv6Off: 0, AcceptRA: 1, SkipDead4: 0, SkipDead6: 0, ARPIgnore: 0, ARPAnnounce: 0}
 	return State{NICs: []NIC{
 		{Index: 1, Name: "lo", Kind: "device", Loopback: true, MTU: 65536, Options: options},
 		{Index: 2, Name: "eth0", Kind: "device", Driver: "e1000e", MAC: "52:54:00:aa:bb:01", PermanentMAC: "52:54:00:aa:bb:01", MTU: 1500, Options: options},
@@ -69,6 +71,50 @@ func TestSamples(t *testing.T) {
 			}
 			golden(t, strings.TrimSuffix(path, ".json")+".golden", text.String())
 		})
+	}
+}
+
+// Each sample is applied to the machine that each other one has left: what the first made and the second does not
+// want is gone, and nothing is left to do.
+func TestSamplesAfterEachOther(t *testing.T) {
+	samples, err := filepath.Glob("testdata/networkdata/*.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	plans := map[string]Plan{"nothing": {}}
+	for _, path := range samples {
+		b, err := os.ReadFile(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		plans[filepath.Base(path)], _ = ParseNetworkData(b)
+	}
+	for first := range plans {
+		for second := range plans {
+			t.Run(first+" "+second, func(t *testing.T) {
+				k := &fakeKernel{state: machine()}
+				for _, name := range []string{first, second} {
+					changes, _ := plans[name].Changes(k.state)
+					for _, c := range changes {
+						if err := k.Do(t.Context(), c); err != nil {
+							t.Errorf("%s: %s: %v", name, c, err)
+						}
+					}
+					if again, _ := plans[name].Changes(k.state); len(again) > 0 {
+						t.Errorf("%s: changes when all are made:\n%s", name, lines(again))
+					}
+				}
+				for _, n := range k.state.NICs {
+					wanted := slices.ContainsFunc(plans[second].Links, func(l Link) bool { return n.Alias == mark(l.ID) })
+					if n.Alias != "" && !wanted {
+						t.Errorf("%s (%s) is left over", n.Name, n.Alias)
+					}
+				}
+				if bond := k.nic("bond0"); bond.Up || bond.Alias != "" {
+					t.Error("the driver's bond was used")
+				}
+			})
+		}
 	}
 }
 
@@ -148,7 +194,7 @@ func TestParseNetworkData(t *testing.T) {
 		{"no arrays", `{}`, "", "links: missing\nnetworks: missing"},
 		{"wrong types", `{"links":{},"networks":5,"services":"x"}`, "", "links: not an array\nnetworks: not an array\nservices: not an array"},
 		{"long id", `{"links":[{"id":"` + strings.Repeat("a", 300) + `","type":"phy","ethernet_mac_address":"52:54:00:aa:bb:01"}],"networks":[]}`, "",
-			"links[0].id: 300 bytes, want 255 at most"},
+			"links[0].id: 300 bytes, want 240 at most"},
 		{"escape sequence", `{"links":[{"id":"a","type":"\u001b[2J","ethernet_mac_address":"52:54:00:aa:bb:01"}],"networks":[]}`, "",
 			`links[0].type: "\x1b[2J" is not a kind of link`},
 		{"MAC in three parts", `{"links":[{"id":"a","type":"phy","ethernet_mac_address":"5254.00aa.bb01"}],"networks":[]}`, "",
@@ -219,5 +265,35 @@ func FuzzParseNetworkData(f *testing.F) {
 		if again, _ := plan.Changes(k.state); len(again) > 0 {
 			t.Fatalf("changes when all are made:\n%s", lines(again))
 		}
+		// And what it made can be taken back.
+		changes, _ = Plan{}.Changes(k.state)
+		for _, c := range changes {
+			if err := k.Do(t.Context(), c); err != nil {
+				t.Fatalf("%s: %v", c, err)
+			}
+		}
+		for _, n := range k.state.NICs {
+			if n.Alias != "" {
+				t.Fatalf("%s is left over", n.Name)
+			}
+		}
 	})
+}
+
+// A description as large as they may be takes no time to speak of.
+func TestParseManyLinks(t *testing.T) {
+	var links, networks []string
+	for i := range itemsMost {
+		links = append(links, fmt.Sprintf(`{"id":"%d","type":"vlan","vlan_link":"%d","vlan_id":5}`, i, i+1))
+		networks = append(networks, fmt.Sprintf(`{"type":"ipv4","link":"%d","ip_address":"10.0.%d.%d/8","gateway":"10.1.1.1"}`, i, i/250, i%250+1))
+	}
+	links[len(links)-1] = fmt.Sprintf(`{"id":"%d","type":"phy","ethernet_mac_address":"52:54:00:aa:bb:01"}`, itemsMost-1)
+	start := time.Now()
+	plan, err := ParseNetworkData([]byte(`{"links":[` + strings.Join(links, ",") + `],"networks":[` + strings.Join(networks, ",") + `]}`))
+	if len(plan.Links) != 1+nestMost || err == nil {
+		t.Errorf("%d links, %v; want %d and errors", len(plan.Links), err, 1+nestMost)
+	}
+	if took := time.Since(start); took > 2*time.Second {
+		t.Errorf("took %v", took)
+	}
 }

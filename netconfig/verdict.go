@@ -27,7 +27,8 @@ const (
 	dnsWait      = 3500 * time.Millisecond // for one question; a second one is asked
 	connectWait  = 5 * time.Second
 	tlsWait      = 5 * time.Second
-	serversMost  = 8 // name servers, gateways and addresses looked at, each
+	ownerWait    = 900 * time.Millisecond // for another machine that has our address
+	serversMost  = 8                      // name servers, gateways and addresses looked at, each
 )
 
 // Target is what cannot be reached.
@@ -75,24 +76,40 @@ func (t Target) String() string { return net.JoinHostPort(t.Host, strconv.Itoa(t
 
 // Report says how far one gets on the way to a target.
 type Report struct {
-	Target      string       `json:"target"` // host:port
-	NICs        []NICReport  `json:"nics"`
-	Gateways    []Gateway    `json:"gateways"`
-	DNS         []Lookup     `json:"dns"` // empty if the target is an address
-	Connections []Connection `json:"connections"`
-	OK          bool         `json:"ok"`    // at least one connection got all the way
-	Cause       string       `json:"cause"` // one sentence: the most likely cause, or that all is well
+	Target      string          `json:"target"` // host:port
+	NICs        []NICReport     `json:"nics"`
+	Stacked     []StackedReport `json:"stacked"` // bonds and VLANs
+	Gateways    []Gateway       `json:"gateways"`
+	DNS         []Lookup        `json:"dns"` // empty if the target is an address
+	Connections []Connection    `json:"connections"`
+	OK          bool            `json:"ok"`    // at least one connection got all the way
+	Cause       string          `json:"cause"` // one sentence: the most likely cause, or that all is well
 }
 
 // NICReport is the condition of one NIC.
 type NICReport struct {
 	Name         string    `json:"name"`
 	Driver       string    `json:"driver"`
+	Firmware     string    `json:"firmware,omitempty"`
 	PermanentMAC MAC       `json:"permanent_mac"` // the current one if the NIC has no other
+	SpeedMbps    int       `json:"speed_mbps,omitempty"`
+	Master       string    `json:"master,omitempty"` // bond or bridge that it belongs to
 	Up           bool      `json:"up"`
 	Carrier      bool      `json:"carrier"`
 	MTU          int       `json:"mtu"` // bytes
 	Addresses    []Address `json:"addresses"`
+}
+
+// StackedReport is the condition of a bond or a VLAN.
+type StackedReport struct {
+	Name      string    `json:"name"`
+	Carrier   bool      `json:"carrier"`
+	MTU       int       `json:"mtu"` // bytes
+	Bond      *Bond     `json:"bond,omitempty"`
+	Members   []Member  `json:"members,omitempty"`
+	Parent    string    `json:"parent,omitempty"` // of a VLAN
+	VLAN      int       `json:"vlan,omitempty"`
+	Addresses []Address `json:"addresses"`
 }
 
 // Gateway says whether a router of the routing table answers.
@@ -158,14 +175,15 @@ const (
 	Expired     Problem = "expired"       // the certificate's time is over, by our clock
 	WrongName   Problem = "wrong-name"    // the certificate is for another host
 	NotTLS      Problem = "not-tls"       // the host speaks, but not TLS
+	BlackHole   Problem = "mtu"           // only with small packets do both ends hear each other
 	Failed      Problem = "failed"        // anything else; the detail says what
 )
 
 // Check looks at everything on the way to a target: NICs, gateways, name servers,
-// TCP and TLS. It takes 20 s at most, less if ctx ends, and changes nothing but
+// TCP and TLS. It takes 25 s at most, less if ctx ends, and changes nothing but
 // the kernel's memory of its gateways (they are asked anew).
 func Check(ctx context.Context, k Kernel, t Target) Report {
-	r := Report{Target: t.String(), NICs: []NICReport{}, Gateways: []Gateway{}, DNS: []Lookup{}, Connections: []Connection{}}
+	r := Report{Target: t.String(), NICs: []NICReport{}, Stacked: []StackedReport{}, Gateways: []Gateway{}, DNS: []Lookup{}, Connections: []Connection{}}
 	have, err := k.State(ctx)
 	if err != nil {
 		r.Cause = fmt.Sprintf("the state of the network cannot be read: %s", err)
@@ -177,6 +195,14 @@ func Check(ctx context.Context, k Kernel, t Target) Report {
 	r.Gateways = askGateways(ctx, k, have)
 	var asking sync.WaitGroup
 	asking.Go(func() { awaitGateways(ctx, k, r.Gateways) })
+	for _, n := range have.NICs {
+		for _, a := range n.Addresses[:min(len(n.Addresses), serversMost)] {
+			if a.Prefix.Addr().Is4() && n.Carrier && !n.Loopback {
+				// Whether it could be asked is no matter: what is wrong then shows below.
+				asking.Go(func() { _ = k.Do(ctx, AskOwner{n.Name, a.Prefix.Addr()}) })
+			}
+		}
+	}
 	addresses := r.lookUp(ctx, have, t)
 	r.Connections = make([]Connection, len(addresses))
 	for i, a := range addresses {
@@ -189,7 +215,12 @@ func Check(ctx context.Context, k Kernel, t Target) Report {
 		have = now
 	}
 	for _, n := range candidates(have) {
-		r.NICs = append(r.NICs, NICReport{n.Name, n.Driver, n.address(), n.Up, n.Carrier, n.MTU, append([]Address{}, n.Addresses...)})
+		r.NICs = append(r.NICs, NICReport{n.Name, n.Driver, n.Firmware, n.address(), n.SpeedMbps, n.Master, n.Up, n.Carrier, n.MTU, append([]Address{}, n.Addresses...)})
+	}
+	for _, n := range have.NICs {
+		if n.own() || (n.Kind == "bond" || n.Kind == "vlan") && n.Up {
+			r.Stacked = append(r.Stacked, StackedReport{n.Name, n.Carrier, n.MTU, n.Bond, n.Members, n.Parent, n.VLAN, append([]Address{}, n.Addresses...)})
+		}
 	}
 	r.OK = slices.ContainsFunc(r.Connections, func(c Connection) bool { return c.TCP == OK && (c.TLS == OK || c.TLS == NotWanted) })
 	r.Cause = r.cause(t)
@@ -307,9 +338,7 @@ func connect(ctx context.Context, have State, t Target, to netip.AddrPort) Conne
 	if config.ServerName == "" {
 		config.ServerName = t.Host
 	}
-	ctx, cancel := context.WithTimeout(ctx, tlsWait)
-	defer cancel()
-	if err := tls.Client(conn, config).HandshakeContext(ctx); err != nil {
+	if err := handshake(ctx, conn, config); err != nil {
 		now := time.Now
 		if config.Time != nil {
 			now = config.Time
@@ -317,7 +346,55 @@ func connect(ctx context.Context, have State, t Target, to netip.AddrPort) Conne
 		problem, facts := tlsProblem(err, now())
 		c.TLS, c.Detail = problem, clean(facts)
 	}
+	if c.TLS == Silent {
+		if most := passes(ctx, to, config); most > 0 {
+			c.TLS = BlackHole
+			c.Detail = fmt.Sprintf("with at most %d bytes in a packet it goes through", most+headers(to.Addr()))
+		}
+	}
 	return c
+}
+
+func handshake(ctx context.Context, conn net.Conn, config *tls.Config) error {
+	ctx, cancel := context.WithTimeout(ctx, tlsWait)
+	defer cancel()
+	return tls.Client(conn, config).HandshakeContext(ctx)
+}
+
+// passes returns the most bytes in a TCP segment with which a server that has been silent
+// answers; 0 if it is always silent. How the handshake ends is no matter.
+func passes(ctx context.Context, to netip.AddrPort, config *tls.Config) int {
+	var mu sync.Mutex
+	var trying sync.WaitGroup
+	best := 0
+	for _, most := range []int{1400, 1300, 1220, 1000, 536} {
+		trying.Go(func() {
+			d := net.Dialer{Timeout: connectWait, Control: segments(most)}
+			conn, err := d.DialContext(ctx, "tcp", to.String())
+			if err != nil {
+				return
+			}
+			defer conn.Close() // nothing was written that closing could lose
+			if err := handshake(ctx, conn, config); err != nil {
+				if problem, _ := tlsProblem(err, time.Now()); problem == Silent || problem == Failed {
+					return
+				}
+			}
+			mu.Lock()
+			best = max(best, most)
+			mu.Unlock()
+		})
+	}
+	trying.Wait()
+	return best
+}
+
+// headers is how many bytes IP and TCP need in a packet without options.
+func headers(a netip.Addr) int {
+	if a.Is6() {
+		return 60
+	}
+	return 40
 }
 
 func tcpProblem(err error) Problem {

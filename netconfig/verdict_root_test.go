@@ -18,6 +18,7 @@ import (
 	"math/big"
 	"net"
 	"net/netip"
+	"os"
 	"strings"
 	"testing"
 	"time"
@@ -199,5 +200,95 @@ func TestRootCheck(t *testing.T) {
 				t.Errorf("no line with %q in\n%s", tt.line, r)
 			}
 		})
+	}
+}
+
+// Another machine has our IPv4 address, which the kernel does not look for.
+func TestRootDuplicateIPv4(t *testing.T) {
+	if !netnstest.Enter(t) {
+		return
+	}
+	peer := router(t)
+	peer.IP(t, "addr add 192.0.2.10/24 dev far0")
+	k, _ := kernel(t)
+	if err := parse(t, data).Apply(t.Context(), k); err != nil {
+		t.Fatal(err)
+	}
+	target := netconfig.Target{Host: "198.51.100.7", Port: 80}
+	r := netconfig.Check(t.Context(), k, target)
+	if r.Cause != "another machine has the address 192.0.2.10 of eth0" && !r.OK || !strings.Contains(r.String(), "192.0.2.10/24 (duplicate)") {
+		t.Errorf("Check =\n%s", r)
+	}
+	peer.IP(t, "addr del 192.0.2.10/24 dev far0")
+	if r = netconfig.Check(t.Context(), k, target); strings.Contains(r.String(), "duplicate") {
+		t.Errorf("Check when the other machine is gone =\n%s", r)
+	}
+}
+
+// Two NICs of ours on one link answer for each other's addresses: that is nobody else.
+func TestRootOwnAddressIsNoDuplicate(t *testing.T) {
+	if !netnstest.Enter(t) {
+		return
+	}
+	peer := netnstest.NewPeer(t)
+	peer.Cable(t, "eth0", "52:54:00:aa:bb:01", "far0")
+	peer.Cable(t, "eth1", "52:54:00:aa:bb:02", "far1")
+	for _, words := range []string{"link add br0 type bridge", "link set far0 master br0", "link set far1 master br0", "link set br0 up"} {
+		peer.IP(t, words)
+	}
+	k, _ := kernel(t)
+	plan := parse(t, `{"links": [{"id": "a", "type": "phy", "ethernet_mac_address": "52:54:00:aa:bb:01"}, {"id": "b", "type": "phy", "ethernet_mac_address": "52:54:00:aa:bb:02"}],
+		"networks": [{"type": "ipv4", "link": "a", "ip_address": "192.0.2.10/24"}, {"type": "ipv4", "link": "b", "ip_address": "192.0.2.11/24"}]}`)
+	if err := plan.Apply(t.Context(), k); err != nil {
+		t.Fatal(err)
+	}
+	if r := netconfig.Check(t.Context(), k, netconfig.Target{Host: "192.0.2.99", Port: 80}); strings.Contains(r.String(), "duplicate") {
+		t.Errorf("Check =\n%s", r)
+	}
+}
+
+// On the way to the conductor packets of full size vanish, and no router says so.
+func TestRootBlackHole(t *testing.T) {
+	if !netnstest.Enter(t) {
+		return
+	}
+	middle, far := router(t), netnstest.NewPeer(t)
+	middle.Connect(t, far, "near", "conductor0")
+	middle.IP(t, "link set far0 mtu 1300")          // a veth drops what its other end sends beyond that,
+	netnstest.IP(t, "link set eth0 gso_max_segs 1") // unless it is several segments in one
+	for _, words := range []string{"addr del 198.51.100.7/32 dev lo", "addr add 198.51.100.1/24 dev near"} {
+		middle.IP(t, words)
+	}
+	middle.Do(func() {
+		if err := os.WriteFile("/proc/sys/net/ipv4/ip_forward", []byte("1"), 0o644); err != nil {
+			t.Error(err)
+		}
+	})
+	far.IP(t, "addr add 198.51.100.7/24 dev conductor0")
+	far.IP(t, "route add default via 198.51.100.1")
+	ours := newAuthority(t)
+	config := ours.server(t, conductor, 0)
+	serve(t, far, 443, func(c net.Conn) { _ = tls.Server(c, config).Handshake() })
+	serve(t, far, 448, func(c net.Conn) { _, _ = io.Copy(io.Discard, c) })
+	k, _ := kernel(t)
+	if err := parse(t, strings.ReplaceAll(data, `"mtu": 1450`, `"mtu": 1500`)).Apply(t.Context(), k); err != nil {
+		t.Fatal(err)
+	}
+	client := &tls.Config{RootCAs: ours.pool(), ServerName: conductor}
+	start := time.Now()
+	r := netconfig.Check(t.Context(), k, netconfig.Target{Host: "198.51.100.7", Port: 443, TLS: client})
+	if want := "large packets to 198.51.100.7 are lost on the way, and nobody says so (MTU): with at most 1260 bytes in a packet it goes through"; !strings.Contains(r.Cause, want) {
+		t.Errorf("cause: %s\nwant: %s", r.Cause, want)
+	}
+	if took := time.Since(start); took > 20*time.Second {
+		t.Errorf("took %v", took)
+	}
+	r = netconfig.Check(t.Context(), k, netconfig.Target{Host: "198.51.100.7", Port: 448, TLS: client})
+	if want := "says nothing, not even to small packets: the service hangs"; !strings.Contains(r.Cause, want) {
+		t.Errorf("cause: %s\nwant: %s", r.Cause, want)
+	}
+	middle.IP(t, "link set far0 mtu 1500")
+	if r = netconfig.Check(t.Context(), k, netconfig.Target{Host: "198.51.100.7", Port: 443, TLS: client}); !r.OK {
+		t.Errorf("Check without the hole =\n%s", r)
 	}
 }

@@ -64,6 +64,10 @@ func TestCause(t *testing.T) {
 	unplugged := NICReport{Name: "eth1", Up: true, Addresses: []Address{{Prefix: netip.MustParsePrefix("192.0.2.10/24")}}}
 	bare := NICReport{Name: "eth2", Up: true, Carrier: true, Addresses: []Address{{Prefix: netip.MustParsePrefix("fe80::1/64")}}}
 	silent := Connection{Address: to, Path: over, TCP: Silent, TLS: NotTried}
+	bonded := func(members ...Member) StackedReport {
+		return StackedReport{Name: "bond0", Carrier: true, Bond: &Bond{Options: map[string]int{"mode": lacp}}, Members: members,
+			Addresses: []Address{{Prefix: netip.MustParsePrefix("192.0.2.10/24")}}}
+	}
 
 	tests := []struct {
 		name   string
@@ -78,6 +82,16 @@ func TestCause(t *testing.T) {
 		{"no address", Report{NICs: []NICReport{bare}}, "no NIC has an address: the description of the network gives none to a NIC that is here"},
 		{"duplicate address", Report{NICs: []NICReport{{Name: "eth0", Up: true, Carrier: true, Addresses: []Address{{Prefix: netip.MustParsePrefix("2001:db8::10/64"), Duplicate: true}}}}},
 			"another machine has the address 2001:db8::10 of eth0"},
+		{"duplicate address on a VLAN", Report{NICs: []NICReport{bare}, Stacked: []StackedReport{{Name: "bond0.5", Addresses: []Address{{Prefix: netip.MustParsePrefix("192.0.2.10/24"), Duplicate: true}}}}},
+			"another machine has the address 192.0.2.10 of bond0.5"},
+		{"no LACP", Report{NICs: []NICReport{bare}, Stacked: []StackedReport{bonded(Member{"eth0", true, ""}, Member{"eth1", false, ""})}, Connections: []Connection{silent}},
+			"the switch does not speak LACP on eth0 (bond0): its ports are not in a channel group"},
+		{"LACP with two systems", Report{NICs: []NICReport{bare}, Stacked: []StackedReport{bonded(Member{"eth0", true, "02:00:00:00:00:01"}, Member{"eth1", true, "02:00:00:00:00:02"})}, Connections: []Connection{silent}},
+			"the members of bond0 are connected to different systems (eth0 02:00:00:00:00:01, eth1 02:00:00:00:00:02): the cables are in the wrong ports, or the switches are no pair"},
+		{"LACP is well", Report{NICs: []NICReport{bare}, Stacked: []StackedReport{bonded(Member{"eth0", true, "02:00:00:00:00:01"}, Member{"eth1", false, ""})}, Connections: []Connection{{Address: to, Path: Path{NIC: "bond0"}, TCP: Silent}}},
+			"no connection to 198.51.100.7, which should be on the link of bond0: wrong VLAN or switch port, or it is down"},
+		{"black hole", Report{NICs: []NICReport{good}, Connections: []Connection{{Address: to, Path: over, TLS: BlackHole, Detail: "with at most 1260 bytes in a packet it goes through"}}},
+			"large packets to 198.51.100.7 are lost on the way, and nobody says so (MTU): with at most 1260 bytes in a packet it goes through; give the link such an mtu, or let ICMP pass"},
 		{"no name server", Report{NICs: []NICReport{good}, DNS: []Lookup{{Problem: NoServer}}}, `"conductor.example.org" is a name, and no name server is set`},
 		{"name server behind a silent gateway", Report{NICs: []NICReport{good}, Gateways: []Gateway{{NIC: "eth0", Address: gateway, Problem: Silent}},
 			DNS: []Lookup{{Server: addr("203.0.113.53"), Path: over, Problem: Silent}}},
@@ -98,7 +112,7 @@ func TestCause(t *testing.T) {
 		{"TLS beats refused", Report{NICs: []NICReport{good}, Connections: []Connection{{Address: to6, TCP: Refused}, {Address: to, TLS: NotTLS}}},
 			"port 6385 of 198.51.100.7 does not speak TLS: http instead of https, or the wrong port"},
 		{"handshake without an end", Report{NICs: []NICReport{good}, Connections: []Connection{{Address: to, TLS: Silent}}},
-			"198.51.100.7:6385 accepts the connection and then says nothing: packets of full size are lost on the way (MTU), or the service hangs"},
+			"198.51.100.7:6385 accepts the connection and then says nothing, not even to small packets: the service hangs"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

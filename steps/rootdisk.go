@@ -8,20 +8,31 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strings"
 
 	"github.com/ironhand/ironhand/inspect"
 )
 
 // RootDisk chooses the disk that an operating system is written to: the first that
 // fits the node's root device hints, from instance_info before properties, or without hints
-// the smallest of at least 4 GiB. What could not be read of a disk that may be the right one is an error.
+// the smallest of at least 4 GiB. Disks on the node's skip list are left out, and so are arrays of software RAID: no boot loader is installed for a system on one yet. What could
+// not be read of a disk that may be the right one is an error.
 // Source: ironic-python-agent's ironic_python_agent/hardware.py, get_os_install_device.
 func RootDisk(ctx context.Context, m inspect.Machine, n Node) (inspect.Choice, error) {
 	hints, err := n.rootDeviceHints()
 	if err != nil {
 		return inspect.Choice{}, err
 	}
+	skip, err := inspect.ParseSkipList(n.Properties["skip_block_devices"])
+	if err != nil {
+		return inspect.Choice{}, fmt.Errorf("skip_block_devices in properties: %w", err)
+	}
 	disks, unread := m.Disks(ctx)
+	disks, _, err = skip.Split(disks)
+	if err != nil {
+		return inspect.Choice{}, fmt.Errorf("skip_block_devices in properties: %w", errors.Join(err, unread))
+	}
+	disks = slices.DeleteFunc(disks, func(d inspect.Disk) bool { return strings.Contains(d.Type, "raid") })
 	choice, err := hints.Choose(disks)
 	if err != nil {
 		return choice, errors.Join(err, unread) // which says why it could not be read

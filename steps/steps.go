@@ -17,6 +17,7 @@ import (
 	"slices"
 	"time"
 
+	"github.com/ironhand/ironhand/initramfs/tool"
 	"github.com/ironhand/ironhand/inspect"
 	"github.com/ironhand/ironhand/stream"
 )
@@ -29,6 +30,9 @@ var ErrErase = errors.New("not erased")
 
 // ErrProtected means that a disk has a file system of the kinds that are not erased unasked. Nothing was touched.
 var ErrProtected = errors.New("protected disk")
+
+// ErrRAID is in every error of software RAID.
+var ErrRAID = errors.New("software RAID")
 
 // A Phase is the part of a node's life in which the conductor asks for steps.
 // The text is the one in Ironic's command and key names.
@@ -116,6 +120,7 @@ type Disk interface {
 // Host is the running machine as a step may use it.
 type Host struct {
 	Machine   inspect.Machine
+	Tools     tool.Runner                     // programs of the ramdisk
 	Open      func(path string) (Disk, error) // opens a disk for this step alone; in use is an error
 	Transport http.RoundTripper               // for images; trusts what the agent was told to trust
 	Log       *slog.Logger
@@ -132,8 +137,10 @@ type Host struct {
 	// LoadKernel loads the kernel of the operating system on the disk for kexec,
 	// and says which boot entry it took. Nothing is started yet.
 	LoadKernel func(ctx context.Context, disk string) (string, error)
-	Download   Download
-	ReadBack   stream.ReadBack
+	// LoadModules loads kernel modules by name, where the kernel does not load them by itself.
+	LoadModules func(ctx context.Context, names ...string) error
+	Download    Download
+	ReadBack    stream.ReadBack
 	// A disk that fits may appear late: it is looked for so often, so long apart.
 	DiskAttempts int
 	DiskDelay    time.Duration

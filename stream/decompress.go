@@ -5,12 +5,15 @@ package stream
 import (
 	"bufio"
 	"bytes"
+	"compress/bzip2"
 	"errors"
 	"fmt"
 	"io"
 
 	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
+	"github.com/pierrec/lz4/v4"
+	"github.com/therootcompany/xz"
 )
 
 // MaxWindow is the longest window, in bytes, that a zstd frame may ask for. It is what zstd makes at most unless it is given
@@ -20,6 +23,7 @@ const MaxWindow = 128 << 20
 // Content is what is in an image as it is published: the bytes of the disk.
 type Content struct {
 	Compression Compression // what was taken off
+	QCOW2       bool        // it is a disk image in QEMU's format qcow2, and not the bytes of a disk
 	// Least is how many bytes the content has at the least, as the start of the file says; 0 if it does not.
 	Least int64
 
@@ -28,12 +32,12 @@ type Content struct {
 }
 
 // Decompress recognises what an image is packed with, by its first bytes, and unpacks it. What turns out to be neither packed
-// nor a raw disk image is refused with a [FormatError]: so is a packed file inside a packed file.
+// nor a raw or qcow2 disk image is refused with a [FormatError]: so is a packed file inside a packed file.
 //
-// maxWindow bounds the window of a zstd frame, in bytes; 0 stands for MaxWindow. It is held in memory.
+// maxWindow bounds the window of a zstd frame and the dictionary of an xz block, in bytes; 0 stands for MaxWindow. It is held in memory.
 //
-// After a gzip member another may follow, or zeros, as with gzip(1); after a zstd frame another frame may, as with zstd(1). All
-// else after them is an error. Close must be called; it does not close r.
+// After a gzip member another may follow, or zeros, as with gzip(1); after a zstd or lz4 frame another frame may, as with zstd(1), after a stream of xz or bzip2
+// another one. All else after them is an error. Close must be called; it does not close r.
 func Decompress(r io.Reader, maxWindow int64) (*Content, error) {
 	if maxWindow <= 0 || maxWindow > MaxWindow {
 		maxWindow = MaxWindow
@@ -50,21 +54,25 @@ func Decompress(r io.Reader, maxWindow int64) (*Content, error) {
 		if format := sniffForeign(head); format != "" {
 			return nil, &FormatError{Format: format}
 		}
+		c.QCOW2 = isQCOW2(head)
 		c.r = packed
 		return c, nil
 	case Gzip:
 		c.r = &members{packed: packed}
 	case Zstd:
-		if err := checkWindow(head, maxWindow); err != nil {
-			return nil, err
-		}
 		c.Least = zstdLeast(head)
-		d, err := zstd.NewReader(packed, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true),
-			zstd.WithDecoderMaxWindow(uint64(max(maxWindow, zstd.MinWindowSize))), zstd.WithDecoderMaxMemory(uint64(maxWindow)))
-		if err != nil {
-			return nil, fmt.Errorf("unpack zstd: %w", err)
+		z := newZstdFrames(packed, maxWindow)
+		c.r, c.close = z, z.Close
+	case XZ:
+		c.r = &streams{packed: packed, window: uint32(maxWindow)}
+	case Bzip2:
+		c.r = bzip2.NewReader(packed)
+	case LZ4:
+		d := lz4.NewReader(packed)
+		if err := d.Apply(lz4.ConcurrencyOption(lz4Blocks)); err != nil {
+			return nil, fmt.Errorf("unpack lz4: %w", err)
 		}
-		c.r, c.close = d, d.Close
+		c.r, c.close = d, func() { d.Reset(nil) }
 	}
 	content := bufio.NewReaderSize(&unpacking{c.r, in, c.Compression, maxWindow}, 64<<10)
 	if head, err = peek(content); err != nil {
@@ -79,7 +87,9 @@ func Decompress(r io.Reader, maxWindow int64) (*Content, error) {
 		c.close()
 		return nil, &FormatError{Format: format, Inside: string(c.Compression)}
 	}
-	c.r = content
+	if c.r, c.QCOW2 = content, isQCOW2(head); c.QCOW2 {
+		c.Least = 0 // what is packed is no disk
+	}
 	return c, nil
 }
 
@@ -131,15 +141,18 @@ func (u *unpacking) Read(p []byte) (int, error) {
 		return n, err
 	case u.in.err != nil:
 		return n, u.in.err
-	case errors.Is(err, zstd.ErrDecoderSizeExceeded) || errors.Is(err, zstd.ErrWindowSizeExceeded):
+	case errors.Is(err, zstd.ErrDecoderSizeExceeded) || errors.Is(err, zstd.ErrWindowSizeExceeded) || err == xz.ErrMemlimit:
 		err = windowError(0, u.window)
-	case errors.Is(err, zstd.ErrMagicMismatch):
-		err = fmt.Errorf("what follows a frame is not a frame: %w", err)
+	case err == xz.ErrBuf: // what it has read did not suffice
+		err = io.ErrUnexpectedEOF
 	}
 	return n, fmt.Errorf("unpack %s: %w", u.compression, err)
 }
 
-// ErrWindow says that a zstd image takes more memory to unpack than there is, or than is allowed.
+// lz4Blocks is how many blocks of an lz4 frame, of at most 4 MiB, are unpacked side by side.
+const lz4Blocks = 2
+
+// ErrWindow says that a packed image takes more memory to unpack than there is, or than is allowed.
 var ErrWindow = errors.New("its window is too large")
 
 // windowError names what is needed, 0 if that is not known.
@@ -152,7 +165,7 @@ func windowError(need, most int64) error {
 	if most == MaxWindow {
 		why = "the most that is taken is"
 	}
-	return fmt.Errorf("%w: a frame needs %s, %s %d MiB; pack it without --long, or with --long=23", ErrWindow, needs, why, most>>20)
+	return fmt.Errorf("%w: it needs %s, %s %d MiB; pack it with a smaller one, such as zstd --long=23 or xz -6", ErrWindow, needs, why, most>>20)
 }
 
 // checkWindow looks at the first frame, so that an image that will not do is refused before a disk is touched.
@@ -166,7 +179,7 @@ func checkWindow(head []byte, most int64) error {
 		need = h.FrameContentSize
 	}
 	if need > uint64(most) {
-		return fmt.Errorf("unpack zstd: %w", windowError(int64(min(need, 1<<62)), most))
+		return windowError(int64(min(need, 1<<62)), most)
 	}
 	return nil
 }
@@ -178,6 +191,22 @@ func zstdLeast(head []byte) int64 {
 		return 0 // a header that is wrong is found when the frame is read
 	}
 	return int64(h.FrameContentSize)
+}
+
+// streams reads the streams of an xz file.
+type streams struct {
+	packed *bufio.Reader
+	window uint32
+	r      *xz.Reader // nil before the first byte
+}
+
+func (s *streams) Read(p []byte) (n int, err error) {
+	if s.r == nil { // it reads at once, and what is wrong is told as later on
+		if s.r, err = xz.NewReader(s.packed, s.window); err != nil {
+			return 0, err
+		}
+	}
+	return s.r.Read(p)
 }
 
 // members reads the members of a gzip file one after the other, and knows what may come after the last one.

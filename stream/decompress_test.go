@@ -5,11 +5,15 @@ package stream
 import (
 	"bytes"
 	"errors"
+	"fmt"
+	"hash/maphash"
 	"io"
 	"os/exec"
 	"strings"
 	"testing"
 	"testing/iotest"
+
+	"github.com/klauspost/compress/zstd"
 )
 
 // run sends in through a program and returns its output: the judge of formats is who else writes them.
@@ -46,12 +50,23 @@ func TestDecompress(t *testing.T) {
 	skippable := join([]byte("\x5e\x2a\x4d\x18\x05\x00\x00\x00"), []byte("other"))
 	tar := join(make([]byte, 257), []byte("ustar\x0000"), make([]byte, 1000))
 
+	// Frames as a file has them that is made for seeking, and one that is too long to be unpacked whole.
+	var many, manyRaw []byte
+	for i := range 40 {
+		piece := noise(100 + 9973*i)
+		many, manyRaw = append(many, run(t, piece, "zstd", "-c", fmt.Sprintf("--stream-size=%d", len(piece)))...), append(manyRaw, piece...)
+	}
+	longRaw := bytes.Repeat(raw, 20)
+	long := run(t, longRaw, "zstd", "-c")
+	cutEnd := func(b []byte, n int) []byte { return b[:len(b)-n] }
+
 	for _, tt := range []struct {
 		name        string
 		in          []byte
 		want        []byte
 		compression Compression
 		least       int64
+		qcow2       bool
 		err         string
 		is          error
 	}{
@@ -71,6 +86,33 @@ func TestDecompress(t *testing.T) {
 		{name: "zstd, longest window", in: run(t, raw, "zstd", "-c", "--ultra", "-22", "--long=27"), want: raw, compression: Zstd},
 		{name: "zstd of nothing", in: run(t, nil, "zstd"), compression: Zstd},
 
+		{name: "zstd, many short frames", in: many, want: manyRaw, compression: Zstd, least: 100},
+		{name: "zstd, short and long frames", in: join(many, long, zst, many, long), want: join(manyRaw, longRaw, raw, manyRaw, longRaw), compression: Zstd, least: 100},
+		{name: "xz", in: run(t, raw, "xz", "-1"), want: raw, compression: XZ},
+		{name: "xz, several blocks", in: run(t, raw, "xz", "-T3", "--block-size=100000"), want: raw, compression: XZ},
+		{name: "xz, several streams and padding", in: join(run(t, raw, "xz"), make([]byte, 8), run(t, raw, "xz", "-9e")), want: join(raw, raw), compression: XZ},
+		{name: "xz of nothing", in: run(t, nil, "xz"), compression: XZ},
+		{name: "bzip2", in: run(t, raw, "bzip2"), want: raw, compression: Bzip2},
+		{name: "bzip2, several streams", in: join(run(t, raw, "bzip2", "-1"), run(t, raw, "bzip2")), want: join(raw, raw), compression: Bzip2},
+		{name: "bzip2 of nothing", in: run(t, nil, "bzip2"), compression: Bzip2},
+		{name: "lz4", in: run(t, raw, "lz4", "-c"), want: raw, compression: LZ4},
+		{name: "lz4, dependent blocks, several frames", in: join(run(t, raw, "lz4", "-c", "-BD", "-B4"), run(t, raw, "lz4", "-9", "-c")), want: join(raw, raw), compression: LZ4},
+		{name: "lz4 of nothing", in: run(t, nil, "lz4", "-c"), compression: LZ4},
+
+		{name: "xz, cut", in: cutEnd(run(t, raw, "xz"), 3), err: "unpack xz", is: io.ErrUnexpectedEOF},
+		{name: "xz, cut in the middle", in: cutEnd(run(t, raw, "xz"), 90_000), err: "unpack xz", is: io.ErrUnexpectedEOF},
+		{name: "xz, wrong sum", in: flip(run(t, raw, "xz"), 50_000), err: "unpack xz: xz: data is corrupt"},
+		{name: "xz, garbage behind it", in: join(run(t, raw, "xz"), []byte("garbage!")), err: "unpack xz"},
+		{name: "xz, dictionary too large", in: run(t, raw, "xz", "--lzma2=dict=256MiB"), err: "it needs more than that, the most that is taken is 128 MiB", is: ErrWindow},
+		{name: "bzip2, cut", in: cutEnd(run(t, raw, "bzip2"), 9), err: "unpack bzip2", is: io.ErrUnexpectedEOF},
+		{name: "bzip2, wrong sum", in: flip(run(t, raw, "bzip2"), 50_000), err: "unpack bzip2"},
+		{name: "bzip2, garbage behind it", in: join(run(t, raw, "bzip2"), []byte("garbage")), err: "unpack bzip2"},
+		{name: "lz4, cut", in: cutEnd(run(t, raw, "lz4", "-c"), 5), err: "unpack lz4", is: io.ErrUnexpectedEOF},
+		{name: "lz4, cut in its sum", in: cutEnd(run(t, raw, "lz4", "-c"), 1), err: "unpack lz4", is: io.ErrUnexpectedEOF},
+		{name: "lz4, wrong sum", in: flip(run(t, raw, "lz4", "-c"), len(run(t, raw, "lz4", "-c"))-1), err: "unpack lz4"},
+		{name: "lz4, garbage behind it", in: join(run(t, raw, "lz4", "-c"), []byte("garbage")), err: "unpack lz4"},
+		{name: "zstd, a short frame is broken", in: join(many, flip(zst, len(zst)/2), many), err: "unpack zstd"},
+		{name: "zstd, a frame lies about its length", in: []byte("\x28\xb5\x2f\xfd\x80\x68\x00\x00\x00\x40\x01\x00\x00"), err: "a frame says that it has 1073741824 bytes, its blocks have at most 0"},
 		{name: "gzip, cut", in: gz[:len(gz)/2], err: "unpack gzip", is: io.ErrUnexpectedEOF},
 		{name: "gzip, cut in its trailer", in: gz[:len(gz)-3], err: "unpack gzip", is: io.ErrUnexpectedEOF},
 		{name: "gzip, cut in its header", in: gz[:5], err: "unpack gzip", is: io.ErrUnexpectedEOF},
@@ -84,21 +126,19 @@ func TestDecompress(t *testing.T) {
 		{name: "zstd, cut in the second frame", in: join(zst, zst[:5]), err: "unpack zstd", is: io.ErrUnexpectedEOF},
 		{name: "zstd, wrong sum", in: flip(zst, len(zst)-1), err: "unpack zstd: CRC"},
 		{name: "zstd, garbage behind it", in: join(zst, []byte("garbage")), err: "what follows a frame is not a frame"},
-		{name: "zstd, window too long", in: run(t, noise(300<<10), "zstd", "-c", "--long=28"), err: "a frame needs 256 MiB, the most that is taken is 128 MiB", is: ErrWindow},
-		{name: "zstd, window too long in the second frame", in: join(zst, run(t, noise(300<<10), "zstd", "-c", "--long=28")), err: "a frame needs more than that", is: ErrWindow},
+		{name: "zstd, window too long", in: run(t, noise(300<<10), "zstd", "-c", "--long=28"), err: "it needs 256 MiB, the most that is taken is 128 MiB", is: ErrWindow},
+		{name: "zstd, window too long in the second frame", in: join(zst, run(t, noise(300<<10), "zstd", "-c", "--long=28")), err: "it needs 256 MiB", is: ErrWindow},
 
-		{name: "qcow2", in: qcow2, err: "it is a qcow2 disk image", is: ErrFormat},
-		{name: "qcow2 in gzip", in: run(t, qcow2, "gzip"), err: "it is a qcow2 disk image inside gzip", is: ErrFormat},
-		{name: "qcow2 in zstd", in: run(t, qcow2, "zstd"), err: "it is a qcow2 disk image inside zstd", is: ErrFormat},
+		{name: "qcow2", in: qcow2, want: qcow2, compression: Plain, qcow2: true},
+		{name: "qcow2 in gzip", in: run(t, qcow2, "gzip"), want: qcow2, compression: Gzip, qcow2: true},
+		{name: "qcow2 in zstd", in: run(t, qcow2, "zstd"), want: qcow2, compression: Zstd, qcow2: true},
 		{name: "gzip in gzip", in: run(t, gz, "gzip"), err: "it is a gzip file inside gzip", is: ErrFormat},
 		{name: "zstd in gzip", in: run(t, zst, "gzip"), err: "it is a zstd file inside gzip", is: ErrFormat},
-		{name: "xz", in: run(t, raw, "xz", "-1"), err: "it is an xz file", is: ErrFormat},
 		{name: "tar in gzip", in: run(t, tar, "gzip"), err: "it is a tar archive inside gzip", is: ErrFormat},
 		{name: "vmdk", in: []byte("KDMV\x01\x00\x00\x00"), err: "VMDK", is: ErrFormat},
 		{name: "vhdx", in: []byte("vhdxfile"), err: "VHDX", is: ErrFormat},
 		{name: "vdi", in: join(make([]byte, 64), []byte("\x7f\x10\xda\xbe")), err: "VDI", is: ErrFormat},
-		{name: "bzip2", in: []byte("BZh91AY&SYxxxx"), err: "bzip2", is: ErrFormat},
-		{name: "lz4", in: []byte("\x04\x22\x4d\x18\x64"), err: "lz4", is: ErrFormat},
+		{name: "lz4 of the old kind", in: run(t, raw, "lz4", "-l", "-c"), err: "lz4 file of the old kind", is: ErrFormat},
 		{name: "login page", in: []byte("<!DOCTYPE html><html>please log in</html>"), err: "web page", is: ErrFormat},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -115,7 +155,7 @@ func TestDecompress(t *testing.T) {
 			if !bytes.Equal(got, tt.want) {
 				t.Errorf("got %d bytes, other than the %d wanted", len(got), len(tt.want))
 			}
-			if c.Compression != tt.compression || c.Least != tt.least {
+			if c.Compression != tt.compression || c.Least != tt.least || c.QCOW2 != tt.qcow2 {
 				t.Errorf("%s of at least %d bytes, want %s of %d", c.Compression, c.Least, tt.compression, tt.least)
 			}
 		})
@@ -125,7 +165,7 @@ func TestDecompress(t *testing.T) {
 // A machine with little memory refuses what would take all of it, before it has unpacked a byte.
 func TestDecompressWindow(t *testing.T) {
 	long := run(t, noise(300<<10), "zstd", "-c", "--long=27")
-	for most, want := range map[int64]string{0: "", 128 << 20: "", 64 << 20: "a frame needs 128 MiB, this machine has memory for 64 MiB", 1: "this machine has memory for 0 MiB"} {
+	for most, want := range map[int64]string{0: "", 128 << 20: "", 64 << 20: "it needs 128 MiB, this machine has memory for 64 MiB", 1: "this machine has memory for 0 MiB"} {
 		c, err := Decompress(bytes.NewReader(long), most)
 		if err == nil {
 			c.Close()
@@ -172,6 +212,8 @@ func FuzzDecompress(f *testing.F) {
 	for _, seed := range [][]byte{
 		nil, raw, run(f, raw, "gzip"), run(f, raw, "zstd"), run(f, raw, "zstd", "--long=27", "--no-check"), run(f, run(f, raw, "gzip"), "zstd"),
 		join(run(f, raw, "gzip"), run(f, nil, "gzip"), make([]byte, 20)), []byte("\x50\x2a\x4d\x18\xff\xff\xff\xff"), []byte("QFI\xfb"), []byte("BZh9"),
+		run(f, raw, "xz"), join(run(f, raw, "xz", "-T2", "--block-size=1500", "--check=sha256"), make([]byte, 4)), run(f, raw, "bzip2"), run(f, raw, "lz4", "-c"), run(f, raw, "lz4", "-c", "-BD", "-B4", "--content-size"),
+		join(run(f, raw, "zstd", "--stream-size=4000"), run(f, raw[:100], "zstd"), []byte("\x50\x2a\x4d\x18\x04\x00\x00\x00seek")),
 	} {
 		f.Add(seed)
 	}
@@ -182,7 +224,21 @@ func FuzzDecompress(f *testing.F) {
 			return
 		}
 		defer c.Close()
-		n, err := io.Copy(io.Discard, io.LimitReader(c, most))
+		sum := maphash.Hash{}
+		n, err := io.Copy(&sum, io.LimitReader(c, most))
+		if c.Compression == Zstd && err == nil && n < most && n > 0 {
+			// Frames one by one are the same as frames side by side.
+			other := maphash.Hash{}
+			other.SetSeed(sum.Seed())
+			d, derr := zstd.NewReader(bytes.NewReader(in), zstd.WithDecoderConcurrency(1), zstd.WithDecoderMaxWindow(MaxWindow))
+			if derr != nil {
+				t.Fatal(derr)
+			}
+			defer d.Close()
+			if m, derr := io.Copy(&other, d); derr != nil || m != n || other.Sum64() != sum.Sum64() {
+				t.Errorf("%d bytes, another reader has %d others: %v", n, m, derr)
+			}
+		}
 		if c.Compression == Plain && (err != nil || n != int64(len(in))) {
 			t.Errorf("%d plain bytes came out as %d, %v", len(in), n, err)
 		}

@@ -11,6 +11,7 @@ import (
 	"errors"
 	"fmt"
 	"hash"
+	"io"
 	"strings"
 )
 
@@ -89,6 +90,30 @@ func (d Digest) hash() hash.Hash {
 		return md5.New()
 	}
 	return nil
+}
+
+// DigestReader computes the digest of what is read through it.
+type DigestReader struct {
+	r    io.Reader
+	want Digest
+	hash hash.Hash
+}
+
+// Reader returns a reader of r that d is checked with in the end. d must not be the zero Digest.
+func (d Digest) Reader(r io.Reader) *DigestReader { return &DigestReader{r, d, d.hash()} }
+
+func (d *DigestReader) Read(p []byte) (int, error) {
+	n, err := d.r.Read(p)
+	d.hash.Write(p[:n]) // never returns an error
+	return n, err
+}
+
+// Verify reads what is left and compares the digest; the error for a wrong one wraps [ErrDigest].
+func (d *DigestReader) Verify() error {
+	if _, err := io.Copy(io.Discard, d); err != nil {
+		return err
+	}
+	return d.want.check(d.hash)
 }
 
 // check compares the sum in h with the digest wanted.

@@ -17,8 +17,9 @@ type Extent struct {
 // Extents is the content of an image, part by part, used as archive/tar is: Next goes to the next part, Read reads the bytes of the
 // present one and then returns io.EOF.
 type Extents interface {
-	// Next returns the next extent, io.EOF after the last. Each begins where the one before it ended, the first at 0. What
-	// was not read of a data extent is skipped.
+	// Next returns the next extent, io.EOF after the last. If Size is not known, each begins where the one before it ended, the first at 0. If it is,
+	// they may come in any order, each byte once: where one does not follow the one before, both have whole sectors of 512 bytes there. What was not
+	// read of a data extent is skipped.
 	Next() (Extent, error)
 	io.Reader
 	// Size is the length of the disk that the image describes, in bytes; -1 if that is not known before the end.
@@ -34,23 +35,59 @@ var zeros [holeSize]byte
 // isZero tells whether all of b, at most holeSize bytes, is zero.
 func isZero(b []byte) bool { return bytes.Equal(b, zeros[:len(b)]) }
 
-// plain finds the holes in a stream of bytes.
-type plain struct {
-	r    io.Reader
-	size int64 // as announced, -1 if not known
-
+// blocks is a piece of the disk in which holes are looked for.
+type blocks struct {
 	buf    []byte
 	n      int   // bytes in buf
 	from   int   // where the next extent begins in buf
-	offset int64 // of the next extent on the disk
+	offset int64 // where that is on the disk
 	rest   []byte
-	err    error // of r, for when buf is used up
+}
+
+// next cuts off a run of blocks of one kind.
+func (b *blocks) next() Extent {
+	first := b.block(b.from)
+	hole, to := isZero(first), b.from+len(first)
+	for to < b.n && isZero(b.block(to)) == hole {
+		to += len(b.block(to))
+	}
+	e := Extent{Offset: b.offset, Length: int64(to - b.from), Hole: hole}
+	b.rest = nil
+	if !hole {
+		b.rest = b.buf[b.from:to]
+	}
+	b.from = to
+	b.offset += e.Length
+	return e
+}
+
+// block is what buf has from a place on of a block of the disk.
+func (b *blocks) block(at int) []byte {
+	into := int(b.offset+int64(at-b.from)) & (holeSize - 1)
+	return b.buf[at:min(at+holeSize-into, b.n)]
+}
+
+func (b *blocks) Read(p []byte) (int, error) {
+	if len(b.rest) == 0 {
+		return 0, io.EOF
+	}
+	n := copy(p, b.rest)
+	b.rest = b.rest[n:]
+	return n, nil
+}
+
+// plain finds the holes in a stream of bytes.
+type plain struct {
+	blocks
+	r    io.Reader
+	size int64 // as announced, -1 if not known
+	err  error // of r, for when buf is used up
 }
 
 // NewExtents returns the parts of a disk whose bytes r has. Whole blocks of 64 KiB of zeros are holes. size is the number of bytes that
 // r must have, -1 if that is not known.
 func NewExtents(r io.Reader, size int64) Extents {
-	return &plain{r: r, size: size, buf: make([]byte, chunkSize)}
+	return &plain{blocks: blocks{buf: make([]byte, chunkSize)}, r: r, size: size}
 }
 
 func (p *plain) Size() int64 { return p.size }
@@ -61,23 +98,8 @@ func (p *plain) Next() (Extent, error) {
 			return Extent{}, err
 		}
 	}
-	// An extent is a run of blocks of one kind.
-	hole := isZero(p.block(p.from))
-	to := p.from + len(p.block(p.from))
-	for to < p.n && isZero(p.block(to)) == hole {
-		to += len(p.block(to))
-	}
-	e := Extent{Offset: p.offset, Length: int64(to - p.from), Hole: hole}
-	p.rest = nil
-	if !hole {
-		p.rest = p.buf[p.from:to]
-	}
-	p.from = to
-	p.offset += e.Length
-	return e, nil
+	return p.next(), nil
 }
-
-func (p *plain) block(at int) []byte { return p.buf[at:min(at+holeSize, p.n)] }
 
 // fill reads the next bytes. An error of r comes when all bytes before it have been handed out.
 func (p *plain) fill() error {
@@ -105,11 +127,39 @@ func (p *plain) fill() error {
 	return io.EOF
 }
 
-func (p *plain) Read(b []byte) (int, error) {
-	if len(p.rest) == 0 {
-		return 0, io.EOF
+// sparse finds the holes in the data of other extents.
+type sparse struct {
+	blocks
+	src  Extents
+	left int64 // bytes of the present extent that are not in buf yet
+}
+
+// Sparse returns src with the whole blocks of 64 KiB of zeros in its data as holes.
+func Sparse(src Extents) Extents {
+	return &sparse{blocks: blocks{buf: make([]byte, chunkSize)}, src: src}
+}
+
+func (s *sparse) Size() int64 { return s.src.Size() }
+
+func (s *sparse) Next() (Extent, error) {
+	if s.from == s.n {
+		s.rest = nil
+		if s.left == 0 {
+			e, err := s.src.Next()
+			if err != nil || e.Hole || e.Length <= 0 {
+				return e, err
+			}
+			s.offset, s.left = e.Offset, e.Length
+		}
+		s.from, s.n = 0, int(min(s.left, chunkSize))
+		if n, err := io.ReadFull(s.src, s.buf[:s.n]); err != nil {
+			s.n = 0
+			if err == io.EOF || err == io.ErrUnexpectedEOF {
+				err = fmt.Errorf("image ended %d bytes into its part at %d: %w", n, s.offset, io.ErrUnexpectedEOF)
+			}
+			return Extent{}, err
+		}
+		s.left -= int64(s.n)
 	}
-	n := copy(b, p.rest)
-	p.rest = p.rest[n:]
-	return n, nil
+	return s.next(), nil
 }

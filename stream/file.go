@@ -50,6 +50,10 @@ func (s *file) Open(_ context.Context, offset int64) (io.ReadCloser, error) {
 	return localFile{f}, nil
 }
 
+func (s *file) OpenRange(ctx context.Context, offset, _ int64) (io.ReadCloser, error) {
+	return s.Open(ctx, offset)
+}
+
 func (s *file) Size() int64    { return s.size }
 func (s *file) String() string { return s.path }
 

@@ -22,9 +22,12 @@ const maxRedirects = 10
 
 // HTTPOptions says how an image is fetched from a web server. The zero value is usable.
 type HTTPOptions struct {
-	// Transport makes the connections: its TLS settings and proxies are those that are used. It must neither decompress answers
-	// (DisableCompression) nor limit the time of a whole answer. Nil stands for one like http.DefaultTransport.
+	// Transport makes the connections: its TLS settings and proxies are those that are used. It must not limit the time of a whole answer. Of an
+	// *http.Transport a copy is used that does not decompress answers and speaks HTTP/1.1, for HTTP/2 would put all parts of an image on one connection;
+	// another must do the first by itself. Nil stands for http.DefaultTransport.
 	Transport http.RoundTripper
+	// Proxy says which proxy to use for a URL, nil for none, instead of Transport's. Nil for that.
+	Proxy func(*url.URL) (*url.URL, error)
 	// Authorization returns the value of the Authorization header. It is asked for each request, and the value goes to the
 	// host of the URL only, never to one that it redirects to. Nil stands for the user in the URL, if there is one.
 	Authorization func() string
@@ -88,7 +91,12 @@ func NewHTTP(rawURL string, o HTTPOptions) (Source, error) {
 		}
 	}
 	if s.transport == nil {
-		s.transport = newTransport()
+		s.transport = http.DefaultTransport
+	}
+	if t, ok := s.transport.(*http.Transport); ok {
+		s.transport = ownTransport(t, o.Proxy)
+	} else if o.Proxy != nil {
+		return nil, errors.New("a proxy for images needs an http.Transport")
 	}
 	if s.stall <= 0 {
 		s.stall = 30 * time.Second
@@ -96,16 +104,35 @@ func NewHTTP(rawURL string, o HTTPOptions) (Source, error) {
 	return s, nil
 }
 
-// newTransport is what is used when the caller has no wishes. Go would unpack what a server packed for the way; we want the
-// file as published, whose digest is known.
-func newTransport() *http.Transport {
-	t := http.DefaultTransport.(*http.Transport).Clone()
+// ownTransport is a copy of t for one image. Go would unpack what a server packed for the way; we want the file as published, whose digest is known.
+func ownTransport(t *http.Transport, proxy func(*url.URL) (*url.URL, error)) *http.Transport {
+	t = t.Clone()
 	t.DisableCompression = true
 	t.MaxResponseHeaderBytes = 256 << 10
+	t.MaxIdleConnsPerHost = MaxConnections + 1 // they are idle for a moment between two parts
+	if t.IdleConnTimeout == 0 {
+		t.IdleConnTimeout = 90 * time.Second
+	}
+	t.ForceAttemptHTTP2 = false
+	t.TLSNextProto = map[string]func(string, *tls.Conn) http.RoundTripper{}
+	t.Protocols = new(http.Protocols)
+	t.Protocols.SetHTTP1(true)
+	if t.TLSClientConfig != nil {
+		t.TLSClientConfig.NextProtos = nil // Clone has copied it
+	}
+	if proxy != nil {
+		t.Proxy = func(r *http.Request) (*url.URL, error) { return proxy(r.URL) }
+	}
 	return t
 }
 
 func (s *web) String() string { return printable(s.url) }
+
+func (s *web) hangUp() {
+	if t, ok := s.transport.(*http.Transport); ok { // a copy of our own
+		t.CloseIdleConnections()
+	}
+}
 
 func (s *web) Size() int64 {
 	s.mu.Lock()
@@ -118,7 +145,32 @@ func (s *web) Size() int64 {
 
 var errStalled = errors.New("connection stalled")
 
-func (s *web) Open(ctx context.Context, offset int64) (_ io.ReadCloser, err error) {
+func (s *web) Open(ctx context.Context, offset int64) (io.ReadCloser, error) {
+	return s.open(ctx, wanted{offset, -1})
+}
+
+func (s *web) OpenRange(ctx context.Context, offset, length int64) (io.ReadCloser, error) {
+	if length <= 0 {
+		return nil, Final(fmt.Errorf("%d bytes of the image cannot be asked for", length))
+	}
+	return s.open(ctx, wanted{offset, length})
+}
+
+// wanted is a part of the image: from offset on, to the end if length is negative.
+type wanted struct{ offset, length int64 }
+
+// header is the value of Range, empty for the whole.
+func (w wanted) header() string {
+	switch {
+	case w.length > 0:
+		return fmt.Sprintf("bytes=%d-%d", w.offset, w.offset+w.length-1)
+	case w.offset > 0:
+		return fmt.Sprintf("bytes=%d-", w.offset)
+	}
+	return ""
+}
+
+func (s *web) open(ctx context.Context, want wanted) (_ io.ReadCloser, err error) {
 	// The timer runs while we wait for the server, and not while the server waits for us.
 	ctx, cancel := context.WithCancelCause(ctx)
 	timer := time.AfterFunc(s.stall, func() { cancel(fmt.Errorf("%w: no byte for %v", errStalled, s.stall)) })
@@ -132,7 +184,7 @@ func (s *web) Open(ctx context.Context, offset int64) (_ io.ReadCloser, err erro
 	s.mu.Lock()
 	seen := s.seen
 	s.mu.Unlock()
-	resp, at, err := s.get(ctx, offset, seen)
+	resp, at, err := s.get(ctx, want, seen)
 	if err == nil && ctx.Err() != nil {
 		// We hung up, the server noticed, and what its program answered then came just before the end of the connection.
 		resp.Body.Close()
@@ -141,7 +193,7 @@ func (s *web) Open(ctx context.Context, offset int64) (_ io.ReadCloser, err erro
 	if err != nil {
 		return nil, s.failed(ctx, at, err)
 	}
-	now, begin, err := s.answer(resp, at, offset, seen)
+	now, begin, err := s.answer(resp, at, want, seen)
 	if err != nil {
 		resp.Body.Close() // not the image; its error says nothing more
 		return nil, err
@@ -151,7 +203,8 @@ func (s *web) Open(ctx context.Context, offset int64) (_ io.ReadCloser, err erro
 	s.mu.Unlock()
 
 	timer.Stop()
-	b := &body{ReadCloser: resp.Body, ctx: ctx, cancel: cancel, timer: timer, source: s, at: at, skipped: offset - begin}
+	b := &body{ReadCloser: resp.Body, ctx: ctx, cancel: cancel, timer: timer, source: s, at: at, skipped: want.offset - begin}
+	b.whole = resp.StatusCode == http.StatusOK
 	// With HTTP/1, a body that has neither a length nor chunks ends when the connection does (RFC 9112, 6.3).
 	b.open = resp.ProtoMajor == 1 && resp.ContentLength < 0 && len(resp.TransferEncoding) == 0
 	if _, err := io.CopyN(io.Discard, b, b.skipped); err != nil {
@@ -159,14 +212,14 @@ func (s *web) Open(ctx context.Context, offset int64) (_ io.ReadCloser, err erro
 		if err == io.EOF {
 			err = io.ErrUnexpectedEOF
 		}
-		return nil, fmt.Errorf("go to byte %d again: %w", offset, err)
+		return nil, fmt.Errorf("go to byte %d again: %w", want.offset, err)
 	}
 	return b, nil
 }
 
-// get asks for the image from offset on and follows redirects. It does so itself, and not http.Client, because Go's client sends
+// get asks for a part of the image and follows redirects. It does so itself, and not http.Client, because Go's client sends
 // credentials to subdomains, whole URLs as Referer, and has URLs in its errors. It returns the URL that answered.
-func (s *web) get(ctx context.Context, offset int64, seen *object) (*http.Response, *url.URL, error) {
+func (s *web) get(ctx context.Context, want wanted, seen *object) (*http.Response, *url.URL, error) {
 	at := s.url
 	for range maxRedirects + 1 {
 		req, err := http.NewRequestWithContext(ctx, http.MethodGet, at.String(), nil)
@@ -179,8 +232,8 @@ func (s *web) get(ctx context.Context, offset int64, seen *object) (*http.Respon
 		if s.authorization != nil && at.Scheme == s.url.Scheme && at.Host == s.url.Host {
 			req.Header.Set("Authorization", s.authorization())
 		}
-		if offset > 0 {
-			req.Header.Set("Range", fmt.Sprintf("bytes=%d-", offset))
+		if part := want.header(); part != "" {
+			req.Header.Set("Range", part)
 			if v := seen.validator(); v != "" {
 				req.Header.Set("If-Range", v)
 			}
@@ -208,30 +261,39 @@ func (s *web) get(ctx context.Context, offset int64, seen *object) (*http.Respon
 	return nil, at, Final(fmt.Errorf("more than %d redirects", maxRedirects))
 }
 
-// answer judges the answer to a request from offset on. It returns what the answer says of the object, and the byte of the
-// object with which its body begins: offset, or 0 if the server does not know ranges.
-func (s *web) answer(resp *http.Response, at *url.URL, offset int64, seen *object) (now *object, begin int64, err error) {
+// answer judges the answer to a request. It returns what the answer says of the object, and the byte of the
+// object with which its body begins: the one that was asked for, or 0 if the server does not know ranges.
+func (s *web) answer(resp *http.Response, at *url.URL, want wanted, seen *object) (now *object, begin int64, err error) {
 	now = &object{size: resp.ContentLength, etag: resp.Header.Get("ETag"), modified: resp.Header.Get("Last-Modified")}
 	switch {
+	case resp.StatusCode == http.StatusOK && (want.length < 0 || want.offset == 0):
 	case resp.StatusCode == http.StatusOK:
-	case resp.StatusCode == http.StatusPartialContent && offset > 0:
+		if seen != nil { // it may send the whole because it is another one by now
+			if difference := seen.differs(now); difference != "" {
+				return nil, 0, Final(s.named(at, fmt.Errorf("%w: %s", ErrChanged, difference)))
+			}
+		}
+		return nil, 0, Final(s.named(at, ErrNoRanges))
+	case resp.StatusCode == http.StatusPartialContent && want.header() != "":
 		r, err := parseContentRange(resp.Header.Get("Content-Range"))
 		if err != nil {
 			return nil, 0, Final(s.named(at, err))
 		}
-		if r.first != offset {
-			return nil, 0, Final(s.named(at, fmt.Errorf("asked for the bytes from %d on, got those from %d on", offset, r.first)))
+		if r.first != want.offset {
+			return nil, 0, Final(s.named(at, fmt.Errorf("asked for the bytes from %d on, got those from %d on", want.offset, r.first)))
 		}
 		if r.total < 0 && (seen == nil || seen.size < 0) { // then the end of this part could be taken for the end of all
 			return nil, 0, Final(s.named(at, errors.New("a part of the image comes without the length of the whole, so its end cannot be known")))
 		}
-		begin, now.size = offset, r.total
+		begin, now.size = want.offset, r.total
 		// A part may leave out what the server has just confirmed (RFC 9110, 15.3.7).
 		if v := seen.validator(); v != "" && now.etag == "" && now.modified == "" {
 			now.etag, now.modified = seen.etag, seen.modified
 		}
+	case resp.StatusCode == http.StatusRequestedRangeNotSatisfiable && want.offset == 0:
+		return nil, 0, Final(s.named(at, ErrNoRanges)) // it has no byte
 	case resp.StatusCode == http.StatusRequestedRangeNotSatisfiable:
-		return nil, 0, Final(s.named(at, fmt.Errorf("%w: nothing there from byte %d on (416)", ErrChanged, offset)))
+		return nil, 0, Final(s.named(at, fmt.Errorf("%w: nothing there from byte %d on (416)", ErrChanged, want.offset)))
 	default:
 		e := &StatusError{URL: s.name(at), Status: resp.StatusCode, After: retryAfter(resp.Header)}
 		if e.Temporary() {
@@ -306,6 +368,7 @@ type body struct {
 	at      *url.URL
 	skipped int64
 	open    bool // its end looks like that of a broken connection
+	whole   bool // it is the whole image
 }
 
 func (b *body) Read(p []byte) (int, error) {
@@ -328,6 +391,8 @@ func (b *body) Close() error {
 func (b *body) Skipped() int64 { return b.skipped }
 
 func (b *body) OpenEnd() bool { return b.open }
+
+func (b *body) Whole() bool { return b.whole }
 
 // object is what an answer says of the thing behind a URL.
 type object struct {

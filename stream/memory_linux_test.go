@@ -47,7 +47,7 @@ func (a abyss) SectorSize() int                          { return 4096 }
 func (a abyss) Sync() error                              { return nil }
 func (a abyss) Close() error                             { return nil }
 
-// The memory that writing takes does not depend on the length of the image, and is less than the 96 MiB that a process may have. A process of its
+// The memory that writing takes does not depend on the length of the image, and is less than the 96 MiB that a process may have, 128 where many frames or blocks are unpacked side by side. A process of its
 // own writes, so that nothing else is measured.
 func TestMemory(t *testing.T) {
 	if packed := os.Getenv("STREAM_MEMORY_CHILD"); packed != "" {
@@ -58,9 +58,19 @@ func TestMemory(t *testing.T) {
 	if err := os.WriteFile(raw, picture(t, "data:4000000 hole:400000 data:12000000"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	for _, args := range [][]string{{"gzip", "-1", "-c", raw}, {"zstd", "-q", "-1", "--zstd=wlog=23", "-c", raw}, {"cat", raw}} {
-		t.Run(args[0], func(t *testing.T) {
-			packed, err := exec.Command(args[0], args[1:]...).Output()
+	for _, tt := range []struct {
+		name, command string
+		most          int // MiB
+	}{
+		{"gzip", "gzip -1 -c $1", 96},
+		{"zstd", "zstd -q -1 --zstd=wlog=23 -c $1", 96},
+		{"zstd, made for seeking", "split -b 4M --filter 'zstd -q -c' $1", 128},
+		{"xz", "xz -6 -T1 -c $1", 96},
+		{"lz4", "lz4 -B7 -c $1", 128},
+		{"raw", "cat $1", 96},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			packed, err := exec.Command("sh", "-c", tt.command, "sh", raw).Output()
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -80,8 +90,8 @@ func TestMemory(t *testing.T) {
 				t.Fatalf("no peak in\n%s", out)
 			}
 			t.Logf("%d KiB", kib)
-			if kib > 96<<10 {
-				t.Errorf("the process took %d KiB at its peak, want at most 96 MiB", kib)
+			if kib > tt.most<<10 {
+				t.Errorf("the process took %d KiB at its peak, want at most %d MiB", kib, tt.most)
 			}
 		})
 	}

@@ -4,6 +4,8 @@ package stream
 
 import (
 	"context"
+	"fmt"
+	"strings"
 	"sync"
 	"sync/atomic"
 	"time"
@@ -37,6 +39,24 @@ type Progress struct {
 	Checked   int64   `json:"bytes_checked"`        // read back and found right
 	Rate      int64   `json:"bytes_per_second"`     // of reading the image, over the last ten seconds or so
 	Seconds   float64 `json:"seconds"`              // since the Meter was made
+	Left      float64 `json:"seconds_left"`         // until the image is read, at this rate; -1 if that cannot be told
+}
+
+// String is one line for people: phase, how far, rate, time left, trouble.
+func (p Progress) String() string {
+	line := fmt.Sprintf("%s: %d MiB read", p.Phase, p.Read>>20)
+	if p.Total > 0 {
+		line = fmt.Sprintf("%s: %d of %d MiB read (%d %%)", p.Phase, p.Read>>20, p.Total>>20, 100*p.Read/p.Total)
+	}
+	line += fmt.Sprintf(", %d MiB/s", p.Rate>>20)
+	if p.Left >= 1 {
+		line += fmt.Sprintf(", %v left", time.Duration(p.Left)*time.Second)
+	}
+	line += fmt.Sprintf(", %d MiB written", p.Written>>20)
+	if p.Retries > 0 {
+		line += fmt.Sprintf(", from %s, %d retries (last: %s)", p.Source, p.Retries, strings.ReplaceAll(p.LastError, "\n", "; "))
+	}
+	return line
 }
 
 // Meter counts what a [Reader] and [Write] do. It may be read at any time by any goroutine. Make one with [NewMeter].
@@ -67,11 +87,15 @@ func (m *Meter) Progress() Progress {
 	now := sample{time.Now(), m.read.Load()}
 	m.mu.Lock()
 	defer m.mu.Unlock()
-	return Progress{
+	p := Progress{
 		Phase: m.phase, Source: m.source, Total: m.total.Load(), Read: now.read, Again: m.again.Load(),
 		Retries: int(m.retries.Load()), LastError: m.lastError, Written: m.written.Load(), Zeroed: m.zeroed.Load(),
-		Checked: m.checked.Load(), Rate: m.rate(now), Seconds: now.at.Sub(m.start).Seconds(),
+		Checked: m.checked.Load(), Rate: m.rate(now), Seconds: now.at.Sub(m.start).Seconds(), Left: -1,
 	}
+	if left := p.Total - p.Read; p.Total >= 0 && (p.Rate > 0 || left <= 0) {
+		p.Left = float64(max(0, left)) / float64(max(1, p.Rate))
+	}
+	return p
 }
 
 // rate needs the lock.

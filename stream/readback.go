@@ -66,83 +66,73 @@ func (rb ReadBack) reader(dst Target) (io.ReaderAt, error) {
 const (
 	groupSize  = 64 << 20 // bytes of which one sum is kept
 	sampleSize = 1 << 20  // bytes that a sample reads of them
+	pieceSize  = 512      // bytes that are hashed at a time; a sector has one or several
 )
 
-// recorder keeps sums of what is written, or of a sample of it: 24 bytes for each 64 MiB. It is told of everything in the order of
-// the disk.
+// recorder keeps sums of what is written, or of a sample of it: 16 bytes for each 64 MiB. It may be told of it in any order, in whole pieces: the sum
+// of a group is that of the hashes of its pieces, each times a number that says where the piece is.
 type recorder struct {
-	kind  ReadBack
-	seed  maphash.Seed
-	hash  maphash.Hash
-	parts []part
-	group int64 // number of the group that is being summed, -1 before the first
-	from  int64 // what is summed of it
-	to    int64
-	open  part
+	kind   ReadBack
+	seed   maphash.Seed
+	zero   uint64 // the hash of a piece of zeros
+	groups []group
 }
 
-// part is a range of the disk and the sum of its bytes.
-type part struct {
-	at, n int64
-	sum   uint64
+type group struct {
+	pick int64 // which of the samples that it has
+	sum  uint64
 }
 
-func newRecorder(kind ReadBack) recorder {
-	r := recorder{kind: kind, seed: maphash.MakeSeed(), group: -1}
-	r.hash.SetSeed(r.seed)
+func newRecorder(kind ReadBack, diskSize int64) recorder {
+	r := recorder{kind: kind, seed: maphash.MakeSeed()}
+	r.zero = maphash.Bytes(r.seed, zeros[:pieceSize])
+	if kind == ReadBackNone {
+		return r
+	}
+	r.groups = make([]group, (diskSize+groupSize-1)/groupSize)
+	for i := range r.groups {
+		r.groups[i].pick = rand.Int64N(groupSize / sampleSize)
+	}
+	r.groups[0].pick = 1 // of a small image there may be nothing but the first group, and the head is checked anyway
 	return r
+}
+
+// window is what is summed of a group.
+func (r *recorder) window(g int64) (from, to int64) {
+	from, to = g*groupSize, (g+1)*groupSize
+	if r.kind == ReadBackSample {
+		from += r.groups[g].pick * sampleSize
+		to = from + sampleSize
+	}
+	return from, to
 }
 
 // add tells of n bytes at a place: those of b, or zeros if b is nil.
 func (r *recorder) add(at, n int64, b []byte) {
-	if r.kind == ReadBackNone {
+	if r.kind == ReadBackNone || n == 0 {
 		return
 	}
-	for n > 0 {
-		if g := at / groupSize; g != r.group {
-			r.next(g)
-		}
-		step := min(n, (r.group+1)*groupSize-at)
-		if lo, hi := max(at, r.from), min(at+step, r.to); lo < hi {
-			if r.open.n == 0 {
-				r.open.at = lo
-			}
-			r.open.n += hi - lo
-			if b != nil {
-				r.hash.Write(b[lo-at : hi-at]) // never returns an error
-			}
-			for left := hi - lo; b == nil && left > 0; left -= holeSize {
-				r.hash.Write(zeros[:min(left, holeSize)])
-			}
+	for g := at / groupSize; g*groupSize < at+n; g++ {
+		from, to := r.window(g)
+		if from, to = max(from, at), min(to, at+n); from >= to {
+			continue
 		}
 		if b != nil {
-			b = b[step:]
+			r.groups[g].sum += r.sum(b[from-at:to-at], from)
+		} else { // the sum of the odd numbers 2i+1 for i from x to y is y*y-x*x
+			x, y := uint64(from/pieceSize), uint64(to/pieceSize)
+			r.groups[g].sum += r.zero * (y*y - x*x)
 		}
-		at, n = at+step, n-step
 	}
 }
 
-// next ends the sum of one group and chooses what is summed of another.
-func (r *recorder) next(group int64) {
-	r.end()
-	r.group, r.from, r.to = group, group*groupSize, (group+1)*groupSize
-	if r.kind == ReadBackSample {
-		pick := int64(1) // of a small image there may be nothing but the first group, and the head is checked anyway
-		if group > 0 {
-			pick = rand.Int64N(groupSize / sampleSize)
-		}
-		r.from += pick * sampleSize
-		r.to = r.from + sampleSize
+// sum is that of the pieces in b, which belong at the place at.
+func (r *recorder) sum(b []byte, at int64) (sum uint64) {
+	for ; len(b) > 0; b = b[pieceSize:] {
+		sum += maphash.Bytes(r.seed, b[:pieceSize]) * uint64(2*(at/pieceSize)+1)
+		at += pieceSize
 	}
-}
-
-func (r *recorder) end() {
-	if r.open.n > 0 {
-		r.open.sum = r.hash.Sum64()
-		r.parts = append(r.parts, r.open)
-	}
-	r.open = part{}
-	r.hash.Reset()
+	return sum
 }
 
 // readBack compares what the recorder was told of with what the disk returns.
@@ -151,24 +141,28 @@ func (p *pour) readBack(ctx context.Context, disk io.ReaderAt) error {
 		return nil
 	}
 	buf := alignedBuffer(chunkSize)
-	for _, part := range p.record.parts {
-		h := &p.record.hash
-		h.Reset()
-		for at, end := part.at, part.at+part.n; at < end; {
+	written := min(p.tailAt, (p.end+p.sector-1)&^(p.sector-1))
+	for g := range p.record.groups {
+		from, to := p.record.window(int64(g))
+		if from, to = max(from, int64(len(p.head))), min(to, written); from >= to {
+			continue
+		}
+		var sum uint64
+		for at := from; at < to; {
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
-			b := buf[:min(chunkSize, end-at)]
+			b := buf[:min(chunkSize, to-at)]
 			if err := readFullAt(disk, b, at); err != nil {
 				return err
 			}
-			h.Write(b) // never returns an error
+			sum += p.record.sum(b, at)
 			at += int64(len(b))
 		}
-		if h.Sum64() != part.sum {
-			return differs(part.n, part.at)
+		if sum != p.record.groups[g].sum {
+			return differs(to-from, from)
 		}
-		p.count(part.n)
+		p.count(to - from)
 	}
 	return nil
 }

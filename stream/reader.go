@@ -15,8 +15,9 @@ import (
 
 const (
 	chunkSize   = 1 << 20 // bytes that are handed on at a time, and the longest write
-	readChunks  = 8       // that a Reader holds at most
-	writeChunks = 8       // that Write holds at most
+	readChunks  = 8       // that a Reader holds at most, but for those of a window
+	maxChunks   = readChunks + 2*MaxConnections
+	writeChunks = 8 // that Write holds at most
 )
 
 // ReaderOptions is how a [Reader] deals with trouble. The zero value is usable.
@@ -26,18 +27,22 @@ type ReaderOptions struct {
 	Patience time.Duration
 	Log      *slog.Logger // hears of each new attempt; nil is silent
 	Meter    *Meter       // counts; the same one as in Options of Write; nil for none
+	// Connections is how many connections to make to a web server, at most MaxConnections; 0 stands for 1. More than one are made only for a long image, from
+	// a server that tells its length and sends parts of it; those that the server turns away (429, 503) are not made again.
+	Connections int
 }
 
 // Reader reads an image, as it is published, from the first of several sources that works. When a connection breaks, stalls or ends
 // too early it goes on at that byte, with the next source if need be. A short image is never read to its io.EOF.
 //
-// It reads ahead and computes the digest on goroutines of its own, and holds 8 MiB. Read, Size, Verify and Close are for one
+// It reads ahead and computes the digest on goroutines of its own, and holds 8 MiB, or 32 with several connections. Read, Size, Verify and Close are for one
 // goroutine.
 type Reader struct {
-	resume *resumer
-	want   Digest
-	hash   hash.Hash // nil if no digest is wanted
-	size   atomic.Int64
+	resume  *resumer
+	sources []Source // all
+	want    Digest
+	hash    hash.Hash // nil if no digest is wanted
+	size    atomic.Int64
 
 	cancel  context.CancelCauseFunc
 	free    chan *chunk
@@ -45,6 +50,8 @@ type Reader struct {
 	hashing chan *chunk // to the hash, in order
 	running sync.WaitGroup
 	err     error // of resume; may be read when filled is closed
+
+	connections int
 
 	current *chunk // that Read takes from; nil if none
 	rest    []byte // of it
@@ -55,6 +62,12 @@ type chunk struct {
 	buf   []byte
 	n     int
 	users atomic.Int32
+	home  chan *chunk // where it goes when it is free
+
+	// Of a part of a window:
+	at   int64      // in the image
+	got  int        // bytes of n that have come
+	done chan error // tells, once, that all have, or why not
 }
 
 // NewReader begins to read. The sources are mirrors of one image, tried in order. With the zero Digest nothing is verified, and
@@ -71,13 +84,14 @@ func NewReader(ctx context.Context, sources []Source, want Digest, o ReaderOptio
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	r := &Reader{
-		resume: &resumer{ctx: ctx, sources: sources, proven: !want.IsZero(), patience: o.Patience, log: o.Log, meter: o.Meter, size: -1},
-		want:   want, hash: want.hash(), cancel: cancel,
-		free: make(chan *chunk, readChunks), filled: make(chan *chunk, readChunks), hashing: make(chan *chunk, readChunks),
+		resume:  &resumer{ctx: ctx, sources: sources, proven: !want.IsZero(), patience: o.Patience, log: o.Log, meter: o.Meter, size: -1, end: -1},
+		sources: sources, want: want, hash: want.hash(), cancel: cancel,
+		free: make(chan *chunk, readChunks), filled: make(chan *chunk, maxChunks), hashing: make(chan *chunk, maxChunks),
+		connections: min(o.Connections, MaxConnections),
 	}
 	r.size.Store(-1)
 	for range readChunks {
-		r.free <- &chunk{buf: make([]byte, chunkSize)}
+		r.free <- &chunk{buf: make([]byte, chunkSize), home: r.free}
 	}
 	r.running.Go(func() {
 		defer close(r.filled)
@@ -97,6 +111,9 @@ func (r *Reader) fetch(ctx context.Context) error {
 	case !r.want.IsZero() && r.hash == nil:
 		return errors.New("read image: digest of unknown algorithm")
 	}
+	if r.connections > 1 {
+		r.resume.first = firstPart
+	}
 	for {
 		var c *chunk
 		select {
@@ -109,17 +126,51 @@ func (r *Reader) fetch(ctx context.Context) error {
 			var n int
 			n, err = r.resume.Read(c.buf[c.n:])
 			c.n += n
+			r.resume.meter.read.Add(int64(n))
 			r.size.Store(r.resume.size)
 		}
 		if c.n > 0 {
-			c.users.Store(2)
-			r.hashing <- c // neither blocks: there are no more chunks than places
-			r.filled <- c
+			r.hand(c)
+		} else {
+			r.free <- c
+		}
+		if err == io.EOF && r.resume.end >= 0 && r.resume.offset < r.resume.size { // that was the first part
+			r.resume.Close()
+			next := r.resume.offset
+			if r.resume.size >= worthwhile {
+				var err error
+				next, err = r.fetchParts(ctx, r.connections)
+				if !errors.Is(err, ErrNoRanges) || ctx.Err() != nil {
+					return err
+				}
+				// A server that has parts no more, or a mirror that never had, may still have the whole.
+				read := r.resume.meter.read.Swap(next)
+				r.resume.meter.again.Add(read - next)
+				r.resume.again(err, 0)
+			}
+			r.resume.begin(next, -1)
+			continue
 		}
 		if err != nil {
 			return err
 		}
 	}
+}
+
+// hand gives a chunk to Read and to the hash. Neither blocks: there are no more chunks than places.
+func (r *Reader) hand(c *chunk) {
+	c.users.Store(2)
+	r.hashing <- c
+	r.filled <- c
+}
+
+// part is a resumer for parts of the image, from the source that is used and, if the digest proves the image, from the others.
+func (r *Reader) part(ctx context.Context) *resumer {
+	sources := *r.resume.using.Load()
+	if !r.resume.proven {
+		sources = sources[:1]
+	}
+	return &resumer{ctx: ctx, sources: sources, proven: r.resume.proven, patience: r.resume.patience, log: r.resume.log, meter: r.resume.meter, size: r.Size()}
 }
 
 // sum puts the chunks through the hash.
@@ -134,7 +185,7 @@ func (r *Reader) sum() {
 
 func (r *Reader) release(c *chunk) {
 	if c.users.Add(-1) == 0 {
-		r.free <- c
+		c.home <- c
 	}
 }
 
@@ -157,6 +208,21 @@ func (r *Reader) Read(p []byte) (int, error) {
 		r.current = nil
 	}
 	return n, nil
+}
+
+// ReadAt reads a part of the image as it is published, out of its order and besides what Read reads, on a connection of its own. What it reads is not
+// proven by the digest: who needs that compares it with what Read brings. It may be called by several goroutines at a time, after the first Read. The
+// error wraps [ErrNoRanges] if no source hands out parts.
+func (r *Reader) ReadAt(p []byte, offset int64) (int, error) {
+	if r.resume.using.Load() == nil {
+		return 0, errors.New("read a part of the image: nothing of it was read yet")
+	}
+	part := r.part(r.resume.ctx)
+	part.begin(offset, offset+int64(len(p)))
+	defer part.Close() // all that is wanted was read
+	n, err := io.ReadFull(part, p)
+	part.meter.again.Add(int64(n))
+	return n, err
 }
 
 // Size is the length of the image as it is published, in bytes; -1 if not known. It is known after the first Read unless the
@@ -183,5 +249,10 @@ func (r *Reader) Abort(err error) { r.cancel(err) }
 func (r *Reader) Close() error {
 	r.cancel(nil)
 	r.running.Wait()
+	for _, s := range r.sources {
+		if s, ok := s.(remote); ok {
+			s.hangUp()
+		}
+	}
 	return nil
 }

@@ -10,6 +10,7 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"slices"
+	"sync/atomic"
 	"time"
 )
 
@@ -31,6 +32,8 @@ type resumer struct {
 	log      *slog.Logger
 	meter    *Meter
 
+	first  int64         // how much to ask for first, to see whether parts can be had; 0 for all
+	end    int64         // where the part that is read ends, -1 for the end of the image
 	body   io.ReadCloser // nil when there is no connection
 	offset int64         // of the next byte
 	size   int64         // -1 if not known yet
@@ -40,22 +43,24 @@ type resumer struct {
 	failures int       // since then, on this source
 	attempts int       // since then, on all
 	dropped  []error   // why sources are no longer in the list
+
+	yield func(error) bool         // asked before a new attempt whether to leave it to others, if it is not nil
+	using atomic.Pointer[[]Source] // sources when one was opened last, for other goroutines; a list is never changed, but replaced
 }
 
 // Read returns the next bytes of the image. io.EOF means that all of it was read; any other error is the last word.
 func (r *resumer) Read(p []byte) (int, error) {
 	for {
-		if r.size >= 0 && r.offset >= r.size {
+		if r.size >= 0 && r.offset >= r.size || r.end >= 0 && r.offset >= r.end {
 			return 0, io.EOF
 		}
 		n, err := r.try(p)
 		r.offset += int64(n)
-		r.meter.read.Add(int64(n))
 		if r.offset-r.step >= enough {
 			r.step, r.failures, r.attempts = r.offset, 0, 0
 		}
 		switch {
-		case err == nil || r.offset == r.size: // what comes after the last byte does not matter
+		case err == nil || r.offset == r.size || r.offset == r.end: // what comes after the last byte does not matter
 		case err == io.EOF && r.size < 0:
 			r.size = r.offset // the server never said, so this is the end
 			r.meter.total.Store(r.size)
@@ -84,12 +89,15 @@ func (r *resumer) try(p []byte) (int, error) {
 	if r.size >= 0 {
 		p = p[:min(int64(len(p)), r.size-r.offset)]
 	}
+	if r.end >= 0 {
+		p = p[:min(int64(len(p)), r.end-r.offset)]
+	}
 	return r.body.Read(p)
 }
 
 func (r *resumer) open() error {
 	s := r.sources[0]
-	body, err := s.Open(r.ctx, r.offset)
+	body, err := r.connect(s)
 	if err != nil {
 		return err
 	}
@@ -109,8 +117,46 @@ func (r *resumer) open() error {
 		return Final(fmt.Errorf("%w: %v holds %d bytes, not %d", ErrChanged, s, size, r.size))
 	}
 	r.body, r.size = body, max(r.size, size)
+	using := r.sources
+	r.using.Store(&using)
 	r.meter.setSource(s.String(), r.size)
 	return nil
+}
+
+// connect asks a source for what is wanted.
+func (r *resumer) connect(s Source) (io.ReadCloser, error) {
+	far, isFar := s.(remote)
+	if r.offset == 0 && r.first > 0 && isFar {
+		body, err := far.OpenRange(r.ctx, 0, r.first)
+		if err == nil {
+			r.end = r.first
+			if b, ok := body.(wholer); ok && b.Whole() {
+				r.end = -1
+			}
+			return body, nil
+		}
+		r.end = -1
+		if !IsFinal(err) {
+			return nil, err
+		}
+		// It may be the part that it does not like.
+	} else if r.offset == 0 && r.first > 0 {
+		r.end = -1
+	}
+	if r.end < 0 {
+		return s.Open(r.ctx, r.offset)
+	}
+	if ranger, ok := s.(Ranger); ok {
+		return ranger.OpenRange(r.ctx, r.offset, r.end-r.offset)
+	}
+	return nil, Final(fmt.Errorf("%v: %w", s, ErrNoRanges))
+}
+
+// begin makes r read another part.
+func (r *resumer) begin(from, to int64) {
+	r.offset, r.step, r.end = from, from, to
+	r.failures, r.attempts = 0, 0
+	r.Close() // it is at its end
 }
 
 // mend decides what to do about an error: it drops the source or moves it to the end of the list, and waits. The error it
@@ -118,6 +164,10 @@ func (r *resumer) open() error {
 func (r *resumer) mend(err error) error {
 	if cause := context.Cause(r.ctx); cause != nil {
 		return cause
+	}
+	if r.yield != nil && r.yield(err) {
+		r.log.Warn("image: one connection less", "source", r.sources[0].String(), "error", err)
+		return err
 	}
 	now := time.Now()
 	if r.attempts == 0 {

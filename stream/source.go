@@ -22,6 +22,17 @@ type Source interface {
 	String() string
 }
 
+// Ranger is a Source that can hand out a part of the image.
+type Ranger interface {
+	Source
+	// OpenRange returns up to length bytes of the image from offset on, as Open does; a server may send fewer, and from the first byte on the whole. The
+	// error wraps ErrNoRanges if the server only has the whole.
+	OpenRange(ctx context.Context, offset, length int64) (io.ReadCloser, error)
+}
+
+// ErrNoRanges says that a part of an image cannot be had without what comes before it.
+var ErrNoRanges = errors.New("the server does not send parts of the image")
+
 // ErrChanged says that what is at the source now is not, or not provably, what was there when reading began.
 var ErrChanged = errors.New("image changed at its source")
 
@@ -42,6 +53,11 @@ func (e *finalError) Unwrap() error { return e.err }
 // openEnded is what a body offers whose io.EOF may be that of a connection that broke.
 type openEnded interface {
 	OpenEnd() bool
+}
+
+// wholer is what a body offers that may be the whole image though a part was asked for.
+type wholer interface {
+	Whole() bool
 }
 
 // skipper is what a body offers that had to read the image from its start to get to the offset it was asked for.

@@ -2,7 +2,7 @@
 
 // Package stream brings an image from where it is kept to a disk.
 //
-//	Source -> Reader -> Decompress -> NewExtents -> Write -> Target
+//	Source -> Reader -> Decompress -> NewExtents, or what reads a format, and Sparse -> Write -> Target
 //
 // A [Source] opens connections; a [Reader] holds them together to one unbroken stream, and computes the digest; [Decompress]
 // unpacks; an [Extents] says which parts of the disk are bytes and which are zero; [Write], the only loop that writes
@@ -108,11 +108,11 @@ func Write(ctx context.Context, dst Target, src Extents, o Options) (w Written, 
 		}
 		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 		defer cancel()
-		if cerr := p.clearEnds(late); cerr != nil {
+		if cerr := p.clearEnds(late, ""); cerr != nil {
 			err = fmt.Errorf("%w; afterwards: %w", err, cerr)
 		}
 	}()
-	if err := p.clearEnds(ctx); err != nil {
+	if err := p.clearEnds(ctx, unfinished); err != nil {
 		return w, err
 	}
 
@@ -120,7 +120,7 @@ func Write(ctx context.Context, dst Target, src Extents, o Options) (w Written, 
 	meter.setPhase(PhaseWrite)
 	err = p.run(ctx, first, src, o.Abort)
 	defer func() { w.Bytes, w.Zeroed, w.Checked = p.written.Load(), p.zeroed.Load(), p.checked }()
-	if w.Size = p.pos; err != nil {
+	if w.Size = p.done; err != nil {
 		return w, err
 	}
 
@@ -193,7 +193,7 @@ func (p *pour) commit(ctx context.Context, back io.ReaderAt, b []byte, at int64)
 }
 
 // clearEnds zeroes both ends of the disk.
-func (p *pour) clearEnds(ctx context.Context) error {
+func (p *pour) clearEnds(ctx context.Context, mark string) error {
 	if err := p.dst.Zero(ctx, 0, int64(len(p.head))); err != nil {
 		return fmt.Errorf("clear the start of the disk: %w", err)
 	}
@@ -202,7 +202,27 @@ func (p *pour) clearEnds(ctx context.Context) error {
 			return fmt.Errorf("clear the end of the disk: %w", err)
 		}
 	}
+	if mark != "" {
+		b := alignedBuffer(int(p.sector))
+		copy(b, mark)
+		if _, err := p.dst.WriteAt(b, 0); err != nil {
+			return fmt.Errorf("mark the start of the disk: %w", err)
+		}
+	}
 	return flushDisk(p.dst)
+}
+
+// unfinished is what the first sector begins with until it is written itself, as the last of all: so the disk tells by itself after a loss of power. Nothing takes
+// it for a boot sector, a partition table or a file system.
+const unfinished = "ironhand: an image was being written to this disk, and is not whole\n"
+
+// Unfinished tells whether a disk, of which r reads the start, is one to which [Write] was writing when the machine lost its power.
+func Unfinished(r io.Reader) (bool, error) {
+	b := make([]byte, len(unfinished))
+	if _, err := io.ReadFull(r, b); err != nil {
+		return false, fmt.Errorf("read the start of the disk: %w", err)
+	}
+	return string(b) == unfinished, nil
 }
 
 func flushDisk(dst Target) error {

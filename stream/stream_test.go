@@ -68,7 +68,7 @@ func (s *script) Next() (stream.Extent, error) {
 	e := s.extents[0]
 	s.extents = s.extents[1:]
 	s.now = nil
-	if !e.Hole && e.Length > 0 && e.Length <= int64(len(s.content))-e.Offset {
+	if !e.Hole && e.Offset >= 0 && e.Length > 0 && e.Length <= int64(len(s.content))-e.Offset {
 		s.now = s.content[e.Offset : e.Offset+e.Length]
 	}
 	return e, nil
@@ -105,13 +105,13 @@ func TestWrite(t *testing.T) {
 		written stream.Written
 	}{
 		{name: "data", image: "data:3145728", size: 8 * mib,
-			ops:     []string{"zero 0 1048576", "zero 7340032 1048576", "sync", "write 1048576 1048576", "write 2097152 1048576", "sync", "HEAD"},
+			ops:     []string{"zero 0 1048576", "zero 7340032 1048576", "MARK", "sync", "write 1048576 1048576", "write 2097152 1048576", "sync", "HEAD"},
 			written: stream.Written{Size: 3 * mib, Bytes: 3 * mib, Checked: 2 * mib}},
 		{name: "holes", image: "data:1048576 hole:2097152 data:65536 hole:983040 hole:3145728", size: 8 * mib,
-			ops:     []string{"zero 0 1048576", "zero 7340032 1048576", "sync", "write 3145728 65536", "zero 1048576 2097152", "zero 3211264 4128768", "sync", "HEAD"},
+			ops:     []string{"zero 0 1048576", "zero 7340032 1048576", "MARK", "sync", "write 3145728 65536", "zero 1048576 2097152", "zero 3211264 4128768", "sync", "HEAD"},
 			written: stream.Written{Size: 7 * mib, Bytes: mib + 65536, Zeroed: 2*mib + 4128768, Checked: 2 * mib}},
 		{name: "to the last byte", image: "data:8388608", size: 8 * mib,
-			ops: []string{"zero 0 1048576", "zero 7340032 1048576", "sync", "write 1048576 1048576", "write 2097152 1048576", "write 3145728 1048576", "write 4194304 1048576", "write 5242880 1048576",
+			ops: []string{"zero 0 1048576", "zero 7340032 1048576", "MARK", "sync", "write 1048576 1048576", "write 2097152 1048576", "write 3145728 1048576", "write 4194304 1048576", "write 5242880 1048576",
 				"write 6291456 1048576", "sync", "write 7340032 1048576", "sync", "HEAD"}},
 		{name: "zeros to the last byte", image: "data:1048576 hole:7340032", size: 8 * mib},
 		{name: "into the last MiB", image: "data:4194304 hole:3145728 data:65537", size: 8 * mib},
@@ -145,9 +145,9 @@ func TestWrite(t *testing.T) {
 					}
 					if tt.ops != nil {
 						ops := disk.Ops()
-						slices.Sort(ops[3 : slices.Index(ops[3:], "sync")+3]) // these go in parallel
+						slices.Sort(ops[4 : slices.Index(ops[4:], "sync")+4]) // these go in parallel
 						head := fmt.Sprintf("write %d %d\nsync\nwrite 0 %d\nsync", sector, mib-sector, sector)
-						if got, want := strings.Join(ops, "\n"), strings.ReplaceAll(strings.Join(tt.ops, "\n"), "HEAD", head); got != want {
+						if got, want := strings.Join(ops, "\n"), strings.NewReplacer("HEAD", head, "MARK", fmt.Sprintf("write 0 %d", sector)).Replace(strings.Join(tt.ops, "\n")); got != want {
 							t.Errorf("did\n%s\nwant\n%s", got, want)
 						}
 					}
@@ -207,8 +207,11 @@ func TestWriteFinish(t *testing.T) {
 			if !bytes.Equal(head, image[:mib]) {
 				t.Error("head is not the image's first MiB")
 			}
-			if !bytes.Equal(disk.Bytes[:mib], make([]byte, mib)) {
-				t.Error("the disk's first MiB is not zero yet")
+			if ours, err := stream.Unfinished(bytes.NewReader(disk.Bytes)); !ours || err != nil {
+				t.Errorf("Unfinished() = %v, %v, want true", ours, err)
+			}
+			if !bytes.Equal(disk.Bytes[512:mib], make([]byte, mib-512)) {
+				t.Error("the rest of the disk's first MiB is not zero yet")
 			}
 			copy(head, "changed")
 			_, err := disk.WriteAt([]byte(strings.Repeat("backup..", 64)), 8*mib-512)
@@ -465,5 +468,111 @@ func TestWhole(t *testing.T) {
 				}
 			})
 		}
+	}
+}
+
+// shuffled is the extents of an image in any order.
+type shuffled struct {
+	script
+	rng *rand.Rand
+}
+
+func newShuffled(content []byte, unit int, seed uint64) *shuffled {
+	s := &shuffled{script: script{content: content, size: int64(len(content))}, rng: rand.New(rand.NewPCG(seed, seed))}
+	for at := 0; at < len(content); {
+		n := min(unit*(1+s.rng.IntN(300)), len(content)-at)
+		if s.rng.IntN(4) == 0 {
+			n = min(unit, len(content)-at)
+		}
+		hole := len(bytes.Trim(content[at:at+n], "\x00")) == 0
+		s.extents = append(s.extents, stream.Extent{Offset: int64(at), Length: int64(n), Hole: hole})
+		at += n
+	}
+	s.rng.Shuffle(len(s.extents), func(i, j int) { s.extents[i], s.extents[j] = s.extents[j], s.extents[i] })
+	return s
+}
+
+// Extents may come in any order, also if they are smaller than the disk's sectors.
+func TestWriteAnyOrder(t *testing.T) {
+	for _, words := range []string{"data:3000000 hole:2000384 data:999424", "data:8388608", "hole:5242880 data:1536", "data:7400000", "data:700 hole:500000 data:3", "data:300"} {
+		for _, sector := range []int{512, 4096} {
+			for _, back := range []stream.ReadBack{stream.ReadBackSample, stream.ReadBackFull} {
+				for seed := range uint64(6) {
+					t.Run(fmt.Sprintf("%s/%d/%v/%d", words, sector, back, seed), func(t *testing.T) {
+						image := picture(t, words)
+						disk := streamtest.NewDisk(8*mib, sector)
+						x := stream.Extents(newShuffled(image, 512<<(seed%4), seed))
+						if seed%2 == 0 {
+							x = stream.Sparse(x)
+						}
+						w, err := stream.Write(t.Context(), disk, x, stream.Options{ReadBack: back})
+						if err != nil || w.Size != int64(len(image)) {
+							t.Fatalf("Write(...) = %+v, %v", w, err)
+						}
+						if want := expected(image, 8*mib, sector); !bytes.Equal(disk.Bytes, want) {
+							t.Errorf("disk is wrong from byte %d on", firstDifference(disk.Bytes, want))
+						}
+					})
+				}
+			}
+		}
+	}
+}
+
+func TestWriteAnyOrderFails(t *testing.T) {
+	good := picture(t, "data:5242880")
+	reversed := func(lengths ...int64) *script {
+		s := &script{content: good, size: int64(len(good))}
+		at := int64(0)
+		for _, n := range lengths {
+			s.extents = append(s.extents, stream.Extent{Offset: at, Length: n})
+			at += n
+		}
+		slices.Reverse(s.extents)
+		return s
+	}
+	twice := reversed(2*mib, 3*mib)
+	twice.extents = append(twice.extents, twice.extents[0])
+	for _, tt := range []struct {
+		name string
+		src  stream.Extents
+		disk *streamtest.Disk
+		only bool // the disk cannot be read
+		is   error
+		err  string
+	}{
+		{name: "a part is missing", src: reversed(2*mib, 2*mib), is: io.ErrUnexpectedEOF, err: "has 4194304 bytes in its parts, 5242880 were announced"},
+		{name: "a part comes twice", src: twice, is: io.ErrUnexpectedEOF, err: "has 8388608 bytes in its parts"},
+		{name: "half sectors", src: reversed(2*mib+100, 3*mib-100), err: "not whole sectors of 512"},
+		{name: "before the start", src: &script{extents: []stream.Extent{{Offset: -512, Length: 512}}, size: 512}, err: "part of 512 bytes at -512"},
+		{name: "behind the end", src: &script{extents: []stream.Extent{{Offset: 9 * mib, Length: 0}}, size: 512}, is: stream.ErrTooLarge},
+		{name: "disk lies", src: reversed(2*mib, 3*mib), disk: &streamtest.Disk{Flip: 3*mib + 5}, is: stream.ErrReadBack},
+		{name: "disk does not read, for a part of a sector", src: reversed(2*mib+512, 3*mib-512), disk: &streamtest.Disk{Sector: 4096, FailReadAt: 2*mib + 512}, is: syscall.EIO, err: "read the sector at 2097152"},
+		{name: "disk offers no reading, for a part of a sector", src: reversed(2*mib+512, 3*mib-512), disk: &streamtest.Disk{Sector: 4096}, only: true, err: "disk does not offer reading"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			disk := tt.disk
+			if disk == nil {
+				disk = &streamtest.Disk{}
+			}
+			fresh := streamtest.NewDisk(8*mib, 512)
+			disk.Bytes = fresh.Bytes
+			if disk.Sector == 0 {
+				disk.Sector = fresh.Sector
+			}
+			var dst stream.Target = disk
+			o := stream.Options{ReadBack: stream.ReadBackFull}
+			if tt.only {
+				dst, o.ReadBack = onlyTarget{disk}, stream.ReadBackNone
+			}
+			_, err := stream.Write(t.Context(), dst, tt.src, o)
+			if err == nil || tt.is != nil && !errors.Is(err, tt.is) || !strings.Contains(err.Error(), tt.err) {
+				t.Errorf("Write(...) = %v, want an error with %q that is %v", err, tt.err, tt.is)
+			}
+			disk.Flip = 0
+			if !bytes.Equal(disk.Bytes[:mib], make([]byte, mib)) || !bytes.Equal(disk.Bytes[7*mib:], make([]byte, mib)) {
+				t.Error("the ends of the disk are not zero")
+			}
+		})
 	}
 }

@@ -9,6 +9,7 @@ import (
 	"errors"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -134,6 +135,13 @@ func TestNet(t *testing.T) {
 	if err := json.Unmarshal([]byte(stdout), &have); err != nil || code != 0 || len(have.NICs) == 0 {
 		t.Errorf("net show: exit %d, %v, stdout %q, stderr %q", code, err, stdout, stderr)
 	}
+	code, stdout, stderr = run(t, "", "net", "show", "--target", "http://127.0.0.1:1")
+	if code != 1 || !strings.Contains(stdout, "cause: 127.0.0.1 refuses connections to port 1") || !strings.Contains(stderr, "refuses connections") {
+		t.Errorf("net show --target: exit %d, stdout %q, stderr %q", code, stdout, stderr)
+	}
+	if code, _, stderr = run(t, "", "net", "show", "--target", "ftp://x"); code != 2 {
+		t.Errorf("net show of a wrong target: exit %d, stderr %q", code, stderr)
+	}
 	file := filepath.Join(t.TempDir(), "network_data.json")
 	if err := os.WriteFile(file, []byte(`{"links": [{"id": "a", "type": "phy", "ethernet_mac_address": "52:54:00:4e:3d:30"}], "networks": [],
 		"services": [{"type": "dns", "address": "192.0.2.53"}]}`), 0o600); err != nil {
@@ -144,9 +152,25 @@ func TestNet(t *testing.T) {
 		t.Errorf("net plan: exit %d, stdout %q, stderr %q", code, stdout, stderr)
 	}
 	code, stdout, _ = run(t, "", "net", "plan", "--json", "--from", file)
-	var changes []string
-	if err := json.Unmarshal([]byte(stdout), &changes); err != nil || code != 1 {
-		t.Errorf("net plan --json: exit %d, %v, stdout %q", code, err, stdout)
+	var planned struct {
+		Plan struct {
+			Links []struct{ ID, Kind, MAC string }
+			DNS   []string
+		}
+		Steps    []struct{ Do, Link, Why string }
+		Problems []string
+	}
+	if err := json.Unmarshal([]byte(stdout), &planned); err != nil || code != 1 {
+		t.Fatalf("net plan --json: exit %d, %v, stdout %q", code, err, stdout)
+	}
+	last := planned.Steps[len(planned.Steps)-1]
+	if len(planned.Plan.Links) != 1 || planned.Plan.Links[0].ID != "a" || !slices.Equal(planned.Plan.DNS, []string{"192.0.2.53"}) ||
+		last.Do != "set dns 192.0.2.53" || last.Why == "" || len(planned.Problems) != 1 || !strings.Contains(planned.Problems[0], "link a: no such NIC") {
+		t.Errorf("net plan --json: %+v", planned)
+	}
+	code, stdout, stderr = run(t, "", "net", "apply", "--strict", "--yes", "--from", file)
+	if code != 1 || !strings.Contains(stderr, "not applied: link a: no such NIC") {
+		t.Errorf("net apply --strict: exit %d, stdout %q, stderr %q", code, stdout, stderr)
 	}
 }
 

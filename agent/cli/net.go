@@ -9,26 +9,30 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"strings"
 	"text/tabwriter"
 
+	"github.com/ironhand/ironhand/agent"
 	"github.com/ironhand/ironhand/initramfs/media"
 	"github.com/ironhand/ironhand/netconfig"
 )
 
 func netCommand() command {
 	return command{
-		name: "net", args: "show | plan | apply [--from FILE|auto] [--yes] [--json]",
-		help:    "Show the network, or what network_data.json would make of it, or make it so.",
+		name: "net", args: "show [--target URL] | plan | apply [--from FILE|auto] [--strict] [--yes] [--json]",
+		help:    "Show the network, or what network_data.json would make of it and why, or make it so.",
 		example: "ironhand net plan --from network_data.json",
 		run:     runNet,
 	}
 }
 
 func runNet(ctx context.Context, c *call) error {
-	from := c.flags.String("from", "auto", "a network_data.json, or auto: the one on the configuration media")
+	from := c.flags.String("from", "auto", "a network_data.json, or auto: what the agent would use, which is the kernel command line, the configuration media or the ramdisk")
 	asJSON := c.flags.Bool("json", false, "print JSON (show and plan)")
+	target := c.flags.String("target", "", "an http or https URL; say how far one gets on the way to it, and why no further (show)")
+	strict := c.flags.Bool("strict", false, "change nothing if anything is wrong with the description (apply)")
 	yes := c.flags.Bool("yes", false, "do not ask (apply)")
 	args, err := c.parse(1, 1)
 	if err != nil {
@@ -39,7 +43,7 @@ func runNet(ctx context.Context, c *call) error {
 	default:
 		return usagef("%q: want show, plan or apply", args[0])
 	}
-	k, err := netconfig.NewKernel()
+	k, err := agent.NewKernel()
 	if err != nil {
 		return err
 	}
@@ -48,45 +52,93 @@ func runNet(ctx context.Context, c *call) error {
 		return err
 	}
 	if args[0] == "show" {
+		if *target != "" {
+			return showWay(ctx, c, k, *target, *asJSON)
+		}
 		if *asJSON {
 			return writeJSON(c, have)
 		}
 		return showNetwork(c.stdout, have)
 	}
-	data, err := networkData(ctx, *from)
+	sources, err := networkSources(ctx, *from)
 	if err != nil {
 		return err
 	}
-	plan, planErr := netconfig.ParseNetworkData(data)
-	changes, err := plan.Changes(have)
+	plan, described, planErr := sources.Plan()
+	if described == "" {
+		return errors.Join(errors.New("nothing describes the network: neither the kernel command line nor a network_data.json on a configuration medium or in the ramdisk"), planErr)
+	}
+	if len(plan.Everywhere) > 0 {
+		servers := plan.DNS
+		plan = netconfig.Everywhere(have, plan.Everywhere, sources.BootMAC())
+		plan.DNS = servers
+	}
+	steps, err := plan.Steps(have)
 	if args[0] == "apply" {
-		for _, change := range changes {
-			fmt.Fprintln(c.stderr, change)
+		if err := errors.Join(planErr, err); err != nil && *strict {
+			return fmt.Errorf("not applied: %w", err)
 		}
-		if !*yes && len(changes) > 0 {
+		for _, step := range steps {
+			fmt.Fprintln(c.stderr, step)
+		}
+		if !*yes && len(steps) > 0 {
 			fmt.Fprint(c.stderr, "Change the network of this machine so? Type yes: ")
 			answer, err := bufio.NewReader(c.stdin).ReadString('\n')
 			if strings.TrimSpace(answer) != "yes" {
 				return errors.Join(errors.New("not applied: the answer was not yes"), eofIsNoAnswer(err))
 			}
 		}
-		return errors.Join(planErr, plan.Apply(ctx, k))
-	}
-	texts := make([]string, len(changes))
-	for i, change := range changes {
-		texts[i] = change.String()
+		if !plan.Automatic() {
+			return errors.Join(planErr, plan.Apply(ctx, k))
+		}
+		_, asking := plan.Acquire(ctx, k, netconfig.NewAsker(), nil, func(line string) { fmt.Fprintln(c.stderr, line) })
+		return errors.Join(planErr, asking)
 	}
 	if *asJSON {
-		return errors.Join(planErr, err, writeJSON(c, texts))
+		return errors.Join(planErr, err, writeJSON(c, planned{described, plan, append([]netconfig.Step{}, steps...), linesOf(errors.Join(planErr, err))}))
 	}
-	fmt.Fprint(c.stdout, plan)
-	for _, t := range texts {
-		fmt.Fprintln(c.stdout, "would", t)
+	fmt.Fprintf(c.stdout, "described by %s\n%s", described, plan)
+	for _, step := range steps {
+		fmt.Fprintln(c.stdout, "would", step)
 	}
-	if len(texts) == 0 && planErr == nil && err == nil {
+	if len(steps) == 0 && planErr == nil && err == nil {
 		fmt.Fprintln(c.stdout, "nothing to do")
 	}
 	return errors.Join(planErr, err)
+}
+
+// planned is what "net plan --json" prints.
+type planned struct {
+	From     string           `json:"from"` // what describes the network
+	Plan     netconfig.Plan   `json:"plan"`
+	Steps    []netconfig.Step `json:"steps"`    // in order; none if all is in force
+	Problems []string         `json:"problems"` // what is wrong with the description, or missing on the machine; it is left out
+}
+
+// linesOf returns the errors that were joined.
+func linesOf(err error) []string {
+	if err == nil {
+		return []string{}
+	}
+	return strings.Split(err.Error(), "\n")
+}
+
+// showWay prints the verdict on the way to a URL; that it is blocked is an error.
+func showWay(ctx context.Context, c *call, k netconfig.Kernel, rawURL string, asJSON bool) error {
+	to, err := netconfig.ParseTarget(rawURL, nil)
+	if err != nil {
+		return usagef("%v", err)
+	}
+	r := netconfig.Check(ctx, k, to)
+	if asJSON {
+		err = writeJSON(c, r)
+	} else {
+		_, err = io.WriteString(c.stdout, r.String())
+	}
+	if err == nil && !r.OK {
+		err = errors.New(r.Cause)
+	}
+	return err
 }
 
 // showNetwork prints what the kernel has, for people.
@@ -104,7 +156,14 @@ func showNetwork(out io.Writer, s netconfig.State) error {
 		for _, a := range n.Addresses {
 			addresses = append(addresses, a.Prefix.String())
 		}
-		fmt.Fprintf(w, "nic\t%s\t%s\t%s\tmtu %d\t%s\t%s\n", n.Name, n.MAC, n.Driver, n.MTU, link, strings.Join(addresses, " "))
+		what := n.Driver
+		switch {
+		case n.Parent != "":
+			what = fmt.Sprintf("vlan %d on %s", n.VLAN, n.Parent)
+		case n.Master != "":
+			what += ", in " + n.Master
+		}
+		fmt.Fprintf(w, "nic\t%s\t%s\t%s\tmtu %d\t%s\t%s\n", n.Name, n.MAC, what, n.MTU, link, strings.Join(addresses, " "))
 	}
 	for _, r := range s.Routes {
 		fmt.Fprintf(w, "route\t%s\t%s\n", r.NIC, r.Route)
@@ -115,18 +174,33 @@ func showNetwork(out io.Writer, s netconfig.State) error {
 	return w.Flush()
 }
 
-// networkData reads network_data.json from a file or from the configuration media.
-func networkData(ctx context.Context, from string) ([]byte, error) {
+// networkSources is a file, or all that the agent looks at.
+func networkSources(ctx context.Context, from string) (netconfig.Sources, error) {
 	if from != "auto" {
-		return os.ReadFile(from)
+		b, err := os.ReadFile(from)
+		return netconfig.Sources{Files: []netconfig.File{{From: from, Content: b}}}, err
 	}
+	cmdline, err := os.ReadFile("/proc/cmdline")
+	if err != nil {
+		return netconfig.Sources{}, err
+	}
+	s := netconfig.Sources{Cmdline: string(cmdline)}
 	found, _, err := media.Find(ctx, func(string) {})
+	if err != nil && len(found) == 0 {
+		return s, err
+	}
 	for _, m := range found {
-		if b, ok := m.Files["openstack/latest/network_data.json"]; ok {
-			return b, nil
+		if b, ok := m.Files[media.NetworkDataFile]; ok {
+			s.Files = append(s.Files, netconfig.File{From: m.Kind + " " + m.Device + " " + media.NetworkDataFile, Content: b})
 		}
 	}
-	return nil, errors.Join(errors.New("no network_data.json on a configuration medium"), err)
+	b, err := os.ReadFile("/" + agent.RamdiskNetwork)
+	if err == nil {
+		s.Files = append(s.Files, netconfig.File{From: "ramdisk /" + agent.RamdiskNetwork, Content: b})
+	} else if !errors.Is(err, fs.ErrNotExist) {
+		return s, err
+	}
+	return s, nil
 }
 
 func writeJSON(c *call, v any) error {

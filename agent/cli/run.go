@@ -80,6 +80,11 @@ func runStep(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
+	system, err := agent.ThisMachine()
+	if err != nil {
+		return err
+	}
+	host.Tools, host.LoadModules = system.Tools, system.LoadModules // only now: with them, NewSet would start arrays
 	step, err := set.Find(names[0], steps.Clean)
 	if err != nil {
 		return usagef("%v; `ironhand steps` lists them", err)

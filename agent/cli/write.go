@@ -9,10 +9,12 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net/http"
+	"net/url"
 	"os"
+	"path"
 	"path/filepath"
 	"strings"
+	"time"
 
 	"github.com/ironhand/ironhand/image"
 	"github.com/ironhand/ironhand/inspect"
@@ -22,7 +24,7 @@ import (
 
 func writeCommand() command {
 	return command{
-		name: "write", args: "SOURCE [SOURCE...] DEVICE [--digest ALGO:HEX] [--config-drive FILE|DIR] [--read-back none|sample|full] [--yes] [--json]",
+		name: "write", args: "SOURCE [SOURCE...] DEVICE [--digest ALGO:HEX|URL] [--format auto|raw|qcow2] [--connections N] [--config-drive FILE|DIR] [--read-back none|sample|full] [--yes] [--json]",
 		help:    "Write an image onto a disk. SOURCE is a file or an http(s):// URL; several are mirrors of one image.",
 		example: "ironhand write https://192.0.2.1/debian.img.zst /dev/sda --digest sha512:9f2c...",
 		run:     runWrite,
@@ -30,7 +32,11 @@ func writeCommand() command {
 }
 
 func runWrite(ctx context.Context, c *call) error {
-	digestText := c.flags.String("digest", "", "`algorithm:hex` of the file as it is published, such as sha256:9f2c...")
+	digestText := c.flags.String("digest", "", "`algorithm:hex` of the file as it is published, such as sha256:9f2c..., or the URL of a checksum file")
+	contentText := c.flags.String("content-digest", "", "`algorithm:hex` of the bytes of the disk, as the image has them unpacked; not for qcow2")
+	connections := c.flags.Int("connections", 4, "how many connections to make to a web server that sends parts of files, `1` to 16")
+	patience := c.flags.Duration("patience", 5*time.Minute, "how `long` to keep trying after a failure without getting ahead")
+	formatText := c.flags.String("format", "auto", "what the image must be, plain or packed: auto, raw or qcow2")
 	drive := c.flags.String("config-drive", "", "`path` of a config drive: an image, or a directory that becomes one")
 	readBack := stream.ReadBackSample
 	c.flags.TextVar(&readBack, "read-back", readBack, "how `much` is read back and compared: none, sample or full")
@@ -46,33 +52,46 @@ func runWrite(ctx context.Context, c *call) error {
 	default:
 		return usagef("--progress %s: want auto, plain or none", *progress)
 	}
-	path, names := args[len(args)-1], args[:len(args)-1]
-	if err := apart(names, path); err != nil {
+	target, names := args[len(args)-1], args[:len(args)-1]
+	if err := apart(names, target); err != nil {
 		return err
 	}
 	sources, err := openSources(names)
 	if err != nil {
 		return err
 	}
+	if *connections < 1 || *connections > stream.MaxConnections {
+		return usagef("--connections %d: want 1 to %d", *connections, stream.MaxConnections)
+	}
+	if *patience <= 0 {
+		return usagef("--patience %v: want a time", *patience)
+	}
+	content, err := parseDigest("--content-digest", *contentText)
+	if err != nil {
+		return err
+	}
 	var digest stream.Digest
-	if *digestText != "" {
-		algorithm, hex, found := strings.Cut(*digestText, ":")
-		if !found {
-			return usagef("--digest %s: want algorithm:hex", *digestText)
-		}
-		if digest, err = stream.ParseDigest(algorithm, hex); err != nil {
-			return usagef("--digest: %v", err)
-		}
+	if isWeb(*digestText) {
+		digest, err = fetchDigest(ctx, *digestText, names[0], *patience)
+	} else {
+		digest, err = parseDigest("--digest", *digestText)
+	}
+	if err != nil {
+		return err
+	}
+	format, err := image.ParseFormat(*formatText)
+	if err != nil {
+		return usagef("--format: %v", err)
 	}
 	driveImage, err := readDrive(*drive)
 	if err != nil {
 		return err
 	}
 	// From here on it is this device, whatever becomes of a name that leads to it.
-	if path, err = filepath.EvalSymlinks(path); err != nil {
+	if target, err = filepath.EvalSymlinks(target); err != nil {
 		return err
 	}
-	chosen, what, err := describeDisk(ctx, path)
+	chosen, what, err := describeDisk(ctx, target)
 	if err != nil {
 		return err
 	}
@@ -85,7 +104,7 @@ func runWrite(ctx context.Context, c *call) error {
 	} else {
 		fmt.Fprintf(c.stderr, "writing %s to %s\n", sources[0], what)
 	}
-	disk, err := stream.OpenDevice(path)
+	disk, err := stream.OpenDevice(target)
 	if err != nil {
 		return err
 	}
@@ -99,14 +118,20 @@ func runWrite(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	spec := image.Spec{Sources: sources, Digest: digest, ConfigDrive: driveImage, ReadBack: readBack, Memory: memory}
+	spec := image.Spec{Sources: sources, Digest: digest, Content: content, Connections: *connections, Patience: *patience, Format: format, ConfigDrive: driveImage, ReadBack: readBack, Memory: memory}
+	var last stream.Progress
+	spec.Progress = func(p stream.Progress) { last = p }
 	if *progress != "none" {
 		again, end := "", "\n"
 		if *progress == "auto" && isTerminal(c.stderr) {
 			again, end = "\r\x1b[K", "" // one line, written over
 		}
 		spec.Progress = func(p stream.Progress) {
-			line := fmt.Sprintf("%s: %d of %d MiB, %d MiB/s, %d retries", p.Phase, p.Read>>20, max(p.Total, 0)>>20, p.Rate>>20, p.Retries)
+			last = p
+			line := p.String()
+			if end == "" {
+				line = fmt.Sprintf("%.160s", line) // a line that wraps cannot be written over
+			}
 			fmt.Fprint(c.stderr, again+line+end)
 		}
 		if end == "" {
@@ -115,20 +140,57 @@ func runWrite(ctx context.Context, c *call) error {
 	}
 	result, err := image.Write(ctx, disk, spec)
 	if err != nil {
-		return fmt.Errorf("write %s to %s: %w", sources[0], path, err)
+		return fmt.Errorf("write %s to %s: %w", sources[0], target, err)
 	}
 	for _, w := range result.Warnings {
 		fmt.Fprintf(c.stderr, "warning: %s\n", w)
 	}
 	if *asJSON {
 		return writeJSON(c, map[string]any{
-			"device": path, "disk_id": result.DiskID, "size": result.Written.Size,
+			"device": target, "format": result.Format, "compression": result.Compression, "disk_id": result.DiskID, "size": result.Written.Size,
 			"bytes_written": result.Written.Bytes, "bytes_zeroed": result.Written.Zeroed, "bytes_checked": result.Written.Checked,
+			"progress": last,
 		})
 	}
-	_, err = fmt.Fprintf(c.stdout, "wrote %s: %d bytes written, %d zeroed, %d read back and right\n", path,
+	_, err = fmt.Fprintf(c.stdout, "wrote %s: %d bytes written, %d zeroed, %d read back and right\n", target,
 		result.Written.Bytes, result.Written.Zeroed, result.Written.Checked)
 	return err
+}
+
+func parseDigest(flag, text string) (stream.Digest, error) {
+	if text == "" {
+		return stream.Digest{}, nil
+	}
+	algorithm, hex, found := strings.Cut(text, ":")
+	if !found {
+		return stream.Digest{}, usagef("%s %s: want algorithm:hex", flag, text)
+	}
+	d, err := stream.ParseDigest(algorithm, hex)
+	if err != nil {
+		return stream.Digest{}, usagef("%s: %v", flag, err)
+	}
+	return d, nil
+}
+
+func isWeb(name string) bool {
+	return strings.HasPrefix(name, "http://") || strings.HasPrefix(name, "https://")
+}
+
+// fetchDigest reads the digest of an image from a checksum file on a web server.
+func fetchDigest(ctx context.Context, checksums, image string, patience time.Duration) (stream.Digest, error) {
+	src, err := stream.NewHTTP(checksums, stream.HTTPOptions{KeepTLS: true})
+	if err != nil {
+		return stream.Digest{}, err
+	}
+	name := filepath.Base(image)
+	if isWeb(image) {
+		u, err := url.Parse(image)
+		if err != nil { // openSources has refused it
+			return stream.Digest{}, errors.New("image: it is not a URL")
+		}
+		name = path.Base(u.Path)
+	}
+	return stream.FetchChecksum(ctx, src, name, stream.ReaderOptions{Patience: patience})
 }
 
 func isTerminal(w io.Writer) bool {
@@ -149,15 +211,13 @@ func eofIsNoAnswer(err error) error {
 }
 
 func openSources(names []string) ([]stream.Source, error) {
-	transport := http.DefaultTransport.(*http.Transport).Clone()
-	transport.DisableCompression = true
 	var sources []stream.Source
 	for _, name := range names {
 		var s stream.Source
 		var err error
 		switch scheme, _, isURL := strings.Cut(name, "://"); {
 		case isURL && (scheme == "http" || scheme == "https"):
-			s, err = stream.NewHTTP(name, stream.HTTPOptions{Transport: transport})
+			s, err = stream.NewHTTP(name, stream.HTTPOptions{})
 		case isURL:
 			err = usagef("%s://...: images are fetched by http and https, or are files", scheme)
 		default:

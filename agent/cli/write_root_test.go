@@ -7,6 +7,8 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -114,6 +116,60 @@ func TestRootWriteOntoItself(t *testing.T) {
 			}
 			if after, err := os.ReadFile(file); err != nil || !bytes.Equal(before, after) {
 				t.Errorf("the disk was touched (%v)", err)
+			}
+		})
+	}
+}
+
+// qcow2 is written by hand, with the digest from a checksum file.
+func TestRootWriteQCOW2(t *testing.T) {
+	looptest.NeedRoot(t)
+	dir := t.TempDir()
+	script := `truncate -s 16M raw && printf 'label: gpt\nsize=8M, name=root\n' | sfdisk --quiet raw && head -c 4000000 /dev/urandom | dd of=raw bs=1M seek=2 conv=notrunc status=none &&
+		qemu-img convert -q -f raw -O qcow2 -c raw image.qcow2 && sha256sum image.qcow2 >SHA256SUMS && echo "$(echo | sha256sum | cut -c1-64)  image.qcow2" >wrong`
+	cmd := exec.Command("bash", "-c", script)
+	cmd.Dir = dir
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	server := httptest.NewServer(http.FileServer(http.Dir(dir)))
+	defer server.Close()
+	for _, test := range []struct {
+		name string
+		args []string
+		code int
+		says string
+	}{
+		{"right", []string{"--digest", server.URL + "/SHA256SUMS", "--format", "qcow2", "--connections", "2"}, 0, ""},
+		{"wrong", []string{"--digest", server.URL + "/wrong"}, 1, "digest does not match"},
+		{"no checksum file", []string{"--digest", server.URL + "/none"}, 1, "404 Not Found"},
+		{"said to be raw", []string{"--format", "raw"}, 1, "its bytes are qcow2"},
+		{"digest of the content", []string{"--content-digest", "sha256:" + strings.Repeat("0", 64)}, 1, "cannot be checked for a qcow2 image"},
+		{"no connections", []string{"--connections", "0"}, 2, "--connections 0: want 1 to 16"},
+		{"no patience", []string{"--patience", "0s"}, 2, "--patience 0s"},
+		{"unknown format", []string{"--format", "vmdk"}, 2, "qemu-img convert"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			device, file := looptest.New(t, 16<<20, 512)
+			code, stdout, stderr := run(t, "", append([]string{"write", "--yes", "--json", server.URL + "/image.qcow2", device}, test.args...)...)
+			if code != test.code || !strings.Contains(stderr, test.says) {
+				t.Fatalf("exit %d, stdout %q, stderr %q; want exit %d and %q", code, stdout, stderr, test.code, test.says)
+			}
+			if code != 0 {
+				return
+			}
+			if out, err := exec.Command("qemu-img", "compare", "-f", "qcow2", "-F", "raw", filepath.Join(dir, "image.qcow2"), file).CombinedOutput(); err != nil {
+				t.Errorf("qemu-img compare: %v: %s", err, out)
+			}
+			var result struct {
+				Format   string
+				Progress struct {
+					Phase string
+					Left  float64 `json:"seconds_left"`
+				}
+			}
+			if err := json.Unmarshal([]byte(stdout), &result); err != nil || result.Format != "qcow2" || result.Progress.Phase != "done" || result.Progress.Left != 0 {
+				t.Errorf("JSON %s: %v", stdout, err)
 			}
 		})
 	}

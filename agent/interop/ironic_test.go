@@ -7,6 +7,8 @@ package interop
 import (
 	"archive/tar"
 	"compress/gzip"
+	"encoding/json"
+	"fmt"
 	"io"
 	"net"
 	"os"
@@ -152,6 +154,72 @@ func TestIronicFailures(t *testing.T) {
 		}
 		wantLogs(t, b, "the agent was killed")
 	})
+}
+
+// Software RAID is made and deleted by manual cleaning. Ironic keeps the configuration, and the disks hold what it says.
+func TestIronicRAID(t *testing.T) {
+	b := newBench(t, nil)
+	n := b.newNode("raid", "uefi")
+	clean := func(state string, names ...string) record {
+		t.Helper()
+		var list []map[string]string
+		for _, name := range names {
+			list = append(list, map[string]string{"interface": "raid", "step": name})
+		}
+		n.do("clean", "clean_steps", list)
+		return n.until(state, 5*time.Minute)
+	}
+	configure := func(size any) {
+		t.Helper()
+		b.must(b.call("PUT", "/v1/nodes/"+n.uuid+"/states/raid", map[string]any{"logical_disks": []map[string]any{
+			{"size_gb": size, "raid_level": "1", "controller": "software", "volume_name": "system", "is_root_volume": true, "physical_disks": []map[string]string{{"serial": "OTHER"}, {"serial": "ROOT"}}},
+			{"size_gb": "MAX", "raid_level": "0", "controller": "software"},
+		}}, nil))
+	}
+	configure(2)
+	r := clean("manageable", "delete_configuration", "create_configuration")
+	var kept struct {
+		LogicalDisks []struct {
+			Level string          `json:"raid_level"`
+			Name  string          `json:"volume_name"`
+			Size  json.RawMessage `json:"size_gb"`
+		} `json:"logical_disks"`
+		Updated string `json:"last_updated"`
+	}
+	b.must(json.Unmarshal(r.RAID, &kept))
+	if got := fmt.Sprintf("%s", kept.LogicalDisks); got != `[{1 system 2} {0  "MAX"}]` || kept.Updated == "" {
+		t.Errorf("raid_config = %s: %s", r.RAID, got)
+	}
+	for i, d := range n.machine.Disks {
+		if out := b.run("sgdisk", "-v", d.Path); !strings.Contains(out, "No problems found") {
+			t.Errorf("sgdisk -v of disk %d:\n%s", i, out)
+		}
+		for offset, want := range map[int]string{551 << 20: `LABEL="any:system"`, 2 << 30: `LABEL="any:md1"`} {
+			if out := b.run("blkid", "-p", "-O", strconv.Itoa(offset), d.Path); !strings.Contains(out, want) || !strings.Contains(out, `TYPE="linux_raid_member"`) {
+				t.Errorf("blkid of disk %d at %d: %s, want %s", i, offset, out, want)
+			}
+		}
+	}
+
+	// The machine was switched off; the arrays are found again. What cannot be leaves them as they are.
+	configure(20)
+	if r := clean("clean failed", "create_configuration"); !strings.Contains(r.LastError, "it would end at 20 GiB of /dev/vda") {
+		t.Errorf("last error = %q", r.LastError)
+	}
+	b.must(b.call("DELETE", "/v1/nodes/"+n.uuid+"/maintenance", nil, nil))
+	n.do("manage")
+	n.until("manageable", time.Minute)
+
+	r = clean("manageable", "delete_configuration")
+	wantConsole(t, n, `raid1, of /dev/vda1, /dev/vdb1`, "disk /dev/md")
+	if string(r.RAID) != "{}" {
+		t.Errorf("raid_config after the deletion = %s", r.RAID)
+	}
+	for _, d := range n.machine.Disks {
+		if out := b.run("wipefs", "--no-act", d.Path); strings.TrimSpace(out) != "" {
+			t.Errorf("wipefs finds on %s:\n%s", d.Path, out)
+		}
+	}
 }
 
 func wantConsole(t *testing.T, n *node, wants ...string) {

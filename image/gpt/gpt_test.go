@@ -478,3 +478,108 @@ func FuzzParse(f *testing.F) {
 		}
 	})
 }
+
+// A table that is made is sound by the word of sgdisk and of sfdisk, and ours when it is read again.
+func TestNew(t *testing.T) {
+	for _, sector := range []int{512, 4096} {
+		t.Run(fmt.Sprint(sector), func(t *testing.T) {
+			const size = 64 * mib
+			table, err := New(size, sector)
+			if err != nil {
+				t.Fatal(err)
+			}
+			per := uint64(mib / sector)
+			for _, p := range []Partition{
+				{Number: 1, Type: LinuxRAID, First: per, Last: 10*per - 1, Name: "one"},
+				{Number: 3, Type: EFISystem, ID: "7e0c2d9a-1b7f-4b43-8e5a-0a9a0c51e2f1", First: 20 * per, Last: 63*per - 1, Name: "three"},
+			} {
+				if err := table.Put(p); err != nil {
+					t.Fatal(err)
+				}
+			}
+			for _, p := range []Partition{
+				{Number: 1, Type: LinuxData, First: 11 * per, Last: 12 * per},
+				{Number: 2, Type: LinuxData, First: 9 * per, Last: 12 * per},
+				{Number: 2, Type: LinuxData, First: 63 * per, Last: 64*per - 1},
+				{Number: 2, Type: LinuxData, First: 1, Last: 2},
+				{Number: 2, Type: LinuxData, First: 12 * per, Last: 11 * per},
+				{Number: 0, Type: LinuxData, First: 11 * per, Last: 12 * per},
+				{Number: 129, Type: LinuxData, First: 11 * per, Last: 12 * per},
+				{Number: 2, Type: "none", First: 11 * per, Last: 12 * per},
+			} {
+				if err := table.Put(p); err == nil {
+					t.Errorf("Put(%+v) is not refused", p)
+				}
+			}
+			name := filepath.Join(t.TempDir(), "disk")
+			if err := os.WriteFile(name, table.Head(), 0o600); err != nil {
+				t.Fatal(err)
+			}
+			if err := os.Truncate(name, size); err != nil {
+				t.Fatal(err)
+			}
+			backup, at := table.Backup()
+			overwrite(t, name, backup, at)
+			again, err := Parse(head(t, name), sector)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := fmt.Sprint(again.Partitions()); got != fmt.Sprint(table.Partitions()) {
+				t.Errorf("read again: %s, want %v", got, table.Partitions())
+			}
+			if sector != 512 {
+				return // the programs take a file for a disk with sectors of 512 bytes
+			}
+			if out := run(t, "", "sgdisk", "-v", name); !strings.Contains(out, "No problems found") {
+				t.Errorf("sgdisk -v:\n%s", out)
+			}
+			out := run(t, "", "sfdisk", "--dump", name)
+			for _, want := range []string{
+				`start=        2048, size=       18432, type=A19D880F-05FC-4D3B-A006-743F0F84911E`, `name="one"`,
+				`start=       40960, size=       88064, type=C12A7328-F81F-11D2-BA4B-00A0C93EC93B, uuid=7E0C2D9A-1B7F-4B43-8E5A-0A9A0C51E2F1, name="three"`,
+			} {
+				if !strings.Contains(out, want) {
+					t.Errorf("sfdisk --dump:\n%s\nwant %s", out, want)
+				}
+			}
+		})
+	}
+	for _, refused := range []struct {
+		size   int64
+		sector int
+	}{{64 * mib, 520}, {10000, 512}, {0, 4096}} {
+		if _, err := New(refused.size, refused.sector); err == nil {
+			t.Errorf("New(%d, %d) is not refused", refused.size, refused.sector)
+		}
+	}
+}
+
+func TestNewMBR(t *testing.T) {
+	m := NewMBR(0x1234abcd)
+	for _, p := range []MBRPartition{{Number: 1, Type: 0xfd, First: 2048, Count: 18432, Active: true}, {Number: 4, Type: 0x83, First: 40960, Count: 2048}} {
+		if err := m.Put(p); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for _, p := range []MBRPartition{
+		{Number: 1, Type: 0xfd, First: 30000, Count: 1}, {Number: 2, Type: 0xfd, First: 2000, Count: 100}, {Number: 2, Type: 0xfd, First: 41000, Count: 1},
+		{Number: 5, Type: 0xfd, First: 30000, Count: 1}, {Number: 2, Type: 0xfd, First: 30000}, {Number: 2, Type: 0xfd, Count: 1}, {Number: 2, Type: 0xfd, First: 30000, Count: 1 << 32},
+	} {
+		if err := m.Put(p); !errors.Is(err, ErrNoSpace) {
+			t.Errorf("Put(%+v) = %v, want ErrNoSpace", p, err)
+		}
+	}
+	name := filepath.Join(t.TempDir(), "disk")
+	if err := os.WriteFile(name, m.Bytes(), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(name, 64*mib); err != nil {
+		t.Fatal(err)
+	}
+	out := run(t, "", "sfdisk", "--dump", name)
+	for _, want := range []string{"label-id: 0x1234abcd", "1 : start=        2048, size=       18432, type=fd, bootable", "4 : start=       40960, size=        2048, type=83\n"} {
+		if !strings.Contains(out, want) {
+			t.Errorf("sfdisk --dump:\n%s\nwant %s", out, want)
+		}
+	}
+}

@@ -16,6 +16,7 @@ type GUID string
 const (
 	EFISystem GUID = "c12a7328-f81f-11d2-ba4b-00a0c93ec93b"
 	LinuxData GUID = "0fc63daf-8483-4772-8e79-3d69d8477de4"
+	LinuxRAID GUID = "a19d880f-05fc-4d3b-a006-743f0f84911e"
 	BIOSBoot  GUID = "21686148-6449-6e6f-744e-656564454649" // GRUB's, on a GPT disk that BIOS boots
 )
 

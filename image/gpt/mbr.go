@@ -110,14 +110,7 @@ func (m *MBR) Add(size, diskSize int64, sectorSize int) (MBRPartition, error) {
 		return MBRPartition{}, fmt.Errorf("%w: nowhere are %d bytes free", ErrNoSpace, size)
 	}
 	p := MBRPartition{Number: free + 1, Type: typeFAT32LBA, First: first, Count: n}
-	e := m.entry(free)
-	clear(e)
-	copy(e[1:], []byte{0xfe, 0xff, 0xff}) // cylinders, heads and sectors that nobody counts in any more
-	e[4] = p.Type
-	copy(e[5:], []byte{0xfe, 0xff, 0xff})
-	binary.LittleEndian.PutUint32(e[8:], uint32(first))
-	binary.LittleEndian.PutUint32(e[12:], uint32(n))
-	return p, nil
+	return p, m.Put(p)
 }
 
 // WriteHead puts the four entries into head, the first bytes of the disk. All other bytes of head stay.

@@ -153,7 +153,14 @@ var steps = map[string]func(ctx context.Context, say func(string, ...any)) error
 		return nil
 	},
 	"log": func(_ context.Context, say func(string, ...any)) error {
-		b, err := os.ReadFile(boot.LogFile)
+		var b []byte
+		var err error
+		for range 100 { // process 1 writes what it reads, a moment later
+			if b, err = os.ReadFile(boot.LogFile); err != nil || bytes.Count(b, []byte("test: agent ")) == 3 {
+				break
+			}
+			time.Sleep(100 * time.Millisecond)
+		}
 		say("log has %d times the first line of process 1, and %d starts", bytes.Count(b, []byte("ironhand is process 1")), bytes.Count(b, []byte("test: agent ")))
 		return err
 	},

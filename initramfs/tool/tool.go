@@ -25,8 +25,11 @@ const (
 	Dropbearkey Tool = "dropbearkey"
 )
 
+// Mdadm makes, finds and stops software RAID arrays.
+const Mdadm Tool = "mdadm"
+
 // All returns every program of the list.
-func All() []Tool { return []Tool{Busybox, Dropbear, Dropbearkey} }
+func All() []Tool { return []Tool{Busybox, Dropbear, Dropbearkey, Mdadm} }
 
 // String returns the program's name, such as "busybox".
 func (t Tool) String() string { return string(t) }
@@ -41,6 +44,8 @@ func (t Tool) Package() string {
 		return "busybox-static" // the package busybox links to libc
 	case Dropbear, Dropbearkey:
 		return "dropbear-bin"
+	case Mdadm:
+		return "mdadm"
 	}
 	return ""
 }

@@ -121,6 +121,30 @@ func (p *Peer) IP(t *testing.T, args string) []byte {
 	return out
 }
 
+// Start runs a program in the peer's network until the test ends. What it prints is
+// shown if the test fails.
+func (p *Peer) Start(t *testing.T, name string, args ...string) {
+	t.Helper()
+	c := exec.Command(name, args...)
+	out := &strings.Builder{}
+	c.Stdout, c.Stderr = out, out
+	c.SysProcAttr = &syscall.SysProcAttr{Pdeathsig: unix.SIGKILL}
+	var err error
+	p.Do(func() { err = c.Start() })
+	if err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if err := c.Process.Kill(); err != nil {
+			t.Error(err)
+		}
+		_ = c.Wait() // it was killed
+		if t.Failed() {
+			t.Logf("%s printed:\n%s", name, out)
+		}
+	})
+}
+
 // Cable makes a pair of devices, nic here and far at the peer; the peer's is
 // switched on, nic is not. A MAC of "" is a random one.
 func (p *Peer) Cable(t *testing.T, nic, mac, far string) {
@@ -132,6 +156,15 @@ func (p *Peer) Cable(t *testing.T, nic, mac, far string) {
 	IP(t, args+" type veth peer name "+far)
 	IP(t, "link set "+far+" netns "+p.path)
 	p.IP(t, "link set "+far+" up")
+}
+
+// Connect makes a pair of devices, near at p and far at another peer, both switched on.
+func (p *Peer) Connect(t *testing.T, other *Peer, near, far string) {
+	t.Helper()
+	p.IP(t, "link add "+near+" type veth peer name "+far)
+	p.IP(t, "link set "+far+" netns "+other.path)
+	p.IP(t, "link set "+near+" up")
+	other.IP(t, "link set "+far+" up")
 }
 
 // Listen listens in the peer's network until the test ends.

@@ -10,6 +10,7 @@ import (
 
 	"github.com/ironhand/ironhand/steps"
 	"github.com/ironhand/ironhand/steps/erase"
+	"github.com/ironhand/ironhand/steps/raid"
 )
 
 // Manager is the hardware manager for every machine. Its names are those of
@@ -25,8 +26,15 @@ func (Manager) Name() string { return "generic_hardware_manager" }
 // Version changes when its steps change.
 func (Manager) Version() string { return "ironhand.1" }
 
-// Support is the lowest there is: any other manager is asked first.
-func (Manager) Support(context.Context, steps.Host) (steps.Support, error) {
+// Support is the lowest there is: any other manager is asked first. On a machine that is being looked after, it starts the arrays that its disks hold, so that
+// whoever looks at the disks afterwards finds them: in ironic-python-agent too the managers set up the hardware when they are asked.
+func (Manager) Support(ctx context.Context, h steps.Host) (steps.Support, error) {
+	if h.Tools == nil {
+		return steps.Generic, nil // by hand, on any computer
+	}
+	if err := raid.Assemble(ctx, h); err != nil {
+		h.Say("%v", err)
+	}
 	return steps.Generic, nil
 }
 
@@ -89,5 +97,38 @@ func (Manager) Steps() []steps.Step {
 			"one of them fits are deleted. Without it: paths that begin with HD(, and those of shim and GRUB."}},
 		Check: eraser.CheckNVRAM,
 		Run:   eraser.NVRAM,
+	}, {
+		Name:      "create_configuration",
+		Interface: "raid",
+		Priority:  map[steps.Phase]int{steps.Clean: 0, steps.Service: 0},
+		Deploys:   true, // an operating system that is on the disks does not stay
+		Abortable: true,
+		Asks:      true,
+		Run:       raid.Create,
+	}, {
+		Name:      "delete_configuration",
+		Interface: "raid",
+		Priority:  map[steps.Phase]int{steps.Clean: 0, steps.Service: 0},
+		Deploys:   true,
+		Abortable: true,
+		Asks:      true,
+		Run:       raid.Delete,
+	}, {
+		Name:      "apply_configuration",
+		Interface: "raid",
+		Priority:  map[steps.Phase]int{steps.Deploy: 0, steps.Service: 0},
+		Deploys:   true,
+		Asks:      true,
+		Args: []steps.Arg{
+			{Name: "raid_config", Description: "The RAID configuration to apply.", Required: true},
+			{Name: "delete_existing", Description: "Setting this to 'True' indicates to delete existing RAID configuration prior to creating the new configuration. Default value is 'True'."},
+		},
+		Run: raid.Apply,
+	}, {
+		Name:      "validate_configuration", // no phase offers it, and it can be called
+		Interface: "raid",
+		Asks:      true, // and needs not: it changes nothing
+		Args:      []steps.Arg{{Name: "raid_config", Unlisted: true}},
+		Run:       raid.Validate,
 	}}
 }

@@ -9,6 +9,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/ironhand/ironhand/image"
 	"github.com/ironhand/ironhand/steps"
 	"github.com/ironhand/ironhand/stream"
 )
@@ -49,6 +50,8 @@ func TestParseImageInfo(t *testing.T) {
 		{"GPT", change{"disk_format": "gpt"}, ""},
 		{"several URLs", change{"urls": []string{"http://a/x", "https://b/x?signature=1"}}, ""},
 		{"whole disk, said", change{"image_type": "whole-disk"}, ""},
+		{"proxies", change{"proxies": map[string]string{"https": "http://proxy:3128", "http": "proxy:3128"}, "no_proxy": "a,.b"}, ""},
+		{"proxies that are null", change{"proxies": nil}, ""},
 		{"proxies that are none", change{"proxies": map[string]string{}, "no_proxy": ""}, ""},
 		{"keys of later versions", change{"unheard_of": []int{1}}, ""},
 
@@ -61,10 +64,9 @@ func TestParseImageInfo(t *testing.T) {
 		{"file URL", change{"urls": []string{"file:///etc/shadow"}}, "image_info.urls[0]: not a URL"},
 		{"URL without host", change{"urls": []string{"https:///x"}}, "image_info.urls[0]: not a URL"},
 		{"broken URL", change{"urls": []string{"https://hush-hush@%zz/"}}, "image_info.urls[0]: not a URL"},
-		{"qcow2", change{"disk_format": "qcow2"}, `image_info.disk_format: "qcow2" cannot be written yet; convert it with: qemu-img convert -O raw`},
-		{"vmdk", change{"disk_format": "vmdk"}, `image_info.disk_format: "vmdk" cannot be written yet`},
+		{"vmdk", change{"disk_format": "vmdk"}, `image_info.disk_format: "vmdk" cannot be written; convert it with: qemu-img convert -O qcow2`},
 		{"partition image", change{"image_type": "partition"}, "image_info.image_type: partition images cannot be written yet; use a whole disk image"},
-		{"proxies", change{"proxies": map[string]string{"https": "http://proxy:3128"}}, "image_info.proxies: proxies for images are not supported yet"},
+		{"proxy of no use", change{"proxies": map[string]string{"https": "ftp://hush-hush@proxy"}}, "image_info.proxies: proxy for https: want http, https or socks5, and a host"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
@@ -129,8 +131,9 @@ func TestImageInfoDigest(t *testing.T) {
 		{"unknown algorithm", change{"os_hash_algo": "crc32", "os_hash_value": hex(8)}, "", `image_info.os_hash_value: parse digest: algorithm "crc32" is not one of`},
 		{"wrong length", change{"os_hash_value": hex(32)}, "", "32 digits, sha256 has 64"},
 		{"no hexadecimal", change{"os_hash_value": strings.Repeat("xy", 32)}, "", "not hexadecimal"},
-		{"digest is a URL", change{"os_hash_value": "https://192.0.2.1/SHA256SUMS?key=hush-hush"}, "", "image_info.os_hash_value: checksum files cannot be fetched yet; give the digest itself"},
-		{"checksum is a URL", with("checksum", "https://192.0.2.1/SHA256SUMS?key=hush-hush"), "", "image_info.checksum: checksum files cannot be fetched yet"},
+		{"digest is a URL", change{"os_hash_value": "https://192.0.2.1/SHA256SUMS?key=hush-hush"}, "https://192.0.2.1/SHA256SUMS?key=hush-hush", ""},
+		{"checksum is a URL", with("checksum", "http://192.0.2.1/SHA256SUMS?key=hush-hush"), "http://192.0.2.1/SHA256SUMS?key=hush-hush", ""},
+		{"checksum is another URL", with("checksum", "ftp://192.0.2.1/SHA256SUMS?key=x"), "", "image_info.checksum: "},
 		{"checksum of no known length", with("checksum", hex(34)), "", "image_info.checksum: "},
 		{"checksum is no hexadecimal", with("checksum", "hello"), "", "image_info.checksum: "},
 	}
@@ -140,10 +143,10 @@ func TestImageInfoDigest(t *testing.T) {
 			if err != nil {
 				t.Fatal(err)
 			}
-			d, err := i.digest()
+			d, url, err := i.digest()
 			wantArgsError(t, err, test.wantErr)
-			if err == nil && d.String() != test.want {
-				t.Errorf("digest() = %s, want %s", d, test.want)
+			if got := d.String(); err == nil && got != test.want && (got != "none" || url != test.want) {
+				t.Errorf("digest() = %s, %s, want %s", d, url, test.want)
 			}
 		})
 	}
@@ -214,23 +217,28 @@ func TestImageInfoFormat(t *testing.T) {
 	for _, test := range []struct {
 		format    any
 		permitted []string
-		want      string
+		want      image.Format // "" for an error
 	}{
-		{nil, nil, ""},
-		{nil, []string{"raw", "gpt", "qcow2"}, ""},
-		{"unknown", []string{"raw", "gpt"}, ""},
-		{"raw", []string{"qcow2"}, ""}, // the conductor knows what it is
-		{"gpt", []string{}, ""},
-		{nil, []string{"qcow2", "iso"}, "image debian.img: image format is not supported: the conductor does not know the format, and permits only qcow2, iso"},
-		{"unknown", []string{}, "the conductor does not know the format"},
+		{nil, nil, image.Auto},
+		{nil, []string{"raw", "gpt", "qcow2"}, image.Auto},
+		{"unknown", []string{"raw", "gpt"}, image.Raw},
+		{nil, []string{"qcow2", "iso"}, image.QCOW2},
+		{"iso", []string{"gpt", "iso", "qcow2"}, image.Auto},
+		{"raw", []string{"qcow2"}, image.Raw}, // the conductor knows what it is
+		{"gpt", []string{}, image.Raw},
+		{"qcow2", nil, image.QCOW2},
+		{"qcow2", []string{"raw", "qcow2"}, image.QCOW2},
+		{"qcow2", []string{"raw", "gpt"}, ""},
+		{nil, []string{"raw", "iso"}, ""},
+		{"unknown", []string{}, ""},
 	} {
 		i, err := parseImageInfo(infoWith(t, change{"disk_format": test.format}))
 		if err != nil {
 			t.Fatal(err)
 		}
-		err = i.checkFormat(test.permitted)
-		if test.want == "" && err != nil || test.want != "" && (!errors.Is(err, stream.ErrFormat) || !strings.Contains(err.Error(), test.want)) {
-			t.Errorf("%v, permitted %q: %v, want %q", test.format, test.permitted, err, test.want)
+		got, err := i.format(test.permitted)
+		if got != test.want || (err == nil) != (test.want != "") || err != nil && (!errors.Is(err, stream.ErrFormat) || !strings.Contains(err.Error(), "permits only")) {
+			t.Errorf("%v, permitted %q: %q, %v, want %q", test.format, test.permitted, got, err, test.want)
 		}
 	}
 }
@@ -247,7 +255,7 @@ func FuzzImageInfo(f *testing.F) {
 			}
 			return
 		}
-		if d, err := i.digest(); (err == nil) == d.IsZero() || err != nil && !errors.Is(err, steps.ErrArgs) {
+		if d, url, err := i.digest(); (err == nil) == (d.IsZero() && url == "") || err != nil && !errors.Is(err, steps.ErrArgs) {
 			t.Errorf("digest of %q = %v, %v", b, d, err)
 		}
 		if _, err := i.sources(steps.Host{}); err != nil && !errors.Is(err, steps.ErrArgs) {

@@ -12,15 +12,18 @@ import (
 	"github.com/ironhand/ironhand/image"
 	"github.com/ironhand/ironhand/inspect"
 	"github.com/ironhand/ironhand/steps"
+	"github.com/ironhand/ironhand/steps/raid"
 	"github.com/ironhand/ironhand/stream"
 )
 
 // A request is what writeImage is asked for.
 type request struct {
-	info    imageInfo
-	digest  stream.Digest
-	sources []stream.Source
-	drive   *string // as image.ReadConfigDrive takes it; nil or "" for none
+	info      imageInfo
+	format    image.Format // that it must have
+	digest    stream.Digest
+	checksums string // URL of the file that has the digest; empty if it is given
+	sources   []stream.Source
+	drive     *string // as image.ReadConfigDrive takes it; nil or "" for none
 }
 
 // parseRequest reads and checks the arguments; nothing is fetched.
@@ -38,14 +41,15 @@ func parseRequest(h steps.Host, raw json.RawMessage) (*request, error) {
 	if err != nil {
 		return nil, err
 	}
-	digest, err := info.digest()
+	digest, checksums, err := info.digest()
 	if err != nil {
 		return nil, err
 	}
-	if digest.Algorithm == "md5" && h.Download.RefuseMD5 {
-		return nil, fmt.Errorf("%w: image_info: the conductor does not allow MD5; give a SHA-256 or SHA-512", steps.ErrArgs)
+	if err := allowed(h, digest); err != nil {
+		return nil, err
 	}
-	if err := info.checkFormat(h.Download.Formats); err != nil {
+	format, err := info.format(h.Download.Formats)
+	if err != nil {
 		return nil, err
 	}
 	sources, err := info.sources(h)
@@ -56,7 +60,15 @@ func parseRequest(h steps.Host, raw json.RawMessage) (*request, error) {
 	if drive == nil || *drive == "" {
 		drive = info.ConfigDrive
 	}
-	return &request{info, digest, sources, drive}, nil
+	return &request{info, format, digest, checksums, sources, drive}, nil
+}
+
+// allowed refuses a digest of an algorithm that the conductor does not allow.
+func allowed(h steps.Host, d stream.Digest) error {
+	if d.Algorithm == "md5" && h.Download.RefuseMD5 {
+		return fmt.Errorf("%w: image_info: the conductor does not allow MD5; give a SHA-256 or SHA-512", steps.ErrArgs)
+	}
+	return nil
 }
 
 // writeImage puts a whole disk image onto the node's root disk, and the config drive beside it.
@@ -71,6 +83,14 @@ func writeImage(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 		var cancel context.CancelFunc
 		ctx, cancel = context.WithTimeoutCause(ctx, h.Download.Limit, fmt.Errorf("the download takes longer than the %v allowed", h.Download.Limit))
 		defer cancel()
+	}
+	if r.checksums != "" {
+		if digest, err = info.fetchDigest(ctx, h, r.checksums); err != nil {
+			return nil, err
+		}
+		if err := allowed(h, digest); err != nil {
+			return nil, err
+		}
 	}
 	var driveImage []byte
 	if drive != nil && *drive != "" {
@@ -91,6 +111,9 @@ func writeImage(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 		also = fmt.Sprintf("; the hints fit %s too: the first in the list is taken", diskNames(choice.Others))
 	}
 	h.Say("writing %s to %v%s", sources[0], choice.Disk, also)
+	if err := raid.Release(ctx, h, j.Node, choice.Disk.Name); err != nil {
+		return nil, err
+	}
 	disk, err := h.Open(choice.Disk.Name)
 	if err != nil {
 		return nil, err
@@ -108,13 +131,13 @@ func writeImage(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 	var told time.Time
 	var phase stream.Phase
 	result, err := image.Write(ctx, disk, image.Spec{
-		Sources: sources, Digest: digest, ConfigDrive: driveImage,
+		Sources: sources, Digest: digest, Format: r.format, ConfigDrive: driveImage,
 		Patience: h.Download.Budget, ReadBack: h.ReadBack, Log: h.Log, Memory: memory,
 		Progress: func(p stream.Progress) {
 			h.Progress(p)
 			if p.Phase != phase || time.Since(told) >= 5*time.Second {
 				phase, told = p.Phase, time.Now()
-				h.Say("%s", progressLine(p))
+				h.Say("%v", p)
 			}
 		},
 	})
@@ -133,15 +156,39 @@ func writeImage(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 	}, nil
 }
 
-// sources are the places of the image, in order.
-func (i imageInfo) sources(h steps.Host) ([]stream.Source, error) {
+// options are for all that is fetched for the image.
+func (i imageInfo) options(h steps.Host) (stream.HTTPOptions, error) {
 	authorization, err := i.authorization(h.Download.BasicAuth)
 	if err != nil {
-		return nil, err
+		return stream.HTTPOptions{}, err
 	}
 	o := stream.HTTPOptions{Transport: h.Transport, Stall: h.Download.Stall}
 	if authorization != "" {
 		o.Authorization = func() string { return authorization }
+	}
+	o.Proxy, err = i.proxy()
+	return o, err
+}
+
+// fetchDigest reads the image's digest from a checksum file, which nothing proves but TLS.
+func (i imageInfo) fetchDigest(ctx context.Context, h steps.Host, where string) (stream.Digest, error) {
+	o, err := i.options(h)
+	if err != nil {
+		return stream.Digest{}, err
+	}
+	o.KeepTLS = true
+	src, err := stream.NewHTTP(where, o)
+	if err != nil {
+		return stream.Digest{}, fmt.Errorf("%w: image_info: checksum: %v", steps.ErrArgs, err)
+	}
+	return stream.FetchChecksum(ctx, src, i.name(), stream.ReaderOptions{Patience: h.Download.Budget, Log: h.Log})
+}
+
+// sources are the places of the image, in order.
+func (i imageInfo) sources(h steps.Host) ([]stream.Source, error) {
+	o, err := i.options(h)
+	if err != nil {
+		return nil, err
 	}
 	var sources []stream.Source
 	for n, one := range i.URLs {
@@ -152,18 +199,6 @@ func (i imageInfo) sources(h steps.Host) ([]stream.Source, error) {
 		sources = append(sources, s)
 	}
 	return sources, nil
-}
-
-func progressLine(p stream.Progress) string {
-	line := fmt.Sprintf("%s: %d MiB read", p.Phase, p.Read>>20)
-	if p.Total > 0 {
-		line = fmt.Sprintf("%s: %d of %d MiB read (%d %%)", p.Phase, p.Read>>20, p.Total>>20, 100*p.Read/p.Total)
-	}
-	line += fmt.Sprintf(", %d MiB/s, %d MiB written", p.Rate>>20, p.Written>>20)
-	if p.Retries > 0 {
-		line += fmt.Sprintf(", %d retries (last: %s)", p.Retries, p.LastError)
-	}
-	return line
 }
 
 func diskNames(disks []inspect.Disk) string {

@@ -15,9 +15,11 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"maps"
 	"net/http"
 	"net/http/httptest"
 	"strings"
+	"sync"
 	"testing"
 	"testing/fstest"
 	"testing/synctest"
@@ -221,7 +223,8 @@ func TestWriteImageFails(t *testing.T) {
 		touched bool
 	}{
 		{"arguments are no object", rootDiskHint, nil, change{"image_info": "x"}, nil, steps.ErrArgs, "image_info: json", false},
-		{"qcow2", rootDiskHint, change{"disk_format": "qcow2"}, nil, nil, steps.ErrArgs, "qemu-img convert -O raw", false},
+		{"vmdk", rootDiskHint, change{"disk_format": "vmdk"}, nil, nil, steps.ErrArgs, "qemu-img convert -O qcow2", false},
+		{"not what it is said to be", rootDiskHint, change{"disk_format": "qcow2"}, nil, nil, stream.ErrFormat, "image must be qcow2, and its bytes are raw", false},
 		{"no digest", rootDiskHint, change{"os_hash_algo": nil, "os_hash_value": nil}, nil, nil, steps.ErrArgs, "an image without a digest is not written", false},
 		{"MD5 where it is not allowed", rootDiskHint, change{"os_hash_algo": "md5", "os_hash_value": strings.Repeat("0", 32)}, nil,
 			func(b *bench) { b.host.Download.RefuseMD5 = true }, steps.ErrArgs, "the conductor does not allow MD5", false},
@@ -280,6 +283,82 @@ func TestWriteImageFails(t *testing.T) {
 				t.Error("the start of the disk is not zero")
 			}
 		})
+	}
+}
+
+// The digest may be in a file beside the image, which is fetched as the image is, and must be beside it in spirit, too.
+func TestWriteImageChecksumFile(t *testing.T) {
+	sum := sha256.Sum256(diskImage())
+	right := hex.EncodeToString(sum[:])
+	noSum := change{"os_hash_algo": nil, "os_hash_value": nil}
+	tests := []struct {
+		name, file string
+		auth       bool
+		md5        bool // is refused
+		want       string
+	}{
+		{name: "list", file: strings.Repeat("0", 64) + "  other.img\n" + right + "  debian.img\n"},
+		{name: "BSD", file: "SHA256 (debian.img) = " + right + "\n"},
+		{name: "alone, with authorization", file: right, auth: true},
+		{name: "another image", file: right + "  other.img\n", want: `checksum file does not contain name "debian.img"`},
+		{name: "wrong", file: strings.Repeat("0", 64) + "  debian.img\n", want: "digest does not match"},
+		{name: "MD5 where it is not allowed", file: strings.Repeat("0", 32) + "  debian.img\n", md5: true, want: "the conductor does not allow MD5"},
+		{name: "not there", want: "404 Not Found"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			t.Parallel()
+			b := newBench(t)
+			b.host.Download.RefuseMD5 = test.md5
+			var authorization string
+			sums := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				authorization = r.Header.Get("Authorization")
+				if test.file == "" {
+					w.WriteHeader(404)
+				}
+				w.Write([]byte(test.file)) // the client may be gone
+			}))
+			defer sums.Close()
+			changes := maps.Clone(noSum)
+			changes["checksum"] = sums.URL + "/SHA256SUMS?hush"
+			if test.auth {
+				changes["image_server_auth_strategy"], changes["image_server_user"], changes["image_server_password"] = "http_basic", "me", "hush"
+			}
+			_, err := b.run(t, rootDiskHint, changes, nil)
+			if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "hush")) {
+				t.Errorf("writeImage() = %v, want an error with %q", err, test.want)
+			}
+			if test.auth != (authorization != "") {
+				t.Errorf("Authorization was %q", authorization)
+			}
+		})
+	}
+}
+
+// The image and its checksum file come through the proxy that the conductor names.
+func TestWriteImageProxy(t *testing.T) {
+	b := newBench(t)
+	sum := sha256.Sum256(b.server.Content)
+	var mu sync.Mutex
+	asked := map[string]bool{}
+	proxy := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		mu.Lock()
+		asked[r.URL.String()] = true
+		mu.Unlock()
+		if strings.HasSuffix(r.URL.Path, "SUMS") {
+			fmt.Fprintf(w, "%x  debian.img\n", sum)
+			return
+		}
+		b.server.ServeHTTP(w, r)
+	}))
+	defer proxy.Close()
+	_, err := b.run(t, rootDiskHint, change{"urls": []string{"http://image.example/debian.img"}, "os_hash_algo": nil, "os_hash_value": nil,
+		"checksum": "http://image.example/SUMS", "proxies": map[string]string{"http": strings.TrimPrefix(proxy.URL, "http://")}, "no_proxy": "other.example"}, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !asked["http://image.example/SUMS"] || !asked["http://image.example/debian.img"] {
+		t.Errorf("the proxy was asked for %v", asked)
 	}
 }
 
@@ -387,9 +466,10 @@ func TestManager(t *testing.T) {
 		t.Errorf("versions = %s", got)
 	}
 	for phase, want := range map[steps.Phase]string{
-		steps.Clean:   "deploy.clean_uefi_nvram=0 deploy.erase_devices=10 deploy.erase_devices_express=0 deploy.erase_devices_metadata=99 deploy.erase_pstore=0 ",
-		steps.Deploy:  "deploy.clean_uefi_nvram=0 deploy.erase_devices_metadata=0 deploy.kexec=0 deploy.write_image=0 ",
-		steps.Service: "deploy.write_image=0 "} {
+		steps.Clean: "deploy.clean_uefi_nvram=0 raid.create_configuration=0 raid.delete_configuration=0 deploy.erase_devices=10 deploy.erase_devices_express=0 " +
+			"deploy.erase_devices_metadata=99 deploy.erase_pstore=0 ",
+		steps.Deploy:  "raid.apply_configuration=0 deploy.clean_uefi_nvram=0 deploy.erase_devices_metadata=0 deploy.kexec=0 deploy.write_image=0 ",
+		steps.Service: "raid.apply_configuration=0 raid.create_configuration=0 raid.delete_configuration=0 deploy.write_image=0 "} {
 		got := ""
 		for _, s := range set.List(phase)["GenericHardwareManager"] {
 			got += fmt.Sprintf("%s.%s=%d ", s.Interface, s.Name, s.Priority[phase])
@@ -399,21 +479,6 @@ func TestManager(t *testing.T) {
 		}
 		if got != want {
 			t.Errorf("steps of %s = %s, want %s", phase, got, want)
-		}
-	}
-}
-
-func TestProgressLine(t *testing.T) {
-	for _, test := range []struct {
-		p    stream.Progress
-		want string
-	}{
-		{stream.Progress{Phase: "writing", Read: 10 * mib, Total: 40 * mib, Written: 5 * mib, Rate: 3 * mib}, "writing: 10 of 40 MiB read (25 %), 3 MiB/s, 5 MiB written"},
-		{stream.Progress{Phase: "writing", Read: 10 * mib, Total: -1}, "writing: 10 MiB read, 0 MiB/s, 0 MiB written"},
-		{stream.Progress{Phase: "writing", Retries: 2, LastError: "reset"}, "writing: 0 MiB read, 0 MiB/s, 0 MiB written, 2 retries (last: reset)"},
-	} {
-		if got := progressLine(test.p); got != test.want {
-			t.Errorf("progressLine(%+v) = %s, want %s", test.p, got, test.want)
 		}
 	}
 }

@@ -71,7 +71,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 		h.Set("Last-Modified", modified)
 	}
 	status, body := http.StatusOK, content
-	if first, ok := rangeFrom(r); ok && !f.NoRange {
+	if first, last, ok := rangeOf(r, len(content)); ok && !f.NoRange {
 		same := r.Header.Get("If-Range")
 		switch {
 		case same != "" && same != s.ETag && same != modified:
@@ -79,8 +79,8 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 			status, body = http.StatusRequestedRangeNotSatisfiable, nil
 			h.Set("Content-Range", fmt.Sprintf("bytes */%d", len(content)))
 		default:
-			status, body = http.StatusPartialContent, content[first:]
-			h.Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", first, len(content)-1, len(content)))
+			status, body = http.StatusPartialContent, content[first:last+1]
+			h.Set("Content-Range", fmt.Sprintf("bytes %d-%d/%d", first, last, len(content)))
 		}
 	}
 	if !f.NoLength {
@@ -115,7 +115,7 @@ func (s *Server) ServeHTTP(w http.ResponseWriter, r *http.Request) {
 	switch {
 	case f.Cut != 0 || f.End != 0:
 		s.hangUp(w, f.Cut != 0)
-	case f.Hang != 0:
+	case f.Hang != 0 && (stop < int64(len(body)) || f.NoLength || f.OpenEnd): // else the client knows that this is all, and may ask again
 		http.NewResponseController(w).Flush() // the client may be gone
 		<-r.Context().Done()
 	}
@@ -159,12 +159,17 @@ func (s *Server) hangUp(w http.ResponseWriter, reset bool) {
 	conn.Close()
 }
 
-// rangeFrom reads "bytes=N-", the one form that we send.
-func rangeFrom(r *http.Request) (first int, ok bool) {
+// rangeOf reads "bytes=N-" and "bytes=N-M", the forms that we send.
+func rangeOf(r *http.Request, size int) (first, last int, ok bool) {
 	s, ok := strings.CutPrefix(r.Header.Get("Range"), "bytes=")
 	if !ok {
-		return 0, false
+		return 0, 0, false
 	}
-	first, err := strconv.Atoi(strings.TrimSuffix(s, "-"))
-	return first, err == nil && first >= 0
+	from, to, _ := strings.Cut(s, "-")
+	first, err := strconv.Atoi(from)
+	last = max(first, size-1)
+	if to != "" && err == nil {
+		last, err = strconv.Atoi(to)
+	}
+	return first, min(last, size-1), err == nil && first >= 0 && first <= last
 }

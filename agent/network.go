@@ -1,0 +1,236 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package agent
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ironhand/ironhand/initramfs/boot"
+	"github.com/ironhand/ironhand/netconfig"
+)
+
+// NewKernel returns the network of the running kernel. It loads the modules of bonds and VLANs
+// when one is made: the ramdisk has no modprobe that the kernel could call.
+func NewKernel() (netconfig.Kernel, error) {
+	k, err := netconfig.NewKernel()
+	return modular{k}, err
+}
+
+// modular is a kernel whose modules somebody has to load.
+type modular struct{ netconfig.Kernel }
+
+// Do implements [netconfig.Kernel].
+func (k modular) Do(ctx context.Context, c netconfig.Change) error {
+	var module string
+	switch c.(type) {
+	case netconfig.AddBond:
+		module = "bonding"
+	case netconfig.AddVLAN:
+		module = "8021q"
+	default:
+		return k.Kernel.Do(ctx, c)
+	}
+	// On a whole system the kernel does this itself, and need not have modules at all.
+	loading := boot.LoadModules(ctx, module)
+	err := k.Kernel.Do(ctx, c)
+	if err != nil && loading != nil {
+		return fmt.Errorf("%w (%v)", err, loading)
+	}
+	return err
+}
+
+// nicWait is how long the NICs of the network data may take to appear: drivers load firmware.
+const nicWait = 15 * time.Second
+
+// RamdiskNetwork, below /, is a network_data.json for every machine that boots this ramdisk.
+const RamdiskNetwork = "etc/ironhand/network_data.json"
+
+// networkSources are the places that may describe the network, strong to weak: the kernel command line,
+// the media, the ramdisk.
+func (a *agent) networkSources() (netconfig.Sources, error) {
+	s := netconfig.Sources{Cmdline: a.sys.Cmdline}
+	if a.config.NetworkData != nil {
+		s.Files = append(s.Files, netconfig.File{From: a.config.NetworkFrom, Content: a.config.NetworkData})
+	}
+	b, err := fs.ReadFile(a.sys.Root, RamdiskNetwork)
+	if err == nil {
+		s.Files = append(s.Files, netconfig.File{From: "ramdisk /" + RamdiskNetwork, Content: b})
+	}
+	if errors.Is(err, fs.ErrNotExist) {
+		err = nil
+	}
+	return s, err
+}
+
+// bringUpNetwork makes the network as it is described. What is sound is brought up even if
+// something else is not, unless ironhand-strict-network asks for all or nothing.
+func (a *agent) bringUpNetwork(ctx context.Context) error {
+	sources, err := a.networkSources()
+	if err != nil {
+		return fmt.Errorf("read the description of the network: %w", err)
+	}
+	plan, from, err := sources.Plan()
+	look := "the description of the network (" + from + ") against the NICs of the machine"
+	switch {
+	case err != nil && (a.config.StrictNetwork || from != "" && len(plan.Links)+len(plan.Everywhere) == 0):
+		return hint(err, look)
+	case err != nil:
+		a.sayLines("network", "left out what is wrong: "+err.Error())
+	}
+	if from == "" && a.sys.Asker == nil && len(plan.DNS) == 0 {
+		a.console.Stage("network", "no network_data.json given: interfaces are left as they are")
+		return nil
+	}
+	k, err := a.network()
+	if err != nil {
+		return err
+	}
+	asked := len(plan.Everywhere) > 0
+	if from == "" {
+		plan.Everywhere = []netconfig.Method{netconfig.DHCP4, netconfig.Auto6}
+		from = "nobody"
+	}
+	a.console.Stage("network", "as described by %s", from)
+	if len(plan.Everywhere) > 0 && a.sys.Asker != nil {
+		return a.askEverywhere(ctx, k, plan, sources.BootMAC(), asked)
+	}
+	// 1. Wait for the NICs.
+	for start := time.Now(); ; {
+		state, err := k.State(ctx)
+		if err != nil {
+			return fmt.Errorf("read the state of the network: %w", err)
+		}
+		_, err = plan.Changes(state)
+		if !errors.Is(err, netconfig.ErrNoNIC) {
+			break
+		}
+		if time.Since(start) > nicWait {
+			if !plan.HasNIC(state) || a.config.StrictNetwork {
+				return hint(err, look)
+			}
+			break
+		}
+		if err := sleep(ctx, 250*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	// 2. Apply. Whether what went wrong matters shows when the conductor is called.
+	if err := plan.Apply(ctx, k); err != nil {
+		if a.config.StrictNetwork {
+			return hint(err, look)
+		}
+		a.sayLines("network", err.Error())
+	}
+	// 3. Ask for what is not described.
+	if plan.Automatic() && a.sys.Asker != nil {
+		given, err := plan.Acquire(ctx, k, a.sys.Asker, nil, a.sayNetwork)
+		if err != nil {
+			a.sayLines("network", err.Error())
+		}
+		go given.Keep(ctx, k, a.sys.Asker, a.sayNetwork)
+	}
+	return a.showNetwork(ctx, k)
+}
+
+func (a *agent) sayNetwork(line string) { a.sayLines("network", line) }
+
+// showNetwork says what the network is in the end.
+func (a *agent) showNetwork(ctx context.Context, k netconfig.Kernel) error {
+	state, err := k.State(ctx)
+	if err != nil {
+		return fmt.Errorf("read the state of the network: %w", err)
+	}
+	for _, line := range networkLines(state) {
+		a.console.Stage("network", "%s", line)
+	}
+	return nil
+}
+
+func methodNames(methods []netconfig.Method) string {
+	var names []string
+	for _, m := range methods {
+		names = append(names, string(m))
+	}
+	return strings.Join(names, ", ")
+}
+
+// askedEverywhere is a file that says that an agent of this boot has set up the network by asking.
+const askedEverywhere = "network-asked"
+
+// askEverywhere asks on all NICs at once, and keeps the first answer with which the conductor is reached. A
+// network that somebody else has set up is left alone, unless always says that it is to be asked.
+func (a *agent) askEverywhere(ctx context.Context, k netconfig.Kernel, plan netconfig.Plan, boot netconfig.MAC, always bool) error {
+	mark := filepath.Join(a.sys.StateDir, askedEverywhere)
+	_, asked := os.Stat(mark)
+	var state netconfig.State
+	for start := time.Now(); ; {
+		var err error
+		if state, err = k.State(ctx); err != nil {
+			return fmt.Errorf("read the state of the network: %w", err)
+		}
+		if state.Configured() && asked != nil && !always {
+			a.console.Stage("network", "somebody has set it up: it is left as it is")
+			return a.showNetwork(ctx, k)
+		}
+		all := netconfig.Everywhere(state, plan.Everywhere, boot)
+		here := len(all.Links) > 0 && (boot == "" || slices.ContainsFunc(state.NICs, func(n netconfig.NIC) bool { return n.PermanentMAC == boot || n.MAC == boot }))
+		if here || time.Since(start) > nicWait {
+			all.DNS = plan.DNS
+			plan = all
+			break
+		}
+		if err := sleep(ctx, 250*time.Millisecond); err != nil {
+			return err
+		}
+	}
+	if len(plan.Links) == 0 {
+		return hint(errors.New("the machine has no NIC that the kernel has a driver for"), "that the ramdisk has the driver of the NIC")
+	}
+	a.console.Stage("network", "asking on %d NICs: %s", len(plan.Links), methodNames(plan.Links[0].Auto))
+	if err := keepFile(mark, nil); err != nil {
+		return fmt.Errorf("keep for a restart that the network was asked for: %w", err)
+	}
+	given, err := plan.Acquire(ctx, k, a.sys.Asker, func(ctx context.Context) error {
+		if len(a.config.APIURLs) == 0 {
+			return nil // the conductor comes to us
+		}
+		_, _, err := a.measureAny(ctx)
+		return err
+	}, a.sayNetwork)
+	if err != nil {
+		a.sayLines("network", err.Error())
+	}
+	go given.Keep(ctx, k, a.sys.Asker, a.sayNetwork)
+	return a.showNetwork(ctx, k)
+}
+
+// networkLines is one line for each NIC that has addresses.
+func networkLines(s netconfig.State) []string {
+	var lines []string
+	for _, n := range s.NICs {
+		if n.Loopback || !n.Up || len(n.Addresses) == 0 {
+			continue
+		}
+		line := fmt.Sprintf("%s %s", n.Name, n.MAC)
+		for _, addr := range n.Addresses {
+			if !addr.Prefix.Addr().IsLinkLocalUnicast() {
+				line += " " + addr.Prefix.String()
+			}
+		}
+		for _, r := range s.Routes {
+			if r.NIC == n.Name && r.Destination.Bits() == 0 && r.Gateway.IsValid() {
+				line += " via " + r.Gateway.String()
+			}
+		}
+		lines = append(lines, line)
+	}
+	return lines
+}

@@ -1,0 +1,94 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package initramfs_test
+
+import (
+	"encoding/binary"
+	"math"
+	"os"
+	"path/filepath"
+	"testing"
+	"time"
+
+	"github.com/ironhand/ironhand/initramfs/vmtest"
+)
+
+// oldArray makes two disks members of a mirror, as mdadm does: include/uapi/linux/raid/md_p.h, struct mdp_superblock_1.
+func oldArray(t *testing.T, size int64) []string {
+	t.Helper()
+	const roles = 128 // of members that there is room for
+	var paths []string
+	for number := range 2 {
+		b := make([]byte, 256+2*roles)
+		le := binary.LittleEndian
+		le.PutUint32(b, 0xa92b4efc)
+		le.PutUint32(b[4:], 1)
+		copy(b[16:32], "an array's uuid!")
+		copy(b[32:64], "elsewhere:old")
+		le.PutUint64(b[64:], uint64(time.Now().Unix()))
+		le.PutUint32(b[72:], 1) // level
+		data := uint64(size/512 - 2048)
+		le.PutUint64(b[80:], data)
+		le.PutUint32(b[92:], 2)
+		le.PutUint64(b[128:], 2048)
+		le.PutUint64(b[136:], data)
+		le.PutUint64(b[144:], 8)
+		le.PutUint32(b[160:], uint32(number))
+		copy(b[168:184], "member's own id")
+		b[183] = byte(number)
+		le.PutUint64(b[192:], uint64(time.Now().Unix()))
+		le.PutUint64(b[200:], 1)              // events
+		le.PutUint64(b[208:], math.MaxUint64) // in sync to the end
+		le.PutUint32(b[220:], roles)
+		for i := range roles {
+			role := uint16(0xffff)
+			if i < 2 {
+				role = uint16(i)
+			}
+			le.PutUint16(b[256+2*i:], role)
+		}
+		sum := uint64(0)
+		for i := 0; i < len(b); i += 4 {
+			sum += uint64(le.Uint32(b[i:]))
+		}
+		le.PutUint32(b[216:], uint32(sum)+uint32(sum>>32))
+		path := filepath.Join(t.TempDir(), "disk")
+		f, err := os.Create(path)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := f.WriteAt(b, 4096); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Truncate(size); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+		paths = append(paths, path)
+	}
+	return paths
+}
+
+// The disks hold an array of a former life, which is started with the agent. The image goes onto one of them all the same.
+func TestVMDeployOverArray(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.start()
+	m := l.machine()
+	const size = 5 << 30
+	for i, path := range oldArray(t, size) {
+		m.Disks[i].Path, m.Disks[i].Size = path, 0
+	}
+	vm := vmtest.Start(t, m)
+	vm.Expect(t, `hardware: disk /dev/md\d+ 5.0 GiB`, bootTime)
+	vm.Expect(t, `writing .* to /dev/vdb .* serial ROOT`, deployTime)
+	vm.Expect(t, `stop /dev/md\d+ old, raid1, of /dev/vda, /dev/vdb, which would be in the way`, deployTime)
+	vm.Expect(t, `IMAGE RUNS`, deployTime)
+	if err := l.result(time.Minute); err != nil {
+		t.Errorf("conductor: %v\n%s", err, l.timeline())
+	}
+	vm.Wait(t, time.Minute)
+	checkDisk(t, vm.Disks[1], 512)
+}

@@ -1,0 +1,331 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package netconfig
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"net"
+	"net/netip"
+	"strings"
+	"sync"
+	"testing"
+	"testing/synctest"
+	"time"
+
+	"github.com/insomniacslk/dhcp/dhcpv4"
+	"github.com/insomniacslk/dhcp/dhcpv6"
+)
+
+// fakeServers answer on NICs after some time.
+type fakeServers struct {
+	mu      sync.Mutex
+	answers map[string]fakeAnswer // "eth0 dhcpv4"
+	asked   []string
+}
+
+type fakeAnswer struct {
+	after time.Duration
+	lease []Lease // one after the other, the last again and again
+}
+
+func (s *fakeServers) Ask(ctx context.Context, n NIC, m Method) (Lease, error) {
+	s.mu.Lock()
+	s.asked = append(s.asked, fmt.Sprintf("%s %s", n.Name, m))
+	a, ok := s.answers[n.Name+" "+string(m)]
+	s.mu.Unlock()
+	if !ok {
+		<-ctx.Done()
+		return Lease{}, context.Cause(ctx)
+	}
+	if err := pause(ctx, a.after); err != nil {
+		return Lease{}, err
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	l := a.lease[0]
+	if len(a.lease) > 1 {
+		a.lease = a.lease[1:]
+		s.answers[n.Name+" "+string(m)] = a
+	}
+	l.Method = m
+	return l, nil
+}
+
+func given(address, gateway, dns string, renew time.Duration) Lease {
+	l := Lease{From: "server", Addresses: []netip.Prefix{netip.MustParsePrefix(address)}, Renew: renew}
+	if gateway != "" {
+		g := netip.MustParseAddr(gateway)
+		l.Routes = []Route{{Destination: everywhere(g), Gateway: g}}
+	}
+	if dns != "" {
+		l.DNS = []netip.Addr{netip.MustParseAddr(dns)}
+	}
+	return l
+}
+
+// linkLocal is what the kernel gives each NIC.
+func withLinkLocal(s State) State {
+	for i := range s.NICs {
+		if !s.NICs[i].Loopback && s.NICs[i].Kind != "bond" {
+			s.NICs[i].Addresses = []Address{{Prefix: netip.MustParsePrefix(fmt.Sprintf("fe80::%d/64", i))}}
+		}
+	}
+	return s
+}
+
+func TestAcquire(t *testing.T) {
+	all := map[string]time.Duration{"eth0": time.Second, "eth1": 2 * time.Second, "eth2": 0}
+	described := `{"links": [{"id": "a", "type": "phy", "ethernet_mac_address": "52:54:00:aa:bb:01"}, {"id": "b", "type": "phy", "ethernet_mac_address": "52:54:00:aa:bb:02"}],
+		"networks": [{"type": "ipv4_dhcp", "link": "a"}, {"type": "ipv6_dhcpv6_stateful", "link": "a"}, {"type": "ipv4", "link": "b", "ip_address": "198.51.100.7/24", "gateway": "198.51.100.1"}]}`
+	tests := []struct {
+		name    string
+		data    string // "" for everywhere
+		cables  map[string]time.Duration
+		answers map[string]fakeAnswer
+		reach   string // default gateway with which the conductor is reached; "-": not tried
+		machine string // parts, one a line
+		err     string
+		takes   time.Duration
+	}{
+		{"described", described, all, map[string]fakeAnswer{
+			"eth0 dhcpv4": {time.Second, []Lease{given("192.0.2.50/24", "192.0.2.1", "192.0.2.53", time.Hour)}},
+			"eth0 dhcpv6": {3 * time.Second, []Lease{given("2001:db8::50/128", "", "2001:db8::53", time.Hour)}},
+		}, "-", "192.0.2.50/24\n2001:db8::50/128\nroute default via 198.51.100.1 dev eth1\nroute default via 192.0.2.1 dev eth0 metric 1025\ndns 192.0.2.53\ndns 2001:db8::53\nipv6/disable_ipv6=0", "", 5 * time.Second},
+		{"described, one server is dead", described, all, map[string]fakeAnswer{
+			"eth0 dhcpv4": {time.Second, []Lease{given("192.0.2.50/24", "192.0.2.1", "", time.Hour)}},
+		}, "-", "192.0.2.50/24", "a: dhcpv6: no answer", moreWait + 3*time.Second},
+		{"everywhere, the second leads to the conductor", "", all, map[string]fakeAnswer{
+			"eth0 dhcpv4": {4 * time.Second, []Lease{given("192.0.2.50/24", "192.0.2.1", "192.0.2.53", 0)}},
+			"eth2 dhcpv4": {time.Second, []Lease{given("203.0.113.9/24", "203.0.113.1", "203.0.113.53", 0)}},
+		}, "192.0.2.1", "192.0.2.50/24\nroute default via 192.0.2.1 dev eth0\ndns 192.0.2.53", "", 6 * time.Second},
+		{"everywhere, none leads to the conductor", "", all, map[string]fakeAnswer{
+			"eth0 dhcpv4": {4 * time.Second, []Lease{given("192.0.2.50/24", "192.0.2.1", "192.0.2.53", 0)}},
+			"eth2 dhcpv4": {time.Second, []Lease{given("203.0.113.9/24", "203.0.113.1", "203.0.113.53", 0)}},
+		}, "192.0.2.99", "203.0.113.9/24\nroute default via 203.0.113.1 dev eth2\ndns 203.0.113.53",
+			"with what eth2 was given: unreachable\nwith what eth0 was given: unreachable\neth1: dhcpv4: no answer", answerWait + time.Second},
+		{"everywhere, no cable", "", nil, nil, "192.0.2.1", "", "eth0: dhcpv4: no link\neth1: dhcpv4: no link\neth2: dhcpv4: no link", carrierFirst + time.Second},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				k := &fakeKernel{state: withLinkLocal(machine()), cables: tt.cables}
+				plan := Everywhere(k.state, []Method{DHCP4}, "")
+				if tt.data != "" {
+					var err error
+					if plan, err = ParseNetworkData([]byte(tt.data)); err != nil {
+						t.Fatal(err)
+					}
+				}
+				try := func(context.Context) error {
+					if strings.Contains(k.String(), "via "+tt.reach+" ") {
+						return nil
+					}
+					return errors.New("unreachable")
+				}
+				if tt.reach == "-" {
+					try = nil
+				}
+				start := time.Now()
+				a, err := plan.Acquire(t.Context(), k, &fakeServers{answers: tt.answers}, try, func(string) {})
+				if took := time.Since(start); took > tt.takes {
+					t.Errorf("took %v, want at most %v", took, tt.takes)
+				}
+				for part := range strings.SplitSeq(tt.machine, "\n") {
+					if !strings.Contains(k.String(), strings.TrimSuffix(part, "ipv6/disable_ipv6=0")) {
+						t.Errorf("machine lacks %q:\n%s", part, k)
+					}
+				}
+				text := ""
+				if err != nil {
+					lines := strings.Split(err.Error(), "\n")
+					if tt.cables == nil {
+						lines = sorted(lines)
+					}
+					text = strings.Join(lines, "\n")
+				}
+				compare(t, "error", text, tt.err)
+				// What was given is part of the plan now: nothing is left to do, and nothing of a loser is there.
+				if left, err := a.Plan.Changes(k.state); len(left) > 0 || err != nil {
+					t.Errorf("left: %v, %v", left, err)
+				}
+				if strings.Count(k.String(), "default via") > 2-len(plan.Links)%2 {
+					t.Errorf("too many default routes:\n%s", k)
+				}
+			})
+		})
+	}
+}
+
+func sorted(s []string) []string {
+	for i := range s {
+		for j := i; j > 0 && s[j] < s[j-1]; j-- {
+			s[j], s[j-1] = s[j-1], s[j]
+		}
+	}
+	return s
+}
+
+// What was given is asked for again in time; another address takes the place of the first.
+func TestKeep(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := &fakeKernel{state: machine(), cables: map[string]time.Duration{"eth0": 0}}
+		first, second := given("192.0.2.50/24", "192.0.2.1", "192.0.2.53", time.Hour), given("192.0.2.60/24", "192.0.2.9", "192.0.2.54", time.Hour)
+		servers := &fakeServers{answers: map[string]fakeAnswer{"eth0 dhcpv4": {0, []Lease{first, first, second}}}}
+		plan, err := ParseNetworkData([]byte(`{"links": [{"id": "a", "type": "phy", "ethernet_mac_address": "52:54:00:aa:bb:01"}], "networks": [{"type": "ipv4_dhcp", "link": "a"}]}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, err := plan.Acquire(t.Context(), k, servers, nil, func(string) {})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ctx, cancel := context.WithCancel(t.Context())
+		var said []string
+		ended := make(chan bool)
+		go func() { a.Keep(ctx, k, servers, func(s string) { said = append(said, s) }); close(ended) }()
+		before := k.String()
+		time.Sleep(90 * time.Minute)
+		compare(t, "machine after one renewal", k.String(), before)
+		time.Sleep(time.Hour)
+		compare(t, "machine after the second", k.String(), strings.NewReplacer("192.0.2.50", "192.0.2.60", "192.0.2.1 ", "192.0.2.9 ", "192.0.2.53", "192.0.2.54").Replace(before))
+		// The server dies: what there is stays, and is asked for more often.
+		servers.mu.Lock()
+		delete(servers.answers, "eth0 dhcpv4")
+		servers.mu.Unlock()
+		time.Sleep(2 * time.Hour)
+		cancel()
+		<-ended
+		if !strings.Contains(k.String(), "192.0.2.60/24") || len(said) < 3 || !strings.Contains(said[len(said)-1], "asked for again: no answer") {
+			t.Errorf("said %q; machine\n%s", said, k)
+		}
+	})
+}
+
+func TestLease4(t *testing.T) {
+	ack := func(modifiers ...dhcpv4.Modifier) *dhcpv4.DHCPv4 {
+		m, err := dhcpv4.New(append([]dhcpv4.Modifier{dhcpv4.WithYourIP(net.IPv4(192, 0, 2, 50)), dhcpv4.WithNetmask(net.CIDRMask(24, 32)),
+			dhcpv4.WithOption(dhcpv4.OptServerIdentifier(net.IPv4(192, 0, 2, 2)))}, modifiers...)...)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return m
+	}
+	router := func(ips ...string) dhcpv4.Modifier {
+		var all []net.IP
+		for _, ip := range ips {
+			all = append(all, net.ParseIP(ip))
+		}
+		return dhcpv4.WithOption(dhcpv4.OptRouter(all...))
+	}
+	route := func(destination, gateway string) *dhcpv4.Route {
+		_, n, err := net.ParseCIDR(destination)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return &dhcpv4.Route{Dest: n, Router: net.ParseIP(gateway)}
+	}
+	tests := []struct {
+		name string
+		ack  *dhcpv4.DHCPv4
+		want string
+		err  string
+	}{
+		{"address", ack(), "dhcpv4 from 192.0.2.2, 192.0.2.50/24", ""},
+		{"router", ack(router("192.0.2.1", "192.0.2.3")), "dhcpv4 from 192.0.2.2, 192.0.2.50/24, default via 192.0.2.1", ""},
+		{"classless routes", ack(router("192.0.2.9"), dhcpv4.WithOption(dhcpv4.OptClasslessStaticRoute(route("0.0.0.0/0", "192.0.2.1"), route("198.51.100.0/24", "0.0.0.0"), route("192.0.2.0/24", "0.0.0.0")))),
+			"dhcpv4 from 192.0.2.2, 192.0.2.50/24, default via 192.0.2.1, 198.51.100.0/24", ""},
+		{"no mask", ack(dhcpv4.WithNetmask(net.CIDRMask(0, 32)), router("192.0.2.1")), "dhcpv4 from 192.0.2.2, 192.0.2.50/32, default via 192.0.2.1", ""},
+		{"DNS", ack(dhcpv4.WithOption(dhcpv4.OptDNS(net.IPv4(192, 0, 2, 53), net.IPv4zero))), "dhcpv4 from 192.0.2.2, 192.0.2.50/24, dns 192.0.2.53", ""},
+		{"router that is us, or nobody", ack(router("0.0.0.0", "192.0.2.50")), "dhcpv4 from 192.0.2.2, 192.0.2.50/24", ""},
+		{"no address", ack(dhcpv4.WithYourIP(net.IPv4zero)), "", "0.0.0.0 is not an address for a machine"},
+		{"group's address", ack(dhcpv4.WithYourIP(net.IPv4(224, 0, 0, 1))), "", "224.0.0.1 is not an address for a machine"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			l, err := lease4(tt.ack)
+			if err != nil {
+				compare(t, "error", err.Error(), tt.err)
+				return
+			}
+			compare(t, "lease", l.String(), tt.want)
+			if l.Renew < time.Minute {
+				t.Errorf("to be renewed after %v", l.Renew)
+			}
+		})
+	}
+}
+
+func FuzzLease4(f *testing.F) {
+	m, err := dhcpv4.New(dhcpv4.WithYourIP(net.IPv4(192, 0, 2, 50)), dhcpv4.WithOption(dhcpv4.OptRouter(net.IPv4(192, 0, 2, 1))))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(m.ToBytes())
+	f.Fuzz(func(t *testing.T, b []byte) {
+		m, err := dhcpv4.FromBytes(b)
+		if err != nil {
+			return
+		}
+		if l, err := lease4(m); err == nil {
+			usable(t, DHCP4, l)
+		}
+	})
+}
+
+func FuzzLease6(f *testing.F) {
+	m, err := dhcpv6.NewMessage(dhcpv6.WithIANA(dhcpv6.OptIAAddress{IPv6Addr: net.ParseIP("2001:db8::50"), PreferredLifetime: time.Hour, ValidLifetime: time.Hour}), dhcpv6.WithDNS(net.ParseIP("2001:db8::53")))
+	if err != nil {
+		f.Fatal(err)
+	}
+	f.Add(m.ToBytes())
+	f.Fuzz(func(t *testing.T, b []byte) {
+		m, err := dhcpv6.MessageFromBytes(b)
+		if err != nil {
+			return
+		}
+		for _, stateful := range []bool{true, false} {
+			if l, err := lease6(m, stateful); err == nil {
+				usable(t, DHCP6, l)
+			}
+		}
+	})
+}
+
+// usable reports what the kernel would not take.
+func usable(t *testing.T, m Method, l Lease) {
+	k := &fakeKernel{state: machine()}
+	p := Plan{Links: []Link{{ID: "a", Kind: Physical, MAC: "52:54:00:aa:bb:01", Auto: []Method{m}}}}
+	a := p.with([]leased{{"a", l}})
+	if err := a.make(t.Context(), k); err != nil {
+		t.Fatalf("%s: %v", l, err)
+	}
+	if left, err := a.Plan.Changes(k.state); len(left) > 0 || err != nil {
+		t.Fatalf("%s: left %v, %v", l, left, err)
+	}
+}
+
+func FuzzParseAdvertisement(f *testing.F) {
+	f.Add([]byte{134, 0, 0, 0, 64, 0xc0, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0, 25, 3, 0, 0, 0, 0, 14, 16, 0x20, 1, 0x0d, 0xb8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x53})
+	f.Fuzz(func(t *testing.T, b []byte) {
+		a, err := parseAdvertisement(b)
+		if err == nil && len(a.dns) > serversMost {
+			t.Errorf("%d servers", len(a.dns))
+		}
+	})
+}
+
+func TestParseAdvertisement(t *testing.T) {
+	head := []byte{134, 0, 0, 0, 64, 0xc0, 7, 8, 0, 0, 0, 0, 0, 0, 0, 0}
+	dns := append([]byte{25, 3, 0, 0, 0, 0, 14, 16}, netip.MustParseAddr("2001:db8::53").AsSlice()...)
+	a, err := parseAdvertisement(append(append(head[:16:16], 5, 1, 0, 0, 0, 0, 5, 220), dns...))
+	if err != nil || !a.managed || !a.other || list(a.dns) != "2001:db8::53" {
+		t.Errorf("parseAdvertisement = %+v, %v", a, err)
+	}
+	for name, b := range map[string][]byte{"empty": {}, "short": head[:15], "another": append([]byte{133}, head[1:]...), "option of no length": append(head[:16:16], 25, 0), "cut": append(head[:16:16], dns[:20]...)} {
+		if _, err := parseAdvertisement(b); err == nil {
+			t.Errorf("%s: no error", name)
+		}
+	}
+}

@@ -1,0 +1,183 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package netconfig
+
+import (
+	"strings"
+	"testing"
+	"unicode/utf8"
+)
+
+func TestParseCmdline(t *testing.T) {
+	tests := []struct {
+		name, line string
+		plan       string
+		err        string // all of it; "" if there must be none
+	}{
+		{"nothing", "console=ttyS0 quiet ipa-api-url=http://192.0.2.1 ipv6.disable=0", "", ""},
+		{"PXELINUX", "BOOTIF=01-52-54-00-aa-bb-01 ip=192.0.2.10:192.0.2.5:192.0.2.1:255.255.255.0",
+			"link BOOTIF: physical, mac 52:54:00:aa:bb:01\n  address 192.0.2.10/24\n  route default via 192.0.2.1\n", ""},
+		{"iPXE", "ip=192.0.2.10:192.0.2.5:0.0.0.0:255.255.255.0 BOOTIF=52:54:00:AA:BB:01", "link BOOTIF: physical, mac 52:54:00:aa:bb:01\n  address 192.0.2.10/24\n", ""},
+		{"BOOTIF with dashes alone", "ip=192.0.2.10::192.0.2.1:24 BOOTIF=52-54-00-aa-bb-01", "link BOOTIF: physical, mac 52:54:00:aa:bb:01\n  address 192.0.2.10/24\n  route default via 192.0.2.1\n", ""},
+		{"BOOTIF describes nothing", "BOOTIF=01-52-54-00-aa-bb-01", "", ""},
+		{"all seven", "ip=192.0.2.10::192.0.2.1:24:node1:eth0:none nameserver=192.0.2.53", "link eth0: physical, device eth0\n  address 192.0.2.10/24\n  route default via 192.0.2.1\ndns 192.0.2.53\n", ""},
+		{"MTU and MAC", "ip=192.0.2.10:::24::bond0:none:9000:52:54:00:aa:bb:64 bond=bond0:eth0,eth1",
+			"link eth0: physical, device eth0\nlink eth1: physical, device eth1\nlink bond0: bond of eth0, eth1 (balance-rr miimon 100), device bond0, mac 52:54:00:aa:bb:64, mtu 9000\n  address 192.0.2.10/24\n", ""},
+		{"name servers", "ip=192.0.2.10:::24::eth0:none:192.0.2.53:192.0.2.54", "link eth0: physical, device eth0\n  address 192.0.2.10/24\ndns 192.0.2.53\ndns 192.0.2.54\n", ""},
+		{"IPv6", "ip=[2001:db8::10]::[fe80::1]:64::eth0:none:[2001:db8::53]", "link eth0: physical, device eth0\n  address 2001:db8::10/64\n  route default via fe80::1\ndns 2001:db8::53\n", ""},
+		{"IPv6 mask behind", "ip=[2001:db8::10/48]:::::eth0:none", "link eth0: physical, device eth0\n  address 2001:db8::10/48\n", ""},
+		{"gateway on the link", "ip=203.0.113.7::198.51.100.1:32::eth0:off", "link eth0: physical, device eth0\n  address 203.0.113.7/32\n  route default via 198.51.100.1 onlink\n", ""},
+		{"no device", "ip=192.0.2.10:::24", "link the only NIC: physical\n  address 192.0.2.10/24\n", ""},
+		{"device without address", "ip=eth1:none:9000", "link eth1: physical, device eth1, mtu 9000\n", ""},
+		{"off", "ip=off", "", ""},
+		{"ifname", "ifname=lan0:52:54:00:aa:bb:01 ip=192.0.2.10:::24::lan0:none", "link lan0: physical, mac 52:54:00:aa:bb:01\n  address 192.0.2.10/24\n", ""},
+		{"device is a MAC", "ip=192.0.2.10:::24::52-54-00-AA-BB-01:none ip=[2001:db8::1]:::64::52-54-00-aa-bb-01:none",
+			"link 52-54-00-AA-BB-01: physical, mac 52:54:00:aa:bb:01\n  address 192.0.2.10/24\n  address 2001:db8::1/64\n", ""},
+		{"bond and VLAN", "vlan=bond0.0100:bond0 bond=bond0:eth0,eth1:mode=802.3ad,lacp_rate=1,xmit_hash_policy=layer3+4:9000 ip=192.0.2.10::192.0.2.1:24::bond0.0100:none",
+			"link eth0: physical, device eth0\nlink eth1: physical, device eth1\nlink bond0: bond of eth0, eth1 (802.3ad lacp_rate fast miimon 100 xmit_hash_policy layer3+4), device bond0, mtu 9000\n" +
+				"link bond0.0100: vlan 100 of bond0, device bond0.0100\n  address 192.0.2.10/24\n  route default via 192.0.2.1\n", ""},
+		{"bond of dracut's default", "bond", "link eth0: physical, device eth0\nlink eth1: physical, device eth1\nlink bond0: bond of eth0, eth1 (balance-rr miimon 100), device bond0\n", ""},
+		{"bond by ARP", "bond=b:eth0:mode=active-backup,primary=eth0,arp_interval=100,arp_ip_target=192.0.2.1;192.0.2.2",
+			"link eth0: physical, device eth0\nlink b: bond of eth0 (active-backup arp_interval 100 primary eth0 arp_ip_target 192.0.2.1,192.0.2.2), device b\n", ""},
+		{"routes", "ip=192.0.2.10:::24::eth0:none ip=[2001:db8::1]:::64::eth1:none rd.route=10.0.0.0/8:192.0.2.1 rd.route=[2001:db8:3::]/48:[2001:db8::9]:eth1 rd.route=172.16.0.0/12::eth1",
+			"link eth0: physical, device eth0\n  address 192.0.2.10/24\n  route 10.0.0.0/8 via 192.0.2.1\nlink eth1: physical, device eth1\n  address 2001:db8::1/64\n" +
+				"  route 2001:db8:3::/48 via 2001:db8::9\n  route 172.16.0.0/12\n", ""},
+		{"two gateways", "ip=192.0.2.10::192.0.2.1:24::eth0:none ip=198.51.100.10::198.51.100.1:24::eth1:none",
+			"link eth0: physical, device eth0\n  address 192.0.2.10/24\n  route default via 192.0.2.1\nlink eth1: physical, device eth1\n  address 198.51.100.10/24\n  route default via 198.51.100.1 metric 1025\n", ""},
+
+		{"wrong", "BOOTIF=x ifname=a ifname=../x:52:54:00:aa:bb:01 nameserver=x nameserver=0.0.0.0 bridge=br0:eth0 rd.route=10.0.0.0/8",
+			"", `BOOTIF=x: "x" is not a MAC address
+ifname=a: "" is not a MAC address
+ifname=../x:52:54:00:aa:bb:01: "../x" is not a name for a device
+nameserver=x: "x" is not an IP address
+nameserver=0.0.0.0: 0.0.0.0 is not an address for a server
+bridge=br0:eth0: a bridge is not supported
+rd.route=10.0.0.0/8: neither a gateway nor a device`},
+		{"wrong addresses", "ip=192.0.2.300:::24::eth0:none ip=192.0.2.10:::33::eth0:none ip=0.0.0.0:::24::eth0:none ip=192.0.2.10::2001:db8::1:24::eth0:none ip=192.0.2.10::[2001:db8::1]:24::eth0:none ip=192.0.2.10:::24::eth0:magic ip=192.0.2.10:::24::eth0:dhcp ip=192.0.2.10:::24::a/b:none",
+			"", `ip=192.0.2.300:::24::eth0:none: "192.0.2.300" is not an IP address
+ip=192.0.2.10:::33::eth0:none: /33, want /32 at most
+ip=0.0.0.0:::24::eth0:none: 0.0.0.0/24 is not an address for a machine
+ip=192.0.2.10::2001:db8::1:24::eth0:none: "24" is not a way to get an address
+ip=192.0.2.10::[2001:db8::1]:24::eth0:none: 2001:db8::1 is no gateway for 192.0.2.10/24
+ip=192.0.2.10:::24::eth0:magic: "magic" is not a way to get an address
+ip=192.0.2.10:::24::eth0:dhcp: dhcp, and an address as well
+ip=192.0.2.10:::24::a/b:none: "a/b" is not a name for a device`},
+		{"twice", "ip=192.0.2.10:::24::eth0:none ip=192.0.2.10:::24::eth1:none ip=192.0.2.11:::24::eth0:none:10:52:54:00:aa:bb:01",
+			"link eth0: physical, device eth0\n  address 192.0.2.10/24\n  address 192.0.2.11/24\nlink eth1: physical, device eth1\n",
+			"ip=192.0.2.10:::24::eth1:none: 192.0.2.10 is an address of eth0 already\n" +
+				"ip=192.0.2.11:::24::eth0:none:10:52:54:00:aa:bb:01: \"10\" is not a size for packets from 1280 to 65535\n" +
+				"ip=192.0.2.11:::24::eth0:none:10:52:54:00:aa:bb:01: another MAC for a NIC is not supported"},
+		{"wrong stack", "bond=bond0:eth0,eth0:mode=x,speed=1 bond=bond0:eth5 bond=bond1:eth0, vlan=vlan:eth0 vlan=vlan5000:eth0 vlan=vlan5:eth0 vlan=vlan6:eth1 vlan=vlan7:vlan6 vlan=v6:eth1 vlan=vlan8 ip=192.0.2.1:::24::eth0:none",
+			"link eth0: physical, device eth0\nlink eth1: physical, device eth1\nlink bond0: bond of eth0 (balance-rr miimon 100), device bond0\nlink vlan6: vlan 6 of eth1, device vlan6\n",
+			`bond=bond0:eth0,eth0:mode=x,speed=1: mode: "x", want one of balance-rr, active-backup, balance-xor, broadcast, 802.3ad, balance-tlb, balance-alb
+bond=bond0:eth0,eth0:mode=x,speed=1: "speed" is not an option of bonds
+bond=bond0:eth0,eth0:mode=x,speed=1: "eth0" is a member of bond0 already
+bond=bond0:eth5: bond0 is there already
+bond=bond1:eth0,: "eth0" is a member of bond0 already
+bond=bond1:eth0,: a member without name
+bond=bond1:eth0,: no members
+vlan=vlan:eth0: "vlan" does not end with a number from 1 to 4094
+vlan=vlan5000:eth0: "vlan5000" does not end with a number from 1 to 4094
+vlan=vlan5:eth0: eth0 is a member of a bond
+vlan=vlan7:vlan6: vlan6 is a VLAN itself
+vlan=v6:eth1: VLAN 6 on eth1 is there already
+vlan=vlan8: names no device for it to be on
+ip=192.0.2.1:::24::eth0:none: eth0 is a member of a bond`},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			plan, err := ParseCmdline(tt.line)
+			compare(t, "plan", plan.String(), tt.plan)
+			text := ""
+			if err != nil {
+				text = err.Error()
+			}
+			compare(t, "error", text, tt.err)
+		})
+	}
+}
+
+func TestSources(t *testing.T) {
+	file := func(from, address string) File {
+		return File{from, []byte(`{"links":[{"id":"a","type":"phy","ethernet_mac_address":"52:54:00:aa:bb:01"},5],"networks":[{"type":"ipv4","link":"a","ip_address":"` + address + `/24"}],"services":[{"type":"dns","address":"192.0.2.53"}]}`)}
+	}
+	medium, ramdisk := file("floppy network_data.json", "192.0.2.10"), file("ramdisk", "192.0.2.11")
+	tests := []struct {
+		name    string
+		sources Sources
+		from    string
+		plan    string // a part
+		err     string // all of it
+	}{
+		{"nothing", Sources{Cmdline: "quiet BOOTIF=52:54:00:aa:bb:01"}, "", "", ""},
+		{"command line", Sources{"ip=192.0.2.12:::24 rd.route=x", []File{medium}}, "kernel command line", "192.0.2.12/24", "kernel command line: rd.route=x: \"x\" is not an IP address"},
+		{"medium", Sources{"quiet", []File{medium, ramdisk}}, "floppy network_data.json", "192.0.2.10/24\ndns 192.0.2.53", "floppy network_data.json: links[1]: not an object"},
+		{"ramdisk", Sources{"quiet", []File{ramdisk}}, "ramdisk", "192.0.2.11/24", "ramdisk: links[1]: not an object"},
+		{"name server of the command line", Sources{"nameserver=192.0.2.99", []File{medium}}, "floppy network_data.json", "192.0.2.10/24\ndns 192.0.2.99\n", "floppy network_data.json: links[1]: not an object"},
+		{"command line that is wrong", Sources{"ip=magic", []File{medium}}, "floppy network_data.json", "192.0.2.10/24",
+			"kernel command line: ip=magic: \"magic\" is not an IP address\nfloppy network_data.json: links[1]: not an object"},
+		{"no JSON", Sources{"", []File{{"x", []byte("{")}}}, "x", "", "x: line 1, column 1: unexpected end of JSON input"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			plan, from, err := tt.sources.Plan()
+			if from != tt.from || !strings.Contains(plan.String(), tt.plan) {
+				t.Errorf("Plan() = from %q\n%s, want from %q\n%s", from, plan, tt.from, tt.plan)
+			}
+			text := ""
+			if err != nil {
+				text = err.Error()
+			}
+			compare(t, "error", text, tt.err)
+		})
+	}
+}
+
+func FuzzParseCmdline(f *testing.F) {
+	for _, line := range []string{
+		"BOOTIF=01-52-54-00-aa-bb-01 ip=192.0.2.10:192.0.2.5:192.0.2.1:255.255.255.0", "ip=[2001:db8::10]::[fe80::1]:64::eth0:none:[2001:db8::53]",
+		"vlan=bond0.0100:bond0 bond=bond0:eth0,eth1:mode=802.3ad,lacp_rate=1:9000 ip=192.0.2.10::192.0.2.1:24::bond0.0100:none", "ip=dhcp", "ip=eth0:dhcp6:1500:52:54:00:aa:bb:01",
+		"bond=b:eth0:mode=active-backup,primary=eth0,arp_interval=100,arp_ip_target=192.0.2.1;192.0.2.2 rd.route=10.0.0.0/8:192.0.2.1:b nameserver=[::1] ifname=a:52:54:00:aa:bb:02",
+	} {
+		f.Add(line)
+	}
+	f.Fuzz(func(t *testing.T, line string) {
+		plan, err := ParseCmdline(line)
+		if err != nil && (!utf8.ValidString(err.Error()) || strings.ContainsAny(err.Error(), "\x1b\x00\r")) {
+			t.Errorf("error is not fit for a console: %q", err)
+		}
+		k := &fakeKernel{state: machine()}
+		changes, _ := plan.Changes(k.state)
+		for _, c := range changes {
+			if err := k.Do(t.Context(), c); err != nil {
+				t.Fatalf("%s: %v", c, err)
+			}
+		}
+		if again, _ := plan.Changes(k.state); len(again) > 0 {
+			t.Fatalf("changes when all are made:\n%s", lines(again))
+		}
+	})
+}
+
+func TestParseCmdlineMethods(t *testing.T) {
+	tests := []struct{ name, line, plan, err string }{
+		{"everywhere", "ip=dhcp", "all NICs: dhcpv4\n", ""},
+		{"everywhere, both", "ip=on", "all NICs: dhcpv4\nall NICs: ipv6-auto\n", ""},
+		{"BOOTIF", "ip=dhcp6 BOOTIF=52:54:00:aa:bb:01", "link BOOTIF: physical, mac 52:54:00:aa:bb:01, dhcpv6\n", ""},
+		{"device", "ip=eth0:dhcp:9000 ip=eth0:auto6 ip=:::::eth1:either6", "link eth0: physical, device eth0, mtu 9000, dhcpv4, slaac\nlink eth1: physical, device eth1, ipv6-auto\n", ""},
+		{"VLAN", "vlan=vlan5:eth0 ip=vlan5:dhcp", "link eth0: physical, device eth0\nlink vlan5: vlan 5 of eth0, device vlan5, dhcpv4\n", ""},
+		{"everywhere, and one by itself", "ip=dhcp ip=eth0:dhcp", "link eth0: physical, device eth0, dhcpv4\n", "ip=: dhcpv4 on all NICs, and other parameters for some of them"},
+		{"not ours", "ip=ibft ip=eth0:bootp", "", "ip=ibft: ibft is not supported\nip=eth0:bootp: bootp is not supported"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			plan, err := ParseCmdline(tt.line)
+			compare(t, "plan", plan.String(), tt.plan)
+			text := ""
+			if err != nil {
+				text = err.Error()
+			}
+			compare(t, "error", text, tt.err)
+		})
+	}
+}
