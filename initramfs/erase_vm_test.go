@@ -38,7 +38,7 @@ put() { dd if=$2 of=$1 bs=1M seek=$3 conv=notrunc status=none; }
 truncate -s 20M ext4 swap
 mke2fs -q -t ext4 -b 4096 -L former ext4
 mkswap -q swap
-for d in NVME NVME4K SATA LOGICAL SCSI SCSI4K VIRTIO VIRTIO4K MULTI1 MULTI2 KEEP BAD GONE; do
+for d in NVME NVME4K SATA LOGICAL SCSI SCSI4K VIRTIO VIRTIO4K MULTI MULTI2 PATH KEEP BAD GONE; do
 	yes 'what a former user left' | head -c 64M >$d
 done
 for d in NVME NVME4K KEEP BAD GONE; do
@@ -71,7 +71,7 @@ type eraseLab struct {
 	t   *testing.T
 	dir string
 	vm  *vmtest.VM
-	dev map[string]string // serial number, and for one with several namespaces its number -> name
+	dev map[string]string // serial number, with 2 for a second disk of the same -> name
 	n   int               // lines typed
 }
 
@@ -121,9 +121,12 @@ func newEraseLab(t *testing.T) *eraseLab {
 		},
 		Extra: []string{
 			"-device", "nvme-subsys,id=subsystem,nqn=test", "-device", "nvme,serial=MULTI,subsys=subsystem,id=multi",
-			"-drive", "if=none,format=raw,id=multi1-drive,file=" + l.path("MULTI1"), "-device", "nvme-ns,drive=multi1-drive,bus=multi,nsid=1",
+			"-drive", "if=none,format=raw,id=multi1-drive,file=" + l.path("MULTI"), "-device", "nvme-ns,drive=multi1-drive,bus=multi,nsid=1",
 			"-drive", "if=none,format=raw,id=multi2-drive,file=" + l.path("MULTI2"), "-device", "nvme-ns,drive=multi2-drive,bus=multi,nsid=2",
 			"-drive", "if=none,format=raw,id=iso-drive,file=" + l.path("iso"), "-device", "usb-storage,id=iso,bus=xhci.0,removable=on,drive=iso-drive",
+			// This one is there by two paths.
+			"-drive", "if=none,cache=unsafe,file.locking=off,format=raw,id=path1-drive,file=" + l.path("PATH"), "-device", "scsi-hd,bus=scsi.0,drive=path1-drive,serial=PATH,wwn=0x5000c50000000001",
+			"-drive", "if=none,cache=unsafe,file.locking=off,format=raw,id=path2-drive,file=" + l.path("PATH"), "-device", "scsi-hd,bus=scsi.0,drive=path2-drive,serial=PATH,wwn=0x5000c50000000001",
 			// This one takes no data at 32 MiB.
 			"-drive", "if=none,cache=unsafe,werror=report,id=bad-drive,format=raw,file.driver=blkdebug,file.image.driver=file,file.image.filename=" + l.path("BAD") +
 				",file.inject-error.0.event=none,file.inject-error.0.iotype=write,file.inject-error.0.errno=5,file.inject-error.0.sector=65536" +
@@ -137,12 +140,13 @@ func newEraseLab(t *testing.T) *eraseLab {
 	l.vm.Expect(t, "/ # ", bootTime)
 	table := l.must("ironhand inspect")
 	for _, m := range regexp.MustCompile(`(?m)^(/dev/\S+) .* ([A-Z0-9]+) +\S+ +\S+ +\S+ *$`).FindAllStringSubmatch(table, -1) {
-		if m[2] == "MULTI" {
-			m[2] += m[1][len(m[1])-1:]
+		name := m[2]
+		for n := 2; l.dev[name] != ""; n++ {
+			name = fmt.Sprint(m[2], n)
 		}
-		l.dev[m[2]] = m[1]
+		l.dev[name] = m[1]
 	}
-	if len(l.dev) != 13 {
+	if len(l.dev) != 15 {
 		t.Fatalf("the machine has %v:\n%s", l.dev, table)
 	}
 	return l
@@ -214,8 +218,14 @@ func (l *eraseLab) erased() (said string, list map[string]erase.Certificate) {
 	if err := json.Unmarshal([]byte(result), &byName); err != nil {
 		l.t.Fatalf("result %s: %v", result, err)
 	}
-	for _, c := range byName {
-		list[c.Serial] = c
+	for serial, name := range l.dev {
+		if c, ok := byName[name]; ok {
+			list[serial] = c
+			delete(byName, name)
+		}
+	}
+	if len(byName) > 0 {
+		l.t.Errorf("certificates of others: %v", byName)
 	}
 	return said, list
 }
@@ -277,7 +287,7 @@ func (l *eraseLab) wantZero(names ...string) {
 func (l *eraseLab) certified(list map[string]erase.Certificate, method map[string]string) {
 	l.t.Helper()
 	for serial, c := range list {
-		if m := method[serial]; m == "" || c.Method != m || c.Size != 64<<20 || c.Proof.Samples < 60 || c.Proof.Zero != c.Proof.Samples {
+		if m := method[serial]; m == "" || !strings.HasPrefix(serial, c.Serial) || c.Method != m || c.Size != 64<<20 || c.Proof.Samples < 60 || c.Proof.Zero != c.Proof.Samples {
 			l.t.Errorf("certificate %+v, want method %q", c, m)
 		}
 	}
@@ -336,10 +346,10 @@ func TestVMErase(t *testing.T) {
 	// 4. Everything, by the best that each drive can.
 	l.must("mount -t ext4 ${NVME4K}p1 /m/nvme && swapon ${NVME4K}p2")
 	l.wantFound("NVME4K", 4096, "(?s)gpt.*ext4.*swap", 1, 21)
-	l.erase("erase_devices", `,"driver_internal_info":{"disk_erasure_concurrency":5}`, "NVME4K", "MULTI1", "SATA", "SCSI", "VIRTIO4K")
+	l.erase("erase_devices", `,"driver_internal_info":{"disk_erasure_concurrency":7}`, "NVME4K", "MULTI", "SATA", "SCSI", "VIRTIO4K", "PATH", "PATH2")
 	_, certificates := l.erased()
 	const format, overwrite = "NVMe format (user data erase)", "overwrite with 1 passes of random data and one of zeros"
-	l.certified(certificates, map[string]string{"NVME4K": format, "MULTI": format, "SATA": overwrite, "SCSI": overwrite, "VIRTIO4K": overwrite})
+	l.certified(certificates, map[string]string{"NVME4K": format, "MULTI": format, "SATA": overwrite, "SCSI": overwrite, "VIRTIO4K": overwrite, "PATH": overwrite, "PATH2": overwrite})
 	for serial, lacks := range map[string]string{"SATA": "ATA security erase: the drive has no such commands", "SCSI": "SCSI sanitize (block erase): the drive refuses"} {
 		if got := strings.Join(certificates[serial].Lacking, "; "); !strings.Contains(got, lacks) {
 			t.Errorf("%s is said to lack %q, want %q", serial, got, lacks)
@@ -348,7 +358,7 @@ func TestVMErase(t *testing.T) {
 	if got := certificates["NVME4K"].Status; got != "format: success" {
 		t.Errorf("NVMe status %q", got)
 	}
-	l.wantZero("NVME4K", "MULTI1", "SATA", "SCSI", "VIRTIO4K")
+	l.wantZero("NVME4K", "MULTI", "SATA", "SCSI", "VIRTIO4K", "PATH")
 
 	// 5. Without passes of random data: by a discard that is seen to make zeros.
 	l.erase("erase_devices", `,"driver_internal_info":{"agent_erase_devices_iterations":0}`, "SCSI4K", "VIRTIO")

@@ -554,32 +554,49 @@ func (v vanishing) NVMe(c erase.NVMeCommand) error {
 	return v.Drive.NVMe(c)
 }
 
-// Disks are erased side by side, but not more at a time than the conductor wants; without a word one after the other.
+// Disks are erased side by side, but not more at a time than the conductor wants; without a word, and by several paths to one disk, one after the other.
 func TestConcurrency(t *testing.T) {
-	for node, want := range map[string]int{"{}": 1, `{"driver_internal_info": {"disk_erasure_concurrency": 3}}`: 3, `{"driver_internal_info": {"disk_erasure_concurrency": 50}}`: 5} {
-		b := newBench(t)
-		var mu sync.Mutex
-		now, most := 0, 0
-		for i := range 5 {
-			name := fmt.Sprintf("nvme%dn1", i)
-			n := b.nvme(name, erasetest.NVMe{SANICAP: 1})
-			b.drives["/dev/"+name] = counting{n, func(begins bool) {
-				mu.Lock()
-				defer mu.Unlock()
-				if begins {
-					now++
-					most = max(most, now)
-				} else {
-					now--
+	for _, test := range []struct {
+		name, node, serial, wwid string
+		want                     int
+	}{
+		{"by default", "{}", "", "", 1},
+		{"three", `{"driver_internal_info": {"disk_erasure_concurrency": 3}}`, "", "", 3},
+		{"all", `{"driver_internal_info": {"disk_erasure_concurrency": 50}}`, "", "", 5},
+		{"one disk", `{"driver_internal_info": {"disk_erasure_concurrency": 50}}`, "SAME", "", 1},
+		{"one disk by its WWN", `{"driver_internal_info": {"disk_erasure_concurrency": 50}}`, "", "eui.0123456789abcdef", 1},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			b := newBench(t)
+			var mu sync.Mutex
+			now, most := 0, 0
+			for i := range 5 {
+				name := fmt.Sprintf("nvme%dn1", i)
+				n := b.nvme(name, erasetest.NVMe{SANICAP: 1})
+				if test.serial != "" {
+					b.file("sys/block/"+name+"/device/serial", test.serial)
 				}
-			}, new(bool)}
-		}
-		if _, err := b.run(devices, node); err != nil {
-			t.Fatal(err)
-		}
-		if most != want {
-			t.Errorf("%s: %d at a time, want %d", node, most, want)
-		}
+				if test.wwid != "" {
+					b.file("sys/block/"+name+"/wwid", test.wwid)
+				}
+				b.drives["/dev/"+name] = counting{n, func(begins bool) {
+					mu.Lock()
+					defer mu.Unlock()
+					if begins {
+						now++
+						most = max(most, now)
+					} else {
+						now--
+					}
+				}, new(bool)}
+			}
+			if _, err := b.run(devices, test.node); err != nil {
+				t.Fatal(err)
+			}
+			if most != test.want {
+				t.Errorf("%d at a time, want %d", most, test.want)
+			}
+		})
 	}
 }
 
