@@ -101,6 +101,37 @@ func TestTablePartitions(t *testing.T) {
 	}
 }
 
+// Whatever tables say, what is cleared for them are whole sectors of the disk, apart from each other.
+func FuzzTablePartitions(f *testing.F) {
+	f.Add([]byte{0x0f, 0, 0, 0, 1, 0, 0, 0, 0xff, 0xff, 0xff, 0xff}, 450, []byte{0x55, 0xaa}, 510)
+	f.Add([]byte("EFI PART"), 512, []byte{1}, 1024)
+	f.Fuzz(func(t *testing.T, a []byte, at int, b []byte, bt int) {
+		disk := make([]byte, 256<<10)
+		if at < 0 || bt < 0 || at > len(disk) || bt > len(disk) {
+			return
+		}
+		copy(disk[at:], a)
+		copy(disk[bt:], b)
+		list, err := tablePartitions(bytes.NewReader(disk), int64(len(disk)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, sector := range []int64{512, 4096} {
+			var spans []span
+			for _, p := range list {
+				spans = append(spans, signatureSpans(p.area, int64(len(disk)), sector)...)
+			}
+			end := int64(-1)
+			for _, s := range merged(spans) {
+				if s.at <= end || s.n <= 0 || s.at%sector != 0 || s.n%sector != 0 || s.at+s.n > int64(len(disk)) {
+					t.Fatalf("%v after %d, sectors of %d", s, end, sector)
+				}
+				end = s.at + s.n
+			}
+		}
+	})
+}
+
 func FuzzParseIdentity(f *testing.F) {
 	f.Add(make([]byte, 512))
 	f.Fuzz(func(t *testing.T, b []byte) { parseIdentity(b) })
