@@ -168,12 +168,12 @@ func (j *job) drop(ctx context.Context, disks []inspect.Disk) (use []inspect.Dis
 			continue
 		}
 		if d.Tran == "usb" || d.Removable {
-			label, err := j.mediaLabel(ctx, d)
+			why, err := j.medium(ctx, d)
 			if err != nil {
 				return nil, fmt.Errorf("%w: %s may be the medium that this machine was started from: %w", steps.ErrErase, d.Name, err)
 			}
-			if label != "" {
-				j.host.Say("%s is a medium for this machine (label %s): left alone", d.Name, label)
+			if why != "" {
+				j.host.Say("%s is a medium for this machine (%s): left alone", d.Name, why)
 				continue
 			}
 		}

@@ -395,12 +395,32 @@ func TestWhich(t *testing.T) {
 		{name: "read-only, devices", make: func(b *bench) { b.disk("sda"); b.disk("vda"); b.file("sys/block/vda/ro", "1") }, step: devices, err: steps.ErrErase, text: "/dev/vda: read-only"},
 		{name: "read-only, devices, allowed", make: func(b *bench) { b.disk("sda"); b.disk("vda"); b.file("sys/block/vda/ro", "1") }, step: devices, node: `{"driver_internal_info": {"agent_erase_skip_read_only": true}}`, erased: "/dev/sda"},
 		{name: "medium", make: func(b *bench) { b.disk("sda"); iso(b.disk("vda"), "CONFIG-2"); b.file("sys/block/vda/removable", "1") }, erased: "/dev/sda", says: "/dev/vda is a medium for this machine (label CONFIG-2)"},
-		{name: "medium, in a partition", make: func(b *bench) {
+		{name: "deployed with a config drive", make: func(b *bench) {
 			b.disk("sda")
-			iso(&streamtest.Disk{Bytes: b.disk("vda").Bytes[mib:]}, "ir-vfd-dev")
+			iso(&streamtest.Disk{Bytes: b.disk("vda").Bytes[mib:]}, "config-2")
 			b.part("vda", 1, mib, 16*mib)
 			b.file("sys/block/vda/removable", "1")
-		}, erased: "/dev/sda", says: "/dev/vda is a medium"},
+		}, erased: "/dev/sda /dev/vda"},
+		{name: "medium, read from a partition", make: func(b *bench) {
+			b.disk("sda")
+			b.disk("vda")
+			b.part("vda", 1, mib, 16*mib)
+			b.file("sys/block/vda/removable", "1")
+			b.host.Media = []string{"/dev/vda1"}
+		}, erased: "/dev/sda", says: "/dev/vda is a medium for this machine (its settings were read from /dev/vda1)"},
+		{name: "medium of any label that was read", make: func(b *bench) {
+			b.disk("sda")
+			iso(b.disk("vda"), "SITE1")
+			b.file("sys/block/vda/removable", "1")
+			b.host.Media = []string{"/dev/vda"}
+		}, erased: "/dev/sda", says: "/dev/vda is a medium for this machine (its settings were read from /dev/vda)"},
+		{name: "the name of a medium, by now an internal disk's", make: func(b *bench) { b.disk("vda"); b.host.Media = []string{"/dev/vda"} }, erased: "/dev/vda"},
+		{name: "a large stick with our ISO", make: func(b *bench) {
+			b.disk("sda")
+			iso(b.disk("vda"), "IRONHAND")
+			b.file("sys/block/vda/removable", "1")
+			b.file("sys/block/vda/size", fmt.Sprint(4<<30/512))
+		}, err: steps.ErrErase, text: "/dev/vda may be the medium that this machine was started from: it has the label IRONHAND and 4.0 GiB; unplug it"},
 		{name: "its label on an internal disk", make: func(b *bench) { iso(b.disk("vda"), "ir-vfd-dev") }, erased: "/dev/vda"},
 		{name: "another stick", make: func(b *bench) { iso(b.disk("vda"), "HOLIDAYS"); b.file("sys/block/vda/removable", "1") }, erased: "/dev/vda"},
 		{name: "a stick that cannot be read", make: func(b *bench) { b.disk("vda").FailReadAt = 2048; b.file("sys/block/vda/removable", "1") }, err: steps.ErrErase, text: "/dev/vda may be the medium"},

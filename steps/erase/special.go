@@ -161,26 +161,41 @@ func readSome(r io.ReaderAt, size, at int64, n int) ([]byte, error) {
 }
 
 // mediaLabels are those of media for this machine: Ironic's (Ironic: ironic/drivers/modules/image_utils.py), and our own ISO's.
-var mediaLabels = [...]string{"ir-vfd-dev", "config-2", "vmedia_boot_iso", "ironhand"}
+var mediaLabels = [...]string{"ir-vfd-dev", "config-2", "vmedia_boot_iso", isoLabel}
 
-// mediaLabel returns the label of a disk that is such a medium, whole or in a partition; else none.
-func (j *job) mediaLabel(ctx context.Context, d inspect.Disk) (string, error) {
-	tree, err := holders.Of(ctx, j.host.Machine.FS, d.Name)
-	if err != nil {
-		return "", err
-	}
-	for _, dev := range append([]*holders.Device{tree.Disks[0]}, tree.Disks[0].Partitions()...) {
-		r, closer, err := j.System.Read(dev.Path())
+const isoLabel = "ironhand"
+
+// maxMedium is the size from which a disk is none of the media that a BMC attaches, bytes, as initramfs/media has it.
+const maxMedium = 4 << 30
+
+// medium says why a disk is such a medium; "" if it is none: its settings are this machine's, or it is small and is as a whole what such media are. What is in its partitions
+// tells nothing: the images that are deployed have a partition config-2 too.
+func (j *job) medium(ctx context.Context, d inspect.Disk) (why string, err error) {
+	if d.Size < maxMedium { // the name may by now be another's
+		tree, err := holders.Of(ctx, j.host.Machine.FS, d.Name)
 		if err != nil {
 			return "", err
 		}
-		found, err := image.Probe(r, dev.Size)
-		if err := errors.Join(err, closer.Close()); err != nil {
-			return "", err
+		for _, dev := range append([]*holders.Device{tree.Disks[0]}, tree.Disks[0].Partitions()...) {
+			if slices.Contains(j.host.Media, dev.Path()) {
+				return "its settings were read from " + dev.Path(), nil
+			}
 		}
-		if slices.ContainsFunc(mediaLabels[:], func(l string) bool { return strings.EqualFold(l, found.Label) }) {
-			return found.Label, nil
-		}
+	}
+	r, closer, err := j.System.Read(d.Name)
+	if err != nil {
+		return "", err
+	}
+	found, err := image.Probe(r, d.Size)
+	if err := errors.Join(err, closer.Close()); err != nil {
+		return "", err
+	}
+	is := func(label string) bool { return strings.EqualFold(label, found.Label) }
+	switch {
+	case d.Size < maxMedium && slices.ContainsFunc(mediaLabels[:], is):
+		return "label " + found.Label, nil
+	case is(isoLabel): // a person's stick may be large; so may be a disk that somebody wants to last
+		return "", fmt.Errorf("it has the label %s and %s; unplug it, or put it on the skip list", found.Label, inspect.Size(d.Size))
 	}
 	return "", nil
 }
