@@ -123,7 +123,7 @@ func (e Eraser) prepare(ctx context.Context, h steps.Host, n steps.Node, skipRea
 	if err != nil {
 		return nil, fmt.Errorf("skip_block_devices: %w", err)
 	}
-	use, skipped, err := skipList.Split(disks)
+	use, skipped, err := inspect.SkipList{Hints: skipList.Hints}.Split(disks) // the names are in the superblocks
 	if err != nil {
 		return nil, err
 	}
@@ -133,9 +133,12 @@ func (e Eraser) prepare(ctx context.Context, h steps.Host, n steps.Node, skipRea
 	if use, err = j.drop(ctx, use); err != nil {
 		return nil, err
 	}
-	keepArrays := len(skipList.Volumes) > 0 || softwareRAID(n.RAIDConfig) || softwareRAID(n.TargetRAIDConfig)
+	k := keep{record: softwareRAID(n.RAIDConfig) || softwareRAID(n.TargetRAIDConfig), names: skipList.Volumes}
+	for _, d := range skipped {
+		k.devices = append(k.devices, d.Name)
+	}
 	for attempt := 1; ; attempt++ {
-		if err := j.look(ctx, use, keepArrays); err != nil {
+		if err := j.look(ctx, use, k); err != nil {
 			return nil, err
 		}
 		if !j.tree.MayPass() || attempt >= openAttempts {
@@ -183,66 +186,6 @@ func (j *job) drop(ctx context.Context, disks []inspect.Disk) (use []inspect.Dis
 		return nil, fmt.Errorf("%w: %s: read-only; agent_erase_skip_read_only leaves such disks out", steps.ErrErase, strings.Join(readOnly, ", "))
 	}
 	return use, nil
-}
-
-// look finds what is built on the disks, and makes the targets. An array of software RAID that the node's record has, or may have, is erased like a disk and its
-// members are left alone, so that the next user finds it; any other array is nobody's, and goes with the rest of its members.
-func (j *job) look(ctx context.Context, disks []inspect.Disk, keepArrays bool) error {
-	names := make([]string, len(disks))
-	for i, d := range disks {
-		names[i] = d.Name
-	}
-	all, err := holders.Of(ctx, j.host.Machine.FS, names...)
-	if err != nil {
-		return fmt.Errorf("%w: %w", steps.ErrErase, err)
-	}
-	isArray := func(d *holders.Device) bool { return d.Kind == "md" }
-	j.targets, names = nil, nil
-	for i, d := range all.Disks {
-		member := slices.ContainsFunc(descendants(d)[1:], isArray)
-		switch {
-		case isArray(d) && !keepArrays:
-			// It is taken down, if its members are targets. If they are not, they were left alone on purpose, and so is it.
-			if !slices.ContainsFunc(all.Disks, func(m *holders.Device) bool { return m != d && slices.Contains(descendants(m), d) }) {
-				j.once("%v has none of its members among the disks to erase: left alone", d)
-			}
-			continue
-		case isArray(d):
-			if out := outside(d, all.Disks); out != "" {
-				j.once("%v has a member on %s, which is left alone: so is it", d, out)
-				continue
-			}
-		case keepArrays && !member:
-			if member, err = j.hasMember(d); err != nil {
-				return fmt.Errorf("%w: %w", steps.ErrErase, err)
-			}
-		}
-		if keepArrays && member {
-			j.once("%s is a member of software RAID, which stays: the array is erased in its place", d.Path())
-			continue
-		}
-		j.targets = append(j.targets, &target{disk: disks[i]})
-		names = append(names, disks[i].Name)
-	}
-	if j.tree, err = holders.Of(ctx, j.host.Machine.FS, names...); err != nil {
-		return fmt.Errorf("%w: %w", steps.ErrErase, err)
-	}
-	for i, d := range j.tree.Disks {
-		j.targets[i].tree = d
-	}
-	return nil
-}
-
-// outside returns a member of an array that is on none of the disks.
-func outside(array *holders.Device, disks []*holders.Device) string {
-	for _, s := range array.Slaves {
-		if !slices.ContainsFunc(disks, func(d *holders.Device) bool {
-			return d.Name == s || slices.ContainsFunc(d.Partitions(), func(p *holders.Device) bool { return p.Name == s })
-		}) {
-			return s
-		}
-	}
-	return ""
 }
 
 // descendants are the device and all that is above it.

@@ -5,6 +5,7 @@ package erase_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -130,6 +131,30 @@ func (b *bench) on(name string, below ...string) {
 		b.file("sys/block/"+s+"/holders/"+name, "")
 		b.file("sys/block/"+name+"/slaves/"+s[strings.LastIndex(s, "/")+1:], "")
 	}
+}
+
+// array builds an array on others.
+func (b *bench) array(name string, below ...string) {
+	b.disk(name)
+	b.file("sys/block/"+name+"/md/metadata_version", "1.2")
+	b.on(name, below...)
+}
+
+// md puts a superblock of version 1.x at a place of a partition.
+func md(d *streamtest.Disk, partition, at int64, name string) {
+	b := make([]byte, 4096)
+	le := binary.LittleEndian
+	le.PutUint32(b, 0xa92b4efc)
+	le.PutUint32(b[4:], 1)
+	copy(b[32:], "host:"+name)
+	le.PutUint32(b[72:], 1)
+	le.PutUint64(b[144:], uint64(at)/512)
+	var sum uint64
+	for i := 0; i < 256; i += 4 {
+		sum += uint64(le.Uint32(b[i:]))
+	}
+	le.PutUint32(b[216:], uint32(sum)+uint32(sum>>32))
+	copy(d.Bytes[partition+at:], b)
 }
 
 // bench is an [erase.System].
@@ -366,14 +391,23 @@ func TestWhich(t *testing.T) {
 		copy(d.Bytes[32<<10:], "\x01CD001")
 		copy(d.Bytes[32<<10+40:], label+strings.Repeat(" ", 32-len(label)))
 	}
-	md := func(d *streamtest.Disk, at int64) { copy(d.Bytes[at:], "\xfc\x4e\x2b\xa9") }
+	two := func(b *bench) { // two arrays side by side
+		for _, d := range []string{"sda", "sdb"} {
+			disk := b.disk(d)
+			b.part(d, 1, mib, 14*mib)
+			b.part(d, 2, 16*mib, 14*mib)
+			md(disk, mib, 4096, "root")
+			md(disk, 16*mib, 4096, "data")
+		}
+		b.array("md0", "sda/sda1", "sdb/sdb1")
+		b.array("md1", "sda/sda2", "sdb/sdb2")
+	}
 	mirror := func(b *bench) {
 		for _, d := range []string{"sda", "sdb"} {
 			b.disk(d)
 			b.part(d, 1, mib, 16*mib)
 		}
-		b.disk("md0")
-		b.on("md0", "sda/sda1", "sdb/sdb1")
+		b.array("md0", "sda/sda1", "sdb/sdb1")
 	}
 	const raid = `{"raid_config": {"logical_disks": [{"controller": "software", "raid_level": "1", "size_gb": "MAX"}]}}`
 	tests := []struct {
@@ -430,16 +464,58 @@ func TestWhich(t *testing.T) {
 		{name: "Ironic's array to be", make: mirror, node: strings.Replace(raid, "raid_config", "target_raid_config", 1), erased: "/dev/md0"},
 		{name: "Ironic's array, devices", make: mirror, step: devices, node: raid, erased: "/dev/md0"},
 		{name: "hardware RAID in the record", make: mirror, node: `{"raid_config": {"logical_disks": [{"controller": "PERC"}]}}`, erased: "/dev/sda /dev/sdb", down: "stop /dev/md0 (raid1)"},
-		{name: "array on the skip list", make: mirror, node: `{"properties": {"skip_block_devices": [{"volume_name": "data"}]}}`, says: "/dev/md0 is on the skip list"},
-		{name: "array that does not run", make: func(b *bench) { b.disk("sda"); md(b.disk("sdb"), 4096) }, node: raid, erased: "/dev/sda", says: "/dev/sdb is a member"},
-		{name: "array that does not run, version 0.90, in a partition", make: func(b *bench) {
+		{name: "array on the skip list", make: two, node: `{"properties": {"skip_block_devices": [{"volume_name": "data"}]}}`, erased: "/dev/md0", says: "/dev/md1 (raid1) is on the skip list"},
+		{name: "array on the skip list, devices", make: two, step: devices, node: `{"properties": {"skip_block_devices": [{"volume_name": "root"}]}}`, erased: "/dev/md1", says: `/dev/sda has /dev/md0 (raid1) on it, which is on the skip list as "root"`},
+		{name: "array on the skip list, one of the record's", make: two, node: strings.Replace(raid, "{", `{"properties": {"skip_block_devices": [{"volume_name": "data"}]}, `, 1), erased: "/dev/md0"},
+		{name: "array on the skip list by a hint", make: two, node: `{"properties": {"skip_block_devices": [{"name": "/dev/md0"}]}}`, erased: "/dev/md1", says: "/dev/sdb has /dev/md0 (raid1) on it, which is on the skip list: left alone"},
+		{name: "array on the skip list that does not run", make: func(b *bench) { b.disk("sda"); md(b.disk("sdb"), 0, 4096, "data") }, node: `{"properties": {"skip_block_devices": [{"volume_name": "data"}]}}`, erased: "/dev/sda", says: `/dev/sdb is a member of "data", which is on the skip list and does not run`},
+		{name: "another array than that on the skip list", make: mirror, node: `{"properties": {"skip_block_devices": [{"volume_name": "data"}]}}`, erased: "/dev/sda /dev/sdb", down: "stop /dev/md0 (raid1)"},
+		{name: "the name is of a former life", make: func(b *bench) {
+			mirror(b)
+			md(b.disks["/dev/sda"], mib, 0, "data")
+			md(b.disks["/dev/sda"], mib, 4096, "root")
+		}, node: `{"properties": {"skip_block_devices": [{"volume_name": "data"}]}}`, erased: "/dev/sda /dev/sdb", down: "stop /dev/md0 (raid1)"},
+		{name: "an array on the one on the skip list", make: func(b *bench) {
+			md(b.disk("sda"), 0, 4096, "data")
+			b.array("md0", "sda")
+			b.array("md1", "md0")
+			b.disk("sdb")
+		}, node: `{"properties": {"skip_block_devices": [{"volume_name": "data"}]}}`, erased: "/dev/sdb", says: "/dev/md1 (raid1) is on /dev/md0 (raid1), which is on the skip list"},
+		{name: "array that does not run", make: func(b *bench) { b.disk("sda"); md(b.disk("sdb"), 0, 4096, "x") }, node: raid, err: steps.ErrErase, text: `/dev/sdb is a member of software RAID that does not run (raid1, "x"), and the node's record`},
+		{name: "array that does not run, devices", make: func(b *bench) { b.disk("sda"); md(b.disk("sdb"), 0, 4096, "x") }, step: devices, node: raid, err: steps.ErrErase, text: "/dev/sdb is a member"},
+		{name: "array that does not run, at the end of a partition", make: func(b *bench) {
 			b.disk("sda")
-			md(b.disk("sdb"), mib+16*mib-64<<10)
+			md(b.disk("sdb"), mib, 16*mib-16*512, "x")
 			b.part("sdb", 1, mib, 16*mib)
-		}, node: raid, erased: "/dev/sda", says: "/dev/sdb is a member"},
-		{name: "array that does not run, nobody's", make: func(b *bench) { md(b.disk("sdb"), 4096) }, erased: "/dev/sdb"},
+		}, node: raid, err: steps.ErrErase, text: "/dev/sdb1 is a member"},
+		{name: "array that does not run, beside one that does", make: func(b *bench) {
+			mirror(b)
+			b.part("sda", 2, 17*mib, 8*mib)
+			md(b.disks["/dev/sda"], 17*mib, 4096, "x")
+		}, node: raid, err: steps.ErrErase, text: "/dev/sda2 is a member"},
+		{name: "array that is inactive", make: func(b *bench) { mirror(b); b.file("sys/block/md0/size", "0") }, node: raid, err: steps.ErrErase, text: "is a member of /dev/md0 (raid1), which cannot be erased in its place"},
+		{name: "array of a level that is no disk", make: func(b *bench) { mirror(b); b.file("sys/block/md0/md/level", "linear") }, node: raid, err: steps.ErrErase, text: "/dev/md0 (linear)"},
+		{name: "array on a volume", make: func(b *bench) {
+			b.disk("sda")
+			b.disk("dm-0")
+			b.file("sys/block/dm-0/dm/uuid", "LVM-x")
+			b.on("dm-0", "sda")
+			b.array("md0", "dm-0")
+		}, node: raid, err: steps.ErrErase, text: "/dev/md0 (raid1): also on dm-0"},
+		{name: "firmware's array", make: func(b *bench) {
+			b.disk("sda")
+			b.array("md127", "sda")
+			b.file("sys/block/md127/size", "0")
+			b.file("sys/block/md127/md/level", "container")
+			b.array("md126", "sda")
+			b.file("sys/block/md126/md/metadata_version", "external:/md127/0")
+		}, node: raid, erased: "/dev/md126"},
+		{name: "what only looks like a member", make: func(b *bench) { b.disk("sda"); copy(b.disk("sdb").Bytes[4096:], "\xfc\x4e\x2b\xa9\x01") }, node: raid, erased: "/dev/sda /dev/sdb"},
+		{name: "a former life's superblock below Ironic's array", make: func(b *bench) { mirror(b); md(b.disks["/dev/sda"], 0, 32*mib-16*512, "old") }, node: raid, erased: "/dev/md0"},
+		{name: "array that does not run, nobody's", make: func(b *bench) { md(b.disk("sdb"), 0, 4096, "x") }, erased: "/dev/sdb"},
 		{name: "a member is on the skip list", make: mirror, node: `{"properties": {"skip_block_devices": [{"name": "/dev/sdb"}]}}`, err: steps.ErrErase, text: "/dev/md0 (raid1): also on sdb1, which is not to be touched"},
-		{name: "a member of Ironic's is on the skip list", make: mirror, node: strings.Replace(raid, "{", `{"properties": {"skip_block_devices": [{"name": "/dev/sdb"}]}, `, 1), says: "/dev/md0 (raid1) has a member on sdb1, which is left alone"},
+		{name: "a member of Ironic's is on the skip list", make: mirror, node: strings.Replace(raid, "{", `{"properties": {"skip_block_devices": [{"name": "/dev/sdb"}]}, `, 1), err: steps.ErrErase, text: "/dev/md0 (raid1): also on sdb1, which is not to be touched"},
+		{name: "all members of Ironic's are on the skip list", make: func(b *bench) { mirror(b); b.disk("sdc") }, node: strings.Replace(raid, "{", `{"properties": {"skip_block_devices": [{"name": "/dev/sda"}, {"name": "/dev/sdb"}]}, `, 1), erased: "/dev/sdc", says: "/dev/md0 (raid1) has none of its members"},
 
 		{name: "a program has it open for ever", make: func(b *bench) {
 			b.disk("sda")

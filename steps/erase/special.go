@@ -199,38 +199,3 @@ func (j *job) medium(ctx context.Context, d inspect.Disk) (why string, err error
 	}
 	return "", nil
 }
-
-// hasMember tells whether a disk or one of its partitions holds a superblock of software RAID, also of an array that is not running.
-func (j *job) hasMember(d *holders.Device) (bool, error) {
-	for _, dev := range append([]*holders.Device{d}, d.Partitions()...) {
-		if dev.Size == 0 {
-			continue
-		}
-		r, closer, err := j.System.Read(dev.Path())
-		if err != nil {
-			return false, err
-		}
-		member, err := isMember(r, dev.Size)
-		if err := errors.Join(err, closer.Close()); err != nil {
-			return false, fmt.Errorf("look for software RAID on %s: %w", dev.Path(), err)
-		}
-		if member {
-			return true, nil
-		}
-	}
-	return false, nil
-}
-
-// isMember looks for the superblocks of md: versions 0.90, 1.0, 1.1 and 1.2 (Linux include/uapi/linux/raid/md_p.h, drivers/md/md.c: super_90_load, super_1_load).
-func isMember(r io.ReaderAt, size int64) (bool, error) {
-	for _, at := range []int64{0, 4096, (size/512 - 16) &^ 7 * 512, size&^(64<<10-1) - 64<<10} {
-		b, err := readSome(r, size, at, 4096)
-		if err != nil {
-			return false, err
-		}
-		if len(b) > 4 && (binary.LittleEndian.Uint32(b) == 0xa92b4efc || binary.BigEndian.Uint32(b) == 0xa92b4efc) {
-			return true, nil
-		}
-	}
-	return false, nil
-}
