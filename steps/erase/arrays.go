@@ -4,8 +4,8 @@ package erase
 
 import (
 	"context"
-	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"path"
 	"slices"
@@ -29,7 +29,8 @@ type keep struct {
 // An array on the skip list is left alone, and so are the disks that it is on. An array of software RAID that the node's record has, or may have, or that has disks together with
 // one that is left alone, is erased like a disk, and its members are left alone, so that the next user finds it. Any other array is nobody's, and goes with the rest of
 // its members. Where a disk could only be left alone because it may belong to an array that is not erased itself, it is an error: nobody could tell what is on it.
-func (j *job) look(ctx context.Context, disks []inspect.Disk, k keep) error {
+func (j *job) look(ctx context.Context, disks []inspect.Disk) error {
+	k := j.keep
 	names := make([]string, len(disks))
 	for i, d := range disks {
 		names[i] = d.Name
@@ -38,11 +39,11 @@ func (j *job) look(ctx context.Context, disks []inspect.Disk, k keep) error {
 	if err != nil {
 		return fmt.Errorf("%w: %w", steps.ErrErase, err)
 	}
-	stays, err := j.stays(all, k)
+	stays, err := j.stays(ctx, all)
 	if err != nil {
 		return fmt.Errorf("%w: %w", steps.ErrErase, err)
 	}
-	j.targets, names = nil, nil
+	j.targets = nil
 	for i, d := range all.Disks {
 		var take bool
 		switch {
@@ -51,7 +52,7 @@ func (j *job) look(ctx context.Context, disks []inspect.Disk, k keep) error {
 		case !isArray(d) && !k.record && len(stays) == 0:
 			take = true
 		case !isArray(d):
-			take, err = j.notMember(d, all, k, stays)
+			take, err = j.notMember(ctx, d, all)
 		case !slices.ContainsFunc(all.Disks, func(m *holders.Device) bool { return m != d && slices.Contains(descendants(m), d) }):
 			j.once("%v has none of its members among the disks to erase: left alone", d)
 		case k.record || len(stays) > 0:
@@ -66,9 +67,18 @@ func (j *job) look(ctx context.Context, disks []inspect.Disk, k keep) error {
 		}
 		if take {
 			j.targets = append(j.targets, &target{disk: disks[i]})
-			names = append(names, disks[i].Name)
 		}
 	}
+	return j.again(ctx)
+}
+
+// again finds what is built on the targets.
+func (j *job) again(ctx context.Context) error {
+	names := make([]string, len(j.targets))
+	for i, t := range j.targets {
+		names[i] = t.disk.Name
+	}
+	var err error
 	if j.tree, err = holders.Of(ctx, j.host.Machine.FS, names...); err != nil {
 		return fmt.Errorf("%w: %w", steps.ErrErase, err)
 	}
@@ -81,7 +91,8 @@ func (j *job) look(ctx context.Context, disks []inspect.Disk, k keep) error {
 func isArray(d *holders.Device) bool { return d.Kind == "md" }
 
 // stays finds the arrays that the skip list leaves alone and the disks that they are on, and why. Names of arrays are in the superblocks of their members.
-func (j *job) stays(all holders.Tree, k keep) (map[string]string, error) {
+func (j *job) stays(ctx context.Context, all holders.Tree) (map[string]string, error) {
+	k := j.keep
 	why := map[string]string{}
 	const listed = "is on the skip list"
 	for _, d := range all.Disks {
@@ -90,13 +101,17 @@ func (j *job) stays(all holders.Tree, k keep) (map[string]string, error) {
 				why[d.Name] = fmt.Sprintf("has %v on it, which %s", above, listed)
 			}
 		}
-		if len(k.names) == 0 {
+		if len(k.names) == 0 || j.unread[d.Name] != nil {
 			continue
 		}
 		for _, dev := range append([]*holders.Device{d}, d.Partitions()...) {
-			members, err := j.memberships(dev)
+			members, err := j.memberships(ctx, dev)
+			if ctx.Err() != nil {
+				return nil, context.Cause(ctx)
+			}
 			if err != nil {
-				return nil, err
+				j.unread[d.Name] = err
+				break
 			}
 			for _, m := range members {
 				if !slices.Contains(k.names, m.Name) {
@@ -136,7 +151,7 @@ func (j *job) stays(all holders.Tree, k keep) (map[string]string, error) {
 }
 
 // notMember tells whether a disk is erased itself, because it is no member of an array that is erased in its place.
-func (j *job) notMember(d *holders.Device, all holders.Tree, k keep, stays map[string]string) (bool, error) {
+func (j *job) notMember(ctx context.Context, d *holders.Device, all holders.Tree) (bool, error) {
 	var left error // a member of nothing that is erased
 	held := false
 	for _, dev := range append(d.Partitions(), d) {
@@ -150,37 +165,56 @@ func (j *job) notMember(d *holders.Device, all holders.Tree, k keep, stays map[s
 				in, left = true, fmt.Errorf("%s is a member of %v, which cannot be erased in its place", dev.Path(), a)
 			}
 		}
-		if in || !k.record || dev == d && held { // the end of the last partition may be that of the disk
+		if in || !j.keep.record || dev == d && held || j.unread[d.Name] != nil { // the end of the last partition may be that of the disk
 			continue
 		}
-		members, err := j.memberships(dev)
+		members, err := j.memberships(ctx, dev)
+		if ctx.Err() != nil {
+			return false, context.Cause(ctx)
+		}
 		if err != nil {
-			return false, err
+			j.unread[d.Name] = err
 		}
 		for _, m := range members {
 			left = fmt.Errorf("%s is a member of software RAID that does not run (%s, %q), and the node's record has software RAID", dev.Path(), m.Level, m.Name)
 		}
 	}
 	switch {
-	case left != nil && (held || k.record):
+	case left != nil && (held || j.keep.record):
 		return false, fmt.Errorf("%w; start it, or delete it with delete_configuration", left)
 	case held:
+		if err := j.unread[d.Name]; err != nil {
+			j.fail(d.Path(), err)
+		}
 		j.once("%s is a member of software RAID, which stays: the array is erased in its place", d.Path())
 	}
 	return !held, nil
 }
 
+// noMember looks again at a disk that could not be read before.
+func (j *job) noMember(ctx context.Context, d *holders.Device) error {
+	for _, dev := range append(d.Partitions(), d) {
+		members, err := j.memberships(ctx, dev)
+		if err != nil {
+			return err
+		}
+		for _, m := range members {
+			if j.keep.record || slices.Contains(j.keep.names, m.Name) {
+				return fmt.Errorf("%s is a member of software RAID (%s, %q), which stays", dev.Path(), m.Level, m.Name)
+			}
+		}
+	}
+	return nil
+}
+
 // memberships are what the superblocks of software RAID on a disk or partition say.
-func (j *job) memberships(dev *holders.Device) ([]raid.Membership, error) {
+func (j *job) memberships(ctx context.Context, dev *holders.Device) ([]raid.Membership, error) {
 	if dev.Size == 0 {
 		return nil, nil // an extended partition
 	}
-	r, closer, err := j.System.Read(dev.Path())
+	j.once("%s: looking for software RAID", dev.Path())
+	members, err := read(ctx, j, dev.Path(), func(r io.ReaderAt) ([]raid.Membership, error) { return raid.Memberships(r, dev.Size) })
 	if err != nil {
-		return nil, err
-	}
-	members, err := raid.Memberships(r, dev.Size)
-	if err := errors.Join(err, closer.Close()); err != nil {
 		return nil, fmt.Errorf("look for software RAID on %s: %w", dev.Path(), err)
 	}
 	return members, nil

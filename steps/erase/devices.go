@@ -54,10 +54,13 @@ func (e Eraser) Devices(ctx context.Context, h steps.Host, s steps.Job) (any, er
 	if j.options.iterations == 0 && !j.options.zeroize {
 		return nil, fmt.Errorf("%w: driver_internal_info: neither passes (agent_erase_devices_iterations) nor zeros (agent_erase_devices_zeroize)", steps.ErrArgs)
 	}
+	if err := j.judge(ctx, false); err != nil {
+		return nil, err
+	}
 	if err := j.ladders(ctx); err != nil {
 		return nil, err
 	}
-	if err := j.guard(ctx); err != nil { // a drive that was locked can be read only now
+	if err := j.judge(ctx, true); err != nil { // a drive that was locked can be read only now
 		return nil, err
 	}
 	if err := j.confirm(ctx, func(t *target) string { return "erase by " + methods(t.ladder, j.options.goOn) }); err != nil {
@@ -90,7 +93,7 @@ func (e Eraser) Express(ctx context.Context, h steps.Host, s steps.Job) (any, er
 	}
 	defer j.closeDrives()
 	j.options.ata, j.options.goOn = false, true
-	if err := j.guard(ctx); err != nil {
+	if err := j.judge(ctx, true); err != nil {
 		return nil, err
 	}
 	for _, t := range j.targets {

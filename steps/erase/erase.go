@@ -60,6 +60,7 @@ const (
 type target struct {
 	disk       inspect.Disk
 	tree       *holders.Device
+	judged     bool         // what is on it may be erased
 	close      func() error // of the drive that the ladder asked
 	capability capability
 	ladder     []rung
@@ -70,12 +71,30 @@ type job struct {
 	Eraser
 	host    steps.Host
 	options options
+	keep    keep
 	tree    holders.Tree // of all targets
 	targets []*target
+	unread  map[string]error // disks whose place among arrays could not be read, by the kernel's name
+	failed  []failure        // disks that are not touched, because what is on them is not known
 
 	told  map[string]bool // lines that were said once
 	mu    sync.Mutex      // guards what follows
 	shown map[string]ShownDisk
+}
+
+// failure is a disk that is not erased, and why.
+type failure struct {
+	name string
+	err  error
+}
+
+// fail has the step fail for one disk, which is not touched, while the others are erased.
+func (j *job) fail(name string, err error) {
+	if slices.ContainsFunc(j.failed, func(f failure) bool { return f.name == name }) {
+		return
+	}
+	j.failed = append(j.failed, failure{name, err})
+	j.host.Say("%s will NOT be erased: %v", name, err)
 }
 
 // once says a line, unless it has been said before.
@@ -92,7 +111,7 @@ func (e Eraser) Metadata(ctx context.Context, h steps.Host, s steps.Job) (any, e
 	if err != nil {
 		return nil, err
 	}
-	if err := j.guard(ctx); err != nil {
+	if err := j.judge(ctx, true); err != nil {
 		return nil, err
 	}
 	if err := j.confirm(ctx, func(*target) string { return "clear both ends, and those of its partitions" }); err != nil {
@@ -109,7 +128,7 @@ func (e Eraser) prepare(ctx context.Context, h steps.Host, n steps.Node, skipRea
 	if err := e.check(h); err != nil {
 		return nil, err
 	}
-	j := &job{Eraser: e, host: h, told: map[string]bool{}}
+	j := &job{Eraser: e, host: h, told: map[string]bool{}, unread: map[string]error{}}
 	var err error
 	if j.options, err = parseOptions(n.DriverInternalInfo); err != nil {
 		return nil, err
@@ -133,12 +152,12 @@ func (e Eraser) prepare(ctx context.Context, h steps.Host, n steps.Node, skipRea
 	if use, err = j.drop(ctx, use); err != nil {
 		return nil, err
 	}
-	k := keep{record: softwareRAID(n.RAIDConfig) || softwareRAID(n.TargetRAIDConfig), names: skipList.Volumes}
+	j.keep = keep{record: softwareRAID(n.RAIDConfig) || softwareRAID(n.TargetRAIDConfig), names: skipList.Volumes}
 	for _, d := range skipped {
-		k.devices = append(k.devices, d.Name)
+		j.keep.devices = append(j.keep.devices, d.Name)
 	}
 	for attempt := 1; ; attempt++ {
-		if err := j.look(ctx, use, k); err != nil {
+		if err := j.look(ctx, use); err != nil {
 			return nil, err
 		}
 		if !j.tree.MayPass() || attempt >= openAttempts {
@@ -172,8 +191,12 @@ func (j *job) drop(ctx context.Context, disks []inspect.Disk) (use []inspect.Dis
 		}
 		if d.Tran == "usb" || d.Removable {
 			why, err := j.medium(ctx, d)
+			if ctx.Err() != nil {
+				return nil, context.Cause(ctx)
+			}
 			if err != nil {
-				return nil, fmt.Errorf("%w: %s may be the medium that this machine was started from: %w", steps.ErrErase, d.Name, err)
+				j.fail(d.Name, fmt.Errorf("it may be the medium that this machine was started from: %w", err))
+				continue
 			}
 			if why != "" {
 				j.host.Say("%s is a medium for this machine (%s): left alone", d.Name, why)
@@ -212,6 +235,9 @@ func (j *job) confirm(ctx context.Context, how func(*target) string) error {
 		fmt.Fprintf(&b, "%v: %s\n", t.disk, how(t))
 	}
 	changes := j.tree.Changes()
+	for _, f := range j.failed {
+		fmt.Fprintf(&b, "%s: NOT erased: %v\n", f.name, f.err)
+	}
 	if len(changes) > 0 {
 		fmt.Fprintf(&b, "what is on them now:\n")
 		for line := range strings.Lines(j.tree.String()) {
@@ -238,8 +264,8 @@ func (j *job) each(ctx context.Context, doing string, work func(context.Context,
 	}
 	var failures []string
 	var errs []error
-	fail := func(t *target, err error) {
-		failures = append(failures, fmt.Sprintf("%q: %v", t.disk.Name, err))
+	fail := func(name string, err error) {
+		failures = append(failures, fmt.Sprintf("%q: %v", name, err))
 		errs = append(errs, err)
 	}
 	opened := make([]steps.Disk, len(j.targets))
@@ -257,7 +283,7 @@ func (j *job) each(ctx context.Context, doing string, work func(context.Context,
 			err = steps.SameDisk(ctx, j.host.Machine, t.disk, d.Size(), d.SectorSize())
 		}
 		if err != nil {
-			fail(t, err)
+			fail(t.disk.Name, err)
 		}
 	}
 	if len(failures) == 0 {
@@ -278,11 +304,14 @@ func (j *job) each(ctx context.Context, doing string, work func(context.Context,
 					j.host.Say("%s FAILED: %v", t.disk.Name, err)
 					mu.Lock()
 					defer mu.Unlock()
-					fail(t, err)
+					fail(t.disk.Name, err)
 				}
 			})
 		}
 		all.Wait()
+	}
+	for _, f := range j.failed {
+		fail(f.name, f.err)
 	}
 	if len(failures) == 0 {
 		return nil
@@ -306,8 +335,12 @@ func (e *eraseError) Is(err error) bool {
 
 func (j *job) closeDrives() {
 	for _, t := range j.targets {
-		if t.close != nil {
-			t.close() // only asked
-		}
+		t.closeDrive()
+	}
+}
+
+func (t *target) closeDrive() {
+	if t.close != nil {
+		t.close() // only asked
 	}
 }

@@ -18,9 +18,11 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/fstest"
 	"testing/synctest"
+	"time"
 
 	"github.com/ironhand/ironhand/inspect"
 	"github.com/ironhand/ironhand/steps"
@@ -43,6 +45,7 @@ type bench struct {
 	said   strings.Builder
 	told   []any
 	down   []string // what was taken down
+	reads  func(path string) error
 }
 
 func newBench(t *testing.T) *bench {
@@ -160,6 +163,11 @@ func md(d *streamtest.Disk, partition, at int64, name string) {
 // bench is an [erase.System].
 
 func (b *bench) Read(path string) (io.ReaderAt, io.Closer, error) {
+	if b.reads != nil {
+		if err := b.reads(path); err != nil {
+			return nil, nil, err
+		}
+	}
 	if d := b.disks[path]; d != nil {
 		return d, d, nil
 	}
@@ -454,10 +462,20 @@ func TestWhich(t *testing.T) {
 			iso(b.disk("vda"), "IRONHAND")
 			b.file("sys/block/vda/removable", "1")
 			b.file("sys/block/vda/size", fmt.Sprint(4<<30/512))
-		}, err: steps.ErrErase, text: "/dev/vda may be the medium that this machine was started from: it has the label IRONHAND and 4.0 GiB; unplug it"},
+		}, err: steps.ErrErase, erased: "/dev/sda", text: `"/dev/vda": it may be the medium that this machine was started from: it has the label IRONHAND and 4.0 GiB; unplug it`},
 		{name: "its label on an internal disk", make: func(b *bench) { iso(b.disk("vda"), "ir-vfd-dev") }, erased: "/dev/vda"},
 		{name: "another stick", make: func(b *bench) { iso(b.disk("vda"), "HOLIDAYS"); b.file("sys/block/vda/removable", "1") }, erased: "/dev/vda"},
-		{name: "a stick that cannot be read", make: func(b *bench) { b.disk("vda").FailReadAt = 2048; b.file("sys/block/vda/removable", "1") }, err: steps.ErrErase, text: "/dev/vda may be the medium"},
+		{name: "a stick that cannot be read", make: func(b *bench) {
+			b.disk("sda")
+			b.disk("vda").FailReadAt = 2048
+			b.file("sys/block/vda/removable", "1")
+		}, err: steps.ErrErase, erased: "/dev/sda", text: `the device(s): "/dev/vda": it may be the medium`},
+		{name: "a disk that cannot be read", make: func(b *bench) { b.disk("sda"); b.disk("vda").FailReadAt = 2 * mib }, err: steps.ErrErase, erased: "/dev/sda", text: `Failed to erase the metadata on the device(s): "/dev/vda": look for file systems of clusters on /dev/vda: read`},
+		{name: "a disk that cannot be read, devices", make: func(b *bench) { b.disk("sda"); b.disk("vda").FailReadAt = 2 * mib }, step: devices, err: steps.ErrErase, erased: "/dev/sda", text: `Failed to erase the device(s): "/dev/vda": look for`},
+		{name: "a disk that cannot be read, express", make: func(b *bench) { b.disk("sda"); b.disk("vda").FailReadAt = 2 * mib }, step: express, err: steps.ErrErase, erased: "/dev/sda", says: "/dev/vda will NOT be erased"},
+		{name: "a disk that cannot be read, and need not", make: func(b *bench) { b.disk("vda").FailReadAt = 12 * mib }, erased: "/dev/vda"},
+		{name: "a disk that may be a member", make: func(b *bench) { mirror(b); b.disk("sdc").FailReadAt = 4096 }, node: raid, err: steps.ErrErase, erased: "/dev/md0", text: `"/dev/sdc": look for software RAID on /dev/sdc: read`},
+		{name: "a disk that may be a member of the one on the skip list", make: func(b *bench) { two(b); b.disk("sdc").FailReadAt = 4096 }, node: `{"properties": {"skip_block_devices": [{"volume_name": "data"}]}}`, err: steps.ErrErase, erased: "/dev/md0", text: `"/dev/sdc": look for software RAID on /dev/sdc: read`},
 
 		{name: "somebody's array", make: mirror, erased: "/dev/sda /dev/sdb", down: "stop /dev/md0 (raid1)"},
 		{name: "Ironic's array", make: mirror, node: raid, erased: "/dev/md0", says: "/dev/sda is a member of software RAID, which stays"},
@@ -607,6 +625,62 @@ func TestFailures(t *testing.T) {
 	}
 	if !blank(b.disks["/dev/sdb"]) {
 		t.Error("the other disk was not erased")
+	}
+}
+
+// A drive that is locked by a step that was killed can be read only once it is unlocked.
+func TestLocked(t *testing.T) {
+	b := newBench(t)
+	a := b.ata("sda", erasetest.ATA{Security: true, Locked: true, Password: []byte(zeroPassword)})
+	b.reads = func(string) error {
+		if slices.Contains(a.Ops(), "unlock") {
+			return nil
+		}
+		return syscall.EIO
+	}
+	if _, err := b.run(devices, `{"raid_config": {"logical_disks": [{"controller": "software"}]}}`); err != nil || !blank(a.Disk) {
+		t.Errorf("Devices = %v, %q\n%s", err, a.Ops(), b.said.String())
+	}
+}
+
+// A disk that does not answer is said and given up; the others are erased.
+func TestSilent(t *testing.T) {
+	for _, name := range []string{"looked at", "a medium?"} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			good, bad := b.disk("sda"), b.disk("vda")
+			if name == "a medium?" {
+				b.file("sys/block/vda/removable", "1")
+			}
+			answer := make(chan struct{})
+			b.reads = func(path string) error {
+				if path == "/dev/vda" {
+					<-answer
+				}
+				return nil
+			}
+			synctest.Test(t, func(t *testing.T) {
+				answer = make(chan struct{})
+				defer close(answer)
+				_, err := erase.Eraser{System: b}.Metadata(t.Context(), b.host, steps.Job{})
+				if !errors.Is(err, steps.ErrErase) || !strings.Contains(err.Error(), `"/dev/vda": `) || !strings.Contains(err.Error(), "the disk does not answer within 2m0s") {
+					t.Errorf("Metadata = %v", err)
+				}
+			})
+			if untouched(good) || !untouched(bad) || !strings.Contains(b.said.String(), "/dev/vda: looking") {
+				t.Errorf("erased %v, %v; said %s", !untouched(good), !untouched(bad), b.said.String())
+			}
+			synctest.Test(t, func(t *testing.T) {
+				answer = make(chan struct{})
+				defer close(answer)
+				ctx, cancel := context.WithCancelCause(t.Context())
+				stop := errors.New("stop")
+				time.AfterFunc(time.Second, func() { cancel(stop) })
+				if _, err := (erase.Eraser{System: b}).Metadata(ctx, b.host, steps.Job{}); !errors.Is(err, stop) {
+					t.Errorf("Metadata, stopped = %v", err)
+				}
+			})
+		})
 	}
 }
 

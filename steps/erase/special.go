@@ -10,6 +10,7 @@ import (
 	"io"
 	"slices"
 	"strings"
+	"time"
 
 	"github.com/ironhand/ironhand/image"
 	"github.com/ironhand/ironhand/image/gpt"
@@ -18,44 +19,115 @@ import (
 	"github.com/ironhand/ironhand/steps/holders"
 )
 
-// guard refuses disks with file systems that other machines may be using, on the disk, its partitions, or what is built on it.
-// Source: ironic-python-agent's hardware.py, safety_check_block_device, which means to do so.
-func (j *job) guard(ctx context.Context) error {
-	if !j.options.guard || j.host.EraseSpecial {
-		return nil
-	}
+// judge reads what is on the disks. It refuses all if one has a file system that other machines may be using, on the disk, its partitions, or what is built on it.
+// Source: ironic-python-agent's hardware.py, safety_check_block_device, which means to do so. A disk that cannot be read is not touched, once this was the last look.
+func (j *job) judge(ctx context.Context, last bool) error {
 	var found []string
+	var left []*target
 	for _, t := range j.targets {
-		for _, d := range descendants(t.tree) {
+		if !t.judged {
+			what, err := j.judgeDisk(ctx, t)
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
-			if d.Size == 0 {
-				continue // an array that is not running, an extended partition
-			}
-			what, err := j.special(d)
-			if err != nil {
-				return fmt.Errorf("%w: look for file systems of clusters on %s: %w", steps.ErrErase, d.Path(), err)
-			}
-			if what != "" {
-				found = append(found, fmt.Sprintf("%s has %s", d.Path(), what))
+			found = append(found, what...)
+			t.judged = err == nil
+			if err != nil && last {
+				j.fail(t.disk.Name, err)
+				t.closeDrive()
+				continue
 			}
 		}
+		left = append(left, t)
 	}
 	if len(found) > 0 {
 		return fmt.Errorf("%w: %s; nothing was erased", steps.ErrProtected, strings.Join(found, ", "))
 	}
-	return nil
+	if len(left) == len(j.targets) {
+		return nil
+	}
+	j.targets = left
+	return j.again(ctx)
 }
 
-func (j *job) special(d *holders.Device) (string, error) {
-	r, closer, err := j.System.Read(d.Path())
-	if err != nil {
-		return "", err
+// judgeDisk returns the file systems of clusters on a disk.
+func (j *job) judgeDisk(ctx context.Context, t *target) (found []string, err error) {
+	if j.unread[t.tree.Name] != nil {
+		if err := j.noMember(ctx, t.tree); err != nil {
+			return nil, err
+		}
 	}
-	defer closer.Close() // only read
-	return special(r, d.Size)
+	if !j.options.guard || j.host.EraseSpecial {
+		return nil, nil
+	}
+	j.host.Say("%s: looking at what is on it", t.disk.Name)
+	for _, d := range descendants(t.tree) {
+		if d.Size == 0 {
+			continue // an array that is not running, an extended partition
+		}
+		what, err := read(ctx, j, d.Path(), func(r io.ReaderAt) (string, error) { return special(r, d.Size) })
+		if err != nil {
+			return found, fmt.Errorf("look for file systems of clusters on %s: %w", d.Path(), err)
+		}
+		if what != "" {
+			found = append(found, fmt.Sprintf("%s has %s", d.Path(), what))
+		}
+	}
+	return found, nil
 }
+
+// lookLimit is how long it may take to look at one device. A disk tries to read a bad sector for many seconds, and most looks read a few places.
+const lookLimit = 2 * time.Minute
+
+// read has a function read a device, as long as that may take. Reading cannot be interrupted: if it hangs, it stays behind, with the device open, until the device answers.
+func read[T any](ctx context.Context, j *job, path string, f func(io.ReaderAt) (T, error)) (T, error) {
+	return within(ctx, lookLimit, func(ctx context.Context) (T, error) {
+		r, closer, err := j.System.Read(path)
+		if err != nil {
+			var none T
+			return none, err
+		}
+		v, err := f(readerUntil{ctx, r})
+		return v, errors.Join(err, closer.Close())
+	})
+}
+
+// readerUntil reads nothing more when its context has ended.
+type readerUntil struct {
+	ctx context.Context
+	r   io.ReaderAt
+}
+
+func (r readerUntil) ReadAt(b []byte, at int64) (int, error) {
+	if r.ctx.Err() != nil {
+		return 0, context.Cause(r.ctx)
+	}
+	return r.r.ReadAt(b, at)
+}
+
+// within waits no longer than limit for work that may hang. What hangs is left to itself.
+func within[T any](ctx context.Context, limit time.Duration, work func(context.Context) (T, error)) (T, error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("%w within %v", errSilent, limit))
+	defer cancel()
+	type result struct {
+		value T
+		err   error
+	}
+	done := make(chan result, 1)
+	go func() {
+		v, err := work(ctx)
+		done <- result{v, err}
+	}()
+	select {
+	case r := <-done:
+		return r.value, r.err
+	case <-ctx.Done():
+		var none T
+		return none, context.Cause(ctx)
+	}
+}
+
+var errSilent = errors.New("the disk does not answer")
 
 // special looks at one device for what IPA's list has (and what the kinds write at their places).
 func special(r io.ReaderAt, size int64) (string, error) {
@@ -182,12 +254,9 @@ func (j *job) medium(ctx context.Context, d inspect.Disk) (why string, err error
 			}
 		}
 	}
-	r, closer, err := j.System.Read(d.Name)
+	j.host.Say("%s: looking whether it is a medium for this machine", d.Name)
+	found, err := read(ctx, j, d.Name, func(r io.ReaderAt) (image.FileSystem, error) { return image.Probe(r, d.Size) })
 	if err != nil {
-		return "", err
-	}
-	found, err := image.Probe(r, d.Size)
-	if err := errors.Join(err, closer.Close()); err != nil {
 		return "", err
 	}
 	is := func(label string) bool { return strings.EqualFold(label, found.Label) }
