@@ -163,7 +163,7 @@ func (j *job) ladders(ctx context.Context) error {
 }
 
 func (j *job) ladder(ctx context.Context, t *target) error {
-	d, err := j.Eraser.System.Drive(t.disk.Name)
+	d, err := within(ctx, lookLimit, func(context.Context) (Drive, error) { return j.System.Drive(t.disk.Name) })
 	if err != nil {
 		return err
 	}

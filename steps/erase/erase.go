@@ -259,7 +259,7 @@ func (j *job) confirm(ctx context.Context, how func(*target) string) error {
 
 // each takes down what uses the disks, opens all of them, and then works on each, side by side. If one cannot be opened, none is worked on.
 func (j *job) each(ctx context.Context, doing string, work func(context.Context, *target, steps.Disk) error) error {
-	if err := j.Eraser.System.Teardown(ctx, j.tree); err != nil {
+	if _, err := within(ctx, downLimit, func(ctx context.Context) (struct{}, error) { return struct{}{}, j.System.Teardown(ctx, j.tree) }); err != nil {
 		return fmt.Errorf("%w: %w", steps.ErrErase, err)
 	}
 	var failures []string
@@ -277,7 +277,7 @@ func (j *job) each(ctx context.Context, doing string, work func(context.Context,
 		}
 	}()
 	for i, t := range j.targets {
-		d, err := j.host.Open(t.disk.Name)
+		d, err := j.open(ctx, t.disk.Name)
 		if err == nil {
 			opened[i] = d
 			err = steps.SameDisk(ctx, j.host.Machine, t.disk, d.Size(), d.SectorSize())

@@ -18,6 +18,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/fstest"
@@ -674,6 +675,7 @@ func TestSilent(t *testing.T) {
 				answer = make(chan struct{})
 				defer close(answer)
 				ctx, cancel := context.WithCancelCause(t.Context())
+				defer cancel(nil)
 				stop := errors.New("stop")
 				time.AfterFunc(time.Second, func() { cancel(stop) })
 				if _, err := (erase.Eraser{System: b}).Metadata(ctx, b.host, steps.Job{}); !errors.Is(err, stop) {
@@ -683,6 +685,85 @@ func TestSilent(t *testing.T) {
 		})
 	}
 }
+
+// A disk that stops to answer while it is erased is given up; it stays open until what was asked of it has ended, and nothing more is asked of it.
+func TestHangs(t *testing.T) {
+	for _, op := range []string{"open", "zero", "sync", "read", "write"} {
+		for _, stopped := range []bool{false, true} {
+			t.Run(fmt.Sprint(op, " ", stopped), func(t *testing.T) {
+				b := newBench(t)
+				good, bad := b.disk("vdb"), b.disk("vda")
+				h := &hanging{Disk: bad, op: op}
+				synctest.Test(t, func(t *testing.T) {
+					h.answer = make(chan struct{})
+					b.host.Open = func(path string) (steps.Disk, error) {
+						if path == "/dev/vda" {
+							h.wait("open")
+							return h, nil
+						}
+						return b.disks[path], nil
+					}
+					ctx, cancel := context.WithCancelCause(t.Context())
+					defer cancel(nil)
+					want, limit := errors.New("stop"), 3*time.Minute
+					if stopped {
+						time.AfterFunc(time.Minute, func() { cancel(want) })
+					} else {
+						want, limit = steps.ErrErase, 11*time.Minute
+					}
+					start := time.Now()
+					s := metadata
+					if op == "write" {
+						s = devices
+					}
+					_, err := s(erase.Eraser{System: b})(ctx, b.host, steps.Job{})
+					if took := time.Since(start); took > limit || !errors.Is(err, want) || !strings.Contains(err.Error(), "/dev/vda") {
+						t.Errorf("after %v: %v", took, err)
+					}
+					if h.closed.Load() {
+						t.Error("it was closed while it worked")
+					}
+					close(h.answer)
+					synctest.Wait()
+					if !h.closed.Load() {
+						t.Error("it was not closed when it had answered")
+					}
+				})
+				if op != "open" && !stopped && untouched(good) {
+					t.Error("the other disk was not erased")
+				}
+			})
+		}
+	}
+}
+
+// hanging is a disk that does not answer to one kind of work.
+type hanging struct {
+	*streamtest.Disk
+	op     string
+	answer chan struct{}
+	closed atomic.Bool
+}
+
+func (h *hanging) wait(op string) {
+	if op == h.op {
+		<-h.answer
+	}
+}
+func (h *hanging) Zero(ctx context.Context, at, n int64) error {
+	h.wait("zero")
+	return h.Disk.Zero(ctx, at, n)
+}
+func (h *hanging) WriteAt(b []byte, at int64) (int, error) {
+	h.wait("write")
+	return h.Disk.WriteAt(b, at)
+}
+func (h *hanging) ReadAt(b []byte, at int64) (int, error) {
+	h.wait("read")
+	return h.Disk.ReadAt(b, at)
+}
+func (h *hanging) Sync() error  { h.wait("sync"); return h.Disk.Sync() }
+func (h *hanging) Close() error { h.closed.Store(true); return nil }
 
 // A disk that is another one when it is opened is not touched, and neither are the rest.
 func TestExchanged(t *testing.T) {

@@ -10,7 +10,6 @@ import (
 	"io"
 	"slices"
 	"strings"
-	"time"
 
 	"github.com/ironhand/ironhand/image"
 	"github.com/ironhand/ironhand/image/gpt"
@@ -32,7 +31,7 @@ func (j *job) judge(ctx context.Context, last bool) error {
 			}
 			found = append(found, what...)
 			t.judged = err == nil
-			if err != nil && last {
+			if err != nil && (last || errors.Is(err, errSilent)) {
 				j.fail(t.disk.Name, err)
 				t.closeDrive()
 				continue
@@ -75,59 +74,6 @@ func (j *job) judgeDisk(ctx context.Context, t *target) (found []string, err err
 	}
 	return found, nil
 }
-
-// lookLimit is how long it may take to look at one device. A disk tries to read a bad sector for many seconds, and most looks read a few places.
-const lookLimit = 2 * time.Minute
-
-// read has a function read a device, as long as that may take. Reading cannot be interrupted: if it hangs, it stays behind, with the device open, until the device answers.
-func read[T any](ctx context.Context, j *job, path string, f func(io.ReaderAt) (T, error)) (T, error) {
-	return within(ctx, lookLimit, func(ctx context.Context) (T, error) {
-		r, closer, err := j.System.Read(path)
-		if err != nil {
-			var none T
-			return none, err
-		}
-		v, err := f(readerUntil{ctx, r})
-		return v, errors.Join(err, closer.Close())
-	})
-}
-
-// readerUntil reads nothing more when its context has ended.
-type readerUntil struct {
-	ctx context.Context
-	r   io.ReaderAt
-}
-
-func (r readerUntil) ReadAt(b []byte, at int64) (int, error) {
-	if r.ctx.Err() != nil {
-		return 0, context.Cause(r.ctx)
-	}
-	return r.r.ReadAt(b, at)
-}
-
-// within waits no longer than limit for work that may hang. What hangs is left to itself.
-func within[T any](ctx context.Context, limit time.Duration, work func(context.Context) (T, error)) (T, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("%w within %v", errSilent, limit))
-	defer cancel()
-	type result struct {
-		value T
-		err   error
-	}
-	done := make(chan result, 1)
-	go func() {
-		v, err := work(ctx)
-		done <- result{v, err}
-	}()
-	select {
-	case r := <-done:
-		return r.value, r.err
-	case <-ctx.Done():
-		var none T
-		return none, context.Cause(ctx)
-	}
-}
-
-var errSilent = errors.New("the disk does not answer")
 
 // special looks at one device for what IPA's list has (and what the kinds write at their places).
 func special(r io.ReaderAt, size int64) (string, error) {
