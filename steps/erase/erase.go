@@ -134,9 +134,17 @@ func (e Eraser) prepare(ctx context.Context, h steps.Host, n steps.Node, skipRea
 		return nil, err
 	}
 	j.options.skipReadOnly = j.options.skipReadOnly || skipReadOnly
-	disks, err := h.Machine.Disks(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("%w: which disks there are is not known: %w", steps.ErrErase, err)
+	disks, unread := h.Machine.Disks(ctx)
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	if unread != nil {
+		if len(disks) == 0 {
+			return nil, fmt.Errorf("%w: which disks there are is not known: %w", steps.ErrErase, unread)
+		}
+		for line := range strings.Lines(unread.Error()) {
+			h.Say("%s", strings.TrimSuffix(line, "\n"))
+		}
 	}
 	skipList, err := inspect.ParseSkipList(n.Properties["skip_block_devices"])
 	if err != nil {
@@ -178,10 +186,14 @@ func (e Eraser) prepare(ctx context.Context, h steps.Host, n steps.Node, skipRea
 	return j, nil
 }
 
-// drop leaves out read-only disks and media.
+// drop leaves out disks of which too little is known, read-only ones, and media.
 func (j *job) drop(ctx context.Context, disks []inspect.Disk) (use []inspect.Disk, err error) {
 	var readOnly []string
 	for _, d := range disks {
+		if len(d.Unread) > 0 {
+			j.fail(d.Name, fmt.Errorf("what the kernel knows of it cannot be read: %s", strings.Join(d.Unread, ", ")))
+			continue
+		}
 		if d.ReadOnly {
 			if !j.options.skipReadOnly {
 				readOnly = append(readOnly, d.Name)

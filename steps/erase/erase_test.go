@@ -543,7 +543,17 @@ func TestWhich(t *testing.T) {
 			b.fsys["proc/7/fd/3"] = &fstest.MapFile{Mode: fs.ModeSymlink, Data: []byte("/dev/sdb")}
 		}, err: steps.ErrErase, text: "/dev/sdb: open in fio (7)", says: "waiting: in use"},
 		{name: "mounted as root", make: func(b *bench) { b.disk("sda"); b.file("proc/self/mountinfo", "1 0 8:16 / / rw - ext4 /dev/sda rw\n") }, err: steps.ErrErase, text: "the running system's root"},
-		{name: "inventory cannot be read", make: func(b *bench) { b.disk("sda"); b.file("sys/block/sda/size", "many") }, err: steps.ErrErase, text: "which disks there are is not known"},
+		{name: "inventory cannot be read", make: func(b *bench) { b.fsys["sys/block"] = &fstest.MapFile{} }, err: steps.ErrErase, text: "which disks there are is not known"},
+		{name: "size cannot be read", make: func(b *bench) { b.disk("sda"); b.disk("vda"); b.file("sys/block/sda/size", "many") }, err: steps.ErrErase, erased: "/dev/vda", text: `"/dev/sda": what the kernel knows of it cannot be read: size`},
+		{name: "sector size cannot be read, devices", make: func(b *bench) {
+			b.disk("sda")
+			b.disk("vda")
+			b.file("sys/block/sda/queue/logical_block_size", "some")
+		}, step: devices, err: steps.ErrErase, erased: "/dev/vda", text: `"/dev/sda": what the kernel knows of it cannot be read: sectors`},
+		{name: "size cannot be read of a disk on the skip list", make: func(b *bench) { b.disk("sda"); b.disk("vda"); b.file("sys/block/vda/size", "many") },
+			node: `{"properties": {"skip_block_devices": [{"serial": "V-vda"}]}}`, erased: "/dev/sda", says: "/dev/vda is on the skip list"},
+		{name: "whether it is on the skip list cannot be told", make: func(b *bench) { b.disk("sda"); b.disk("vda"); b.file("sys/block/vda/size", "many") },
+			node: `{"properties": {"skip_block_devices": [{"size": "> 100"}]}}`, err: inspect.ErrUnread, text: "/dev/vda"},
 		{name: "option of the wrong type", make: func(b *bench) { b.disk("sda") }, node: `{"driver_internal_info": {"agent_erase_devices_iterations": "three"}}`, err: steps.ErrArgs, text: `agent_erase_devices_iterations is "three"`},
 		{name: "option out of range", make: func(b *bench) { b.disk("sda") }, node: `{"driver_internal_info": {"disk_erasure_concurrency": 0}}`, err: steps.ErrArgs, text: "disk_erasure_concurrency"},
 		{name: "one is frozen: none is touched", make: func(b *bench) { b.disk("vda"); b.ata("sda", erasetest.ATA{Security: true, Frozen: true}) }, step: devices, err: steps.ErrErase, text: "no disk was touched"},
