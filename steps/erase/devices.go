@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/ironhand/ironhand/steps"
+	"github.com/ironhand/ironhand/steps/holders"
 )
 
 // Certificate says how a disk was erased, and what proves it.
@@ -68,7 +69,8 @@ func (e Eraser) Devices(ctx context.Context, h steps.Host, s steps.Job) (any, er
 	}
 	certificates := map[string]Certificate{}
 	var mu sync.Mutex
-	err = j.each(ctx, "erase", func(ctx context.Context, t *target, disk steps.Disk) error {
+	nothing := func(context.Context, holders.Change) error { return nil } // an array's content goes with all of its members
+	err = j.each(ctx, "erase", nothing, func(ctx context.Context, t *target, disk steps.Disk) error {
 		c, err := j.eraseDisk(ctx, t, disk, t.ladder)
 		if err != nil {
 			return err
@@ -120,7 +122,7 @@ func (e Eraser) Express(ctx context.Context, h steps.Host, s steps.Job) (any, er
 	if err := j.confirm(ctx, how); err != nil {
 		return nil, err
 	}
-	return nil, j.each(ctx, "erase", func(ctx context.Context, t *target, disk steps.Disk) error {
+	return nil, j.each(ctx, "erase", j.clearArray, func(ctx context.Context, t *target, disk steps.Disk) error {
 		if len(t.ladder) > 0 {
 			c, err := j.eraseDisk(ctx, t, disk, t.ladder)
 			if err == nil {

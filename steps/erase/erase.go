@@ -31,8 +31,8 @@ type System interface {
 	Read(path string) (io.ReaderAt, io.Closer, error)
 	// Drive opens a disk for commands to its hardware.
 	Drive(path string) (Drive, error)
-	// Teardown takes down what uses disks.
-	Teardown(ctx context.Context, t holders.Tree) error
+	// Teardown takes down what uses disks, and calls before each change.
+	Teardown(ctx context.Context, t holders.Tree, before func(holders.Change) error) error
 	// MountPstore mounts the kernel's crash dumps.
 	MountPstore(dir string) error
 	// CleanBootEntries deletes the boot entries whose device path remove wants, and returns a line for each.
@@ -117,7 +117,7 @@ func (e Eraser) Metadata(ctx context.Context, h steps.Host, s steps.Job) (any, e
 	if err := j.confirm(ctx, func(*target) string { return "clear both ends, and those of its partitions" }); err != nil {
 		return nil, err
 	}
-	return nil, j.each(ctx, "erase the metadata on", func(ctx context.Context, t *target, disk steps.Disk) error {
+	return nil, j.each(ctx, "erase the metadata on", j.clearArray, func(ctx context.Context, t *target, disk steps.Disk) error {
 		j.host.Say("%s: clearing metadata", t.disk.Name)
 		return j.clear(ctx, t, disk)
 	})
@@ -270,8 +270,11 @@ func (j *job) confirm(ctx context.Context, how func(*target) string) error {
 }
 
 // each takes down what uses the disks, opens all of them, and then works on each, side by side. If one cannot be opened, none is worked on.
-func (j *job) each(ctx context.Context, doing string, work func(context.Context, *target, steps.Disk) error) error {
-	if _, err := within(ctx, downLimit, func(ctx context.Context) (struct{}, error) { return struct{}{}, j.System.Teardown(ctx, j.tree) }); err != nil {
+// before is called before each thing is taken down.
+func (j *job) each(ctx context.Context, doing string, before func(context.Context, holders.Change) error, work func(context.Context, *target, steps.Disk) error) error {
+	if _, err := within(ctx, downLimit, func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, j.System.Teardown(ctx, j.tree, func(c holders.Change) error { return before(ctx, c) })
+	}); err != nil {
 		return fmt.Errorf("%w: %w", steps.ErrErase, err)
 	}
 	var failures []string

@@ -186,8 +186,11 @@ func (b *bench) Read(path string) (io.ReaderAt, io.Closer, error) {
 
 func (b *bench) Drive(path string) (erase.Drive, error) { return b.drives[path], nil }
 
-func (b *bench) Teardown(ctx context.Context, t holders.Tree) error {
+func (b *bench) Teardown(ctx context.Context, t holders.Tree, before func(holders.Change) error) error {
 	return t.TeardownBy(ctx, func(c holders.Change) error {
+		if err := before(c); err != nil {
+			return err
+		}
 		b.down = append(b.down, c.String())
 		name := strings.TrimPrefix(c.Path, "/dev/")
 		maps.DeleteFunc(b.fsys, func(file string, _ *fstest.MapFile) bool {
@@ -478,22 +481,33 @@ func TestWhich(t *testing.T) {
 		{name: "a disk that may be a member", make: func(b *bench) { mirror(b); b.disk("sdc").FailReadAt = 4096 }, node: raid, err: steps.ErrErase, erased: "/dev/md0", text: `"/dev/sdc": look for software RAID on /dev/sdc: read`},
 		{name: "a disk that may be a member of the one on the skip list", make: func(b *bench) { two(b); b.disk("sdc").FailReadAt = 4096 }, node: `{"properties": {"skip_block_devices": [{"volume_name": "data"}]}}`, err: steps.ErrErase, erased: "/dev/md0", text: `"/dev/sdc": look for software RAID on /dev/sdc: read`},
 
-		{name: "somebody's array", make: mirror, erased: "/dev/sda /dev/sdb", down: "stop /dev/md0 (raid1)"},
+		{name: "somebody's array", make: mirror, erased: "/dev/md0 /dev/sda /dev/sdb", down: "stop /dev/md0 (raid1)"},
+		{name: "somebody's array, devices", make: mirror, step: devices, node: `{"driver_internal_info": {"agent_enable_ata_secure_erase": false}}`, erased: "/dev/sda /dev/sdb", down: "stop /dev/md0 (raid1)"},
+		{name: "somebody's array that is broken", make: func(b *bench) { mirror(b); b.disks["/dev/md0"].FailZeroAt = 1 }, err: steps.ErrErase, erased: "/dev/sda /dev/sdb", down: "stop /dev/md0 (raid1)",
+			text: `the device(s): "/dev/md0": clear it before it is stopped: zero 8388608 bytes at 0: input/output error`},
+		{name: "somebody's array that is inactive", make: func(b *bench) { mirror(b); b.file("sys/block/md0/size", "0") }, erased: "/dev/sda /dev/sdb", down: "stop /dev/md0 (raid1)"},
+		{name: "somebody's array with partitions, in use, under another, express", make: func(b *bench) {
+			b.disk("vda")
+			b.array("md0", "vda")
+			b.part("md0", 1, 10*mib, 4*mib)
+			b.file("proc/self/mountinfo", fmt.Sprintf("1 0 %s / /mnt rw - ext4 /dev/md01 rw\n", b.fsys["sys/block/md0/md01/dev"].Data))
+			b.array("md1", "md0")
+		}, step: express, erased: "/dev/md0 /dev/md1 /dev/vda", down: "unmount /mnt, stop /dev/md1 (raid1), stop /dev/md0 (raid1)"},
 		{name: "Ironic's array", make: mirror, node: raid, erased: "/dev/md0", says: "/dev/sda is a member of software RAID, which stays"},
 		{name: "Ironic's array to be", make: mirror, node: strings.Replace(raid, "raid_config", "target_raid_config", 1), erased: "/dev/md0"},
 		{name: "Ironic's array, devices", make: mirror, step: devices, node: raid, erased: "/dev/md0"},
-		{name: "hardware RAID in the record", make: mirror, node: `{"raid_config": {"logical_disks": [{"controller": "PERC"}]}}`, erased: "/dev/sda /dev/sdb", down: "stop /dev/md0 (raid1)"},
+		{name: "hardware RAID in the record", make: mirror, node: `{"raid_config": {"logical_disks": [{"controller": "PERC"}]}}`, erased: "/dev/md0 /dev/sda /dev/sdb", down: "stop /dev/md0 (raid1)"},
 		{name: "array on the skip list", make: two, node: `{"properties": {"skip_block_devices": [{"volume_name": "data"}]}}`, erased: "/dev/md0", says: "/dev/md1 (raid1) is on the skip list"},
 		{name: "array on the skip list, devices", make: two, step: devices, node: `{"properties": {"skip_block_devices": [{"volume_name": "root"}]}}`, erased: "/dev/md1", says: `/dev/sda has /dev/md0 (raid1) on it, which is on the skip list as "root"`},
 		{name: "array on the skip list, one of the record's", make: two, node: strings.Replace(raid, "{", `{"properties": {"skip_block_devices": [{"volume_name": "data"}]}, `, 1), erased: "/dev/md0"},
 		{name: "array on the skip list by a hint", make: two, node: `{"properties": {"skip_block_devices": [{"name": "/dev/md0"}]}}`, erased: "/dev/md1", says: "/dev/sdb has /dev/md0 (raid1) on it, which is on the skip list: left alone"},
 		{name: "array on the skip list that does not run", make: func(b *bench) { b.disk("sda"); md(b.disk("sdb"), 0, 4096, "data") }, node: `{"properties": {"skip_block_devices": [{"volume_name": "data"}]}}`, erased: "/dev/sda", says: `/dev/sdb is a member of "data", which is on the skip list and does not run`},
-		{name: "another array than that on the skip list", make: mirror, node: `{"properties": {"skip_block_devices": [{"volume_name": "data"}]}}`, erased: "/dev/sda /dev/sdb", down: "stop /dev/md0 (raid1)"},
+		{name: "another array than that on the skip list", make: mirror, node: `{"properties": {"skip_block_devices": [{"volume_name": "data"}]}}`, erased: "/dev/md0 /dev/sda /dev/sdb", down: "stop /dev/md0 (raid1)"},
 		{name: "the name is of a former life", make: func(b *bench) {
 			mirror(b)
 			md(b.disks["/dev/sda"], mib, 0, "data")
 			md(b.disks["/dev/sda"], mib, 4096, "root")
-		}, node: `{"properties": {"skip_block_devices": [{"volume_name": "data"}]}}`, erased: "/dev/sda /dev/sdb", down: "stop /dev/md0 (raid1)"},
+		}, node: `{"properties": {"skip_block_devices": [{"volume_name": "data"}]}}`, erased: "/dev/md0 /dev/sda /dev/sdb", down: "stop /dev/md0 (raid1)"},
 		{name: "an array on the one on the skip list", make: func(b *bench) {
 			md(b.disk("sda"), 0, 4096, "data")
 			b.array("md0", "sda")
