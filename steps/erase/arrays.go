@@ -3,6 +3,7 @@
 package erase
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"io"
@@ -95,6 +96,12 @@ func (j *job) stays(ctx context.Context, all holders.Tree) (map[string]string, e
 	k := j.keep
 	why := map[string]string{}
 	const listed = "is on the skip list"
+	type idle struct {
+		disk string
+		raid.Membership
+	}
+	var idles []idle                 // members of arrays that do not run
+	running := map[string][]string{} // UUIDs of arrays that do, by name
 	for _, d := range all.Disks {
 		for _, above := range descendants(d)[1:] {
 			if slices.Contains(k.devices, above.Path()) {
@@ -125,12 +132,18 @@ func (j *job) stays(ctx context.Context, all holders.Tree) (map[string]string, e
 					}
 					if strings.TrimSpace(string(version)) == m.Version { // another superblock is of a former life
 						why[a.Name], why[d.Name] = listed, fmt.Sprintf("has %v on it, which %s as %q", a, listed, m.Name)
+						running[m.Name] = append(running[m.Name], m.UUID)
 					}
 				}
 				if len(above) == 0 {
-					why[d.Name] = fmt.Sprintf("is a member of %q, which %s and does not run", m.Name, listed)
+					idles = append(idles, idle{d.Name, m})
 				}
 			}
+		}
+	}
+	for _, i := range idles { // where the array runs, others of its name are of a former life, or a former user's
+		if len(running[i.Name]) == 0 || slices.Contains(running[i.Name], i.UUID) {
+			why[i.disk] = cmp.Or(why[i.disk], fmt.Sprintf("is a member of %q, which %s and does not run", i.Name, listed))
 		}
 	}
 	for _, d := range all.Disks {

@@ -502,6 +502,12 @@ func TestWhich(t *testing.T) {
 		{name: "array on the skip list, one of the record's", make: two, node: strings.Replace(raid, "{", `{"properties": {"skip_block_devices": [{"volume_name": "data"}]}, `, 1), erased: "/dev/md0"},
 		{name: "array on the skip list by a hint", make: two, node: `{"properties": {"skip_block_devices": [{"name": "/dev/md0"}]}}`, erased: "/dev/md1", says: "/dev/sdb has /dev/md0 (raid1) on it, which is on the skip list: left alone"},
 		{name: "array on the skip list that does not run", make: func(b *bench) { b.disk("sda"); md(b.disk("sdb"), 0, 4096, "data") }, node: `{"properties": {"skip_block_devices": [{"volume_name": "data"}]}}`, erased: "/dev/sda", says: `/dev/sdb is a member of "data", which is on the skip list and does not run`},
+		{name: "a former user's array of the name of the one on the skip list", make: func(b *bench) {
+			two(b)
+			md(b.disk("sdc"), 0, 4096, "data")
+			b.disks["/dev/sdc"].Bytes[4096+16], b.disks["/dev/sdc"].Bytes[4096+216] = 1, b.disks["/dev/sdc"].Bytes[4096+216]+1 // its UUID
+			md(b.disk("sdd"), 0, 4096, "data")                                                                                 // dropped out
+		}, node: `{"properties": {"skip_block_devices": [{"volume_name": "data"}]}}`, erased: "/dev/md0 /dev/sdc", says: `/dev/sdd is a member of "data"`},
 		{name: "another array than that on the skip list", make: mirror, node: `{"properties": {"skip_block_devices": [{"volume_name": "data"}]}}`, erased: "/dev/md0 /dev/sda /dev/sdb", down: "stop /dev/md0 (raid1)"},
 		{name: "the name is of a former life", make: func(b *bench) {
 			mirror(b)

@@ -14,6 +14,7 @@ import (
 // A Membership is what a superblock says about the array that a disk or partition belongs to.
 type Membership struct {
 	Version string // as in sysfs: "0.90", "1.0", "1.1" or "1.2"
+	UUID    string // 32 digits
 	Name    string // of the volume, without the host that made it; may be empty
 	Level   string // as in sysfs
 }
@@ -23,7 +24,7 @@ func Memberships(r io.ReaderAt, size int64) ([]Membership, error) {
 	found, err := readSuperblocks(r, size)
 	var list []Membership
 	for _, s := range found {
-		list = append(list, Membership{s.version, s.volumeName(), s.level})
+		list = append(list, Membership{s.version, s.uuid, s.volumeName(), s.level})
 	}
 	return list, err
 }
