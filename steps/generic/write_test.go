@@ -243,8 +243,8 @@ func TestWriteImageFails(t *testing.T) {
 		{"disk lies", rootDiskHint, nil, nil, func(b *bench) { b.disk.Flip = 100 }, stream.ErrReadBack, "", true},
 		{"no end", rootDiskHint, nil, nil, func(b *bench) {
 			b.server.Always.Hang = 2 * mib
-			b.host.Download.Limit = 300 * time.Millisecond
-		}, nil, "the download takes longer than the 300ms allowed", true},
+			b.host.Download.Limit = 3 * time.Second
+		}, nil, "the download takes longer than the 3s allowed", true},
 		{"another disk has its name", rootDiskHint, nil, nil, func(b *bench) { b.swap("virtio1/block/vda/serial", "another") }, nil,
 			`/dev/vda is another disk than the one that was chosen: its serial was "root-disk", is "another"`, false},
 		{"it has another size", rootDiskHint, nil, nil, func(b *bench) { b.swap("virtio1/block/vda/size", "2048") }, nil,
