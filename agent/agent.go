@@ -75,6 +75,15 @@ type System struct {
 	LoadModules func(ctx context.Context, names ...string) error
 }
 
+// MediaRead are the devices from which the agent has read this machine's settings since it was started.
+func (s System) MediaRead() ([]string, error) {
+	kept, err := state{s.StateDir}.media()
+	if err != nil {
+		return nil, fmt.Errorf("read what was kept of the media: %w", err)
+	}
+	return mediaDevices(kept), nil
+}
+
 // ThisMachine is the System that the program runs on.
 func ThisMachine() (System, error) {
 	cmdline, err := os.ReadFile("/proc/cmdline")

@@ -113,7 +113,7 @@ func (a *agent) findMedia(ctx context.Context) error {
 		return fmt.Errorf("read what was kept of the media: %w", err)
 	}
 	if len(kept) > 0 {
-		a.media = kept
+		a.setMedia(kept)
 		a.console.Stage("media", "kept from the start of this boot: %s", mediaNames(kept))
 		return nil
 	}
@@ -123,7 +123,7 @@ func (a *agent) findMedia(ctx context.Context) error {
 			for _, m := range found {
 				a.console.Stage("media", "%s %s, label %s: %d files", m.Kind, m.Device, m.Label, len(m.Files))
 			}
-			a.media = found
+			a.setMedia(found)
 			if err != nil {
 				a.sayLines("media", err.Error())
 				a.console.Stage("media", "WARNING: going on without what could not be read; it may hold settings of this node")
@@ -148,6 +148,18 @@ func (a *agent) findMedia(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// setMedia also has the steps know whence the settings came: such a device is not erased.
+func (a *agent) setMedia(list []media.Medium) {
+	a.media, a.host.Media = list, mediaDevices(list)
+}
+
+func mediaDevices(list []media.Medium) (devices []string) {
+	for _, m := range list {
+		devices = append(devices, m.Device)
+	}
+	return devices
 }
 
 // parseSettings puts the settings together, with what multicast DNS has told by now.

@@ -117,6 +117,9 @@ func TestFindMedia(t *testing.T) {
 				if (len(a.media) > 0) != test.wantHas {
 					t.Errorf("media = %v", a.media)
 				}
+				if (len(a.host.Media) > 0) != test.wantHas {
+					t.Errorf("steps are told %q", a.host.Media)
+				}
 
 				if strings.Contains(test.name, "broken") { // the next agent must look again
 					if kept, err := a.state.media(); len(kept) > 0 || err != nil {
@@ -130,6 +133,8 @@ func TestFindMedia(t *testing.T) {
 				}
 				if again, _ := newTestAgent(t, system); test.wantHas && (again.findMedia(t.Context()) != nil || fmt.Sprint(again.media) != fmt.Sprint(a.media)) {
 					t.Errorf("again: media = %v, want %v", again.media, a.media)
+				} else if byHand, err := system.MediaRead(); test.wantHas && (!slices.Equal(again.host.Media, a.host.Media) || err != nil || !slices.Equal(byHand, a.host.Media)) {
+					t.Errorf("again: steps are told %q, by hand %q, %v; want %q", again.host.Media, byHand, err, a.host.Media)
 				}
 			})
 		})

@@ -124,14 +124,14 @@ func findDisk(r *reader, name string) (disk *Disk, members []string) {
 	var unread []string
 	before := r.count()
 	kind := deviceType(r, dir, name)
-	if r.count() > before {
-		unread = append(unread, "type")
-	}
 	if !isDisk(name, kind) || r.flag(dir+"/hidden") { // hidden: a single path of a multipath NVMe namespace
 		return nil, nil
 	}
 	if kind == "mpath" {
 		members = r.dir(dir + "/slaves")
+	}
+	if r.count() > before {
+		unread = append(unread, "type")
 	}
 	before = r.count()
 	sectors, ok := r.number(dir + "/size") // of 512 bytes, always (Documentation/ABI/stable/sysfs-block)
@@ -185,15 +185,7 @@ func isDisk(name, kind string) bool {
 // readDisk reads one disk. dir is its directory in sysfs, name the kernel's, size in bytes.
 func readDisk(r *reader, dir, name, kind string, size int64) Disk {
 	device := r.real(dir + "/device")
-	logical, _ := r.number(dir + "/queue/logical_block_size")
-	physical, _ := r.number(dir + "/queue/physical_block_size")
-	d := Disk{
-		Name:            deviceName(name),
-		Size:            size,
-		LogicalSectors:  Number(logical),
-		PhysicalSectors: Number(physical),
-		Type:            kind,
-	}
+	d := Disk{Name: deviceName(name), Size: size, Type: kind}
 	// read does a part of the work, and notes what cannot be relied on if it was a problem.
 	read := func(work func(), attributes ...string) (ok bool) {
 		before := r.count()
@@ -203,6 +195,11 @@ func readDisk(r *reader, dir, name, kind string, size int64) Disk {
 		}
 		return ok
 	}
+	read(func() {
+		logical, _ := r.number(dir + "/queue/logical_block_size")
+		physical, _ := r.number(dir + "/queue/physical_block_size")
+		d.LogicalSectors, d.PhysicalSectors = Number(logical), Number(physical)
+	}, "sectors")
 	identity := []string{"vendor", "model", "serial", "wwn", "wwn_with_extension", "wwn_vendor_extension"}
 	read(func() { d.Rotational = r.flag(dir + "/queue/rotational") }, "rotational")
 	read(func() { d.ReadOnly = r.flag(dir + "/ro") }, "read-only")

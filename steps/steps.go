@@ -138,6 +138,8 @@ type Host struct {
 	Local bool
 	// Confirm shows somebody what will be destroyed and asks. An error ends the step with nothing touched. Nil: nobody is asked.
 	Confirm func(ctx context.Context, plan string) error
+	// Media are the devices from which this machine's settings were read since it was started: "/dev/sdb", "/dev/sdc1".
+	Media []string
 	// EraseSpecial says that file systems of clusters are erased like any other.
 	EraseSpecial bool
 	// LoadKernel loads the kernel of the operating system on the disk for kexec,

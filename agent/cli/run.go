@@ -85,6 +85,9 @@ func runStep(ctx context.Context, c *call) error {
 		return err
 	}
 	host.Tools, host.LoadModules = system.Tools, system.LoadModules // only now: with them, NewSet would start arrays
+	if host.Media, err = system.MediaRead(); err != nil {
+		return err
+	}
 	step, err := set.Find(names[0], steps.Clean)
 	if err != nil {
 		return usagef("%v; `ironhand steps` lists them", err)

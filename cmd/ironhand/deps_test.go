@@ -32,7 +32,7 @@ var imports = map[string][]string{
 	"agent":                      {"agent/ironic", "inspect", "inspect/lldp", "image", "netconfig", "stream", "steps", "initramfs/boot", "initramfs/media", "initramfs/tool"},
 	"agent/conductor":            {"image", "agent/ironic"},
 	"steps/generic":              {"steps", "steps/erase", "steps/raid", "image", "stream", "inspect", "initramfs/tool"},
-	"steps/erase":                {"steps", "steps/holders", "image", "image/gpt", "inspect"},
+	"steps/erase":                {"steps", "steps/holders", "steps/raid", "image", "image/gpt", "inspect"},
 	"steps/raid":                 {"steps", "steps/holders", "image/gpt", "stream", "inspect", "initramfs/tool"},
 	"steps/holders":              {},
 	"steps":                      {"inspect", "stream", "initramfs/tool"},

@@ -59,12 +59,20 @@ func merged(list []span) []span {
 	return out
 }
 
-// clear clears a disk's metadata: first in its partitions, so that they are still known if the machine dies on the way, then at its own ends. Partitions are those that the
-// kernel knows, and those in the tables: the kernel may have been told to forget them, or may not read such a table.
+// clear clears a disk's metadata, and has the kernel forget the partitions.
 func (j *job) clear(ctx context.Context, t *target, disk steps.Disk) error {
+	if err := clearEnds(ctx, t.tree, disk); err != nil {
+		return err
+	}
+	return j.forget(ctx, t, disk)
+}
+
+// clearEnds clears first what is in the partitions, so that they are still known if the machine dies on the way, then the device's own ends. Partitions are those that the
+// kernel knows, and those in the tables: the kernel may have been told to forget them, or may not read such a table.
+func clearEnds(ctx context.Context, d *holders.Device, disk steps.Disk) error {
 	sector := int64(disk.SectorSize())
 	var inner []span
-	for _, p := range t.tree.Partitions() {
+	for _, p := range d.Partitions() {
 		inner = append(inner, signatureSpans(span{p.Start, p.Size}, disk.Size(), sector)...)
 	}
 	listed, err := tablePartitions(disk, disk.Size())
@@ -77,10 +85,38 @@ func (j *job) clear(ctx context.Context, t *target, disk steps.Disk) error {
 	if err := zero(ctx, disk, merged(inner)); err != nil {
 		return err
 	}
-	if err := zero(ctx, disk, signatureSpans(span{0, disk.Size()}, disk.Size(), sector)); err != nil {
-		return err
+	return zero(ctx, disk, signatureSpans(span{0, disk.Size()}, disk.Size(), sector))
+}
+
+// clearArray clears an array that is about to be stopped: its partitions and file systems would be there again if the same array were made again. The
+// members are cleared also if it fails, as it does for an array that has lost too many of them; the step fails then.
+func (j *job) clearArray(ctx context.Context, c holders.Change) error {
+	if c.Verb != holders.Stop {
+		return nil
 	}
-	return j.forget(ctx, t, disk)
+	var array *holders.Device
+	for _, disk := range j.tree.Disks {
+		for _, d := range descendants(disk) {
+			if d.Path() == c.Path {
+				array = d
+			}
+		}
+	}
+	if array == nil || array.Size == 0 { // it does not run
+		return nil
+	}
+	j.host.Say("%s: clearing metadata", array.Path())
+	disk, err := j.open(ctx, array.Path())
+	if err == nil {
+		err = errors.Join(clearEnds(ctx, array, disk), disk.Close())
+	}
+	if ctx.Err() != nil {
+		return context.Cause(ctx)
+	}
+	if err != nil {
+		j.fail(array.Path(), fmt.Errorf("clear it before it is stopped: %w", err))
+	}
+	return nil
 }
 
 // forget has the kernel forget the partitions.

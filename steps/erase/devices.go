@@ -15,6 +15,7 @@ import (
 	"time"
 
 	"github.com/ironhand/ironhand/steps"
+	"github.com/ironhand/ironhand/steps/holders"
 )
 
 // Certificate says how a disk was erased, and what proves it.
@@ -61,10 +62,13 @@ func (e Eraser) Devices(ctx context.Context, h steps.Host, s steps.Job) (any, er
 	if j.options.iterations == 0 && !j.options.zeroize {
 		return nil, fmt.Errorf("%w: driver_internal_info: neither passes (agent_erase_devices_iterations) nor zeros (agent_erase_devices_zeroize)", steps.ErrArgs)
 	}
+	if err := j.judge(ctx, false); err != nil {
+		return nil, err
+	}
 	if err := j.ladders(ctx); err != nil {
 		return nil, err
 	}
-	if err := j.guard(ctx); err != nil { // a drive that was locked can be read only now
+	if err := j.judge(ctx, true); err != nil { // a drive that was locked can be read only now
 		return nil, err
 	}
 	if err := j.confirm(ctx, func(t *target) string { return "erase by " + methods(t.ladder, j.options.goOn) }); err != nil {
@@ -72,7 +76,8 @@ func (e Eraser) Devices(ctx context.Context, h steps.Host, s steps.Job) (any, er
 	}
 	certificates := map[string]Certificate{}
 	var mu sync.Mutex
-	err = j.each(ctx, "erase", func(ctx context.Context, t *target, disk steps.Disk) error {
+	nothing := func(context.Context, holders.Change) error { return nil } // an array's content goes with all of its members
+	err = j.each(ctx, "erase", nothing, func(ctx context.Context, t *target, disk steps.Disk) error {
 		c, err := j.eraseDisk(ctx, t, disk, t.ladder)
 		if err != nil {
 			return err
@@ -97,7 +102,7 @@ func (e Eraser) Express(ctx context.Context, h steps.Host, s steps.Job) (any, er
 	}
 	defer j.closeDrives()
 	j.options.ata, j.options.goOn = false, true
-	if err := j.guard(ctx); err != nil {
+	if err := j.judge(ctx, true); err != nil {
 		return nil, err
 	}
 	for _, t := range j.targets {
@@ -124,7 +129,7 @@ func (e Eraser) Express(ctx context.Context, h steps.Host, s steps.Job) (any, er
 	if err := j.confirm(ctx, how); err != nil {
 		return nil, err
 	}
-	return nil, j.each(ctx, "erase", func(ctx context.Context, t *target, disk steps.Disk) error {
+	return nil, j.each(ctx, "erase", j.clearArray, func(ctx context.Context, t *target, disk steps.Disk) error {
 		if len(t.ladder) > 0 {
 			c, err := j.eraseDisk(ctx, t, disk, t.ladder)
 			if err == nil {
@@ -167,7 +172,7 @@ func (j *job) ladders(ctx context.Context) error {
 }
 
 func (j *job) ladder(ctx context.Context, t *target) error {
-	d, err := j.Eraser.System.Drive(t.disk.Name)
+	d, err := within(ctx, lookLimit, func(context.Context) (Drive, error) { return j.System.Drive(t.disk.Name) })
 	if err != nil {
 		return err
 	}

@@ -31,8 +31,8 @@ type System interface {
 	Read(path string) (io.ReaderAt, io.Closer, error)
 	// Drive opens a disk for commands to its hardware.
 	Drive(path string) (Drive, error)
-	// Teardown takes down what uses disks.
-	Teardown(ctx context.Context, t holders.Tree) error
+	// Teardown takes down what uses disks, and calls before each change.
+	Teardown(ctx context.Context, t holders.Tree, before func(holders.Change) error) error
 	// MountPstore mounts the kernel's crash dumps.
 	MountPstore(dir string) error
 	// CleanBootEntries deletes the boot entries whose device path remove wants, and returns a line for each.
@@ -60,6 +60,7 @@ const (
 type target struct {
 	disk       inspect.Disk
 	tree       *holders.Device
+	judged     bool         // what is on it may be erased
 	close      func() error // of the drive that the ladder asked
 	capability capability
 	ladder     []rung
@@ -70,12 +71,30 @@ type job struct {
 	Eraser
 	host    steps.Host
 	options options
+	keep    keep
 	tree    holders.Tree // of all targets
 	targets []*target
+	unread  map[string]error // disks whose place among arrays could not be read, by the kernel's name
+	failed  []failure        // disks that are not touched, because what is on them is not known
 
 	told  map[string]bool // lines that were said once
 	mu    sync.Mutex      // guards what follows
 	shown map[string]ShownDisk
+}
+
+// failure is a disk that is not erased, and why.
+type failure struct {
+	name string
+	err  error
+}
+
+// fail has the step fail for one disk, which is not touched, while the others are erased.
+func (j *job) fail(name string, err error) {
+	if slices.ContainsFunc(j.failed, func(f failure) bool { return f.name == name }) {
+		return
+	}
+	j.failed = append(j.failed, failure{name, err})
+	j.host.Say("%s will NOT be erased: %v", name, err)
 }
 
 // once says a line, unless it has been said before.
@@ -92,13 +111,13 @@ func (e Eraser) Metadata(ctx context.Context, h steps.Host, s steps.Job) (any, e
 	if err != nil {
 		return nil, err
 	}
-	if err := j.guard(ctx); err != nil {
+	if err := j.judge(ctx, true); err != nil {
 		return nil, err
 	}
 	if err := j.confirm(ctx, func(*target) string { return "clear both ends, and those of its partitions" }); err != nil {
 		return nil, err
 	}
-	return nil, j.each(ctx, "erase the metadata on", func(ctx context.Context, t *target, disk steps.Disk) error {
+	return nil, j.each(ctx, "erase the metadata on", j.clearArray, func(ctx context.Context, t *target, disk steps.Disk) error {
 		j.host.Say("%s: clearing metadata", t.disk.Name)
 		return j.clear(ctx, t, disk)
 	})
@@ -109,21 +128,29 @@ func (e Eraser) prepare(ctx context.Context, h steps.Host, n steps.Node, skipRea
 	if err := e.check(h); err != nil {
 		return nil, err
 	}
-	j := &job{Eraser: e, host: h, told: map[string]bool{}}
+	j := &job{Eraser: e, host: h, told: map[string]bool{}, unread: map[string]error{}}
 	var err error
 	if j.options, err = parseOptions(n.DriverInternalInfo); err != nil {
 		return nil, err
 	}
 	j.options.skipReadOnly = j.options.skipReadOnly || skipReadOnly
-	disks, err := h.Machine.Disks(ctx)
-	if err != nil {
-		return nil, fmt.Errorf("%w: which disks there are is not known: %w", steps.ErrErase, err)
+	disks, unread := h.Machine.Disks(ctx)
+	if ctx.Err() != nil {
+		return nil, context.Cause(ctx)
+	}
+	if unread != nil {
+		if len(disks) == 0 {
+			return nil, fmt.Errorf("%w: which disks there are is not known: %w", steps.ErrErase, unread)
+		}
+		for line := range strings.Lines(unread.Error()) {
+			h.Say("%s", strings.TrimSuffix(line, "\n"))
+		}
 	}
 	skipList, err := inspect.ParseSkipList(n.Properties["skip_block_devices"])
 	if err != nil {
 		return nil, fmt.Errorf("skip_block_devices: %w", err)
 	}
-	use, skipped, err := skipList.Split(disks)
+	use, skipped, err := inspect.SkipList{Hints: skipList.Hints}.Split(disks) // the names are in the superblocks
 	if err != nil {
 		return nil, err
 	}
@@ -133,9 +160,12 @@ func (e Eraser) prepare(ctx context.Context, h steps.Host, n steps.Node, skipRea
 	if use, err = j.drop(ctx, use); err != nil {
 		return nil, err
 	}
-	keepArrays := len(skipList.Volumes) > 0 || softwareRAID(n.RAIDConfig) || softwareRAID(n.TargetRAIDConfig)
+	j.keep = keep{record: softwareRAID(n.RAIDConfig) || softwareRAID(n.TargetRAIDConfig), names: skipList.Volumes}
+	for _, d := range skipped {
+		j.keep.devices = append(j.keep.devices, d.Name)
+	}
 	for attempt := 1; ; attempt++ {
-		if err := j.look(ctx, use, keepArrays); err != nil {
+		if err := j.look(ctx, use); err != nil {
 			return nil, err
 		}
 		if !j.tree.MayPass() || attempt >= openAttempts {
@@ -156,10 +186,14 @@ func (e Eraser) prepare(ctx context.Context, h steps.Host, n steps.Node, skipRea
 	return j, nil
 }
 
-// drop leaves out read-only disks and media.
+// drop leaves out disks of which too little is known, read-only ones, and media.
 func (j *job) drop(ctx context.Context, disks []inspect.Disk) (use []inspect.Disk, err error) {
 	var readOnly []string
 	for _, d := range disks {
+		if len(d.Unread) > 0 {
+			j.fail(d.Name, fmt.Errorf("what the kernel knows of it cannot be read: %s", strings.Join(d.Unread, ", ")))
+			continue
+		}
 		if d.ReadOnly {
 			if !j.options.skipReadOnly {
 				readOnly = append(readOnly, d.Name)
@@ -168,12 +202,16 @@ func (j *job) drop(ctx context.Context, disks []inspect.Disk) (use []inspect.Dis
 			continue
 		}
 		if d.Tran == "usb" || d.Removable {
-			label, err := j.mediaLabel(ctx, d)
-			if err != nil {
-				return nil, fmt.Errorf("%w: %s may be the medium that this machine was started from: %w", steps.ErrErase, d.Name, err)
+			why, err := j.medium(ctx, d)
+			if ctx.Err() != nil {
+				return nil, context.Cause(ctx)
 			}
-			if label != "" {
-				j.host.Say("%s is a medium for this machine (label %s): left alone", d.Name, label)
+			if err != nil {
+				j.fail(d.Name, fmt.Errorf("it may be the medium that this machine was started from: %w", err))
+				continue
+			}
+			if why != "" {
+				j.host.Say("%s is a medium for this machine (%s): left alone", d.Name, why)
 				continue
 			}
 		}
@@ -183,66 +221,6 @@ func (j *job) drop(ctx context.Context, disks []inspect.Disk) (use []inspect.Dis
 		return nil, fmt.Errorf("%w: %s: read-only; agent_erase_skip_read_only leaves such disks out", steps.ErrErase, strings.Join(readOnly, ", "))
 	}
 	return use, nil
-}
-
-// look finds what is built on the disks, and makes the targets. An array of software RAID that the node's record has, or may have, is erased like a disk and its
-// members are left alone, so that the next user finds it; any other array is nobody's, and goes with the rest of its members.
-func (j *job) look(ctx context.Context, disks []inspect.Disk, keepArrays bool) error {
-	names := make([]string, len(disks))
-	for i, d := range disks {
-		names[i] = d.Name
-	}
-	all, err := holders.Of(ctx, j.host.Machine.FS, names...)
-	if err != nil {
-		return fmt.Errorf("%w: %w", steps.ErrErase, err)
-	}
-	isArray := func(d *holders.Device) bool { return d.Kind == "md" }
-	j.targets, names = nil, nil
-	for i, d := range all.Disks {
-		member := slices.ContainsFunc(descendants(d)[1:], isArray)
-		switch {
-		case isArray(d) && !keepArrays:
-			// It is taken down, if its members are targets. If they are not, they were left alone on purpose, and so is it.
-			if !slices.ContainsFunc(all.Disks, func(m *holders.Device) bool { return m != d && slices.Contains(descendants(m), d) }) {
-				j.once("%v has none of its members among the disks to erase: left alone", d)
-			}
-			continue
-		case isArray(d):
-			if out := outside(d, all.Disks); out != "" {
-				j.once("%v has a member on %s, which is left alone: so is it", d, out)
-				continue
-			}
-		case keepArrays && !member:
-			if member, err = j.hasMember(d); err != nil {
-				return fmt.Errorf("%w: %w", steps.ErrErase, err)
-			}
-		}
-		if keepArrays && member {
-			j.once("%s is a member of software RAID, which stays: the array is erased in its place", d.Path())
-			continue
-		}
-		j.targets = append(j.targets, &target{disk: disks[i]})
-		names = append(names, disks[i].Name)
-	}
-	if j.tree, err = holders.Of(ctx, j.host.Machine.FS, names...); err != nil {
-		return fmt.Errorf("%w: %w", steps.ErrErase, err)
-	}
-	for i, d := range j.tree.Disks {
-		j.targets[i].tree = d
-	}
-	return nil
-}
-
-// outside returns a member of an array that is on none of the disks.
-func outside(array *holders.Device, disks []*holders.Device) string {
-	for _, s := range array.Slaves {
-		if !slices.ContainsFunc(disks, func(d *holders.Device) bool {
-			return d.Name == s || slices.ContainsFunc(d.Partitions(), func(p *holders.Device) bool { return p.Name == s })
-		}) {
-			return s
-		}
-	}
-	return ""
 }
 
 // descendants are the device and all that is above it.
@@ -269,6 +247,9 @@ func (j *job) confirm(ctx context.Context, how func(*target) string) error {
 		fmt.Fprintf(&b, "%v: %s\n", t.disk, how(t))
 	}
 	changes := j.tree.Changes()
+	for _, f := range j.failed {
+		fmt.Fprintf(&b, "%s: NOT erased: %v\n", f.name, f.err)
+	}
 	if len(changes) > 0 {
 		fmt.Fprintf(&b, "what is on them now:\n")
 		for line := range strings.Lines(j.tree.String()) {
@@ -289,14 +270,17 @@ func (j *job) confirm(ctx context.Context, how func(*target) string) error {
 }
 
 // each takes down what uses the disks, opens all of them, and then works on each, side by side. If one cannot be opened, none is worked on.
-func (j *job) each(ctx context.Context, doing string, work func(context.Context, *target, steps.Disk) error) error {
-	if err := j.Eraser.System.Teardown(ctx, j.tree); err != nil {
+// before is called before each thing is taken down.
+func (j *job) each(ctx context.Context, doing string, before func(context.Context, holders.Change) error, work func(context.Context, *target, steps.Disk) error) error {
+	if _, err := within(ctx, downLimit, func(ctx context.Context) (struct{}, error) {
+		return struct{}{}, j.System.Teardown(ctx, j.tree, func(c holders.Change) error { return before(ctx, c) })
+	}); err != nil {
 		return fmt.Errorf("%w: %w", steps.ErrErase, err)
 	}
 	var failures []string
 	var errs []error
-	fail := func(t *target, err error) {
-		failures = append(failures, fmt.Sprintf("%q: %v", t.disk.Name, err))
+	fail := func(name string, err error) {
+		failures = append(failures, fmt.Sprintf("%q: %v", name, err))
 		errs = append(errs, err)
 	}
 	opened := make([]steps.Disk, len(j.targets))
@@ -308,13 +292,13 @@ func (j *job) each(ctx context.Context, doing string, work func(context.Context,
 		}
 	}()
 	for i, t := range j.targets {
-		d, err := j.host.Open(t.disk.Name)
+		d, err := j.open(ctx, t.disk.Name)
 		if err == nil {
 			opened[i] = d
 			err = steps.SameDisk(ctx, j.host.Machine, t.disk, d.Size(), d.SectorSize())
 		}
 		if err != nil {
-			fail(t, err)
+			fail(t.disk.Name, err)
 		}
 	}
 	if len(failures) == 0 {
@@ -342,11 +326,14 @@ func (j *job) each(ctx context.Context, doing string, work func(context.Context,
 					j.host.Say("%s FAILED: %v", t.disk.Name, err)
 					mu.Lock()
 					defer mu.Unlock()
-					fail(t, err)
+					fail(t.disk.Name, err)
 				}
 			})
 		}
 		all.Wait()
+	}
+	for _, f := range j.failed {
+		fail(f.name, f.err)
 	}
 	if len(failures) == 0 {
 		return nil
@@ -381,8 +368,12 @@ func (e *eraseError) Is(err error) bool {
 
 func (j *job) closeDrives() {
 	for _, t := range j.targets {
-		if t.close != nil {
-			t.close() // only asked
-		}
+		t.closeDrive()
+	}
+}
+
+func (t *target) closeDrive() {
+	if t.close != nil {
+		t.close() // only asked
 	}
 }

@@ -101,12 +101,12 @@ func (s rootSystem) path(p string) string {
 
 func (s rootSystem) Read(p string) (io.ReaderAt, io.Closer, error) { return s.System.Read(s.path(p)) }
 func (s rootSystem) Drive(p string) (erase.Drive, error)           { return s.System.Drive(s.path(p)) }
-func (s rootSystem) Teardown(ctx context.Context, t holders.Tree) error {
+func (s rootSystem) Teardown(ctx context.Context, t holders.Tree, before func(holders.Change) error) error {
 	tree, err := holders.Of(ctx, os.DirFS("/"), "/dev/"+s.loop)
 	if err != nil {
 		return err
 	}
-	return tree.Teardown(ctx)
+	return tree.TeardownAfter(ctx, before)
 }
 
 // onLoop returns an eraser and a host for which a loop device is the only disk.

@@ -5,6 +5,7 @@ package erase_test
 import (
 	"bytes"
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -17,6 +18,8 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
+	"syscall"
 	"testing"
 	"testing/fstest"
 	"testing/synctest"
@@ -43,6 +46,7 @@ type bench struct {
 	said   strings.Builder
 	told   []any
 	down   []string // what was taken down
+	reads  func(path string) error
 }
 
 func newBench(t *testing.T) *bench {
@@ -133,9 +137,38 @@ func (b *bench) on(name string, below ...string) {
 	}
 }
 
+// array builds an array on others.
+func (b *bench) array(name string, below ...string) {
+	b.disk(name)
+	b.file("sys/block/"+name+"/md/metadata_version", "1.2")
+	b.on(name, below...)
+}
+
+// md puts a superblock of version 1.x at a place of a partition.
+func md(d *streamtest.Disk, partition, at int64, name string) {
+	b := make([]byte, 4096)
+	le := binary.LittleEndian
+	le.PutUint32(b, 0xa92b4efc)
+	le.PutUint32(b[4:], 1)
+	copy(b[32:], "host:"+name)
+	le.PutUint32(b[72:], 1)
+	le.PutUint64(b[144:], uint64(at)/512)
+	var sum uint64
+	for i := 0; i < 256; i += 4 {
+		sum += uint64(le.Uint32(b[i:]))
+	}
+	le.PutUint32(b[216:], uint32(sum)+uint32(sum>>32))
+	copy(d.Bytes[partition+at:], b)
+}
+
 // bench is an [erase.System].
 
 func (b *bench) Read(path string) (io.ReaderAt, io.Closer, error) {
+	if b.reads != nil {
+		if err := b.reads(path); err != nil {
+			return nil, nil, err
+		}
+	}
 	if d := b.disks[path]; d != nil {
 		return d, d, nil
 	}
@@ -153,8 +186,11 @@ func (b *bench) Read(path string) (io.ReaderAt, io.Closer, error) {
 
 func (b *bench) Drive(path string) (erase.Drive, error) { return b.drives[path], nil }
 
-func (b *bench) Teardown(ctx context.Context, t holders.Tree) error {
+func (b *bench) Teardown(ctx context.Context, t holders.Tree, before func(holders.Change) error) error {
 	return t.TeardownBy(ctx, func(c holders.Change) error {
+		if err := before(c); err != nil {
+			return err
+		}
 		b.down = append(b.down, c.String())
 		name := strings.TrimPrefix(c.Path, "/dev/")
 		maps.DeleteFunc(b.fsys, func(file string, _ *fstest.MapFile) bool {
@@ -367,14 +403,23 @@ func TestWhich(t *testing.T) {
 		copy(d.Bytes[32<<10:], "\x01CD001")
 		copy(d.Bytes[32<<10+40:], label+strings.Repeat(" ", 32-len(label)))
 	}
-	md := func(d *streamtest.Disk, at int64) { copy(d.Bytes[at:], "\xfc\x4e\x2b\xa9") }
+	two := func(b *bench) { // two arrays side by side
+		for _, d := range []string{"sda", "sdb"} {
+			disk := b.disk(d)
+			b.part(d, 1, mib, 14*mib)
+			b.part(d, 2, 16*mib, 14*mib)
+			md(disk, mib, 4096, "root")
+			md(disk, 16*mib, 4096, "data")
+		}
+		b.array("md0", "sda/sda1", "sdb/sdb1")
+		b.array("md1", "sda/sda2", "sdb/sdb2")
+	}
 	mirror := func(b *bench) {
 		for _, d := range []string{"sda", "sdb"} {
 			b.disk(d)
 			b.part(d, 1, mib, 16*mib)
 		}
-		b.disk("md0")
-		b.on("md0", "sda/sda1", "sdb/sdb1")
+		b.array("md0", "sda/sda1", "sdb/sdb1")
 	}
 	const raid = `{"raid_config": {"logical_disks": [{"controller": "software", "raid_level": "1", "size_gb": "MAX"}]}}`
 	tests := []struct {
@@ -396,31 +441,120 @@ func TestWhich(t *testing.T) {
 		{name: "read-only, devices", make: func(b *bench) { b.disk("sda"); b.disk("vda"); b.file("sys/block/vda/ro", "1") }, step: devices, err: steps.ErrErase, text: "/dev/vda: read-only"},
 		{name: "read-only, devices, allowed", make: func(b *bench) { b.disk("sda"); b.disk("vda"); b.file("sys/block/vda/ro", "1") }, step: devices, node: `{"driver_internal_info": {"agent_erase_skip_read_only": true}}`, erased: "/dev/sda"},
 		{name: "medium", make: func(b *bench) { b.disk("sda"); iso(b.disk("vda"), "CONFIG-2"); b.file("sys/block/vda/removable", "1") }, erased: "/dev/sda", says: "/dev/vda is a medium for this machine (label CONFIG-2)"},
-		{name: "medium, in a partition", make: func(b *bench) {
+		{name: "deployed with a config drive", make: func(b *bench) {
 			b.disk("sda")
-			iso(&streamtest.Disk{Bytes: b.disk("vda").Bytes[mib:]}, "ir-vfd-dev")
+			iso(&streamtest.Disk{Bytes: b.disk("vda").Bytes[mib:]}, "config-2")
 			b.part("vda", 1, mib, 16*mib)
 			b.file("sys/block/vda/removable", "1")
-		}, erased: "/dev/sda", says: "/dev/vda is a medium"},
+		}, erased: "/dev/sda /dev/vda"},
+		{name: "medium, read from a partition", make: func(b *bench) {
+			b.disk("sda")
+			b.disk("vda")
+			b.part("vda", 1, mib, 16*mib)
+			b.file("sys/block/vda/removable", "1")
+			b.host.Media = []string{"/dev/vda1"}
+		}, erased: "/dev/sda", says: "/dev/vda is a medium for this machine (its settings were read from /dev/vda1)"},
+		{name: "medium of any label that was read", make: func(b *bench) {
+			b.disk("sda")
+			iso(b.disk("vda"), "SITE1")
+			b.file("sys/block/vda/removable", "1")
+			b.host.Media = []string{"/dev/vda"}
+		}, erased: "/dev/sda", says: "/dev/vda is a medium for this machine (its settings were read from /dev/vda)"},
+		{name: "the name of a medium, by now an internal disk's", make: func(b *bench) { b.disk("vda"); b.host.Media = []string{"/dev/vda"} }, erased: "/dev/vda"},
+		{name: "a large stick with our ISO", make: func(b *bench) {
+			b.disk("sda")
+			iso(b.disk("vda"), "IRONHAND")
+			b.file("sys/block/vda/removable", "1")
+			b.file("sys/block/vda/size", fmt.Sprint(4<<30/512))
+		}, err: steps.ErrErase, erased: "/dev/sda", text: `"/dev/vda": it may be the medium that this machine was started from: it has the label IRONHAND and 4.0 GiB; unplug it`},
 		{name: "its label on an internal disk", make: func(b *bench) { iso(b.disk("vda"), "ir-vfd-dev") }, erased: "/dev/vda"},
 		{name: "another stick", make: func(b *bench) { iso(b.disk("vda"), "HOLIDAYS"); b.file("sys/block/vda/removable", "1") }, erased: "/dev/vda"},
-		{name: "a stick that cannot be read", make: func(b *bench) { b.disk("vda").FailReadAt = 2048; b.file("sys/block/vda/removable", "1") }, err: steps.ErrErase, text: "/dev/vda may be the medium"},
+		{name: "a stick that cannot be read", make: func(b *bench) {
+			b.disk("sda")
+			b.disk("vda").FailReadAt = 2048
+			b.file("sys/block/vda/removable", "1")
+		}, err: steps.ErrErase, erased: "/dev/sda", text: `the device(s): "/dev/vda": it may be the medium`},
+		{name: "a disk that cannot be read", make: func(b *bench) { b.disk("sda"); b.disk("vda").FailReadAt = 2 * mib }, err: steps.ErrErase, erased: "/dev/sda", text: `Failed to erase the metadata on the device(s): "/dev/vda": look for file systems of clusters on /dev/vda: read`},
+		{name: "a disk that cannot be read, devices", make: func(b *bench) { b.disk("sda"); b.disk("vda").FailReadAt = 2 * mib }, step: devices, err: steps.ErrErase, erased: "/dev/sda", text: `Failed to erase the device(s): "/dev/vda": look for`},
+		{name: "a disk that cannot be read, express", make: func(b *bench) { b.disk("sda"); b.disk("vda").FailReadAt = 2 * mib }, step: express, err: steps.ErrErase, erased: "/dev/sda", says: "/dev/vda will NOT be erased"},
+		{name: "a disk that cannot be read, and need not", make: func(b *bench) { b.disk("vda").FailReadAt = 12 * mib }, erased: "/dev/vda"},
+		{name: "a disk that may be a member", make: func(b *bench) { mirror(b); b.disk("sdc").FailReadAt = 4096 }, node: raid, err: steps.ErrErase, erased: "/dev/md0", text: `"/dev/sdc": look for software RAID on /dev/sdc: read`},
+		{name: "a disk that may be a member of the one on the skip list", make: func(b *bench) { two(b); b.disk("sdc").FailReadAt = 4096 }, node: `{"properties": {"skip_block_devices": [{"volume_name": "data"}]}}`, err: steps.ErrErase, erased: "/dev/md0", text: `"/dev/sdc": look for software RAID on /dev/sdc: read`},
 
-		{name: "somebody's array", make: mirror, erased: "/dev/sda /dev/sdb", down: "stop /dev/md0 (raid1)"},
+		{name: "somebody's array", make: mirror, erased: "/dev/md0 /dev/sda /dev/sdb", down: "stop /dev/md0 (raid1)"},
+		{name: "somebody's array, devices", make: mirror, step: devices, node: `{"driver_internal_info": {"agent_enable_ata_secure_erase": false}}`, erased: "/dev/sda /dev/sdb", down: "stop /dev/md0 (raid1)"},
+		{name: "somebody's array that is broken", make: func(b *bench) { mirror(b); b.disks["/dev/md0"].FailZeroAt = 1 }, err: steps.ErrErase, erased: "/dev/sda /dev/sdb", down: "stop /dev/md0 (raid1)",
+			text: `the device(s): "/dev/md0": clear it before it is stopped: zero 8388608 bytes at 0: input/output error`},
+		{name: "somebody's array that is inactive", make: func(b *bench) { mirror(b); b.file("sys/block/md0/size", "0") }, erased: "/dev/sda /dev/sdb", down: "stop /dev/md0 (raid1)"},
+		{name: "somebody's array with partitions, in use, under another, express", make: func(b *bench) {
+			b.disk("vda")
+			b.array("md0", "vda")
+			b.part("md0", 1, 10*mib, 4*mib)
+			b.file("proc/self/mountinfo", fmt.Sprintf("1 0 %s / /mnt rw - ext4 /dev/md01 rw\n", b.fsys["sys/block/md0/md01/dev"].Data))
+			b.array("md1", "md0")
+		}, step: express, erased: "/dev/md0 /dev/md1 /dev/vda", down: "unmount /mnt, stop /dev/md1 (raid1), stop /dev/md0 (raid1)"},
 		{name: "Ironic's array", make: mirror, node: raid, erased: "/dev/md0", says: "/dev/sda is a member of software RAID, which stays"},
 		{name: "Ironic's array to be", make: mirror, node: strings.Replace(raid, "raid_config", "target_raid_config", 1), erased: "/dev/md0"},
 		{name: "Ironic's array, devices", make: mirror, step: devices, node: raid, erased: "/dev/md0"},
-		{name: "hardware RAID in the record", make: mirror, node: `{"raid_config": {"logical_disks": [{"controller": "PERC"}]}}`, erased: "/dev/sda /dev/sdb", down: "stop /dev/md0 (raid1)"},
-		{name: "array on the skip list", make: mirror, node: `{"properties": {"skip_block_devices": [{"volume_name": "data"}]}}`, says: "/dev/md0 is on the skip list"},
-		{name: "array that does not run", make: func(b *bench) { b.disk("sda"); md(b.disk("sdb"), 4096) }, node: raid, erased: "/dev/sda", says: "/dev/sdb is a member"},
-		{name: "array that does not run, version 0.90, in a partition", make: func(b *bench) {
+		{name: "hardware RAID in the record", make: mirror, node: `{"raid_config": {"logical_disks": [{"controller": "PERC"}]}}`, erased: "/dev/md0 /dev/sda /dev/sdb", down: "stop /dev/md0 (raid1)"},
+		{name: "array on the skip list", make: two, node: `{"properties": {"skip_block_devices": [{"volume_name": "data"}]}}`, erased: "/dev/md0", says: "/dev/md1 (raid1) is on the skip list"},
+		{name: "array on the skip list, devices", make: two, step: devices, node: `{"properties": {"skip_block_devices": [{"volume_name": "root"}]}}`, erased: "/dev/md1", says: `/dev/sda has /dev/md0 (raid1) on it, which is on the skip list as "root"`},
+		{name: "array on the skip list, one of the record's", make: two, node: strings.Replace(raid, "{", `{"properties": {"skip_block_devices": [{"volume_name": "data"}]}, `, 1), erased: "/dev/md0"},
+		{name: "array on the skip list by a hint", make: two, node: `{"properties": {"skip_block_devices": [{"name": "/dev/md0"}]}}`, erased: "/dev/md1", says: "/dev/sdb has /dev/md0 (raid1) on it, which is on the skip list: left alone"},
+		{name: "array on the skip list that does not run", make: func(b *bench) { b.disk("sda"); md(b.disk("sdb"), 0, 4096, "data") }, node: `{"properties": {"skip_block_devices": [{"volume_name": "data"}]}}`, erased: "/dev/sda", says: `/dev/sdb is a member of "data", which is on the skip list and does not run`},
+		{name: "a former user's array of the name of the one on the skip list", make: func(b *bench) {
+			two(b)
+			md(b.disk("sdc"), 0, 4096, "data")
+			b.disks["/dev/sdc"].Bytes[4096+16], b.disks["/dev/sdc"].Bytes[4096+216] = 1, b.disks["/dev/sdc"].Bytes[4096+216]+1 // its UUID
+			md(b.disk("sdd"), 0, 4096, "data")                                                                                 // dropped out
+		}, node: `{"properties": {"skip_block_devices": [{"volume_name": "data"}]}}`, erased: "/dev/md0 /dev/sdc", says: `/dev/sdd is a member of "data"`},
+		{name: "another array than that on the skip list", make: mirror, node: `{"properties": {"skip_block_devices": [{"volume_name": "data"}]}}`, erased: "/dev/md0 /dev/sda /dev/sdb", down: "stop /dev/md0 (raid1)"},
+		{name: "the name is of a former life", make: func(b *bench) {
+			mirror(b)
+			md(b.disks["/dev/sda"], mib, 0, "data")
+			md(b.disks["/dev/sda"], mib, 4096, "root")
+		}, node: `{"properties": {"skip_block_devices": [{"volume_name": "data"}]}}`, erased: "/dev/md0 /dev/sda /dev/sdb", down: "stop /dev/md0 (raid1)"},
+		{name: "an array on the one on the skip list", make: func(b *bench) {
+			md(b.disk("sda"), 0, 4096, "data")
+			b.array("md0", "sda")
+			b.array("md1", "md0")
+			b.disk("sdb")
+		}, node: `{"properties": {"skip_block_devices": [{"volume_name": "data"}]}}`, erased: "/dev/sdb", says: "/dev/md1 (raid1) is on /dev/md0 (raid1), which is on the skip list"},
+		{name: "array that does not run", make: func(b *bench) { b.disk("sda"); md(b.disk("sdb"), 0, 4096, "x") }, node: raid, err: steps.ErrErase, text: `/dev/sdb is a member of software RAID that does not run (raid1, "x"), and the node's record`},
+		{name: "array that does not run, devices", make: func(b *bench) { b.disk("sda"); md(b.disk("sdb"), 0, 4096, "x") }, step: devices, node: raid, err: steps.ErrErase, text: "/dev/sdb is a member"},
+		{name: "array that does not run, at the end of a partition", make: func(b *bench) {
 			b.disk("sda")
-			md(b.disk("sdb"), mib+16*mib-64<<10)
+			md(b.disk("sdb"), mib, 16*mib-16*512, "x")
 			b.part("sdb", 1, mib, 16*mib)
-		}, node: raid, erased: "/dev/sda", says: "/dev/sdb is a member"},
-		{name: "array that does not run, nobody's", make: func(b *bench) { md(b.disk("sdb"), 4096) }, erased: "/dev/sdb"},
+		}, node: raid, err: steps.ErrErase, text: "/dev/sdb1 is a member"},
+		{name: "array that does not run, beside one that does", make: func(b *bench) {
+			mirror(b)
+			b.part("sda", 2, 17*mib, 8*mib)
+			md(b.disks["/dev/sda"], 17*mib, 4096, "x")
+		}, node: raid, err: steps.ErrErase, text: "/dev/sda2 is a member"},
+		{name: "array that is inactive", make: func(b *bench) { mirror(b); b.file("sys/block/md0/size", "0") }, node: raid, err: steps.ErrErase, text: "is a member of /dev/md0 (raid1), which cannot be erased in its place"},
+		{name: "array of a level that is no disk", make: func(b *bench) { mirror(b); b.file("sys/block/md0/md/level", "linear") }, node: raid, err: steps.ErrErase, text: "/dev/md0 (linear)"},
+		{name: "array on a volume", make: func(b *bench) {
+			b.disk("sda")
+			b.disk("dm-0")
+			b.file("sys/block/dm-0/dm/uuid", "LVM-x")
+			b.on("dm-0", "sda")
+			b.array("md0", "dm-0")
+		}, node: raid, err: steps.ErrErase, text: "/dev/md0 (raid1): also on dm-0"},
+		{name: "firmware's array", make: func(b *bench) {
+			b.disk("sda")
+			b.array("md127", "sda")
+			b.file("sys/block/md127/size", "0")
+			b.file("sys/block/md127/md/level", "container")
+			b.array("md126", "sda")
+			b.file("sys/block/md126/md/metadata_version", "external:/md127/0")
+		}, node: raid, erased: "/dev/md126"},
+		{name: "what only looks like a member", make: func(b *bench) { b.disk("sda"); copy(b.disk("sdb").Bytes[4096:], "\xfc\x4e\x2b\xa9\x01") }, node: raid, erased: "/dev/sda /dev/sdb"},
+		{name: "a former life's superblock below Ironic's array", make: func(b *bench) { mirror(b); md(b.disks["/dev/sda"], 0, 32*mib-16*512, "old") }, node: raid, erased: "/dev/md0"},
+		{name: "array that does not run, nobody's", make: func(b *bench) { md(b.disk("sdb"), 0, 4096, "x") }, erased: "/dev/sdb"},
 		{name: "a member is on the skip list", make: mirror, node: `{"properties": {"skip_block_devices": [{"name": "/dev/sdb"}]}}`, err: steps.ErrErase, text: "/dev/md0 (raid1): also on sdb1, which is not to be touched"},
-		{name: "a member of Ironic's is on the skip list", make: mirror, node: strings.Replace(raid, "{", `{"properties": {"skip_block_devices": [{"name": "/dev/sdb"}]}, `, 1), says: "/dev/md0 (raid1) has a member on sdb1, which is left alone"},
+		{name: "a member of Ironic's is on the skip list", make: mirror, node: strings.Replace(raid, "{", `{"properties": {"skip_block_devices": [{"name": "/dev/sdb"}]}, `, 1), err: steps.ErrErase, text: "/dev/md0 (raid1): also on sdb1, which is not to be touched"},
+		{name: "all members of Ironic's are on the skip list", make: func(b *bench) { mirror(b); b.disk("sdc") }, node: strings.Replace(raid, "{", `{"properties": {"skip_block_devices": [{"name": "/dev/sda"}, {"name": "/dev/sdb"}]}, `, 1), erased: "/dev/sdc", says: "/dev/md0 (raid1) has none of its members"},
 
 		{name: "a program has it open for ever", make: func(b *bench) {
 			b.disk("sda")
@@ -429,7 +563,17 @@ func TestWhich(t *testing.T) {
 			b.fsys["proc/7/fd/3"] = &fstest.MapFile{Mode: fs.ModeSymlink, Data: []byte("/dev/sdb")}
 		}, err: steps.ErrErase, text: "/dev/sdb: open in fio (7)", says: "waiting: in use"},
 		{name: "mounted as root", make: func(b *bench) { b.disk("sda"); b.file("proc/self/mountinfo", "1 0 8:16 / / rw - ext4 /dev/sda rw\n") }, err: steps.ErrErase, text: "the running system's root"},
-		{name: "inventory cannot be read", make: func(b *bench) { b.disk("sda"); b.file("sys/block/sda/size", "many") }, err: steps.ErrErase, text: "which disks there are is not known"},
+		{name: "inventory cannot be read", make: func(b *bench) { b.fsys["sys/block"] = &fstest.MapFile{} }, err: steps.ErrErase, text: "which disks there are is not known"},
+		{name: "size cannot be read", make: func(b *bench) { b.disk("sda"); b.disk("vda"); b.file("sys/block/sda/size", "many") }, err: steps.ErrErase, erased: "/dev/vda", text: `"/dev/sda": what the kernel knows of it cannot be read: size`},
+		{name: "sector size cannot be read, devices", make: func(b *bench) {
+			b.disk("sda")
+			b.disk("vda")
+			b.file("sys/block/sda/queue/logical_block_size", "some")
+		}, step: devices, err: steps.ErrErase, erased: "/dev/vda", text: `"/dev/sda": what the kernel knows of it cannot be read: sectors`},
+		{name: "size cannot be read of a disk on the skip list", make: func(b *bench) { b.disk("sda"); b.disk("vda"); b.file("sys/block/vda/size", "many") },
+			node: `{"properties": {"skip_block_devices": [{"serial": "V-vda"}]}}`, erased: "/dev/sda", says: "/dev/vda is on the skip list"},
+		{name: "whether it is on the skip list cannot be told", make: func(b *bench) { b.disk("sda"); b.disk("vda"); b.file("sys/block/vda/size", "many") },
+			node: `{"properties": {"skip_block_devices": [{"size": "> 100"}]}}`, err: inspect.ErrUnread, text: "/dev/vda"},
 		{name: "option of the wrong type", make: func(b *bench) { b.disk("sda") }, node: `{"driver_internal_info": {"agent_erase_devices_iterations": "three"}}`, err: steps.ErrArgs, text: `agent_erase_devices_iterations is "three"`},
 		{name: "option out of range", make: func(b *bench) { b.disk("sda") }, node: `{"driver_internal_info": {"disk_erasure_concurrency": 0}}`, err: steps.ErrArgs, text: "disk_erasure_concurrency"},
 		{name: "one is frozen: none is touched", make: func(b *bench) { b.disk("vda"); b.ata("sda", erasetest.ATA{Security: true, Frozen: true}) }, step: devices, err: steps.ErrErase, text: "no disk was touched"},
@@ -514,6 +658,142 @@ func TestFailures(t *testing.T) {
 		t.Error("the other disk was not erased")
 	}
 }
+
+// A drive that is locked by a step that was killed can be read only once it is unlocked.
+func TestLocked(t *testing.T) {
+	b := newBench(t)
+	a := b.ata("sda", erasetest.ATA{Security: true, Locked: true, Password: []byte(zeroPassword)})
+	b.reads = func(string) error {
+		if slices.Contains(a.Ops(), "unlock") {
+			return nil
+		}
+		return syscall.EIO
+	}
+	if _, err := b.run(devices, `{"raid_config": {"logical_disks": [{"controller": "software"}]}}`); err != nil || !blank(a.Disk) {
+		t.Errorf("Devices = %v, %q\n%s", err, a.Ops(), b.said.String())
+	}
+}
+
+// A disk that does not answer is said and given up; the others are erased.
+func TestSilent(t *testing.T) {
+	for _, name := range []string{"looked at", "a medium?"} {
+		t.Run(name, func(t *testing.T) {
+			b := newBench(t)
+			good, bad := b.disk("sda"), b.disk("vda")
+			if name == "a medium?" {
+				b.file("sys/block/vda/removable", "1")
+			}
+			answer := make(chan struct{})
+			b.reads = func(path string) error {
+				if path == "/dev/vda" {
+					<-answer
+				}
+				return nil
+			}
+			synctest.Test(t, func(t *testing.T) {
+				answer = make(chan struct{})
+				defer close(answer)
+				_, err := erase.Eraser{System: b}.Metadata(t.Context(), b.host, steps.Job{})
+				if !errors.Is(err, steps.ErrErase) || !strings.Contains(err.Error(), `"/dev/vda": `) || !strings.Contains(err.Error(), "the disk does not answer within 2m0s") {
+					t.Errorf("Metadata = %v", err)
+				}
+			})
+			if untouched(good) || !untouched(bad) || !strings.Contains(b.said.String(), "/dev/vda: looking") {
+				t.Errorf("erased %v, %v; said %s", !untouched(good), !untouched(bad), b.said.String())
+			}
+			synctest.Test(t, func(t *testing.T) {
+				answer = make(chan struct{})
+				defer close(answer)
+				ctx, cancel := context.WithCancelCause(t.Context())
+				defer cancel(nil)
+				stop := errors.New("stop")
+				time.AfterFunc(time.Second, func() { cancel(stop) })
+				if _, err := (erase.Eraser{System: b}).Metadata(ctx, b.host, steps.Job{}); !errors.Is(err, stop) {
+					t.Errorf("Metadata, stopped = %v", err)
+				}
+			})
+		})
+	}
+}
+
+// A disk that stops to answer while it is erased is given up; it stays open until what was asked of it has ended, and nothing more is asked of it.
+func TestHangs(t *testing.T) {
+	for _, op := range []string{"open", "zero", "sync", "read", "write"} {
+		for _, stopped := range []bool{false, true} {
+			t.Run(fmt.Sprint(op, " ", stopped), func(t *testing.T) {
+				b := newBench(t)
+				good, bad := b.disk("vdb"), b.disk("vda")
+				h := &hanging{Disk: bad, op: op}
+				synctest.Test(t, func(t *testing.T) {
+					h.answer = make(chan struct{})
+					b.host.Open = func(path string) (steps.Disk, error) {
+						if path == "/dev/vda" {
+							h.wait("open")
+							return h, nil
+						}
+						return b.disks[path], nil
+					}
+					ctx, cancel := context.WithCancelCause(t.Context())
+					defer cancel(nil)
+					want, limit := errors.New("stop"), 3*time.Minute
+					if stopped {
+						time.AfterFunc(time.Minute, func() { cancel(want) })
+					} else {
+						want, limit = steps.ErrErase, 11*time.Minute
+					}
+					start := time.Now()
+					s := metadata
+					if op == "write" {
+						s = devices
+					}
+					_, err := s(erase.Eraser{System: b})(ctx, b.host, steps.Job{})
+					if took := time.Since(start); took > limit || !errors.Is(err, want) || !strings.Contains(err.Error(), "/dev/vda") {
+						t.Errorf("after %v: %v", took, err)
+					}
+					if h.closed.Load() {
+						t.Error("it was closed while it worked")
+					}
+					close(h.answer)
+					synctest.Wait()
+					if !h.closed.Load() {
+						t.Error("it was not closed when it had answered")
+					}
+				})
+				if op != "open" && !stopped && untouched(good) {
+					t.Error("the other disk was not erased")
+				}
+			})
+		}
+	}
+}
+
+// hanging is a disk that does not answer to one kind of work.
+type hanging struct {
+	*streamtest.Disk
+	op     string
+	answer chan struct{}
+	closed atomic.Bool
+}
+
+func (h *hanging) wait(op string) {
+	if op == h.op {
+		<-h.answer
+	}
+}
+func (h *hanging) Zero(ctx context.Context, at, n int64) error {
+	h.wait("zero")
+	return h.Disk.Zero(ctx, at, n)
+}
+func (h *hanging) WriteAt(b []byte, at int64) (int, error) {
+	h.wait("write")
+	return h.Disk.WriteAt(b, at)
+}
+func (h *hanging) ReadAt(b []byte, at int64) (int, error) {
+	h.wait("read")
+	return h.Disk.ReadAt(b, at)
+}
+func (h *hanging) Sync() error  { h.wait("sync"); return h.Disk.Sync() }
+func (h *hanging) Close() error { h.closed.Store(true); return nil }
 
 // A disk that is another one when it is opened is not touched, and neither are the rest.
 func TestExchanged(t *testing.T) {

@@ -18,43 +18,61 @@ import (
 	"github.com/ironhand/ironhand/steps/holders"
 )
 
-// guard refuses disks with file systems that other machines may be using, on the disk, its partitions, or what is built on it.
-// Source: ironic-python-agent's hardware.py, safety_check_block_device, which means to do so.
-func (j *job) guard(ctx context.Context) error {
-	if !j.options.guard || j.host.EraseSpecial {
-		return nil
-	}
+// judge reads what is on the disks. It refuses all if one has a file system that other machines may be using, on the disk, its partitions, or what is built on it.
+// Source: ironic-python-agent's hardware.py, safety_check_block_device, which means to do so. A disk that cannot be read is not touched, once this was the last look.
+func (j *job) judge(ctx context.Context, last bool) error {
 	var found []string
+	var left []*target
 	for _, t := range j.targets {
-		for _, d := range descendants(t.tree) {
+		if !t.judged {
+			what, err := j.judgeDisk(ctx, t)
 			if ctx.Err() != nil {
 				return context.Cause(ctx)
 			}
-			if d.Size == 0 {
-				continue // an array that is not running, an extended partition
-			}
-			what, err := j.special(d)
-			if err != nil {
-				return fmt.Errorf("%w: look for file systems of clusters on %s: %w", steps.ErrErase, d.Path(), err)
-			}
-			if what != "" {
-				found = append(found, fmt.Sprintf("%s has %s", d.Path(), what))
+			found = append(found, what...)
+			t.judged = err == nil
+			if err != nil && (last || errors.Is(err, errSilent)) {
+				j.fail(t.disk.Name, err)
+				t.closeDrive()
+				continue
 			}
 		}
+		left = append(left, t)
 	}
 	if len(found) > 0 {
 		return fmt.Errorf("%w: %s; nothing was erased", steps.ErrProtected, strings.Join(found, ", "))
 	}
-	return nil
+	if len(left) == len(j.targets) {
+		return nil
+	}
+	j.targets = left
+	return j.again(ctx)
 }
 
-func (j *job) special(d *holders.Device) (string, error) {
-	r, closer, err := j.System.Read(d.Path())
-	if err != nil {
-		return "", err
+// judgeDisk returns the file systems of clusters on a disk.
+func (j *job) judgeDisk(ctx context.Context, t *target) (found []string, err error) {
+	if j.unread[t.tree.Name] != nil {
+		if err := j.noMember(ctx, t.tree); err != nil {
+			return nil, err
+		}
 	}
-	defer closer.Close() // only read
-	return special(r, d.Size)
+	if !j.options.guard || j.host.EraseSpecial {
+		return nil, nil
+	}
+	j.host.Say("%s: looking at what is on it", t.disk.Name)
+	for _, d := range descendants(t.tree) {
+		if d.Size == 0 {
+			continue // an array that is not running, an extended partition
+		}
+		what, err := read(ctx, j, d.Path(), func(r io.ReaderAt) (string, error) { return special(r, d.Size) })
+		if err != nil {
+			return found, fmt.Errorf("look for file systems of clusters on %s: %w", d.Path(), err)
+		}
+		if what != "" {
+			found = append(found, fmt.Sprintf("%s has %s", d.Path(), what))
+		}
+	}
+	return found, nil
 }
 
 // special looks at one device for what IPA's list has (and what the kinds write at their places).
@@ -176,61 +194,38 @@ func readSome(r io.ReaderAt, size, at int64, n int) ([]byte, error) {
 }
 
 // mediaLabels are those of media for this machine: Ironic's (Ironic: ironic/drivers/modules/image_utils.py), and our own ISO's.
-var mediaLabels = [...]string{"ir-vfd-dev", "config-2", "vmedia_boot_iso", "ironhand"}
+var mediaLabels = [...]string{"ir-vfd-dev", "config-2", "vmedia_boot_iso", isoLabel}
 
-// mediaLabel returns the label of a disk that is such a medium, whole or in a partition; else none.
-func (j *job) mediaLabel(ctx context.Context, d inspect.Disk) (string, error) {
-	tree, err := holders.Of(ctx, j.host.Machine.FS, d.Name)
+const isoLabel = "ironhand"
+
+// maxMedium is the size from which a disk is none of the media that a BMC attaches, bytes, as initramfs/media has it.
+const maxMedium = 4 << 30
+
+// medium says why a disk is such a medium; "" if it is none: its settings are this machine's, or it is small and is as a whole what such media are. What is in its partitions
+// tells nothing: the images that are deployed have a partition config-2 too.
+func (j *job) medium(ctx context.Context, d inspect.Disk) (why string, err error) {
+	if d.Size < maxMedium { // the name may by now be another's
+		tree, err := holders.Of(ctx, j.host.Machine.FS, d.Name)
+		if err != nil {
+			return "", err
+		}
+		for _, dev := range append([]*holders.Device{tree.Disks[0]}, tree.Disks[0].Partitions()...) {
+			if slices.Contains(j.host.Media, dev.Path()) {
+				return "its settings were read from " + dev.Path(), nil
+			}
+		}
+	}
+	j.host.Say("%s: looking whether it is a medium for this machine", d.Name)
+	found, err := read(ctx, j, d.Name, func(r io.ReaderAt) (image.FileSystem, error) { return image.Probe(r, d.Size) })
 	if err != nil {
 		return "", err
 	}
-	for _, dev := range append([]*holders.Device{tree.Disks[0]}, tree.Disks[0].Partitions()...) {
-		r, closer, err := j.System.Read(dev.Path())
-		if err != nil {
-			return "", err
-		}
-		found, err := image.Probe(r, dev.Size)
-		if err := errors.Join(err, closer.Close()); err != nil {
-			return "", err
-		}
-		if slices.ContainsFunc(mediaLabels[:], func(l string) bool { return strings.EqualFold(l, found.Label) }) {
-			return found.Label, nil
-		}
+	is := func(label string) bool { return strings.EqualFold(label, found.Label) }
+	switch {
+	case d.Size < maxMedium && slices.ContainsFunc(mediaLabels[:], is):
+		return "label " + found.Label, nil
+	case is(isoLabel): // a person's stick may be large; so may be a disk that somebody wants to last
+		return "", fmt.Errorf("it has the label %s and %s; unplug it, or put it on the skip list", found.Label, inspect.Size(d.Size))
 	}
 	return "", nil
-}
-
-// hasMember tells whether a disk or one of its partitions holds a superblock of software RAID, also of an array that is not running.
-func (j *job) hasMember(d *holders.Device) (bool, error) {
-	for _, dev := range append([]*holders.Device{d}, d.Partitions()...) {
-		if dev.Size == 0 {
-			continue
-		}
-		r, closer, err := j.System.Read(dev.Path())
-		if err != nil {
-			return false, err
-		}
-		member, err := isMember(r, dev.Size)
-		if err := errors.Join(err, closer.Close()); err != nil {
-			return false, fmt.Errorf("look for software RAID on %s: %w", dev.Path(), err)
-		}
-		if member {
-			return true, nil
-		}
-	}
-	return false, nil
-}
-
-// isMember looks for the superblocks of md: versions 0.90, 1.0, 1.1 and 1.2 (Linux include/uapi/linux/raid/md_p.h, drivers/md/md.c: super_90_load, super_1_load).
-func isMember(r io.ReaderAt, size int64) (bool, error) {
-	for _, at := range []int64{0, 4096, (size/512 - 16) &^ 7 * 512, size&^(64<<10-1) - 64<<10} {
-		b, err := readSome(r, size, at, 4096)
-		if err != nil {
-			return false, err
-		}
-		if len(b) > 4 && (binary.LittleEndian.Uint32(b) == 0xa92b4efc || binary.BigEndian.Uint32(b) == 0xa92b4efc) {
-			return true, nil
-		}
-	}
-	return false, nil
 }

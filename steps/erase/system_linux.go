@@ -28,7 +28,9 @@ func (local) Read(path string) (io.ReaderAt, io.Closer, error) {
 	return f, f, err
 }
 
-func (local) Teardown(ctx context.Context, t holders.Tree) error { return t.Teardown(ctx) }
+func (local) Teardown(ctx context.Context, t holders.Tree, before func(holders.Change) error) error {
+	return t.TeardownAfter(ctx, before)
+}
 
 func (local) MountPstore(dir string) error {
 	return unix.Mount("pstore", dir, "pstore", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")

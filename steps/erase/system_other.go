@@ -17,10 +17,12 @@ func Local() Eraser { return Eraser{local{}} }
 
 type local struct{}
 
-func (local) Read(string) (io.ReaderAt, io.Closer, error)  { return nil, nil, errors.ErrUnsupported }
-func (local) Drive(string) (Drive, error)                  { return nil, errors.ErrUnsupported }
-func (local) Teardown(context.Context, holders.Tree) error { return errors.ErrUnsupported }
-func (local) MountPstore(string) error                     { return errors.ErrUnsupported }
+func (local) Read(string) (io.ReaderAt, io.Closer, error) { return nil, nil, errors.ErrUnsupported }
+func (local) Drive(string) (Drive, error)                 { return nil, errors.ErrUnsupported }
+func (local) Teardown(context.Context, holders.Tree, func(holders.Change) error) error {
+	return errors.ErrUnsupported
+}
+func (local) MountPstore(string) error { return errors.ErrUnsupported }
 func (local) CleanBootEntries(string, func(string) bool) ([]string, error) {
 	return nil, errors.ErrUnsupported
 }

@@ -181,6 +181,16 @@ func (t Tree) walk(before, after func(d *Device, depth int)) {
 // Teardown takes everything down. Nothing is begun if something must not be. Afterwards it looks again, and what is there anew is an error.
 func (t Tree) Teardown(ctx context.Context) error { return t.TeardownBy(ctx, do) }
 
+// TeardownAfter is Teardown with something to be done before each change, when all that is above is down.
+func (t Tree) TeardownAfter(ctx context.Context, before func(Change) error) error {
+	return t.TeardownBy(ctx, func(c Change) error {
+		if err := before(c); err != nil {
+			return err
+		}
+		return do(c)
+	})
+}
+
 // TeardownBy is Teardown with another hand.
 func (t Tree) TeardownBy(ctx context.Context, do func(Change) error) error {
 	if err := t.Refusal(); err != nil {

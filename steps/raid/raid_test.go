@@ -452,21 +452,31 @@ func TestMark(t *testing.T) {
 	}
 }
 
-// block makes a superblock as md_p.h has it.
-func block(major uint32, level int32, name string) []byte {
+// block makes a superblock for a place as md_p.h has it.
+func block(major uint32, level int32, name string, at int64) []byte {
 	b := make([]byte, 4096)
 	le := binary.LittleEndian
 	le.PutUint32(b, mdMagic)
 	le.PutUint32(b[4:], major)
+	sum, from := len(b), 152
 	if major == 0 {
 		le.PutUint32(b[28:], uint32(level))
 		le.PutUint32(b[40:], 3)
-		return b
+	} else {
+		copy(b[16:], "0123456789abcdef")
+		copy(b[32:64], name)
+		le.PutUint32(b[72:], uint32(level))
+		le.PutUint32(b[92:], 2)
+		le.PutUint64(b[144:], uint64(at)/512)
+		le.PutUint32(b[220:], 3)
+		copy(b[256:], "\x00\x00\x01\x00\x02\x00")
+		sum, from = 256+2*3, 216
 	}
-	copy(b[16:], "0123456789abcdef")
-	copy(b[32:64], name)
-	le.PutUint32(b[72:], uint32(level))
-	le.PutUint32(b[92:], 2)
+	var total uint64
+	for i := 0; i < sum; i += 4 { // behind the last role are zeros
+		total += uint64(le.Uint32(b[i:]))
+	}
+	le.PutUint32(b[from:], uint32(total)+uint32(total>>32))
 	return b
 }
 
@@ -479,13 +489,17 @@ func TestReadSuperblocks(t *testing.T) {
 		want  string
 	}{
 		{"none", 0, nil, ""},
-		{"1.2", 4096, block(1, 1, "any:system"), "1.2 raid1 2 any:system system"},
-		{"1.1", 0, block(1, 5, "system"), "1.1 raid5 2 system system"},
-		{"1.0", 10*mib - 16*512, block(1, 10, "h:x:y"), "1.0 raid10 2 h:x:y x:y"},
-		{"0.90", 10*mib - 64<<10, block(0, -1, ""), "0.90 linear 3  "},
-		{"a name of hostile bytes", 4096, block(1, 1, "a\x1b[2J\xff"), "1.2 raid1 2 a?[2J? a?[2J?"},
-		{"1.2 where 0.90 lies", 10*mib - 64<<10, block(1, 1, "x"), ""},
-		{"a version to come", 4096, block(2, 1, "x"), ""},
+		{"1.2", 4096, block(1, 1, "any:system", 4096), "1.2 raid1 2 any:system system"},
+		{"1.1", 0, block(1, 5, "system", 0), "1.1 raid5 2 system system"},
+		{"1.0", 10*mib - 16*512, block(1, 10, "h:x:y", 10*mib-16*512), "1.0 raid10 2 h:x:y x:y"},
+		{"0.90", 10*mib - 64<<10, block(0, -1, "", 0), "0.90 linear 3  "},
+		{"a name of hostile bytes", 4096, block(1, 1, "a\x1b[2J\xff", 4096), "1.2 raid1 2 a?[2J? a?[2J?"},
+		{"1.2 where 0.90 lies", 10*mib - 64<<10, block(1, 1, "x", 10*mib-64<<10), ""},
+		{"1.2 of another place", 4096, block(1, 1, "x", 0), ""},
+		{"1.2 that is damaged", 4096, append(block(1, 1, "x", 4096)[:200], "xx"...), ""},
+		{"0.90 that is damaged", 10*mib - 64<<10, append(block(0, 1, "", 0)[:4000], "x"...), ""},
+		{"no more than the magic", 4096, []byte("\xfc\x4e\x2b\xa9\x01\x00\x00\x00"), ""},
+		{"a version to come", 4096, block(2, 1, "x", 4096), ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			b := make([]byte, size)
@@ -511,11 +525,11 @@ func TestReadSuperblocks(t *testing.T) {
 }
 
 func FuzzSuperblock(f *testing.F) {
-	f.Add(block(1, 1, "any:system")[:512])
-	f.Add(block(0, 5, "")[:512])
+	f.Add(block(1, 1, "any:system", 4096))
+	f.Add(block(0, 5, "", 0))
 	f.Fuzz(func(t *testing.T, b []byte) {
 		for _, version := range []string{"1.2", "0.90"} {
-			s, ok := parseSuperblock(b, version)
+			s, ok := parseSuperblock(b, version, 4096)
 			if ok && (s.uuid == "" || strings.ContainsFunc(s.volumeName(), func(c rune) bool { return c < ' ' || c > '~' })) {
 				t.Errorf("parseSuperblock() = %+v", s)
 			}
@@ -597,9 +611,10 @@ func files(t *testing.T) fstest.MapFS {
 		}
 		content := make([]byte, d.Size)
 		copy(content, head)
-		copy(content[mib+4096:], block(1, 1, "any:system"))
-		copy(content[3*mib:], block(1, 0, "old"))
-		content[3*mib+16] = 'x' // of another array
+		old := block(1, 0, "old", 0)
+		old[16], old[216] = 'x', old[216]+'x'-'0' // of another array
+		copy(content[mib+4096:], block(1, 1, "any:system", 4096))
+		copy(content[3*mib:], old)
 		if name == "sdb" {
 			b, err := mark{Run: "r", Partitions: parts}.bytes()
 			if err != nil {
@@ -653,7 +668,7 @@ func TestLook(t *testing.T) {
 		{"all", func(fstest.MapFS) {}, whole, ""},
 		{"a disk that is gone", func(m fstest.MapFS) { delete(m, "dev/sdb") }, strings.NewReplacer("/dev/sdb 2 partitions, raid [1 2], superblocks [1 2], mark \"r\"\n", "", ", /dev/sdb2", "", ", /dev/sdb1", "").Replace(whole), ""},
 		{"a disk that ends too early", func(m fstest.MapFS) { m["dev/sda"].Data = m["dev/sda"].Data[:1000] }, "", "look at /dev/sda: read /dev/sda: unexpected EOF"},
-		{"a partition that ends too early", func(m fstest.MapFS) { m["dev/sda1"].Data = m["dev/sda1"].Data[:5000] }, "", "look at /dev/sda: /dev/sda1: read at 2088960: "},
+		{"a partition that ends too early", func(m fstest.MapFS) { m["dev/sda1"].Data = m["dev/sda1"].Data[:9000] }, "", "look at /dev/sda: /dev/sda1: read at 2088960: "},
 		{"a start that is no number", func(m fstest.MapFS) { m["sys/block/sdb/sdb2/start"].Data = []byte("-x") }, "", "look at /dev/sdb: start of sdb2: "},
 		{"no size", func(m fstest.MapFS) { delete(m, "sys/block/sdb/sdb2/size") }, "", "look at /dev/sdb: size of sdb2: "},
 		{"members that are no number", func(m fstest.MapFS) { m["sys/block/md127/md/raid_disks"].Data = []byte("many") }, "", "/dev/md127: raid_disks: "},
