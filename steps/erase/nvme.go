@@ -21,7 +21,8 @@ const (
 
 	identifyNamespace  = 0x00
 	identifyController = 0x01
-	identifyActive     = 0x02 // list of namespaces
+	identifyActive     = 0x02 // list of namespaces that are attached to the controller
+	identifyAllocated  = 0x10 // list of all that the subsystem has
 
 	sanitizeLog       = 0x81
 	sanitizeExit      = 1
@@ -95,7 +96,9 @@ const (
 type nvmeController struct {
 	format, formatsAll, erasesAll, formatCrypto bool
 	sanitizeCrypto, sanitizeBlock               bool
-	namespaces                                  uint32 // that it may have
+	manages                                     bool   // namespaces can be made, and attached to some controllers alone
+	shared                                      bool   // the subsystem may have other controllers
+	namespaces                                  uint32 // that the subsystem may have
 }
 
 func parseController(b []byte) nvmeController {
@@ -103,7 +106,7 @@ func parseController(b []byte) nvmeController {
 	return nvmeController{
 		format: oacs&2 != 0, formatsAll: fna&1 != 0, erasesAll: fna&2 != 0, formatCrypto: fna&4 != 0,
 		sanitizeCrypto: sanicap&1 != 0, sanitizeBlock: sanicap&2 != 0,
-		namespaces: binary.LittleEndian.Uint32(b[516:]),
+		manages: oacs&8 != 0, shared: b[76]&2 != 0, namespaces: binary.LittleEndian.Uint32(b[516:]),
 	}
 }
 
@@ -111,6 +114,28 @@ func parseController(b []byte) nvmeController {
 func formatSettings(namespace []byte) uint32 {
 	flbas, dps := uint32(namespace[26]), uint32(namespace[29])
 	return flbas&0xf | flbas>>4&1<<4 | dps&7<<5 | dps>>3&1<<8 | flbas>>5&3<<12
+}
+
+// alone tells whether the drive has no other namespace than this one. A sanitize reaches the whole subsystem, also what is attached to other controllers only.
+func (n nvme) alone(c nvmeController) (bool, error) {
+	if c.namespaces == 1 {
+		return true, nil
+	}
+	if c.shared && !c.manages { // nothing tells what the other controllers have
+		return false, nil
+	}
+	what := uint32(identifyActive)
+	if c.manages {
+		what = identifyAllocated
+	}
+	list, err := n.identify(what, 0)
+	if status := NVMeStatus(0); errors.As(err, &status) { // NVMe 1.0 has no such lists
+		return false, nil
+	}
+	if err != nil {
+		return false, err
+	}
+	return binary.LittleEndian.Uint32(list) == n.namespace && binary.LittleEndian.Uint32(list[4:]) == 0, nil
 }
 
 // nvmeCapability asks an NVMe drive what it can do. A sanitize that runs from before is waited for.
@@ -122,11 +147,7 @@ func nvmeCapability(ctx context.Context, d Drive, namespace uint32, say func(str
 	}
 	c := parseController(b)
 	var out capability
-	list, err := n.identify(identifyActive, 0)
-	alone := err == nil && binary.LittleEndian.Uint32(list) == namespace && binary.LittleEndian.Uint32(list[4:]) == 0
-	if status := NVMeStatus(0); errors.As(err, &status) { // NVMe 1.0 has no such list
-		alone, err = c.namespaces == 1, nil
-	}
+	alone, err := n.alone(c)
 	if err != nil {
 		return capability{}, err
 	}

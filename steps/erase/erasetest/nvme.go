@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"syscall"
 
 	"github.com/ironhand/ironhand/steps/erase"
@@ -16,11 +17,14 @@ import (
 // NVMe is an NVMe drive with namespaces, of which the disk is the first. The fields may be set before it is used.
 type NVMe struct {
 	Disk       *streamtest.Disk
-	Namespaces []uint32
-	NoList     bool   // of namespaces, as in NVMe 1.0
-	OACS       uint16 // bit 1: format
-	FNA        byte   // bits 0, 1: format, erase all namespaces; 2: cryptographic erase
-	SANICAP    uint32 // bits 0: crypto, 1: block
+	Namespaces []uint32 // attached to this controller
+	Elsewhere  []uint32 // attached to others, or to none
+	Room       uint32   // for more namespaces
+	NoList     bool     // of namespaces, as in NVMe 1.0
+	CMIC       byte     // bit 1: there may be other controllers
+	OACS       uint16   // bits 1: format, 3: namespaces can be managed
+	FNA        byte     // bits 0, 1: format, erase all namespaces; 2: cryptographic erase
+	SANICAP    uint32   // bits 0: crypto, 1: block
 	FLBAS, DPS byte
 	Refuse     map[byte]uint16 // status by opcode
 	Lies       bool            // says that it erases, and does not
@@ -57,12 +61,17 @@ func (n *NVMe) NVMe(c erase.NVMeCommand) error {
 			le.PutUint16(c.Data[256:], n.OACS)
 			c.Data[524] = n.FNA
 			le.PutUint32(c.Data[328:], n.SANICAP)
-			le.PutUint32(c.Data[516:], uint32(len(n.Namespaces)))
-		case 2:
-			if n.NoList {
+			le.PutUint32(c.Data[516:], uint32(len(n.Namespaces)+len(n.Elsewhere))+n.Room)
+			c.Data[76] = n.CMIC
+		case 2, 0x10:
+			if n.NoList || c.CDW10 == 0x10 && n.OACS&8 == 0 {
 				return erase.NVMeStatus(0x4002)
 			}
-			for i, ns := range n.Namespaces {
+			list := n.Namespaces
+			if c.CDW10 == 0x10 {
+				list = slices.Sorted(slices.Values(slices.Concat(list, n.Elsewhere)))
+			}
+			for i, ns := range list {
 				le.PutUint32(c.Data[4*i:], ns)
 			}
 		default:
