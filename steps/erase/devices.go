@@ -187,7 +187,7 @@ func (j *job) ladder(ctx context.Context, t *target) error {
 			return err
 		}
 	}
-	t.ladder, err = plan(j.options, t.capability, d)
+	t.ladder, err = plan(j.options, t.capability)
 	return err
 }
 

@@ -74,7 +74,7 @@ func (b *bench) disk(name string) *streamtest.Disk {
 	d := streamtest.NewDisk(32*mib, 512)
 	path := "/dev/" + name
 	b.disks[path] = d
-	b.drives[path] = erasetest.Plain{Disk: d}
+	b.drives[path] = erasetest.Plain{}
 	dir := "sys/block/" + name
 	for file, value := range map[string]string{"dev": fmt.Sprintf("8:%d", 16*len(b.disks)), "size": "65536", "ro": "0", "queue/logical_block_size": "512", "queue/physical_block_size": "512"} {
 		b.file(dir+"/"+file, value)
@@ -301,9 +301,7 @@ func TestLadder(t *testing.T) {
 		{name: "SCSI: lies", drive: erasetest.SCSI{Crypto: true, Lies: true}, err: "the data at 0 is still there", ops: []string{"sanitize 0xa3"}},
 
 		{name: "plain: passes", drive: erasetest.Plain{}, node: `{"driver_internal_info": {"agent_erase_devices_iterations": 3, "agent_erase_devices_zeroize": false}}`, method: "overwrite with 3 passes of random data"},
-		{name: "plain: zeros only, discard shows them", drive: erasetest.Plain{Discards: true}, node: `{"driver_internal_info": {"agent_erase_devices_iterations": 0}}`, method: "discard", blank: true},
-		{name: "plain: zeros only, discard shows others", drive: erasetest.Plain{Discards: true, DiscardsTo: 0xff}, node: `{"driver_internal_info": {"agent_erase_devices_iterations": 0}}`, method: "overwrite with zeros", blank: true},
-		{name: "plain: zeros only, no discard", drive: erasetest.Plain{}, node: `{"driver_internal_info": {"agent_erase_devices_iterations": 0}}`, method: "overwrite with zeros", blank: true},
+		{name: "plain: zeros only", drive: erasetest.Plain{}, node: `{"driver_internal_info": {"agent_erase_devices_iterations": 0}}`, method: "overwrite with zeros", blank: true},
 		{name: "neither", drive: erasetest.Plain{}, node: `{"driver_internal_info": {"agent_erase_devices_iterations": 0, "agent_erase_devices_zeroize": false}}`, err: "neither passes", same: true},
 	}
 	for _, test := range tests {
@@ -329,8 +327,7 @@ func TestLadder(t *testing.T) {
 				disk, ops = s.Disk, s.Ops
 			case erasetest.Plain:
 				name = "/dev/vda"
-				d.Disk = b.disk("vda")
-				disk = d.Disk
+				disk = b.disk("vda")
 				b.drives[name] = d
 			}
 			result, err := b.run(devices, test.node+"{}"[min(2, len(test.node)):])

@@ -34,7 +34,7 @@ type capability struct {
 }
 
 // overwriting are the means that need nothing of the drive.
-func overwriting(o options, d Drive) []rung {
+func overwriting(o options) []rung {
 	if o.iterations > 0 {
 		name := fmt.Sprintf("overwrite with %d passes of random data", o.iterations)
 		if o.zeroize {
@@ -44,22 +44,20 @@ func overwriting(o options, d Drive) []rung {
 			return "", overwrite(ctx, disk, o.iterations, o.zeroize, show)
 		}}}
 	}
-	return []rung{{name: "discard", zeros: true, run: func(ctx context.Context, disk steps.Disk, show func(float64)) (string, error) {
-		return "", discard(ctx, disk, d, show)
-	}}, {name: "overwrite with zeros", zeros: true, run: func(ctx context.Context, disk steps.Disk, show func(float64)) (string, error) {
+	return []rung{{name: "overwrite with zeros", zeros: true, run: func(ctx context.Context, disk steps.Disk, show func(float64)) (string, error) {
 		return "", zeroAll(ctx, disk, 0, 1, show)
 	}}}
 }
 
 // plan puts a disk's ladder together. Where the drive's own means are blocked and the conductor's policy does not let it be overwritten instead, it is an error.
-func plan(o options, c capability, d Drive) ([]rung, error) {
+func plan(o options, c capability) ([]rung, error) {
 	if c.blocked != nil && len(c.rungs) == 0 && !o.goOn {
 		return nil, c.blocked
 	}
-	return slices.Concat(c.rungs, overwriting(o, d)), nil
+	return slices.Concat(c.rungs, overwriting(o)), nil
 }
 
-// stepSize is what is overwritten, zeroed or discarded at a time, bytes.
+// stepSize is what is zeroed at a time, bytes.
 const stepSize = 64 << 20
 
 // overwrite writes random data over the whole disk, several times, and zeros last.
@@ -109,22 +107,6 @@ func zeroAll(ctx context.Context, disk steps.Disk, pass, passes int, show func(f
 	}
 	if err := disk.Sync(); err != nil {
 		return fmt.Errorf("sync: %w", err)
-	}
-	return nil
-}
-
-// discard tells the disk that nothing on it is needed. Whether it then reads as zeros is proven like everything else.
-func discard(ctx context.Context, disk steps.Disk, d Drive, show func(float64)) error {
-	for at := int64(0); at < disk.Size(); {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		n := min(16*stepSize, disk.Size()-at)
-		if err := d.Discard(at, n); err != nil {
-			return fmt.Errorf("discard %d bytes at %d: %w", n, at, err)
-		}
-		at += n
-		show(float64(at) / float64(disk.Size()))
 	}
 	return nil
 }

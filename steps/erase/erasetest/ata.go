@@ -43,9 +43,6 @@ func (a *ATA) Ops() []string {
 // NVMe is not for ATA.
 func (a *ATA) NVMe(erase.NVMeCommand) error { return syscall.ENOTTY }
 
-// Discard does nothing: TRIM promises nothing.
-func (a *ATA) Discard(int64, int64) error { return nil }
-
 // Close does nothing.
 func (a *ATA) Close() error { return nil }
 

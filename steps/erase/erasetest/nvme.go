@@ -32,7 +32,6 @@ type NVMe struct {
 	Running    int             // polls that a sanitize takes yet
 	Failed     bool            // state of the last sanitize
 	Zeros      bool            // deallocated blocks read as zeros
-	DiscardsTo byte            // what discarded blocks read as
 
 	ops []string
 }
@@ -135,25 +134,11 @@ func (n *NVMe) SCSI(erase.SCSICommand) (erase.SCSIAnswer, error) {
 	return erase.SCSIAnswer{}, syscall.ENOTTY
 }
 
-// Discard deallocates.
-func (n *NVMe) Discard(at, length int64) error { return discard(n.Disk, at, length, n.DiscardsTo) }
-
 // Close does nothing.
 func (n *NVMe) Close() error { return nil }
 
-func discard(d *streamtest.Disk, at, length int64, to byte) error {
-	for i := range d.Bytes[at : at+length] {
-		d.Bytes[at+int64(i)] = to
-	}
-	return nil
-}
-
-// Plain is a drive that takes no commands. Discard is not supported, unless Discards is set.
-type Plain struct {
-	Disk       *streamtest.Disk
-	Discards   bool
-	DiscardsTo byte
-}
+// Plain is a drive that takes no commands.
+type Plain struct{}
 
 // NVMe is refused.
 func (p Plain) NVMe(erase.NVMeCommand) error { return syscall.ENOTTY }
@@ -161,14 +146,6 @@ func (p Plain) NVMe(erase.NVMeCommand) error { return syscall.ENOTTY }
 // SCSI is refused.
 func (p Plain) SCSI(erase.SCSICommand) (erase.SCSIAnswer, error) {
 	return erase.SCSIAnswer{}, syscall.ENOTTY
-}
-
-// Discard deallocates, or is refused.
-func (p Plain) Discard(at, length int64) error {
-	if !p.Discards {
-		return syscall.EOPNOTSUPP
-	}
-	return discard(p.Disk, at, length, p.DiscardsTo)
 }
 
 // Close does nothing.

@@ -31,9 +31,6 @@ func (s *SCSI) Ops() []string { return s.ops }
 // NVMe is not for SCSI.
 func (s *SCSI) NVMe(erase.NVMeCommand) error { return syscall.ENOTTY }
 
-// Discard is not supported.
-func (s *SCSI) Discard(int64, int64) error { return syscall.EOPNOTSUPP }
-
 // Close does nothing.
 func (s *SCSI) Close() error { return nil }
 
