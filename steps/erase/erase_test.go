@@ -17,6 +17,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/fstest"
 	"testing/synctest"
@@ -775,4 +776,113 @@ func (l lazy) Zero(ctx context.Context, at, n int64) error {
 		return nil
 	}
 	return l.Disk.Zero(ctx, at, n)
+}
+
+// Some SAS drives cannot be read after a sanitize until they were written to. They are erased, and can be again.
+func TestUnreadable(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		broken bool // writing does not help
+		err    string
+	}{
+		{"until written to", false, ""},
+		{"and cannot be written to", true, "SCSI sanitize (cryptographic erase): read back: read 4096 bytes at 0: input/output error; then zero 4096 bytes at 0: input/output error"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			b := newBench(t)
+			w := &unwritten{Disk: b.disk("sda"), lost: map[int64]bool{}, broken: test.broken}
+			b.file("sys/block/sda/device/vendor", "SEAGATE")
+			b.drives["/dev/sda"] = sanitizing{&erasetest.SCSI{Disk: w.Disk, Crypto: true}, w}
+			b.host.Open = func(string) (steps.Disk, error) { return w, nil }
+			for i, s := range []step{devices, devices, metadata} {
+				var result any
+				var err error
+				synctest.Test(t, func(t *testing.T) {
+					result, err = s(erase.Eraser{System: unwrittenBench{b, w}})(t.Context(), b.host, steps.Job{})
+				})
+				if test.err != "" {
+					if err == nil || !strings.Contains(err.Error(), test.err) {
+						t.Errorf("error %v, want %q", err, test.err)
+					}
+					return
+				}
+				if err != nil {
+					t.Fatalf("run %d: %v", i, err)
+				}
+				if i == 2 {
+					continue
+				}
+				if p := result.(map[string]erase.Certificate)["/dev/sda"].Proof; p.Unreadable != p.Samples || p.Zero != 0 || p.Samples < 60 {
+					t.Errorf("proof %+v", p)
+				}
+			}
+			if !strings.Contains(b.said.String(), "could not be read until they were written to") {
+				t.Errorf("said %s", b.said.String())
+			}
+		})
+	}
+}
+
+// unwritten is a disk of which sectors may not be readable.
+type unwritten struct {
+	*streamtest.Disk
+	lost   map[int64]bool // sectors
+	broken bool
+}
+
+func (w *unwritten) ReadAt(b []byte, at int64) (int, error) {
+	for i := at / 512; i < (at+int64(len(b)))/512; i++ {
+		if w.lost[i] {
+			return 0, syscall.EIO
+		}
+	}
+	return w.Disk.ReadAt(b, at)
+}
+
+func (w *unwritten) written(at, n int64) error {
+	for i := at / 512; i < (at+n)/512; i++ {
+		if w.lost[i] && w.broken {
+			return syscall.EIO
+		}
+		delete(w.lost, i)
+	}
+	return nil
+}
+
+func (w *unwritten) WriteAt(b []byte, at int64) (int, error) {
+	if err := w.written(at, int64(len(b))); err != nil {
+		return 0, err
+	}
+	return w.Disk.WriteAt(b, at)
+}
+
+func (w *unwritten) Zero(ctx context.Context, at, n int64) error {
+	if err := w.written(at, n); err != nil {
+		return err
+	}
+	return w.Disk.Zero(ctx, at, n)
+}
+
+// sanitizing loses all sectors of its disk with each sanitize.
+type sanitizing struct {
+	erase.Drive
+	w *unwritten
+}
+
+func (s sanitizing) SCSI(c erase.SCSICommand) (erase.SCSIAnswer, error) {
+	if c.CDB[0] == 0x48 {
+		for i := range s.w.Size() / 512 {
+			s.w.lost[i] = true
+		}
+	}
+	return s.Drive.SCSI(c)
+}
+
+type unwrittenBench struct {
+	*bench
+	w *unwritten
+}
+
+func (b unwrittenBench) Read(string) (io.ReaderAt, io.Closer, error) {
+	return b.w, io.NopCloser(nil), nil
 }

@@ -181,14 +181,25 @@ func (m marks) each(ctx context.Context, f func(at int64, b []byte) error) error
 type Proof struct {
 	Samples int `json:"samples"` // of 4096 bytes, into which random data had been written before, the two ends among them
 	Zero    int `json:"zero"`    // read as zeros; the others had other data
+	// Unreadable could not be read before they were written to again, which SCSI allows after a sanitize; they are not among Zero.
+	Unreadable int `json:"unreadable,omitempty"`
 }
 
-// prove reads the places again.
-func (m marks) prove(ctx context.Context, disk steps.Disk, zeros bool) (Proof, error) {
+// prove reads the places again. After a drive has erased by itself, what it will not read until it is written to is gone (SBC-4, 5.30: WACEREQ and its like), if that is all that is wrong there.
+func (m marks) prove(ctx context.Context, disk steps.Disk, r rung) (Proof, error) {
 	var p Proof
 	got := make([]byte, markSize)
 	return p, m.each(ctx, func(at int64, b []byte) error {
-		if err := readFull(disk, got, at); err != nil {
+		err := readFull(disk, got, at)
+		if err != nil && r.secure {
+			if zeroErr := zero(ctx, disk, []span{{at, markSize}}); zeroErr != nil {
+				return fmt.Errorf("read back: %w; then %w", err, zeroErr)
+			}
+			p.Samples++
+			p.Unreadable++
+			return nil
+		}
+		if err != nil {
 			return fmt.Errorf("read back: %w", err)
 		}
 		p.Samples++
@@ -198,7 +209,7 @@ func (m marks) prove(ctx context.Context, disk steps.Disk, zeros bool) (Proof, e
 			p.Zero++
 		case slices.Equal(got, b):
 			return fmt.Errorf("the data at %d is still there: %w", at, errLies)
-		case zeros:
+		case r.zeros:
 			return fmt.Errorf("read back: byte %d is %#02x and not zero: %w", at+int64(i), got[i], errLies)
 		}
 		return nil
@@ -268,7 +279,7 @@ func (j *job) climb(ctx context.Context, t *target, disk steps.Disk, r rung, c *
 	if err != nil {
 		return err
 	}
-	if c.Proof, err = m.prove(ctx, disk, r.zeros); err != nil {
+	if c.Proof, err = m.prove(ctx, disk, r); err != nil {
 		return err
 	}
 	c.Status = status
