@@ -157,13 +157,15 @@ func nvmeCapability(ctx context.Context, d Drive, namespace uint32, say func(str
 		if err != nil {
 			return capability{}, err
 		}
-		switch state.status & 7 {
-		case sanitizeRunning:
+		failed := state.status&7 == sanitizeFailed
+		if state.status&7 == sanitizeRunning {
 			say("a sanitize from before is still running: waiting for it")
-			if err := n.wait(ctx, limit(max(state.block, state.crypto), noPromise), func(float64) {}); err != nil && !errors.Is(err, errDefinite) {
+			err := n.wait(ctx, limit(max(state.block, state.crypto), noPromise), func(float64) {})
+			if failed = errors.Is(err, errDefinite); err != nil && !failed {
 				return capability{}, fmt.Errorf("sanitize from before: %w", err)
 			}
-		case sanitizeFailed: // it takes no data until it is told to go on
+		}
+		if failed { // it takes no data until it is told to go on
 			err := d.NVMe(NVMeCommand{Opcode: nvmeSanitize, CDW10: sanitizeExit, Timeout: shortTimeout})
 			if err != nil {
 				return capability{}, fmt.Errorf("leave the failed sanitize from before: %w", err)

@@ -28,6 +28,7 @@ type NVMe struct {
 	FLBAS, DPS byte
 	Refuse     map[byte]uint16 // status by opcode
 	Lies       bool            // says that it erases, and does not
+	FailsThen  bool            // the one that runs in the beginning fails
 	FailsLate  bool            // a sanitize begins, and fails
 	Running    int             // polls that a sanitize takes yet
 	Failed     bool            // state of the last sanitize
@@ -88,7 +89,7 @@ func (n *NVMe) NVMe(c erase.NVMeCommand) error {
 			n.Running--
 			state = 2
 			le.PutUint16(c.Data[0:], uint16(65535/(n.Running+1)))
-			if n.Running == 0 && n.FailsLate {
+			if n.Running == 0 && (n.FailsLate || n.FailsThen) {
 				n.Failed = true
 			}
 		case n.Failed:
@@ -110,7 +111,7 @@ func (n *NVMe) NVMe(c erase.NVMeCommand) error {
 			n.Failed = false
 			return nil
 		}
-		n.Running = 3
+		n.Running, n.FailsThen = 3, false
 		if !n.FailsLate {
 			n.erase()
 		}
