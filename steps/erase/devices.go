@@ -179,6 +179,8 @@ func (j *job) ladder(ctx context.Context, t *target) error {
 		if t.capability, err = nvmeCapability(ctx, d, namespace, say); err != nil {
 			return err
 		}
+	case t.disk.Tran == "usb": // adapters hang at what they do not know
+		t.capability.lacking = []string{"what the drive can do by itself: not asked for through an adapter for USB"}
 	case !isNVMe && j.options.ata && t.disk.HCTL != "":
 		t.capability, err = ataCapability(ctx, d, t.disk.Name, say)
 		switch {

@@ -888,3 +888,41 @@ type unwrittenBench struct {
 func (b unwrittenBench) Read(string) (io.ReaderAt, io.Closer, error) {
 	return b.w, io.NopCloser(nil), nil
 }
+
+// A drive behind an adapter for USB is sent no commands: it is overwritten.
+func TestUSB(t *testing.T) {
+	b := newBench(t)
+	a := b.ata("sda", erasetest.ATA{Security: true, BlockErase: true})
+	b.drives["/dev/sda"] = untold{t}
+	const device = "sys/devices/usb1/1-1/0:0:0:0"
+	for name, f := range maps.Clone(b.fsys) {
+		if file, is := strings.CutPrefix(name, "sys/block/sda/device/"); is {
+			delete(b.fsys, name)
+			b.fsys[device+"/"+file] = f
+		}
+	}
+	b.fsys["sys/block/sda/device"] = &fstest.MapFile{Mode: fs.ModeSymlink, Data: []byte("../../devices/usb1/1-1/0:0:0:0")}
+	result, err := b.run(devices, "{}")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := result.(map[string]erase.Certificate)["/dev/sda"]
+	if c.Method != "overwrite with 1 passes of random data and one of zeros" || len(c.Lacking) != 1 || !strings.Contains(c.Lacking[0], "USB") || !blank(a.Disk) {
+		t.Errorf("certificate %+v", c)
+	}
+}
+
+// untold is a drive that must be told nothing.
+type untold struct{ t *testing.T }
+
+func (u untold) NVMe(c erase.NVMeCommand) error {
+	u.t.Errorf("told %+v", c)
+	return syscall.ENOTTY
+}
+
+func (u untold) SCSI(c erase.SCSICommand) (erase.SCSIAnswer, error) {
+	u.t.Errorf("told %+v", c)
+	return erase.SCSIAnswer{}, syscall.ENOTTY
+}
+
+func (untold) Close() error { return nil }
