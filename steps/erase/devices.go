@@ -176,7 +176,22 @@ func (j *job) ladder(ctx context.Context, t *target) error {
 		if err != nil {
 			return err
 		}
-		if t.capability, err = nvmeCapability(ctx, d, namespace, say); err != nil {
+		ours := []uint32{namespace}
+		t.beside = j.sameDrive(t)
+		for _, other := range t.beside {
+			n, err := j.namespace(other)
+			if err != nil {
+				return err
+			}
+			ours = append(ours, n)
+		}
+		if len(t.beside) > 0 && t.turn == nil {
+			t.turn = make(chan struct{}, 1)
+			for _, other := range t.beside {
+				other.turn = t.turn
+			}
+		}
+		if t.capability, err = nvmeCapability(ctx, d, namespace, ours, say); err != nil {
 			return err
 		}
 	case t.disk.Tran == "usb": // adapters hang at what they do not know
@@ -238,6 +253,26 @@ func (j *job) show(t *target, method string, fraction float64) {
 	if before.Method != method || int(before.Percent/10) != int(percent/10) {
 		j.host.Say("%s: %s: %.0f %%", t.disk.Name, method, percent)
 	}
+}
+
+// subsystem names the NVMe drive that a disk is a namespace of; empty if that is not known, or it is none.
+func (j *job) subsystem(t *target) string {
+	b, err := fs.ReadFile(j.host.Machine.FS, path.Join("sys/block", t.tree.Name, "device/subsysnqn"))
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(b))
+}
+
+// sameDrive returns the other targets that are namespaces of the same NVMe drive.
+func (j *job) sameDrive(t *target) (list []*target) {
+	name := j.subsystem(t)
+	for _, other := range j.targets {
+		if other != t && name != "" && j.subsystem(other) == name {
+			list = append(list, other)
+		}
+	}
+	return list
 }
 
 // namespace reads the number of an NVMe disk's namespace.

@@ -63,6 +63,9 @@ type target struct {
 	close      func() error // of the drive that the ladder asked
 	capability capability
 	ladder     []rung
+	beside     []*target     // other namespaces of the same NVMe drive
+	turn       chan struct{} // holds one value while a target of the drive is worked on; nil for a drive of its own
+	erased     steps.Disk    // when it is; guarded by turn
 }
 
 // job is one run of a step that erases.
@@ -323,6 +326,10 @@ func (j *job) each(ctx context.Context, doing string, work func(context.Context,
 		turn := make(chan struct{}, j.options.concurrency)
 		for i, t := range j.targets {
 			all.Go(func() {
+				if t.turn != nil {
+					t.turn <- struct{}{}
+					defer func() { <-t.turn }()
+				}
 				turn <- struct{}{}
 				defer func() { <-turn }()
 				err := ctx.Err()

@@ -4,6 +4,7 @@ package erase_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -887,6 +888,77 @@ type unwrittenBench struct {
 
 func (b unwrittenBench) Read(string) (io.ReaderAt, io.Closer, error) {
 	return b.w, io.NopCloser(nil), nil
+}
+
+// A drive with several namespaces erases them together only if all are to be erased, and one after the other.
+func TestNamespaces(t *testing.T) {
+	const skip, sideBySide = `{"properties": {"skip_block_devices": [{"name": "/dev/nvme0n2"}]}}`, `{"driver_internal_info": {"disk_erasure_concurrency": 2}}`
+	tests := []struct {
+		name, node string
+		step       step
+		drive      erasetest.NVMe
+		nqn        [2]string
+		methods    string
+		first      []string // what the first was told
+		err        string
+	}{
+		{name: "sanitize", step: devices, node: sideBySide, drive: erasetest.NVMe{SANICAP: 1}, nqn: [2]string{"nqn.a", "nqn.a"}, methods: "NVMe sanitize (crypto erase), NVMe sanitize (crypto erase)", first: []string{"sanitize cdw10 0xc"}},
+		{name: "format", step: devices, node: sideBySide, drive: erasetest.NVMe{OACS: 2, FNA: 7}, nqn: [2]string{"nqn.a", "nqn.a"}, methods: "NVMe format (cryptographic erase), NVMe format (cryptographic erase)", first: []string{"format nsid 1 cdw10 0x400"}},
+		{name: "express", step: express, node: sideBySide, drive: erasetest.NVMe{OACS: 2, FNA: 7}, nqn: [2]string{"nqn.a", "nqn.a"}, first: []string{"format nsid 1 cdw10 0x400"}},
+		{name: "two drives with two namespaces each", step: devices, drive: erasetest.NVMe{OACS: 2, FNA: 7, SANICAP: 3}, nqn: [2]string{"nqn.a", "nqn.b"}, err: `"/dev/nvme0n1": the NVMe drive cannot be erased by itself`},
+		{name: "no name", step: devices, drive: erasetest.NVMe{OACS: 2, FNA: 7, SANICAP: 3}, err: "cannot be erased by itself"},
+		{name: "one is on the skip list", step: devices, node: skip, drive: erasetest.NVMe{OACS: 2, FNA: 7, SANICAP: 3}, nqn: [2]string{"nqn.a", "nqn.a"}, err: "cannot be erased by itself"},
+		{name: "one more is not attached", step: devices, drive: erasetest.NVMe{OACS: 2 | 8, FNA: 7, SANICAP: 3, Elsewhere: []uint32{3}}, nqn: [2]string{"nqn.a", "nqn.a"}, err: "cannot be erased by itself"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			b := newBench(t)
+			test.drive.Namespaces = []uint32{1, 2}
+			one, two := b.nvme("nvme0n1", test.drive), b.nvme("nvme0n2", test.drive)
+			one.Others, two.Others = []*streamtest.Disk{two.Disk}, []*streamtest.Disk{one.Disk}
+			b.file("sys/block/nvme0n2/nsid", "2")
+			for i, name := range []string{"nvme0n1", "nvme0n2"} {
+				if test.nqn[i] != "" {
+					b.file("sys/block/"+name+"/device/subsysnqn", test.nqn[i]+"\n")
+				}
+			}
+			var mu sync.Mutex
+			now, most := 0, 0
+			for name, n := range map[string]*erasetest.NVMe{"/dev/nvme0n1": one, "/dev/nvme0n2": two} {
+				b.drives[name] = counting{n, func(begins bool) {
+					mu.Lock()
+					defer mu.Unlock()
+					if now--; begins {
+						now += 2
+					}
+					most = max(most, now)
+				}, new(bool)}
+			}
+			result, err := b.run(test.step, cmp.Or(test.node, "{}"))
+			if test.err != "" {
+				if err == nil || !strings.Contains(err.Error(), test.err) || !untouched(one.Disk) || !untouched(two.Disk) {
+					t.Errorf("error %v, want %q", err, test.err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c, _ := result.(map[string]erase.Certificate); c != nil {
+				if got := c["/dev/nvme0n1"].Method + ", " + c["/dev/nvme0n2"].Method; got != test.methods {
+					t.Errorf("methods %s, want %s", got, test.methods)
+				}
+			}
+			if !slices.Equal(one.Ops(), test.first) || len(two.Ops()) != 1 || most > 1 {
+				t.Errorf("told %q, %q; %d at a time", one.Ops(), two.Ops(), most)
+			}
+			for _, d := range []*streamtest.Disk{one.Disk, two.Disk} {
+				if !bytes.Equal(d.Bytes[:8*mib], make([]byte, 8*mib)) || !bytes.Equal(d.Bytes[24*mib:], make([]byte, 8*mib)) {
+					t.Error("the ends are not zero")
+				}
+			}
+		})
+	}
 }
 
 // A drive behind an adapter for USB is sent no commands: it is overwritten.

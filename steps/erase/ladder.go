@@ -244,6 +244,7 @@ func (j *job) eraseDisk(ctx context.Context, t *target, disk steps.Disk, ladder 
 		err := j.climb(ctx, t, disk, r, &c)
 		if err == nil {
 			c.Method, c.Ended = r.name, time.Now().UTC()
+			t.erased = disk
 			return c, nil
 		}
 		failed = append(failed, fmt.Errorf("%s: %w", r.name, err))
@@ -276,6 +277,13 @@ func (j *job) climb(ctx context.Context, t *target, disk steps.Disk, r rung, c *
 		return err
 	}
 	status, err := r.run(ctx, disk, func(fraction float64) { j.show(t, r.name, fraction) })
+	for _, other := range t.beside { // it may have been erased again
+		if d := other.erased; d != nil && r.secure && ctx.Err() == nil {
+			if zeroErr := zero(ctx, d, signatureSpans(span{0, d.Size()}, d.Size(), int64(d.SectorSize()))); zeroErr != nil {
+				err = errors.Join(err, fmt.Errorf("%s: %w", other.disk.Name, zeroErr))
+			}
+		}
+	}
 	if err != nil {
 		return err
 	}

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/ironhand/ironhand/steps"
@@ -116,13 +117,14 @@ func formatSettings(namespace []byte) uint32 {
 	return flbas&0xf | flbas>>4&1<<4 | dps&7<<5 | dps>>3&1<<8 | flbas>>5&3<<12
 }
 
-// alone tells whether the drive has no other namespace than this one. A sanitize reaches the whole subsystem, also what is attached to other controllers only.
-func (n nvme) alone(c nvmeController) (bool, error) {
+// others returns the namespaces of the drive that are not among ours, as text; empty if there are none. A sanitize reaches the whole subsystem, also what is
+// attached to other controllers only.
+func (n nvme) others(c nvmeController, ours []uint32) (string, error) {
 	if c.namespaces == 1 {
-		return true, nil
+		return "", nil
 	}
 	if c.shared && !c.manages { // nothing tells what the other controllers have
-		return false, nil
+		return "other controllers, which may have namespaces of their own", nil
 	}
 	what := uint32(identifyActive)
 	if c.manages {
@@ -130,16 +132,25 @@ func (n nvme) alone(c nvmeController) (bool, error) {
 	}
 	list, err := n.identify(what, 0)
 	if status := NVMeStatus(0); errors.As(err, &status) { // NVMe 1.0 has no such lists
-		return false, nil
+		return "no list of its namespaces", nil
 	}
 	if err != nil {
-		return false, err
+		return "", err
 	}
-	return binary.LittleEndian.Uint32(list) == n.namespace && binary.LittleEndian.Uint32(list[4:]) == 0, nil
+	for ; len(list) >= 4; list = list[4:] {
+		id := binary.LittleEndian.Uint32(list)
+		if id == 0 {
+			return "", nil
+		}
+		if !slices.Contains(ours, id) {
+			return fmt.Sprintf("namespace %d, which is not to be erased here", id), nil
+		}
+	}
+	return "more namespaces than it lists", nil
 }
 
-// nvmeCapability asks an NVMe drive what it can do. A sanitize that runs from before is waited for.
-func nvmeCapability(ctx context.Context, d Drive, namespace uint32, say func(string)) (capability, error) {
+// nvmeCapability asks an NVMe drive what it can do with a namespace; ours are all its namespaces that are to be erased. A sanitize that runs from before is waited for.
+func nvmeCapability(ctx context.Context, d Drive, namespace uint32, ours []uint32, say func(string)) (capability, error) {
 	n := nvme{d, namespace}
 	b, err := n.identify(identifyController, 0)
 	if err != nil {
@@ -147,7 +158,7 @@ func nvmeCapability(ctx context.Context, d Drive, namespace uint32, say func(str
 	}
 	c := parseController(b)
 	var out capability
-	alone, err := n.alone(c)
+	others, err := n.others(c, ours)
 	if err != nil {
 		return capability{}, err
 	}
@@ -173,8 +184,8 @@ func nvmeCapability(ctx context.Context, d Drive, namespace uint32, say func(str
 		}
 		add := func(name string, action uint32, promised time.Duration) {
 			out.found = append(out.found, name)
-			if !alone {
-				out.lacking = append(out.lacking, name+": the drive has other namespaces, which it would erase too")
+			if others != "" {
+				out.lacking = append(out.lacking, name+": the drive has "+others)
 				return
 			}
 			out.rungs = append(out.rungs, rung{name: name, secure: true, run: func(ctx context.Context, _ steps.Disk, show func(float64)) (string, error) {
@@ -196,8 +207,8 @@ func nvmeCapability(ctx context.Context, d Drive, namespace uint32, say func(str
 		settings := formatSettings(ns)
 		add := func(name string, kind uint32) {
 			out.found = append(out.found, name)
-			if !alone && (c.formatsAll || c.erasesAll) {
-				out.lacking = append(out.lacking, name+": the drive has other namespaces, which it would erase too")
+			if others != "" && (c.formatsAll || c.erasesAll) {
+				out.lacking = append(out.lacking, name+": the drive has "+others)
 				return
 			}
 			out.rungs = append(out.rungs, rung{name: name, secure: true, quick: true, run: func(ctx context.Context, _ steps.Disk, show func(float64)) (string, error) {

@@ -17,14 +17,15 @@ import (
 // NVMe is an NVMe drive with namespaces, of which the disk is the first. The fields may be set before it is used.
 type NVMe struct {
 	Disk       *streamtest.Disk
-	Namespaces []uint32 // attached to this controller
-	Elsewhere  []uint32 // attached to others, or to none
-	Room       uint32   // for more namespaces
-	NoList     bool     // of namespaces, as in NVMe 1.0
-	CMIC       byte     // bit 1: there may be other controllers
-	OACS       uint16   // bits 1: format, 3: namespaces can be managed
-	FNA        byte     // bits 0, 1: format, erase all namespaces; 2: cryptographic erase
-	SANICAP    uint32   // bits 0: crypto, 1: block
+	Others     []*streamtest.Disk // of the other namespaces
+	Namespaces []uint32           // attached to this controller
+	Elsewhere  []uint32           // attached to others, or to none
+	Room       uint32             // for more namespaces
+	NoList     bool               // of namespaces, as in NVMe 1.0
+	CMIC       byte               // bit 1: there may be other controllers
+	OACS       uint16             // bits 1: format, 3: namespaces can be managed
+	FNA        byte               // bits 0, 1: format, erase all namespaces; 2: cryptographic erase
+	SANICAP    uint32             // bits 0: crypto, 1: block
 	FLBAS, DPS byte
 	Refuse     map[byte]uint16 // status by opcode
 	Lies       bool            // says that it erases, and does not
@@ -103,7 +104,7 @@ func (n *NVMe) NVMe(c erase.NVMeCommand) error {
 		return nil
 	case 0x80:
 		n.ops = append(n.ops, fmt.Sprintf("format nsid %d cdw10 %#x", c.Namespace, c.CDW10))
-		n.erase()
+		n.erase(n.FNA&3 != 0)
 		return nil
 	case 0x84:
 		n.ops = append(n.ops, fmt.Sprintf("sanitize cdw10 %#x", c.CDW10))
@@ -113,20 +114,26 @@ func (n *NVMe) NVMe(c erase.NVMeCommand) error {
 		}
 		n.Running, n.FailsThen = 3, false
 		if !n.FailsLate {
-			n.erase()
+			n.erase(true)
 		}
 		return nil
 	}
 	return erase.NVMeStatus(0x4001)
 }
 
-func (n *NVMe) erase() {
-	switch {
-	case n.Lies:
-	case n.Zeros:
-		clear(n.Disk.Bytes)
-	default:
-		rand.Read(n.Disk.Bytes) // as a new key shows it
+func (n *NVMe) erase(all bool) {
+	disks := []*streamtest.Disk{n.Disk}
+	if all {
+		disks = append(disks, n.Others...)
+	}
+	for _, d := range disks {
+		switch {
+		case n.Lies:
+		case n.Zeros:
+			clear(d.Bytes)
+		default:
+			rand.Read(d.Bytes) // as a new key shows it
+		}
 	}
 }
 
