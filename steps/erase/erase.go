@@ -35,8 +35,8 @@ type System interface {
 	Teardown(ctx context.Context, t holders.Tree) error
 	// MountPstore mounts the kernel's crash dumps.
 	MountPstore(dir string) error
-	// CleanBootEntries deletes the boot entries whose device path remove wants, and returns a line for each.
-	CleanBootEntries(efivarsDir string, remove func(path string) bool) (deleted []string, err error)
+	// CleanBootEntries deletes the boot entries whose device path remove wants, and returns a line for each, and for each that has not the form of one.
+	CleanBootEntries(efivarsDir string, remove func(path string) bool) (deleted, odd []string, err error)
 }
 
 // An Eraser has the steps.

@@ -44,6 +44,7 @@ type bench struct {
 	said   strings.Builder
 	told   []any
 	down   []string // what was taken down
+	odd    []string // boot entries of no form
 }
 
 func newBench(t *testing.T) *bench {
@@ -170,13 +171,13 @@ func (b *bench) MountPstore(dir string) error {
 	return errors.New("no pstore")
 }
 
-func (b *bench) CleanBootEntries(dir string, remove func(string) bool) (deleted []string, err error) {
+func (b *bench) CleanBootEntries(dir string, remove func(string) bool) (deleted, odd []string, err error) {
 	for _, path := range []string{`HD(1,GPT,x)/File(\EFI\debian\shimx64.efi)`, `PciRoot(0x0)/File(\EFI\GRUBX64.EFI)`, `PciRoot(0x0)/NVMe(0x1,00)`, `PciRoot(0x0)/HD(2)`} {
 		if remove(path) {
 			deleted = append(deleted, path)
 		}
 	}
-	return deleted, nil
+	return deleted, b.odd, nil
 }
 
 // forgetting has the kernel forget the partitions when it is told to look for them.
@@ -740,7 +741,17 @@ func TestNVRAM(t *testing.T) {
 			}
 		})
 	}
+	_, err := erase.Eraser{}.NVRAM(t.Context(), steps.Host{}, steps.Job{Args: json.RawMessage(`{"match_patterns": ["(?!HD)x"]}`)})
+	if err == nil || !strings.Contains(err.Error(), "no lookaround") {
+		t.Errorf("an expression of Python's: %v", err)
+	}
 	b := newBench(t)
+	b.odd = []string{"Boot0007: empty"}
+	b.fsys["sys/firmware/efi/efivars"] = &fstest.MapFile{Mode: fs.ModeDir}
+	if _, err := (erase.Eraser{System: b}).NVRAM(t.Context(), b.host, steps.Job{}); err != nil || !strings.Contains(b.said.String(), "nothing of it: Boot0007: empty") {
+		t.Errorf("with one of no form: %v, %s", err, b.said.String())
+	}
+	b = newBench(t)
 	if _, err := (erase.Eraser{System: b}).NVRAM(t.Context(), b.host, steps.Job{}); err != nil || !strings.Contains(b.said.String(), "not started by UEFI") {
 		t.Errorf("under BIOS: %v, %s", err, b.said.String())
 	}

@@ -33,7 +33,7 @@ func (local) MountPstore(dir string) error {
 	return unix.Mount("pstore", dir, "pstore", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
 }
 
-func (local) CleanBootEntries(dir string, remove func(path string) bool) ([]string, error) {
+func (local) CleanBootEntries(dir string, remove func(path string) bool) (deleted, odd []string, err error) {
 	return image.CleanBootEntries(dir, remove)
 }
 

@@ -21,6 +21,6 @@ func (local) Read(string) (io.ReaderAt, io.Closer, error)  { return nil, nil, er
 func (local) Drive(string) (Drive, error)                  { return nil, errors.ErrUnsupported }
 func (local) Teardown(context.Context, holders.Tree) error { return errors.ErrUnsupported }
 func (local) MountPstore(string) error                     { return errors.ErrUnsupported }
-func (local) CleanBootEntries(string, func(string) bool) ([]string, error) {
-	return nil, errors.ErrUnsupported
+func (local) CleanBootEntries(string, func(string) bool) (deleted, odd []string, err error) {
+	return nil, nil, errors.ErrUnsupported
 }
