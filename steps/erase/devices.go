@@ -44,8 +44,15 @@ func (c Certificate) String() string {
 	if c.Proof.Unreadable > 0 {
 		unreadable = fmt.Sprintf(", %d could not be read until they were written to", c.Proof.Unreadable)
 	}
-	return fmt.Sprintf("%s %s serial %s, %d bytes: erased by %s from %s to %s%s; of %d samples %d are zero%s and none has its old data",
-		c.Device, c.Model, c.Serial, c.Size, c.Method, c.Started.Format(time.RFC3339), c.Ended.Format(time.RFC3339), status, c.Proof.Samples, c.Proof.Zero, unreadable)
+	name := c.Device
+	if c.Model != "" {
+		name += " " + c.Model
+	}
+	if c.Serial != "" {
+		name += " serial " + c.Serial
+	}
+	return fmt.Sprintf("%s, %d bytes: erased by %s from %s to %s%s; of %d samples %d are zero%s and none has its old data",
+		name, c.Size, c.Method, c.Started.Format(time.RFC3339), c.Ended.Format(time.RFC3339), status, c.Proof.Samples, c.Proof.Zero, unreadable)
 }
 
 // Devices erases the disks. The result is a certificate for each.
