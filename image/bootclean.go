@@ -15,11 +15,12 @@ import (
 )
 
 // cleanBootEntries deletes the boot entries whose device path, as text, remove wants, and takes them out of the boot order first. It returns
-// a line for each that is deleted. An entry that cannot be read is left alone, and is an error: it may be one of them.
-func cleanBootEntries(vars efiVars, remove func(path string) bool) (deleted []string, err error) {
+// a line for each that is deleted, and one for each that is left because it has no form of a boot entry, of which firmware boots nothing either. One that cannot be read is
+// left alone, and is an error: it may be one of them.
+func cleanBootEntries(vars efiVars, remove func(path string) bool) (deleted, odd []string, err error) {
 	names, err := vars.Names()
 	if err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	var errs []error
 	var stale []uint16
@@ -29,12 +30,13 @@ func cleanBootEntries(vars efiVars, remove func(path string) bool) (deleted []st
 			continue
 		}
 		value, err := vars.Read(name)
-		var o LoadOption
-		if err == nil {
-			o, err = ParseLoadOption(value)
-		}
 		if err != nil {
 			errs = append(errs, fmt.Errorf("read %s: %w", name, err))
+			continue
+		}
+		o, err := ParseLoadOption(value)
+		if err != nil {
+			odd = append(odd, fmt.Sprintf("%s: %v", name, err))
 			continue
 		}
 		if path := devicePathText(o.Path); remove(path) {
@@ -44,7 +46,7 @@ func cleanBootEntries(vars efiVars, remove func(path string) bool) (deleted []st
 	}
 	order, err := readOrder(vars)
 	if err != nil {
-		return nil, errors.Join(append(errs, err)...)
+		return nil, odd, errors.Join(append(errs, err)...)
 	}
 	kept := slices.DeleteFunc(slices.Clone(order), func(n uint16) bool { return slices.Contains(stale, n) })
 	if !slices.Equal(order, kept) {
@@ -58,7 +60,7 @@ func cleanBootEntries(vars efiVars, remove func(path string) bool) (deleted []st
 			err = vars.Write("BootOrder", b)
 		}
 		if err != nil {
-			return nil, errors.Join(append(errs, fmt.Errorf("write BootOrder: %w", err))...)
+			return nil, odd, errors.Join(append(errs, fmt.Errorf("write BootOrder: %w", err))...)
 		}
 	}
 	for _, n := range stale {
@@ -67,7 +69,7 @@ func cleanBootEntries(vars efiVars, remove func(path string) bool) (deleted []st
 			errs = append(errs, fmt.Errorf("delete %s: %w", name, err))
 		}
 	}
-	return deleted, errors.Join(errs...)
+	return deleted, odd, errors.Join(errs...)
 }
 
 // devicePathText writes a device path as efibootmgr(8) does: UEFI 2.10 section 10.6.1.6. Kinds of nodes that boot entries do not commonly have are

@@ -53,13 +53,13 @@ func TestCleanBootEntries(t *testing.T) {
 		t.Fatal(err)
 	}
 	var seen []string
-	deleted, err := CleanBootEntries(dir, func(path string) bool {
+	deleted, odd, err := CleanBootEntries(dir, func(path string) bool {
 		seen = append(seen, path)
 		return strings.HasPrefix(path, "HD(")
 	})
 	want := []string{`HD(1,GPT,7e0c2d9a-0201-0403-0506-0708090a0b0c,0x800,0x1000)/File(\EFI\debian\shimx64.efi)`, "FvVol(04030201-0605-0807-090a-0b0c0d0e0f10)/FvFile(14131211-1615-1817-191a-1b1c1d1e1f20)",
 		`HD(3,MBR,0x12345678,0x3f,0x64)/File(\EFI\BOOT\BOOTX64.EFI)`, "PciRoot(0x0)/Pci(0x1d,0x0)/NVMe(0x1,00-11-22-33-44-55-66-77)"}
-	if err != nil || !slices.Equal(seen, want) || len(deleted) != 2 || !strings.HasPrefix(deleted[0], "Boot0000 debian HD(1,GPT,") {
+	if err != nil || odd != nil || !slices.Equal(seen, want) || len(deleted) != 2 || !strings.HasPrefix(deleted[0], "Boot0000 debian HD(1,GPT,") {
 		t.Errorf("CleanBootEntries = %q, %v; paths %q, want %q", deleted, err, seen, want)
 	}
 	names, err := vars.Names()
@@ -77,13 +77,19 @@ func TestCleanBootEntries(t *testing.T) {
 		}
 	}
 
-	// One that cannot be read may be one of them; the others are deleted all the same.
+	// One that has not the form is left, and one that cannot be read is an error; the others are deleted all the same.
 	if err := os.WriteFile(filepath.Join(dir, "Boot0007-"+efiGlobal), binary.LittleEndian.AppendUint32(nil, 7), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	deleted, err = CleanBootEntries(dir, func(string) bool { return true })
-	if err == nil || !strings.Contains(err.Error(), "read Boot0007") || len(deleted) != 2 {
-		t.Errorf("with one that cannot be read: %q, %v", deleted, err)
+	deleted, odd, err = CleanBootEntries(dir, func(string) bool { return true })
+	if err != nil || len(odd) != 1 || !strings.HasPrefix(odd[0], "Boot0007: ") || len(deleted) != 2 {
+		t.Errorf("with one that has not the form: %q, %q, %v", deleted, odd, err)
+	}
+	if err := os.Mkdir(filepath.Join(dir, "Boot0008-"+efiGlobal), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err = CleanBootEntries(dir, func(string) bool { return true }); err == nil || !strings.Contains(err.Error(), "read Boot0008") {
+		t.Errorf("with one that cannot be read: %v", err)
 	}
 	if _, err := vars.Read("BootOrder"); !errors.Is(err, fs.ErrNotExist) {
 		t.Errorf("BootOrder of nothing: %v", err)

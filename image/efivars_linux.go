@@ -106,7 +106,7 @@ func (dir efivarfs) mutable(name string) (err error) {
 }
 
 // CleanBootEntries deletes the boot entries whose device path remove wants, a text as efibootmgr(8) prints it: "HD(1,GPT,...)/File(\EFI\...)". The variables are in
-// efivarsDir. It returns a line for each that was deleted; an entry that cannot be read is left alone, and named in the error.
-func CleanBootEntries(efivarsDir string, remove func(path string) bool) (deleted []string, err error) {
+// efivarsDir. It returns a line for each that was deleted, and for each that is left because it has not the form of a boot entry; one that cannot be read is left alone, and named in the error.
+func CleanBootEntries(efivarsDir string, remove func(path string) bool) (deleted, odd []string, err error) {
 	return cleanBootEntries(efivarfs(efivarsDir), remove)
 }

@@ -358,10 +358,10 @@ func TestVMErase(t *testing.T) {
 	}
 	l.wantZero("NVME4K", "MULTI", "SATA", "SCSI", "VIRTIO4K", "PATH")
 
-	// 5. Without passes of random data: by a discard that is seen to make zeros.
+	// 5. Without passes of random data.
 	l.erase("erase_devices", `,"driver_internal_info":{"agent_erase_devices_iterations":0}`, "SCSI4K", "VIRTIO")
 	_, certificates = l.erased()
-	l.certified(certificates, map[string]string{"SCSI4K": "discard", "VIRTIO": "discard"})
+	l.certified(certificates, map[string]string{"SCSI4K": "overwrite with zeros", "VIRTIO": "overwrite with zeros"})
 	l.wantZero("SCSI4K", "VIRTIO")
 
 	// 6. One disk takes no data at one place, another is pulled out. The third is erased.

@@ -17,7 +17,7 @@ import (
 
 // Anonymous returns a recording in which serial numbers, WWNs, MAC addresses, UUIDs, IP addresses and the host name are others of the same form, so
 // that it can be given away. Equal ones stay equal. inv is the inventory of it; key decides which ones come out, and should be random. Of
-// SMBIOS, only what an inventory is made of is kept.
+// SMBIOS, only what an inventory is made of is kept, and nothing of LLDP frames and iSCSI sessions.
 func Anonymous(files fstest.MapFS, inv Inventory, key []byte) fstest.MapFS {
 	out := fstest.MapFS{}
 	for name, f := range files {
@@ -27,11 +27,21 @@ func Anonymous(files fstest.MapFS, inv Inventory, key []byte) fstest.MapFS {
 	}
 	if f := out[smbiosFile]; f != nil {
 		f.Data = keepStructures(f.Data, 0, 4, 16, 17, 42, 127)
+		blankTags(f.Data)
 	}
 	if f := out["proc/sys/kernel/hostname"]; f != nil {
 		f.Data = []byte("machine\n")
 	}
 	anonymousAddresses(out)
+	maps.DeleteFunc(out, func(name string, _ *fstest.MapFile) bool {
+		isLLDP, _ := path.Match(answersDir+"nic/*/lldp", name) // what the switches say of themselves and of the network
+		return isLLDP || strings.Contains(name, "/iscsi_session/") || strings.Contains(name, "/iscsi_connection/")
+	})
+	for name, f := range out { // that there is one tells what kind a disk is
+		if strings.Contains(name, "/iscsi_host/") && f.Mode.IsRegular() {
+			f.Data = nil
+		}
+	}
 
 	r := replacer{key: key, pairs: map[string]string{}}
 	for _, d := range inv.Disks {
@@ -211,6 +221,25 @@ func keepStructures(tables []byte, kinds ...byte) (kept []byte) {
 		tables = rest
 	}
 	return kept
+}
+
+// blankTags writes over what SMBIOS structures have that is in no inventory, and tells one machine from another: serial number and asset tag of processors, asset tags of memory
+// (SMBIOS 3.7, types 4 and 17).
+func blankTags(tables []byte) {
+	fields := map[byte][]int{4: {0x20, 0x21}, 17: {0x19}}
+	for len(tables) > 0 {
+		s, rest, err := nextStructure(tables)
+		if err != nil {
+			return
+		}
+		list := bytes.Split(s[len(s.formatted()):], []byte{0})
+		for _, at := range fields[s.kind()] {
+			if n, ok := s.field(at, 1); ok && n > 0 && int(n) <= len(list) {
+				copy(list[n-1], bytes.Repeat([]byte("X"), len(list[n-1]))) // it shares its bytes with the tables
+			}
+		}
+		tables = rest
+	}
 }
 
 // anonymousAddresses gives all IP addresses others, of those reserved for documentation.

@@ -60,6 +60,9 @@ func (m Machine) Health(ctx context.Context) ([]Health, error) {
 
 // readHealth asks a disk in the way of its bus; nil if it cannot say.
 func readHealth(r *reader, name string) *Health {
+	if r.flag("sys/block/" + name + "/hidden") { // a path to a disk that is listed itself
+		return nil
+	}
 	h := &Health{Disk: deviceName(name), Reasons: []string{}}
 	device := r.real(r.real("sys/block/"+name) + "/device")
 	var known bool

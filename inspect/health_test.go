@@ -11,6 +11,7 @@ import (
 	"io/fs"
 	"strings"
 	"testing"
+	"testing/fstest"
 	"testing/synctest"
 	"time"
 	"unicode/utf8"
@@ -235,4 +236,20 @@ func FuzzNVMeIdentify(f *testing.F) {
 			t.Errorf("%+v", id)
 		}
 	})
+}
+
+// A path to an NVMe disk with several is no disk.
+func TestHealthHidden(t *testing.T) {
+	page := make([]byte, 512)
+	page[3] = 100
+	files := fstest.MapFS{}
+	for _, name := range []string{"nvme0n1", "nvme0c0n1"} {
+		files["sys/block/"+name+"/size"] = &fstest.MapFile{Data: []byte("100000\n")}
+		files["answers/disk/"+name+"/nvme-health"] = &fstest.MapFile{Data: page}
+	}
+	files["sys/block/nvme0c0n1/hidden"] = &fstest.MapFile{Data: []byte("1\n")}
+	list, err := Recorded(files).Health(t.Context())
+	if err != nil || len(list) != 1 || list[0].Disk != "/dev/nvme0n1" {
+		t.Errorf("Health = %+v, %v, want /dev/nvme0n1 alone", list, err)
+	}
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"slices"
@@ -124,6 +125,45 @@ func TestAnonymous(t *testing.T) {
 				t.Errorf("BOOTIF %s is no interface of %v", got.Boot.PXEInterface, fmtMACs(got))
 			}
 		})
+	}
+}
+
+// What is in no inventory, but in a recording, is not given away either.
+func TestAnonymousOthers(t *testing.T) {
+	cpu := make([]byte, 0x30)
+	cpu[0], cpu[1], cpu[4], cpu[0x20], cpu[0x21] = 4, 0x30, 1, 2, 3
+	module := make([]byte, 0x28)
+	module[0], module[1], module[0x10], module[0x19] = 17, 0x28, 1, 2
+	tables := slices.Concat(cpu, []byte("CPU1\x00SERIAL-OF-CPU\x00TAG-OF-CPU\x00\x00"), module, []byte("DIMM 1\x00TAG-OF-DIMM\x00\x00"))
+	frame := "\x01\x80\xc2\x00\x00\x0e\x04\x64\x9b\x32\x2d\x00\x88\xcc\x02\x07\x04\x04\x64\x9b\x32\x2d\x00\x0a\x0dtor1.acme.lab\x10\x0c\x05\x01\x0a\x01\x02\x03\x02\x00\x00\x00\x01\x00\x00\x00"
+	files := fstest.MapFS{
+		smbiosFile:               {Data: tables},
+		"answers/nic/eno1/lldp":  {Data: []byte(frame)},
+		"sys/class/net/eno1/mtu": {Data: []byte("1500\n")},
+		"sys/class/iscsi_connection/connection1:0/persistent_address":                         {Data: []byte("10.1.2.3\n")},
+		"sys/class/iscsi_session/session1/targetname":                                         {Data: []byte("iqn.2001-04.com.acme:target\n")},
+		"sys/devices/platform/host5/session1/iscsi_session/session1/initiatorname":            {Data: []byte("iqn.2001-04.com.acme:initiator\n")},
+		"sys/devices/platform/host5/iscsi_host/host5/ipaddress":                               {Data: []byte("10.1.2.4\n")},
+		"sys/class/iscsi_host/host5":                                                          {Mode: fs.ModeSymlink, Data: []byte("../../devices/platform/host5/iscsi_host/host5")},
+		"sys/devices/platform/host5/session1/connection1:0/iscsi_connection/connection1:0/xx": {Data: []byte("10.1.2.3\n")},
+	}
+	hidden := Anonymous(files, Inventory{}, []byte("key"))
+	whole := recording.Format("", hidden)
+	for name, f := range hidden {
+		whole = append(append(whole, name...), f.Data...)
+	}
+	for _, secret := range []string{"tor1", "\x04\x64\x9b\x32\x2d\x00", "\x0a\x01\x02\x03", "10.1.2.", "acme", "SERIAL-OF-CPU", "TAG-OF-CPU", "TAG-OF-DIMM"} {
+		if bytes.Contains(whole, []byte(secret)) {
+			t.Errorf("%q is still there", secret)
+		}
+	}
+	for _, kept := range []string{"CPU1", "DIMM 1", "1500", "iscsi_host/host5"} {
+		if !bytes.Contains(whole, []byte(kept)) {
+			t.Errorf("%q is gone", kept)
+		}
+	}
+	if !bytes.Equal(files[smbiosFile].Data, tables) || !bytes.Contains(tables, []byte("TAG-OF-CPU")) {
+		t.Error("the recording itself was changed")
 	}
 }
 

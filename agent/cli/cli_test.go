@@ -7,11 +7,14 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
+	"io"
 	"os"
 	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/ironhand/ironhand/agent"
 	"github.com/ironhand/ironhand/steps"
@@ -199,6 +202,16 @@ func TestReadDrive(t *testing.T) {
 			t.Errorf("readDrive(%s) = %v, want that it is too large", path, err)
 		}
 	}
+
+	// What has no end is not read.
+	if err := errors.Join(os.Remove(file), os.Symlink("/dev/zero", file)); err != nil {
+		t.Fatal(err)
+	}
+	for _, path := range []string{dir, file, "/dev/zero"} {
+		if b, err := readDrive(path); err == nil || !strings.Contains(err.Error(), "not a regular file") {
+			t.Errorf("readDrive(%s) = %d bytes, %v, want that it is no file", path, len(b), err)
+		}
+	}
 }
 
 // asking is a manager with a step that shows its plan and asks.
@@ -207,7 +220,13 @@ type asking struct{ generic.Manager }
 func (asking) Class() string { return "Asking" }
 
 func (asking) Steps() []steps.Step {
-	return []steps.Step{{Name: "destroy", Asks: true, Run: func(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
+	check := func(_ steps.Host, args json.RawMessage) error {
+		if string(args) != `{"a": 1}` {
+			return fmt.Errorf("%w: a is not 1", steps.ErrArgs)
+		}
+		return nil
+	}
+	return []steps.Step{{Name: "destroy", Asks: true, Args: []steps.Arg{{Name: "a", Required: true}}, Check: check, Run: func(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 		h.Say("will destroy %s of %s", j.Args, j.Node.UUID)
 		if err := h.Confirm(ctx, ""); err != nil {
 			return nil, err
@@ -232,14 +251,34 @@ func TestRunStep(t *testing.T) {
 		{"yes", "yes\n", nil, 0, "{\n  \"destroyed\": \"n1\"\n}\n", "will destroy {\"a\": 1} of n1\nGo on? What is on these disks will be lost. Type yes: "},
 		{"no", "no\n", nil, 1, "", "will destroy {\"a\": 1} of n1\nGo on? What is on these disks will be lost. Type yes: ironhand run: not done: the answer was not yes\n"},
 		{"not asked", "", []string{"--yes"}, 0, "{\n  \"destroyed\": \"n1\"\n}\n", "will destroy {\"a\": 1} of n1\n"},
+		{"unknown argument", "", []string{"--yes", "--args", `{"a": 1, "aa": 2}`}, 2, "", "--args: unknown argument \"aa\""},
+		{"missing argument", "", []string{"--yes", "--args", `{}`}, 2, "", "--args: argument a is missing"},
+		{"wrong argument", "", []string{"--yes", "--args", `{"a": 2}`}, 2, "", "a is not 1"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			var out, errs bytes.Buffer
 			args := append([]string{"run", "destroy", "--args", `{"a": 1}`, "--node", file}, test.args...)
 			code := Run(t.Context(), agent.Parts{Managers: []steps.Manager{asking{}}}, args, strings.NewReader(test.stdin), &out, &errs)
-			if code != test.code || out.String() != test.stdout || errs.String() != test.stderr {
+			if code != test.code || out.String() != test.stdout || code != 2 && errs.String() != test.stderr || !strings.Contains(errs.String(), test.stderr) {
 				t.Errorf("exit %d, stdout %q, stderr %q", code, out.String(), errs.String())
 			}
 		})
+	}
+}
+
+// A question ends when the program is told to end, also if nobody answers.
+func TestUnanswered(t *testing.T) {
+	silent, _ := io.Pipe()
+	ctx, cancel := context.WithCancelCause(t.Context())
+	cancel(errors.New("interrupted"))
+	done := make(chan error, 1)
+	go func() { done <- (&call{stdin: silent}).answered(ctx) }()
+	select {
+	case err := <-done:
+		if err == nil || err.Error() != "not done: interrupted" {
+			t.Errorf("answered = %v", err)
+		}
+	case <-time.After(10 * time.Second):
+		t.Error("the question goes on")
 	}
 }

@@ -8,6 +8,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"log/slog"
 	"net/http"
 	"os"
@@ -38,8 +39,8 @@ func runStep(ctx context.Context, c *call) error {
 		return err
 	}
 	job := steps.Job{}
+	var object map[string]json.RawMessage
 	if *args != "" {
-		var object map[string]json.RawMessage
 		if err := json.Unmarshal([]byte(*args), &object); err != nil {
 			return usagef("--args: want a JSON object: %v", err)
 		}
@@ -56,12 +57,12 @@ func runStep(ctx context.Context, c *call) error {
 	}
 	transport := http.DefaultTransport.(*http.Transport).Clone()
 	transport.DisableCompression = true
-	ask := func(context.Context, string) error {
+	ask := func(ctx context.Context, _ string) error {
 		if *yes {
 			return nil
 		}
 		fmt.Fprint(c.stderr, "Go on? What is on these disks will be lost. Type yes: ")
-		return c.answered()
+		return c.answered(ctx)
 	}
 	host := steps.Host{
 		Machine:      inspect.Local(),
@@ -92,9 +93,17 @@ func runStep(ctx context.Context, c *call) error {
 	if err != nil {
 		return usagef("%v; `ironhand steps` lists them", err)
 	}
+	if err := step.CheckArgs(object); err != nil {
+		return usagef("--args: %v", err)
+	}
+	if step.Check != nil {
+		if err := step.Check(host, job.Args); err != nil {
+			return usagef("--args: %v", err)
+		}
+	}
 	if !step.Asks && !*yes {
 		fmt.Fprintf(c.stderr, "Run %s on this machine? Type yes: ", step.Name)
-		if err := c.answered(); err != nil {
+		if err := c.answered(ctx); err != nil {
 			return err
 		}
 	}
@@ -108,11 +117,24 @@ func runStep(ctx context.Context, c *call) error {
 	return writeJSON(c, result)
 }
 
-// answered is nil if the next line of the input is yes.
-func (c *call) answered() error {
-	answer, err := bufio.NewReader(c.stdin).ReadString('\n')
-	if strings.TrimSpace(answer) == "yes" {
-		return nil
+// answered is nil if the next line of the input is yes. A terminal that says nothing is left behind when ctx ends.
+func (c *call) answered(ctx context.Context) error {
+	type line struct {
+		text string
+		err  error
 	}
-	return errors.Join(errors.New("not done: the answer was not yes"), eofIsNoAnswer(err))
+	lines := make(chan line, 1)
+	go func() {
+		text, err := bufio.NewReader(io.LimitReader(c.stdin, 1024)).ReadString('\n')
+		lines <- line{text, err}
+	}()
+	select {
+	case l := <-lines:
+		if strings.TrimSpace(l.text) == "yes" {
+			return nil
+		}
+		return errors.Join(errors.New("not done: the answer was not yes"), eofIsNoAnswer(l.err))
+	case <-ctx.Done():
+		return fmt.Errorf("not done: %w", context.Cause(ctx))
+	}
 }

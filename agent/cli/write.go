@@ -3,7 +3,6 @@
 package cli
 
 import (
-	"bufio"
 	"context"
 	"errors"
 	"fmt"
@@ -97,9 +96,8 @@ func runWrite(ctx context.Context, c *call) error {
 	}
 	if !*yes {
 		fmt.Fprintf(c.stderr, "Everything on %s will be lost. Write %s to it? Type yes: ", what, sources[0])
-		answer, err := bufio.NewReader(c.stdin).ReadString('\n')
-		if strings.TrimSpace(answer) != "yes" {
-			return errors.Join(errors.New("not written: the answer was not yes"), eofIsNoAnswer(err))
+		if err := c.answered(ctx); err != nil {
+			return err
 		}
 	} else {
 		fmt.Fprintf(c.stderr, "writing %s to %s\n", sources[0], what)
@@ -244,10 +242,11 @@ func readDrive(path string) ([]byte, error) {
 		return nil, err
 	}
 	if !info.IsDir() {
-		if info.Size() > maxDrive {
-			return nil, fmt.Errorf("config drive %s: %d bytes are more than the %d allowed", path, info.Size(), maxDrive)
+		b, err := readRegular(path, maxDrive)
+		if err != nil {
+			return nil, fmt.Errorf("config drive: %w", err)
 		}
-		return os.ReadFile(path)
+		return b, nil
 	}
 	files := map[string][]byte{}
 	total := 0
@@ -255,10 +254,8 @@ func readDrive(path string) ([]byte, error) {
 		if err != nil || d.IsDir() {
 			return err
 		}
-		b, err := os.ReadFile(filepath.Join(path, name))
-		if total += len(b); total > maxDrive {
-			return fmt.Errorf("more than the %d bytes allowed", maxDrive)
-		}
+		b, err := readRegular(filepath.Join(path, name), maxDrive-int64(total))
+		total += len(b)
 		files[name] = b
 		return err
 	})
@@ -266,6 +263,27 @@ func readDrive(path string) ([]byte, error) {
 		return nil, fmt.Errorf("config drive %s: %w", path, err)
 	}
 	return image.MakeConfigDrive(files)
+}
+
+// readRegular reads a file, and nothing else that has a name: a device or a pipe may never end.
+func readRegular(name string, limit int64) ([]byte, error) {
+	info, err := os.Stat(name) // before it is opened: a pipe would wait for a writer
+	if err != nil {
+		return nil, err
+	}
+	if !info.Mode().IsRegular() {
+		return nil, fmt.Errorf("%s is not a regular file", name)
+	}
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() // only read
+	b, err := io.ReadAll(io.LimitReader(f, limit+1))
+	if err == nil && int64(len(b)) > limit {
+		err = fmt.Errorf("%s: more than the %d bytes allowed", name, limit)
+	}
+	return b, err
 }
 
 // apart refuses a source that would be overwritten while it is read: the target, a part of it, or the disk that it is a part of. What is

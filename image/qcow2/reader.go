@@ -23,7 +23,8 @@ type Part struct {
 // Reader reads an image from its first byte on, part by part, used as archive/tar is. The parts come in the order of the file, holes when the table is read that
 // has them. Together they are the whole disk, each byte once. Packed clusters are unpacked a few ahead, side by side.
 //
-// Unless ReadAhead was called, an image is refused of which a part comes before the table that places it. Those that qemu-img convert makes are never so.
+// Unless ReadAhead was called, an image is refused of which a part comes before the table that places it. qemu-img convert makes such images with -W, with
+// preallocation=full, and of small clusters of which few are between two tables: packed ones of 512 bytes.
 type Reader struct {
 	h        Header
 	fileSize int64 // -1 if not known

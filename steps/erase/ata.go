@@ -26,6 +26,9 @@ const (
 	ataSanitizeCrypto = 0x0011
 	ataSanitizeBlock  = 0x0012
 
+	ataClearFailed = 1 << 0 // count of the status: leave the state of a failed sanitize
+	ataAllowExit   = 1 << 4 // count of a sanitize: a failed one does not lock the drive for ever
+
 	ataNonData = 3
 	ataIn      = 4
 	ataOut     = 5
@@ -185,15 +188,21 @@ func (a ata) password(command byte, flags uint16, timeout time.Duration) error {
 	return err
 }
 
-// sanitizeRegisters asks how far the drive is.
-func (a ata) sanitizeRegisters() (ataRegisters, error) {
-	return a.do(ataCommand{command: ataSanitize, feature: ataSanitizeStatus, extended: true, report: true, timeout: shortTimeout})
+// sanitizeRegisters asks how far the drive is. That the last sanitize has failed is no error, whether the drive tells it in the registers or aborts the command (ACS-4, 7.36).
+func (a ata) sanitizeRegisters(count uint16) (ataRegisters, error) {
+	r, err := a.do(ataCommand{command: ataSanitize, feature: ataSanitizeStatus, count: count, extended: true, report: true, timeout: shortTimeout})
+	if err != nil && r.status&1 != 0 && r.err&4 != 0 && r.lba&0xff == ataSanitizeUnsuccessful {
+		return ataRegisters{half: r.half}, nil
+	}
+	return r, err
 }
 
 const (
 	ataSanitizeDone    = 1 << 15 // without error
 	ataSanitizeRunning = 1 << 14
 	ataSanitizeFrozen  = 1 << 13
+
+	ataSanitizeUnsuccessful = 1 // LBA, if the command is aborted
 )
 
 // ataCapability asks an ATA drive what it can do. One that is locked by the password that we set is unlocked.
@@ -213,7 +222,7 @@ func ataCapability(ctx context.Context, d Drive, name string, say func(string)) 
 		}})
 	}
 	if id.sanitize && (id.sanitizeCrypto || id.sanitizeBlock) {
-		r, err := a.sanitizeRegisters()
+		r, err := a.sanitizeRegisters(0)
 		if err == nil && r.half {
 			err = errors.New("the adapter passes on only half of it")
 		}
@@ -222,6 +231,10 @@ func ataCapability(ctx context.Context, d Drive, name string, say func(string)) 
 			if err := a.wait(ctx, func(float64) {}); err != nil && !errors.Is(err, errDefinite) {
 				return capability{}, fmt.Errorf("sanitize from before: %w", err)
 			}
+			r, err = a.sanitizeRegisters(0)
+		}
+		if err == nil && r.count&(ataSanitizeDone|ataSanitizeRunning|ataSanitizeFrozen) == 0 { // failed, and then it takes no data until it is told to go on; or there was none
+			r, err = a.sanitizeRegisters(ataClearFailed)
 		}
 		for _, m := range []struct {
 			has     bool
@@ -329,19 +342,23 @@ func (a ata) securityErase(ctx context.Context, flags uint16, promised time.Dura
 
 // sanitize has the drive erase all that it ever stored.
 func (a ata) sanitize(ctx context.Context, feature uint16, lba uint64, show func(float64)) (string, error) {
-	if _, err := a.do(ataCommand{command: ataSanitize, feature: feature, lba: lba, extended: true, report: true, timeout: shortTimeout}); err != nil {
+	if _, err := a.do(ataCommand{command: ataSanitize, feature: feature, count: ataAllowExit, lba: lba, extended: true, report: true, timeout: shortTimeout}); err != nil {
 		return "", err
 	}
 	if err := a.wait(ctx, show); err != nil {
+		if errors.Is(err, errDefinite) { // it would take no data otherwise
+			_, clearErr := a.sanitizeRegisters(ataClearFailed)
+			err = errors.Join(err, clearErr)
+		}
 		return "", err
 	}
-	r, err := a.sanitizeRegisters()
+	r, err := a.sanitizeRegisters(0)
 	return fmt.Sprintf("sanitize: count %#04x", r.count), err
 }
 
 func (a ata) wait(ctx context.Context, show func(float64)) error {
 	return polled(ctx, noPromise, show, func() (bool, float64, error) {
-		r, err := a.sanitizeRegisters()
+		r, err := a.sanitizeRegisters(0)
 		switch {
 		case err != nil:
 			return false, 0, err

@@ -41,6 +41,10 @@ func (c Certificate) String() string {
 	if c.Status != "" {
 		status = ", the drive says " + c.Status
 	}
+	unreadable := ""
+	if c.Proof.Unreadable > 0 {
+		unreadable = fmt.Sprintf(", %d could not be read until they were written to", c.Proof.Unreadable)
+	}
 	name := c.Device
 	if c.Model != "" {
 		name += " " + c.Model
@@ -48,8 +52,8 @@ func (c Certificate) String() string {
 	if c.Serial != "" {
 		name += " serial " + c.Serial
 	}
-	return fmt.Sprintf("%s, %d bytes: erased by %s from %s to %s%s; of %d samples %d are zero and none has its old data",
-		name, c.Size, c.Method, c.Started.Format(time.RFC3339), c.Ended.Format(time.RFC3339), status, c.Proof.Samples, c.Proof.Zero)
+	return fmt.Sprintf("%s, %d bytes: erased by %s from %s to %s%s; of %d samples %d are zero%s and none has its old data",
+		name, c.Size, c.Method, c.Started.Format(time.RFC3339), c.Ended.Format(time.RFC3339), status, c.Proof.Samples, c.Proof.Zero, unreadable)
 }
 
 // Devices erases the disks. The result is a certificate for each.
@@ -184,9 +188,26 @@ func (j *job) ladder(ctx context.Context, t *target) error {
 		if err != nil {
 			return err
 		}
-		if t.capability, err = nvmeCapability(ctx, d, namespace, say); err != nil {
+		ours := []uint32{namespace}
+		t.beside = j.sameDrive(t)
+		for _, other := range t.beside {
+			n, err := j.namespace(other)
+			if err != nil {
+				return err
+			}
+			ours = append(ours, n)
+		}
+		if len(t.beside) > 0 && t.turn == nil {
+			t.turn = make(chan struct{}, 1)
+			for _, other := range t.beside {
+				other.turn = t.turn
+			}
+		}
+		if t.capability, err = nvmeCapability(ctx, d, namespace, ours, say); err != nil {
 			return err
 		}
+	case t.disk.Tran == "usb": // adapters hang at what they do not know
+		t.capability.lacking = []string{"what the drive can do by itself: not asked for through an adapter for USB"}
 	case !isNVMe && j.options.ata && t.disk.HCTL != "":
 		t.capability, err = ataCapability(ctx, d, t.disk.Name, say)
 		switch {
@@ -199,7 +220,7 @@ func (j *job) ladder(ctx context.Context, t *target) error {
 			return err
 		}
 	}
-	t.ladder, err = plan(j.options, t.capability, d)
+	t.ladder, err = plan(j.options, t.capability)
 	return err
 }
 
@@ -244,6 +265,26 @@ func (j *job) show(t *target, method string, fraction float64) {
 	if before.Method != method || int(before.Percent/10) != int(percent/10) {
 		j.host.Say("%s: %s: %.0f %%", t.disk.Name, method, percent)
 	}
+}
+
+// subsystem names the NVMe drive that a disk is a namespace of; empty if that is not known, or it is none.
+func (j *job) subsystem(t *target) string {
+	b, err := fs.ReadFile(j.host.Machine.FS, path.Join("sys/block", t.tree.Name, "device/subsysnqn"))
+	if err != nil {
+		return ""
+	}
+	return strings.TrimSpace(string(b))
+}
+
+// sameDrive returns the other targets that are namespaces of the same NVMe drive.
+func (j *job) sameDrive(t *target) (list []*target) {
+	name := j.subsystem(t)
+	for _, other := range j.targets {
+		if other != t && name != "" && j.subsystem(other) == name {
+			list = append(list, other)
+		}
+	}
+	return list
 }
 
 // namespace reads the number of an NVMe disk's namespace.

@@ -14,8 +14,6 @@ type Drive interface {
 	NVMe(c NVMeCommand) error
 	// SCSI sends a command. One that a device answers with a check condition is no error: the answer has the sense data.
 	SCSI(c SCSICommand) (SCSIAnswer, error)
-	// Discard tells the disk that a range is not needed any more (BLKDISCARD), bytes.
-	Discard(offset, length int64) error
 	Close() error
 }
 

@@ -35,8 +35,8 @@ type System interface {
 	Teardown(ctx context.Context, t holders.Tree, before func(holders.Change) error) error
 	// MountPstore mounts the kernel's crash dumps.
 	MountPstore(dir string) error
-	// CleanBootEntries deletes the boot entries whose device path remove wants, and returns a line for each.
-	CleanBootEntries(efivarsDir string, remove func(path string) bool) (deleted []string, err error)
+	// CleanBootEntries deletes the boot entries whose device path remove wants, and returns a line for each, and for each that has not the form of one.
+	CleanBootEntries(efivarsDir string, remove func(path string) bool) (deleted, odd []string, err error)
 }
 
 // An Eraser has the steps.
@@ -64,6 +64,9 @@ type target struct {
 	close      func() error // of the drive that the ladder asked
 	capability capability
 	ladder     []rung
+	beside     []*target     // other namespaces of the same NVMe drive
+	turn       chan struct{} // holds one value while a target of the drive is worked on; nil for a drive of its own
+	erased     steps.Disk    // when it is; guarded by turn
 }
 
 // job is one run of a step that erases.
@@ -311,6 +314,10 @@ func (j *job) each(ctx context.Context, doing string, before func(context.Contex
 		}
 		for i, t := range j.targets {
 			all.Go(func() {
+				if t.turn != nil {
+					t.turn <- struct{}{}
+					defer func() { <-t.turn }()
+				}
 				path := paths[identity(t.disk)]
 				path <- struct{}{}
 				defer func() { <-path }()

@@ -353,7 +353,7 @@ func TestRootGuard(t *testing.T) {
 // The kernel's own ways to erase, on devices of both sector sizes, with something mounted from them in the beginning.
 func TestRootDevices(t *testing.T) {
 	for _, test := range []struct{ name, node, method string }{
-		{"discard", `{"agent_erase_devices_iterations": 0}`, "discard"},
+		{"zeros only", `{"agent_erase_devices_iterations": 0}`, "overwrite with zeros"},
 		{"passes and zeros", `{"agent_erase_devices_iterations": 2}`, "overwrite with 2 passes of random data and one of zeros"},
 	} {
 		for _, sector := range []int{512, 4096} {

@@ -4,6 +4,7 @@ package erase_test
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/binary"
 	"encoding/json"
@@ -47,6 +48,7 @@ type bench struct {
 	told   []any
 	down   []string // what was taken down
 	reads  func(path string) error
+	odd    []string // boot entries of no form
 }
 
 func newBench(t *testing.T) *bench {
@@ -79,7 +81,7 @@ func (b *bench) disk(name string) *streamtest.Disk {
 	d := streamtest.NewDisk(32*mib, 512)
 	path := "/dev/" + name
 	b.disks[path] = d
-	b.drives[path] = erasetest.Plain{Disk: d}
+	b.drives[path] = erasetest.Plain{}
 	dir := "sys/block/" + name
 	for file, value := range map[string]string{"dev": fmt.Sprintf("8:%d", 16*len(b.disks)), "size": "65536", "ro": "0", "queue/logical_block_size": "512", "queue/physical_block_size": "512"} {
 		b.file(dir+"/"+file, value)
@@ -205,13 +207,13 @@ func (b *bench) MountPstore(dir string) error {
 	return errors.New("no pstore")
 }
 
-func (b *bench) CleanBootEntries(dir string, remove func(string) bool) (deleted []string, err error) {
+func (b *bench) CleanBootEntries(dir string, remove func(string) bool) (deleted, odd []string, err error) {
 	for _, path := range []string{`HD(1,GPT,x)/File(\EFI\debian\shimx64.efi)`, `PciRoot(0x0)/File(\EFI\GRUBX64.EFI)`, `PciRoot(0x0)/NVMe(0x1,00)`, `PciRoot(0x0)/HD(2)`} {
 		if remove(path) {
 			deleted = append(deleted, path)
 		}
 	}
-	return deleted, nil
+	return deleted, b.odd, nil
 }
 
 // forgetting has the kernel forget the partitions when it is told to look for them.
@@ -286,10 +288,16 @@ func TestLadder(t *testing.T) {
 		{name: "NVMe: sanitize fails on the way", drive: erasetest.NVMe{OACS: 2, SANICAP: 2, FailsLate: true}, method: "NVMe format (user data erase)", ops: []string{"sanitize cdw10 0xa", "sanitize cdw10 0x1", "format nsid 1 cdw10 0x200"}},
 		{name: "NVMe: failed before, does not stay so", drive: erasetest.NVMe{SANICAP: 1, Failed: true}, method: "NVMe sanitize (crypto erase)", ops: []string{"sanitize cdw10 0x1", "sanitize cdw10 0xc"}},
 		{name: "NVMe: sanitize runs from before", drive: erasetest.NVMe{SANICAP: 1, Running: 20}, method: "NVMe sanitize (crypto erase)", ops: []string{"sanitize cdw10 0xc"}},
+		{name: "NVMe: sanitize runs from before, and fails", drive: erasetest.NVMe{SANICAP: 1, Running: 20, FailsThen: true}, method: "NVMe sanitize (crypto erase)", ops: []string{"sanitize cdw10 0x1", "sanitize cdw10 0xc"}},
 		{name: "NVMe: other namespaces are not touched", drive: erasetest.NVMe{OACS: 2, FNA: 4, SANICAP: 3, Namespaces: []uint32{1, 2}}, method: "NVMe format (cryptographic erase)", ops: []string{"format nsid 1 cdw10 0x400"}},
 		{name: "NVMe: a format would touch them", drive: erasetest.NVMe{OACS: 2, FNA: 6, Namespaces: []uint32{1, 2}}, err: "cannot be erased by itself", same: true},
 		{name: "NVMe 1.0: one namespace", drive: erasetest.NVMe{OACS: 2, FNA: 3, NoList: true, Zeros: true}, method: "NVMe format (user data erase)", ops: []string{"format nsid 1 cdw10 0x200"}, blank: true},
 		{name: "NVMe 1.0: two namespaces", drive: erasetest.NVMe{OACS: 2, FNA: 3, NoList: true, Namespaces: []uint32{1, 2}}, err: "cannot be erased by itself", same: true},
+		{name: "NVMe: another controller's namespace", drive: erasetest.NVMe{OACS: 2 | 8, FNA: 4, SANICAP: 3, CMIC: 2, Elsewhere: []uint32{2}}, method: "NVMe format (cryptographic erase)", ops: []string{"format nsid 1 cdw10 0x400"}},
+		{name: "NVMe: a namespace that is not attached", drive: erasetest.NVMe{OACS: 2 | 8, FNA: 6, SANICAP: 3, Elsewhere: []uint32{2}}, err: "cannot be erased by itself", same: true},
+		{name: "NVMe: other controllers, nothing tells what they have", drive: erasetest.NVMe{OACS: 2, FNA: 4, SANICAP: 3, CMIC: 2, Elsewhere: []uint32{2}}, method: "NVMe format (cryptographic erase)", ops: []string{"format nsid 1 cdw10 0x400"}},
+		{name: "NVMe: other controllers, one namespace", drive: erasetest.NVMe{OACS: 2, SANICAP: 3, CMIC: 2}, method: "NVMe sanitize (crypto erase)", ops: []string{"sanitize cdw10 0xc"}},
+		{name: "NVMe: may have others, and has none", drive: erasetest.NVMe{OACS: 2 | 8, SANICAP: 3, CMIC: 2, Room: 128}, method: "NVMe sanitize (crypto erase)", ops: []string{"sanitize cdw10 0xc"}},
 		{name: "NVMe: lies", drive: erasetest.NVMe{OACS: 2, FNA: 4, SANICAP: 1, Lies: true}, err: `"/dev/nvme0n1": NVMe sanitize (crypto erase): the data at 0 is still there: the disk does not do what it says; then NVMe format (cryptographic erase): the data at 0`,
 			ops: []string{"sanitize cdw10 0xc", "format nsid 1 cdw10 0x400", "format nsid 1 cdw10 0x200"}},
 		{name: "NVMe: lies, and may be overwritten", drive: erasetest.NVMe{OACS: 2, Lies: true}, node: goOn, method: "overwrite with 1 passes of random data and one of zeros", ops: []string{"format nsid 1 cdw10 0x200"}, blank: true},
@@ -305,7 +313,11 @@ func TestLadder(t *testing.T) {
 		{name: "ATA: fixed sense data", drive: erasetest.ATA{BlockErase: true, FixedSense: true, Security: true}, method: "ATA security erase", ops: []string{"set password", "erase, enhanced false"}, blank: true},
 		{name: "ATA: fixed sense data, aborted", drive: erasetest.ATA{FixedSense: true, Security: true, AbortErase: true}, err: "the drive aborted the command", ops: []string{"set password", "disable password"}},
 		{name: "ATA: sanitize runs from before", drive: erasetest.ATA{BlockErase: true, Running: 9}, method: "ATA sanitize (block erase)", ops: []string{"sanitize 0x12"}, blank: true},
-		{name: "ATA: sanitize fails", drive: erasetest.ATA{BlockErase: true, FailsLate: true, Security: true}, method: "ATA security erase", ops: []string{"sanitize 0x12", "set password", "erase, enhanced false"}, blank: true},
+		{name: "ATA: sanitize fails", drive: erasetest.ATA{BlockErase: true, FailsLate: true, Security: true}, method: "ATA security erase", ops: []string{"sanitize 0x12", "exit failure mode", "set password", "erase, enhanced false"}, blank: true},
+		{name: "ATA: sanitize fails, and its status is aborted", drive: erasetest.ATA{BlockErase: true, FailsLate: true, Aborts: true}, node: goOn, method: "overwrite with 1 passes of random data and one of zeros", ops: []string{"sanitize 0x12", "exit failure mode"}, blank: true},
+		{name: "ATA: sanitize failed before", drive: erasetest.ATA{BlockErase: true, Failed: true}, method: "ATA sanitize (block erase)", ops: []string{"exit failure mode", "sanitize 0x12"}, blank: true},
+		{name: "ATA: sanitize failed before, and its status is aborted", drive: erasetest.ATA{BlockErase: true, Failed: true, Aborts: true}, method: "ATA sanitize (block erase)", ops: []string{"exit failure mode", "sanitize 0x12"}, blank: true},
+		{name: "ATA: sanitize runs from before, and fails", drive: erasetest.ATA{BlockErase: true, Running: 9, FailsThen: true}, method: "ATA sanitize (block erase)", ops: []string{"exit failure mode", "sanitize 0x12"}, blank: true},
 		{name: "ATA: sanitize is frozen", drive: erasetest.ATA{BlockErase: true, SanitizeFrozen: true, Security: true}, method: "ATA security erase", ops: []string{"set password", "erase, enhanced false"}, blank: true},
 		{name: "ATA: frozen", drive: erasetest.ATA{Security: true, Frozen: true}, err: `"/dev/sda": /dev/sda is frozen and cannot be erased`, same: true},
 		{name: "ATA: frozen, and may be overwritten", drive: erasetest.ATA{Security: true, Frozen: true}, node: goOn, method: "overwrite with 1 passes of random data and one of zeros", blank: true},
@@ -327,15 +339,14 @@ func TestLadder(t *testing.T) {
 		{name: "SCSI: reset before", drive: erasetest.SCSI{Block: true, Attentions: 2, Failed: true}, method: "SCSI sanitize (block erase)", ops: []string{"exit failure mode", "sanitize 0xa2"}, blank: true},
 		{name: "SCSI: no sanitize", drive: erasetest.SCSI{}, method: "overwrite with 1 passes of random data and one of zeros", blank: true},
 		{name: "SCSI: runs from before", drive: erasetest.SCSI{Block: true, Running: 9}, method: "SCSI sanitize (block erase)", ops: []string{"sanitize 0xa2"}, blank: true},
+		{name: "SCSI: runs from before, and fails", drive: erasetest.SCSI{Block: true, Running: 9, FailsThen: true}, method: "SCSI sanitize (block erase)", ops: []string{"exit failure mode", "sanitize 0xa2"}, blank: true},
 		{name: "SCSI: failed before", drive: erasetest.SCSI{Block: true, Failed: true}, method: "SCSI sanitize (block erase)", ops: []string{"exit failure mode", "sanitize 0xa2"}, blank: true},
 		{name: "SCSI: fails", drive: erasetest.SCSI{Block: true, FailsLate: true}, err: "SCSI sanitize (block erase): the drive says that it failed: sense 3/31/03", ops: []string{"sanitize 0xa2", "exit failure mode"}},
 		{name: "SCSI: fails, and may be overwritten", drive: erasetest.SCSI{Block: true, FailsLate: true}, node: goOn, method: "overwrite with 1 passes of random data and one of zeros", ops: []string{"sanitize 0xa2", "exit failure mode"}, blank: true},
 		{name: "SCSI: lies", drive: erasetest.SCSI{Crypto: true, Lies: true}, err: "the data at 0 is still there", ops: []string{"sanitize 0xa3"}},
 
 		{name: "plain: passes", drive: erasetest.Plain{}, node: `{"driver_internal_info": {"agent_erase_devices_iterations": 3, "agent_erase_devices_zeroize": false}}`, method: "overwrite with 3 passes of random data"},
-		{name: "plain: zeros only, discard shows them", drive: erasetest.Plain{Discards: true}, node: `{"driver_internal_info": {"agent_erase_devices_iterations": 0}}`, method: "discard", blank: true},
-		{name: "plain: zeros only, discard shows others", drive: erasetest.Plain{Discards: true, DiscardsTo: 0xff}, node: `{"driver_internal_info": {"agent_erase_devices_iterations": 0}}`, method: "overwrite with zeros", blank: true},
-		{name: "plain: zeros only, no discard", drive: erasetest.Plain{}, node: `{"driver_internal_info": {"agent_erase_devices_iterations": 0}}`, method: "overwrite with zeros", blank: true},
+		{name: "plain: zeros only", drive: erasetest.Plain{}, node: `{"driver_internal_info": {"agent_erase_devices_iterations": 0}}`, method: "overwrite with zeros", blank: true},
 		{name: "neither", drive: erasetest.Plain{}, node: `{"driver_internal_info": {"agent_erase_devices_iterations": 0, "agent_erase_devices_zeroize": false}}`, err: "neither passes", same: true},
 	}
 	for _, test := range tests {
@@ -361,8 +372,7 @@ func TestLadder(t *testing.T) {
 				disk, ops = s.Disk, s.Ops
 			case erasetest.Plain:
 				name = "/dev/vda"
-				d.Disk = b.disk("vda")
-				disk = d.Disk
+				disk = b.disk("vda")
 				b.drives[name] = d
 			}
 			result, err := b.run(devices, test.node+"{}"[min(2, len(test.node)):])
@@ -1039,7 +1049,17 @@ func TestNVRAM(t *testing.T) {
 			}
 		})
 	}
+	_, err := erase.Eraser{}.NVRAM(t.Context(), steps.Host{}, steps.Job{Args: json.RawMessage(`{"match_patterns": ["(?!HD)x"]}`)})
+	if err == nil || !strings.Contains(err.Error(), "no lookaround") {
+		t.Errorf("an expression of Python's: %v", err)
+	}
 	b := newBench(t)
+	b.odd = []string{"Boot0007: empty"}
+	b.fsys["sys/firmware/efi/efivars"] = &fstest.MapFile{Mode: fs.ModeDir}
+	if _, err := (erase.Eraser{System: b}).NVRAM(t.Context(), b.host, steps.Job{}); err != nil || !strings.Contains(b.said.String(), "nothing of it: Boot0007: empty") {
+		t.Errorf("with one of no form: %v, %s", err, b.said.String())
+	}
+	b = newBench(t)
 	if _, err := (erase.Eraser{System: b}).NVRAM(t.Context(), b.host, steps.Job{}); err != nil || !strings.Contains(b.said.String(), "not started by UEFI") {
 		t.Errorf("under BIOS: %v, %s", err, b.said.String())
 	}
@@ -1079,3 +1099,221 @@ func (l lazy) Zero(ctx context.Context, at, n int64) error {
 	}
 	return l.Disk.Zero(ctx, at, n)
 }
+
+// Some SAS drives cannot be read after a sanitize until they were written to. They are erased, and can be again.
+func TestUnreadable(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		broken bool // writing does not help
+		err    string
+	}{
+		{"until written to", false, ""},
+		{"and cannot be written to", true, "SCSI sanitize (cryptographic erase): read back: read 4096 bytes at 0: input/output error; then zero 4096 bytes at 0: input/output error"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			b := newBench(t)
+			w := &unwritten{Disk: b.disk("sda"), lost: map[int64]bool{}, broken: test.broken}
+			b.file("sys/block/sda/device/vendor", "SEAGATE")
+			b.drives["/dev/sda"] = sanitizing{&erasetest.SCSI{Disk: w.Disk, Crypto: true}, w}
+			b.host.Open = func(string) (steps.Disk, error) { return w, nil }
+			for i, s := range []step{devices, devices, metadata} {
+				var result any
+				var err error
+				synctest.Test(t, func(t *testing.T) {
+					result, err = s(erase.Eraser{System: unwrittenBench{b, w}})(t.Context(), b.host, steps.Job{})
+				})
+				if test.err != "" {
+					if err == nil || !strings.Contains(err.Error(), test.err) {
+						t.Errorf("error %v, want %q", err, test.err)
+					}
+					return
+				}
+				if err != nil {
+					t.Fatalf("run %d: %v", i, err)
+				}
+				if i == 2 {
+					continue
+				}
+				if p := result.(map[string]erase.Certificate)["/dev/sda"].Proof; p.Unreadable != p.Samples || p.Zero != 0 || p.Samples < 60 {
+					t.Errorf("proof %+v", p)
+				}
+			}
+			if !strings.Contains(b.said.String(), "could not be read until they were written to") {
+				t.Errorf("said %s", b.said.String())
+			}
+		})
+	}
+}
+
+// unwritten is a disk of which sectors may not be readable.
+type unwritten struct {
+	*streamtest.Disk
+	lost   map[int64]bool // sectors
+	broken bool
+}
+
+func (w *unwritten) ReadAt(b []byte, at int64) (int, error) {
+	for i := at / 512; i < (at+int64(len(b)))/512; i++ {
+		if w.lost[i] {
+			return 0, syscall.EIO
+		}
+	}
+	return w.Disk.ReadAt(b, at)
+}
+
+func (w *unwritten) written(at, n int64) error {
+	for i := at / 512; i < (at+n)/512; i++ {
+		if w.lost[i] && w.broken {
+			return syscall.EIO
+		}
+		delete(w.lost, i)
+	}
+	return nil
+}
+
+func (w *unwritten) WriteAt(b []byte, at int64) (int, error) {
+	if err := w.written(at, int64(len(b))); err != nil {
+		return 0, err
+	}
+	return w.Disk.WriteAt(b, at)
+}
+
+func (w *unwritten) Zero(ctx context.Context, at, n int64) error {
+	if err := w.written(at, n); err != nil {
+		return err
+	}
+	return w.Disk.Zero(ctx, at, n)
+}
+
+// sanitizing loses all sectors of its disk with each sanitize.
+type sanitizing struct {
+	erase.Drive
+	w *unwritten
+}
+
+func (s sanitizing) SCSI(c erase.SCSICommand) (erase.SCSIAnswer, error) {
+	if c.CDB[0] == 0x48 {
+		for i := range s.w.Size() / 512 {
+			s.w.lost[i] = true
+		}
+	}
+	return s.Drive.SCSI(c)
+}
+
+type unwrittenBench struct {
+	*bench
+	w *unwritten
+}
+
+func (b unwrittenBench) Read(string) (io.ReaderAt, io.Closer, error) {
+	return b.w, io.NopCloser(nil), nil
+}
+
+// A drive with several namespaces erases them together only if all are to be erased, and one after the other.
+func TestNamespaces(t *testing.T) {
+	const skip, sideBySide = `{"properties": {"skip_block_devices": [{"name": "/dev/nvme0n2"}]}}`, `{"driver_internal_info": {"disk_erasure_concurrency": 2}}`
+	tests := []struct {
+		name, node string
+		step       step
+		drive      erasetest.NVMe
+		nqn        [2]string
+		methods    string
+		first      []string // what the first was told
+		err        string
+	}{
+		{name: "sanitize", step: devices, node: sideBySide, drive: erasetest.NVMe{SANICAP: 1}, nqn: [2]string{"nqn.a", "nqn.a"}, methods: "NVMe sanitize (crypto erase), NVMe sanitize (crypto erase)", first: []string{"sanitize cdw10 0xc"}},
+		{name: "format", step: devices, node: sideBySide, drive: erasetest.NVMe{OACS: 2, FNA: 7}, nqn: [2]string{"nqn.a", "nqn.a"}, methods: "NVMe format (cryptographic erase), NVMe format (cryptographic erase)", first: []string{"format nsid 1 cdw10 0x400"}},
+		{name: "express", step: express, node: sideBySide, drive: erasetest.NVMe{OACS: 2, FNA: 7}, nqn: [2]string{"nqn.a", "nqn.a"}, first: []string{"format nsid 1 cdw10 0x400"}},
+		{name: "two drives with two namespaces each", step: devices, drive: erasetest.NVMe{OACS: 2, FNA: 7, SANICAP: 3}, nqn: [2]string{"nqn.a", "nqn.b"}, err: `"/dev/nvme0n1": the NVMe drive cannot be erased by itself`},
+		{name: "no name", step: devices, drive: erasetest.NVMe{OACS: 2, FNA: 7, SANICAP: 3}, err: "cannot be erased by itself"},
+		{name: "one is on the skip list", step: devices, node: skip, drive: erasetest.NVMe{OACS: 2, FNA: 7, SANICAP: 3}, nqn: [2]string{"nqn.a", "nqn.a"}, err: "cannot be erased by itself"},
+		{name: "one more is not attached", step: devices, drive: erasetest.NVMe{OACS: 2 | 8, FNA: 7, SANICAP: 3, Elsewhere: []uint32{3}}, nqn: [2]string{"nqn.a", "nqn.a"}, err: "cannot be erased by itself"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			b := newBench(t)
+			test.drive.Namespaces = []uint32{1, 2}
+			one, two := b.nvme("nvme0n1", test.drive), b.nvme("nvme0n2", test.drive)
+			one.Others, two.Others = []*streamtest.Disk{two.Disk}, []*streamtest.Disk{one.Disk}
+			b.file("sys/block/nvme0n2/nsid", "2")
+			for i, name := range []string{"nvme0n1", "nvme0n2"} {
+				if test.nqn[i] != "" {
+					b.file("sys/block/"+name+"/device/subsysnqn", test.nqn[i]+"\n")
+				}
+			}
+			var mu sync.Mutex
+			now, most := 0, 0
+			for name, n := range map[string]*erasetest.NVMe{"/dev/nvme0n1": one, "/dev/nvme0n2": two} {
+				b.drives[name] = counting{n, func(begins bool) {
+					mu.Lock()
+					defer mu.Unlock()
+					if now--; begins {
+						now += 2
+					}
+					most = max(most, now)
+				}, new(bool)}
+			}
+			result, err := b.run(test.step, cmp.Or(test.node, "{}"))
+			if test.err != "" {
+				if err == nil || !strings.Contains(err.Error(), test.err) || !untouched(one.Disk) || !untouched(two.Disk) {
+					t.Errorf("error %v, want %q", err, test.err)
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if c, _ := result.(map[string]erase.Certificate); c != nil {
+				if got := c["/dev/nvme0n1"].Method + ", " + c["/dev/nvme0n2"].Method; got != test.methods {
+					t.Errorf("methods %s, want %s", got, test.methods)
+				}
+			}
+			if !slices.Equal(one.Ops(), test.first) || len(two.Ops()) != 1 || most > 1 {
+				t.Errorf("told %q, %q; %d at a time", one.Ops(), two.Ops(), most)
+			}
+			for _, d := range []*streamtest.Disk{one.Disk, two.Disk} {
+				if !bytes.Equal(d.Bytes[:8*mib], make([]byte, 8*mib)) || !bytes.Equal(d.Bytes[24*mib:], make([]byte, 8*mib)) {
+					t.Error("the ends are not zero")
+				}
+			}
+		})
+	}
+}
+
+// A drive behind an adapter for USB is sent no commands: it is overwritten.
+func TestUSB(t *testing.T) {
+	b := newBench(t)
+	a := b.ata("sda", erasetest.ATA{Security: true, BlockErase: true})
+	b.drives["/dev/sda"] = untold{t}
+	const device = "sys/devices/usb1/1-1/0:0:0:0"
+	for name, f := range maps.Clone(b.fsys) {
+		if file, is := strings.CutPrefix(name, "sys/block/sda/device/"); is {
+			delete(b.fsys, name)
+			b.fsys[device+"/"+file] = f
+		}
+	}
+	b.fsys["sys/block/sda/device"] = &fstest.MapFile{Mode: fs.ModeSymlink, Data: []byte("../../devices/usb1/1-1/0:0:0:0")}
+	result, err := b.run(devices, "{}")
+	if err != nil {
+		t.Fatal(err)
+	}
+	c := result.(map[string]erase.Certificate)["/dev/sda"]
+	if c.Method != "overwrite with 1 passes of random data and one of zeros" || len(c.Lacking) != 1 || !strings.Contains(c.Lacking[0], "USB") || !blank(a.Disk) {
+		t.Errorf("certificate %+v", c)
+	}
+}
+
+// untold is a drive that must be told nothing.
+type untold struct{ t *testing.T }
+
+func (u untold) NVMe(c erase.NVMeCommand) error {
+	u.t.Errorf("told %+v", c)
+	return syscall.ENOTTY
+}
+
+func (u untold) SCSI(c erase.SCSICommand) (erase.SCSIAnswer, error) {
+	u.t.Errorf("told %+v", c)
+	return erase.SCSIAnswer{}, syscall.ENOTTY
+}
+
+func (untold) Close() error { return nil }

@@ -105,7 +105,7 @@ func (e Eraser) NVRAM(_ context.Context, h steps.Host, j steps.Job) (any, error)
 		h.Say("this machine was not started by UEFI: it has no boot entries")
 		return nil, nil
 	}
-	deleted, err := e.System.CleanBootEntries(efivarsDir, func(path string) bool {
+	deleted, odd, err := e.System.CleanBootEntries(efivarsDir, func(path string) bool {
 		for _, x := range expressions {
 			if x.MatchString(path) {
 				return true
@@ -115,6 +115,9 @@ func (e Eraser) NVRAM(_ context.Context, h steps.Host, j steps.Job) (any, error)
 	})
 	for _, line := range deleted {
 		h.Say("deleted %s", line)
+	}
+	for _, line := range odd {
+		h.Say("left alone, because firmware boots nothing of it: %s", line)
 	}
 	if err != nil {
 		return nil, fmt.Errorf("clean boot entries: %w", err)
@@ -148,7 +151,7 @@ func parsePatterns(raw json.RawMessage) ([]*regexp.Regexp, error) {
 	for _, p := range patterns {
 		x, err := regexp.Compile("(?i)" + p)
 		if err != nil {
-			return nil, fmt.Errorf("%w: match_patterns: %q: %v", steps.ErrArgs, p, err)
+			return nil, fmt.Errorf("%w: match_patterns: %q: %v (they are of RE2, which has no lookaround, such as (?!...), and no backreferences)", steps.ErrArgs, p, err)
 		}
 		expressions = append(expressions, x)
 	}

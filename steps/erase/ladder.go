@@ -34,7 +34,7 @@ type capability struct {
 }
 
 // overwriting are the means that need nothing of the drive.
-func overwriting(o options, d Drive) []rung {
+func overwriting(o options) []rung {
 	if o.iterations > 0 {
 		name := fmt.Sprintf("overwrite with %d passes of random data", o.iterations)
 		if o.zeroize {
@@ -44,22 +44,20 @@ func overwriting(o options, d Drive) []rung {
 			return "", overwrite(ctx, disk, o.iterations, o.zeroize, show)
 		}}}
 	}
-	return []rung{{name: "discard", zeros: true, run: func(ctx context.Context, disk steps.Disk, show func(float64)) (string, error) {
-		return "", discard(ctx, disk, d, show)
-	}}, {name: "overwrite with zeros", zeros: true, run: func(ctx context.Context, disk steps.Disk, show func(float64)) (string, error) {
+	return []rung{{name: "overwrite with zeros", zeros: true, run: func(ctx context.Context, disk steps.Disk, show func(float64)) (string, error) {
 		return "", zeroAll(ctx, disk, 0, 1, show)
 	}}}
 }
 
 // plan puts a disk's ladder together. Where the drive's own means are blocked and the conductor's policy does not let it be overwritten instead, it is an error.
-func plan(o options, c capability, d Drive) ([]rung, error) {
+func plan(o options, c capability) ([]rung, error) {
 	if c.blocked != nil && len(c.rungs) == 0 && !o.goOn {
 		return nil, c.blocked
 	}
-	return slices.Concat(c.rungs, overwriting(o, d)), nil
+	return slices.Concat(c.rungs, overwriting(o)), nil
 }
 
-// stepSize is what is overwritten, zeroed or discarded at a time, bytes.
+// stepSize is what is zeroed at a time, bytes.
 const stepSize = 64 << 20
 
 // overwrite writes random data over the whole disk, several times, and zeros last.
@@ -109,22 +107,6 @@ func zeroAll(ctx context.Context, disk steps.Disk, pass, passes int, show func(f
 	}
 	if err := disk.Sync(); err != nil {
 		return fmt.Errorf("sync: %w", err)
-	}
-	return nil
-}
-
-// discard tells the disk that nothing on it is needed. Whether it then reads as zeros is proven like everything else.
-func discard(ctx context.Context, disk steps.Disk, d Drive, show func(float64)) error {
-	for at := int64(0); at < disk.Size(); {
-		if ctx.Err() != nil {
-			return context.Cause(ctx)
-		}
-		n := min(16*stepSize, disk.Size()-at)
-		if err := d.Discard(at, n); err != nil {
-			return fmt.Errorf("discard %d bytes at %d: %w", n, at, err)
-		}
-		at += n
-		show(float64(at) / float64(disk.Size()))
 	}
 	return nil
 }
@@ -199,14 +181,25 @@ func (m marks) each(ctx context.Context, f func(at int64, b []byte) error) error
 type Proof struct {
 	Samples int `json:"samples"` // of 4096 bytes, into which random data had been written before, the two ends among them
 	Zero    int `json:"zero"`    // read as zeros; the others had other data
+	// Unreadable could not be read before they were written to again, which SCSI allows after a sanitize; they are not among Zero.
+	Unreadable int `json:"unreadable,omitempty"`
 }
 
-// prove reads the places again.
-func (m marks) prove(ctx context.Context, disk steps.Disk, zeros bool) (Proof, error) {
+// prove reads the places again. After a drive has erased by itself, what it will not read until it is written to is gone (SBC-4, 5.30: WACEREQ and its like), if that is all that is wrong there.
+func (m marks) prove(ctx context.Context, disk steps.Disk, r rung) (Proof, error) {
 	var p Proof
 	got := make([]byte, markSize)
 	return p, m.each(ctx, func(at int64, b []byte) error {
-		if err := readFull(disk, got, at); err != nil {
+		err := readFull(disk, got, at)
+		if err != nil && r.secure {
+			if zeroErr := zero(ctx, disk, []span{{at, markSize}}); zeroErr != nil {
+				return fmt.Errorf("read back: %w; then %w", err, zeroErr)
+			}
+			p.Samples++
+			p.Unreadable++
+			return nil
+		}
+		if err != nil {
 			return fmt.Errorf("read back: %w", err)
 		}
 		p.Samples++
@@ -216,7 +209,7 @@ func (m marks) prove(ctx context.Context, disk steps.Disk, zeros bool) (Proof, e
 			p.Zero++
 		case slices.Equal(got, b):
 			return fmt.Errorf("the data at %d is still there: %w", at, errLies)
-		case zeros:
+		case r.zeros:
 			return fmt.Errorf("read back: byte %d is %#02x and not zero: %w", at+int64(i), got[i], errLies)
 		}
 		return nil
@@ -251,6 +244,7 @@ func (j *job) eraseDisk(ctx context.Context, t *target, disk steps.Disk, ladder 
 		err := j.climb(ctx, t, disk, r, &c)
 		if err == nil {
 			c.Method, c.Ended = r.name, time.Now().UTC()
+			t.erased = disk
 			return c, nil
 		}
 		failed = append(failed, fmt.Errorf("%s: %w", r.name, err))
@@ -283,10 +277,17 @@ func (j *job) climb(ctx context.Context, t *target, disk steps.Disk, r rung, c *
 		return err
 	}
 	status, err := r.run(ctx, disk, func(fraction float64) { j.show(t, r.name, fraction) })
+	for _, other := range t.beside { // it may have been erased again
+		if d := other.erased; d != nil && r.secure && ctx.Err() == nil {
+			if zeroErr := zero(ctx, d, signatureSpans(span{0, d.Size()}, d.Size(), int64(d.SectorSize()))); zeroErr != nil {
+				err = errors.Join(err, fmt.Errorf("%s: %w", other.disk.Name, zeroErr))
+			}
+		}
+	}
 	if err != nil {
 		return err
 	}
-	if c.Proof, err = m.prove(ctx, disk, r.zeros); err != nil {
+	if c.Proof, err = m.prove(ctx, disk, r); err != nil {
 		return err
 	}
 	c.Status = status

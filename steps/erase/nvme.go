@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"slices"
 	"time"
 
 	"github.com/ironhand/ironhand/steps"
@@ -21,7 +22,8 @@ const (
 
 	identifyNamespace  = 0x00
 	identifyController = 0x01
-	identifyActive     = 0x02 // list of namespaces
+	identifyActive     = 0x02 // list of namespaces that are attached to the controller
+	identifyAllocated  = 0x10 // list of all that the subsystem has
 
 	sanitizeLog       = 0x81
 	sanitizeExit      = 1
@@ -95,7 +97,9 @@ const (
 type nvmeController struct {
 	format, formatsAll, erasesAll, formatCrypto bool
 	sanitizeCrypto, sanitizeBlock               bool
-	namespaces                                  uint32 // that it may have
+	manages                                     bool   // namespaces can be made, and attached to some controllers alone
+	shared                                      bool   // the subsystem may have other controllers
+	namespaces                                  uint32 // that the subsystem may have
 }
 
 func parseController(b []byte) nvmeController {
@@ -103,7 +107,7 @@ func parseController(b []byte) nvmeController {
 	return nvmeController{
 		format: oacs&2 != 0, formatsAll: fna&1 != 0, erasesAll: fna&2 != 0, formatCrypto: fna&4 != 0,
 		sanitizeCrypto: sanicap&1 != 0, sanitizeBlock: sanicap&2 != 0,
-		namespaces: binary.LittleEndian.Uint32(b[516:]),
+		manages: oacs&8 != 0, shared: b[76]&2 != 0, namespaces: binary.LittleEndian.Uint32(b[516:]),
 	}
 }
 
@@ -111,6 +115,38 @@ func parseController(b []byte) nvmeController {
 func formatSettings(namespace []byte) uint32 {
 	flbas, dps := uint32(namespace[26]), uint32(namespace[29])
 	return flbas&0xf | flbas>>4&1<<4 | dps&7<<5 | dps>>3&1<<8 | flbas>>5&3<<12
+}
+
+// others returns the namespaces of the drive that are not among ours, as text; empty if there are none. A sanitize reaches the whole subsystem, also what is
+// attached to other controllers only.
+func (n nvme) others(c nvmeController, ours []uint32) (string, error) {
+	if c.namespaces == 1 {
+		return "", nil
+	}
+	if c.shared && !c.manages { // nothing tells what the other controllers have
+		return "other controllers, which may have namespaces of their own", nil
+	}
+	what := uint32(identifyActive)
+	if c.manages {
+		what = identifyAllocated
+	}
+	list, err := n.identify(what, 0, shortTimeout)
+	if status := NVMeStatus(0); errors.As(err, &status) { // NVMe 1.0 has no such lists
+		return "no list of its namespaces", nil
+	}
+	if err != nil {
+		return "", err
+	}
+	for ; len(list) >= 4; list = list[4:] {
+		id := binary.LittleEndian.Uint32(list)
+		if id == 0 {
+			return "", nil
+		}
+		if !slices.Contains(ours, id) {
+			return fmt.Sprintf("namespace %d, which is not to be erased here", id), nil
+		}
+	}
+	return "more namespaces than it lists", nil
 }
 
 // formatProgress reads the format progress indicator of Identify Namespace; it is negative if the drive has none.
@@ -134,8 +170,8 @@ func (n nvme) formatted() float64 {
 	return -1 // it does not know of the format
 }
 
-// nvmeCapability asks an NVMe drive what it can do. A sanitize that runs from before is waited for.
-func nvmeCapability(ctx context.Context, d Drive, namespace uint32, say func(string)) (capability, error) {
+// nvmeCapability asks an NVMe drive what it can do with a namespace; ours are all its namespaces that are to be erased. A sanitize that runs from before is waited for.
+func nvmeCapability(ctx context.Context, d Drive, namespace uint32, ours []uint32, say func(string)) (capability, error) {
 	n := nvme{d, namespace}
 	b, err := n.identify(identifyController, 0, shortTimeout)
 	if err != nil {
@@ -143,11 +179,7 @@ func nvmeCapability(ctx context.Context, d Drive, namespace uint32, say func(str
 	}
 	c := parseController(b)
 	var out capability
-	list, err := n.identify(identifyActive, 0, shortTimeout)
-	alone := err == nil && binary.LittleEndian.Uint32(list) == namespace && binary.LittleEndian.Uint32(list[4:]) == 0
-	if status := NVMeStatus(0); errors.As(err, &status) { // NVMe 1.0 has no such list
-		alone, err = c.namespaces == 1, nil
-	}
+	others, err := n.others(c, ours)
 	if err != nil {
 		return capability{}, err
 	}
@@ -157,13 +189,15 @@ func nvmeCapability(ctx context.Context, d Drive, namespace uint32, say func(str
 		if err != nil {
 			return capability{}, err
 		}
-		switch state.status & 7 {
-		case sanitizeRunning:
+		failed := state.status&7 == sanitizeFailed
+		if state.status&7 == sanitizeRunning {
 			say("a sanitize from before is still running: waiting for it")
-			if err := n.wait(ctx, limit(max(state.block, state.crypto), noPromise), func(float64) {}); err != nil && !errors.Is(err, errDefinite) {
+			err := n.wait(ctx, limit(max(state.block, state.crypto), noPromise), func(float64) {})
+			if failed = errors.Is(err, errDefinite); err != nil && !failed {
 				return capability{}, fmt.Errorf("sanitize from before: %w", err)
 			}
-		case sanitizeFailed: // it takes no data until it is told to go on
+		}
+		if failed { // it takes no data until it is told to go on
 			err := d.NVMe(NVMeCommand{Opcode: nvmeSanitize, CDW10: sanitizeExit, Timeout: shortTimeout})
 			if err != nil {
 				return capability{}, fmt.Errorf("leave the failed sanitize from before: %w", err)
@@ -171,8 +205,8 @@ func nvmeCapability(ctx context.Context, d Drive, namespace uint32, say func(str
 		}
 		add := func(name string, action uint32, promised time.Duration) {
 			out.found = append(out.found, name)
-			if !alone {
-				out.lacking = append(out.lacking, name+": the drive has other namespaces, which it would erase too")
+			if others != "" {
+				out.lacking = append(out.lacking, name+": the drive has "+others)
 				return
 			}
 			out.rungs = append(out.rungs, rung{name: name, secure: true, run: func(ctx context.Context, _ steps.Disk, show func(float64)) (string, error) {
@@ -198,8 +232,8 @@ func nvmeCapability(ctx context.Context, d Drive, namespace uint32, say func(str
 		}
 		add := func(name string, kind uint32) {
 			out.found = append(out.found, name)
-			if !alone && (c.formatsAll || c.erasesAll) {
-				out.lacking = append(out.lacking, name+": the drive has other namespaces, which it would erase too")
+			if others != "" && (c.formatsAll || c.erasesAll) {
+				out.lacking = append(out.lacking, name+": the drive has "+others)
 				return
 			}
 			out.rungs = append(out.rungs, rung{name: name, secure: true, quick: true, run: func(ctx context.Context, _ steps.Disk, show func(float64)) (string, error) {

@@ -135,15 +135,16 @@ func scsiCapability(ctx context.Context, d Drive, say func(string)) (capability,
 	}
 	// What runs or failed before keeps the disk from being written to. Any other answer is no reason to stop yet.
 	done, _, err := s.sanitizing()
-	switch {
-	case errors.Is(err, errDefinite):
+	if err == nil && !done {
+		say("a sanitize from before is still running: waiting for it")
+		err = polled(ctx, noPromise, func(float64) {}, s.sanitizing)
+		if err != nil && !errors.Is(err, errDefinite) {
+			return out, fmt.Errorf("sanitize from before: %w", err)
+		}
+	}
+	if errors.Is(err, errDefinite) {
 		if err := s.sanitizeCommand(scsiExitFailure); err != nil {
 			return out, fmt.Errorf("leave the failed sanitize from before: %w", err)
-		}
-	case err == nil && !done:
-		say("a sanitize from before is still running: waiting for it")
-		if err := polled(ctx, noPromise, func(float64) {}, s.sanitizing); err != nil && !errors.Is(err, errDefinite) {
-			return out, fmt.Errorf("sanitize from before: %w", err)
 		}
 	}
 	return out, nil

@@ -4,7 +4,6 @@ package erase
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"os"
@@ -36,7 +35,7 @@ func (local) MountPstore(dir string) error {
 	return unix.Mount("pstore", dir, "pstore", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC, "")
 }
 
-func (local) CleanBootEntries(dir string, remove func(path string) bool) ([]string, error) {
+func (local) CleanBootEntries(dir string, remove func(path string) bool) (deleted, odd []string, err error) {
 	return image.CleanBootEntries(dir, remove)
 }
 
@@ -133,19 +132,6 @@ func (d drive) SCSI(c SCSICommand) (SCSIAnswer, error) {
 		return SCSIAnswer{}, fmt.Errorf("the host adapter says: status %#x", h.host)
 	}
 	return SCSIAnswer{Status: h.status & 0x3e, Sense: sense[:h.senseLen]}, nil
-}
-
-func (d drive) Discard(offset, length int64) error {
-	span := [2]uint64{uint64(offset), uint64(length)}
-	for {
-		_, _, errno := unix.Syscall(unix.SYS_IOCTL, d.Fd(), unix.BLKDISCARD, uintptr(unsafe.Pointer(&span)))
-		if errno == 0 {
-			return nil
-		}
-		if !errors.Is(errno, unix.EINTR) {
-			return errno
-		}
-	}
 }
 
 func milliseconds(d time.Duration) uint32 { return uint32(min(d.Milliseconds(), 1<<32-1)) }

@@ -23,6 +23,6 @@ func (local) Teardown(context.Context, holders.Tree, func(holders.Change) error)
 	return errors.ErrUnsupported
 }
 func (local) MountPstore(string) error { return errors.ErrUnsupported }
-func (local) CleanBootEntries(string, func(string) bool) ([]string, error) {
-	return nil, errors.ErrUnsupported
+func (local) CleanBootEntries(string, func(string) bool) (deleted, odd []string, err error) {
+	return nil, nil, errors.ErrUnsupported
 }

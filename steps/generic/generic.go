@@ -47,6 +47,7 @@ func (Manager) Steps() []steps.Step {
 		// The conductor has a step of its own of this name, and calls this one from it.
 		Priority: map[steps.Phase]int{steps.Deploy: 0, steps.Service: 0},
 		Deploys:  true,
+		Asks:     true,
 		Args: []steps.Arg{
 			{Name: "image_info", Required: true, Unlisted: true},
 			{Name: "configdrive", Unlisted: true},

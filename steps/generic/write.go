@@ -116,7 +116,13 @@ func writeImage(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 	if len(choice.Others) > 0 {
 		also = fmt.Sprintf("; the hints fit %s too: the first in the list is taken", diskNames(choice.Others))
 	}
-	h.Say("writing %s to %v%s", sources[0], choice.Disk, also)
+	plan := fmt.Sprintf("writing %s to %v%s", sources[0], choice.Disk, also)
+	h.Say("%s", plan)
+	if h.Confirm != nil {
+		if err := h.Confirm(ctx, plan); err != nil {
+			return nil, err
+		}
+	}
 	if err := raid.Release(ctx, h, j.Node, choice.Disk.Name); err != nil {
 		return nil, err
 	}

@@ -18,6 +18,7 @@ import (
 	"maps"
 	"net/http"
 	"net/http/httptest"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -286,6 +287,23 @@ func TestWriteImageFails(t *testing.T) {
 				t.Error("the start of the disk is not zero")
 			}
 		})
+	}
+}
+
+// By hand it is asked for, when the disk is known, and a no leaves it as it was.
+func TestWriteImageAsks(t *testing.T) {
+	b := newBench(t)
+	no := errors.New("no")
+	var asked string
+	b.host.Confirm = func(_ context.Context, plan string) error { asked = plan; return no }
+	_, err := b.run(t, rootDiskHint, nil, nil)
+	if err != no || !b.untouched() || b.opened != nil || !strings.Contains(asked, " to /dev/") || !strings.Contains(asked, "serial root-disk") || !slices.Contains(b.said, asked) {
+		t.Errorf("error %v, untouched %v, asked %q, said %q", err, b.untouched(), asked, b.said)
+	}
+	for _, s := range (Manager{}).Steps() {
+		if s.Name == "write_image" && !s.Asks {
+			t.Error("write_image does not say that it asks")
+		}
 	}
 }
 

@@ -26,12 +26,15 @@ type ATA struct {
 	Lies                       bool   // says that it erases, and does not
 	KeepsPassword              bool   // after it erased
 	FailsLate                  bool   // a sanitize begins, and fails
+	FailsThen                  bool   // so does the one that runs in the beginning
+	Failed                     bool   // the last sanitize did: data and security commands are aborted (ACS-4, 4.17: SD3)
+	Aborts                     bool   // the status of a failed sanitize is an aborted command
 	Running                    int    // polls that a sanitize takes yet
 	FixedSense                 bool   // sense data in the old form
 
 	prepared bool
-	unlocks  int // attempts that failed
-	failed   bool
+	unlocks  int  // attempts that failed
+	stuck    bool // the state of a failed sanitize cannot be left
 	ops      []string
 }
 
@@ -42,9 +45,6 @@ func (a *ATA) Ops() []string {
 
 // NVMe is not for ATA.
 func (a *ATA) NVMe(erase.NVMeCommand) error { return syscall.ENOTTY }
-
-// Discard does nothing: TRIM promises nothing.
-func (a *ATA) Discard(int64, int64) error { return nil }
 
 // Close does nothing.
 func (a *ATA) Close() error { return nil }
@@ -62,6 +62,15 @@ func (a *ATA) SCSI(c erase.SCSICommand) (erase.SCSIAnswer, error) {
 		protocol != 3 && (c.CDB[2]&7 != 6 || c.CDB[6] != 1) {
 		return erase.SCSIAnswer{Status: 2, Sense: []byte{0x72, 5, 0x24, 0, 0, 0, 0, 0}}, nil
 	}
+	before := a.Failed
+	defer func() {
+		switch {
+		case a.Failed:
+			a.Disk.FailWriteAt, a.Disk.FailZeroAt = 1, 1
+		case before:
+			a.Disk.FailWriteAt, a.Disk.FailZeroAt = 0, 0
+		}
+	}()
 	prepared := a.prepared
 	a.prepared = false
 	var count uint16
@@ -70,23 +79,55 @@ func (a *ATA) SCSI(c erase.SCSICommand) (erase.SCSIAnswer, error) {
 	switch c.CDB[14] {
 	case 0xec:
 		a.identify(c.In)
+	case 0xf1, 0xf2, 0xf3, 0xf4, 0xf6:
+		ok = !a.Failed && a.security(c, prepared)
 	case 0xb4:
 		ok = a.CryptoScramble || a.BlockErase
 		switch {
 		case !ok:
 		case feature == 0:
+			if c.CDB[6]&1 != 0 && a.Failed && !a.stuck {
+				a.Failed = false
+				a.ops = append(a.ops, "exit failure mode")
+			}
 			count, progress = a.sanitizeStatus()
+			if a.Aborts && a.Failed && count == 0 {
+				ok, progress = false, 1
+			}
 		case a.SanitizeFrozen:
 			ok = false
 		case feature == 0x11 && a.CryptoScramble && lba == 0x43727970, feature == 0x12 && a.BlockErase && lba == 0x426b4572:
 			a.ops = append(a.ops, fmt.Sprintf("sanitize %#x", feature))
-			a.Running, a.failed = 3, a.FailsLate
+			a.Running, a.Failed, a.FailsThen, a.stuck = 3, false, false, c.CDB[6]&0x10 == 0
 			if !a.FailsLate && !a.Lies {
 				a.erase(feature == 0x11)
 			}
 		default:
 			ok = false
 		}
+	default:
+		ok = false
+	}
+	if ok && !check {
+		return erase.SCSIAnswer{}, nil
+	}
+	status, err, key := byte(0x50), byte(0), byte(1)
+	if !ok {
+		status, err, key = 0x51, 4, 0xb
+	}
+	if a.FixedSense {
+		s := make([]byte, 18)
+		s[0], s[2], s[3], s[4], s[6], s[7], s[13] = 0x70, key, err, status, byte(count), 10, 0x1d
+		s[9], s[10], s[11] = byte(progress), byte(progress>>8), byte(progress>>16)
+		return erase.SCSIAnswer{Status: 2, Sense: s}, nil
+	}
+	s := []byte{0x72, key, 0, 0x1d, 0, 0, 0, 14, 9, 12, 1, err, byte(count >> 8), byte(count), 0, byte(progress), 0, byte(progress >> 8), 0, 0, 0, status}
+	return erase.SCSIAnswer{Status: 2, Sense: s}, nil
+}
+
+// security takes the commands of the security feature set.
+func (a *ATA) security(c erase.SCSICommand, prepared bool) (ok bool) {
+	switch c.CDB[14] {
 	case 0xf1:
 		if ok = a.Security && !a.Frozen && !a.Locked; ok {
 			a.Password = bytes.Clone(c.Out[2:34])
@@ -119,24 +160,8 @@ func (a *ATA) SCSI(c erase.SCSICommand) (erase.SCSIAnswer, error) {
 			a.Password = nil
 			a.ops = append(a.ops, "disable password")
 		}
-	default:
-		ok = false
 	}
-	if ok && !check {
-		return erase.SCSIAnswer{}, nil
-	}
-	status, err, key := byte(0x50), byte(0), byte(1)
-	if !ok {
-		status, err, key = 0x51, 4, 0xb
-	}
-	if a.FixedSense {
-		s := make([]byte, 18)
-		s[0], s[2], s[3], s[4], s[6], s[7], s[13] = 0x70, key, err, status, byte(count), 10, 0x1d
-		s[9], s[10], s[11] = byte(progress), byte(progress>>8), byte(progress>>16)
-		return erase.SCSIAnswer{Status: 2, Sense: s}, nil
-	}
-	s := []byte{0x72, key, 0, 0x1d, 0, 0, 0, 14, 9, 12, 1, err, byte(count >> 8), byte(count), 0, byte(progress), 0, byte(progress >> 8), 0, 0, 0, status}
-	return erase.SCSIAnswer{Status: 2, Sense: s}, nil
+	return ok
 }
 
 func (a *ATA) sanitizeStatus() (count uint16, progress uint64) {
@@ -145,8 +170,9 @@ func (a *ATA) sanitizeStatus() (count uint16, progress uint64) {
 		return 1 << 13, 0
 	case a.Running > 0:
 		a.Running--
+		a.Failed = a.Running == 0 && (a.FailsLate || a.FailsThen)
 		return 1 << 14, uint64(0xffff / (a.Running + 1))
-	case a.failed:
+	case a.Failed:
 		return 0, 0
 	}
 	return 1 << 15, 0xffff

@@ -7,6 +7,7 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"fmt"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -18,19 +19,23 @@ import (
 // NVMe is an NVMe drive with namespaces, of which the disk is the first. The fields may be set before it is used.
 type NVMe struct {
 	Disk       *streamtest.Disk
-	Namespaces []uint32
-	NoList     bool   // of namespaces, as in NVMe 1.0
-	OACS       uint16 // bit 1: format
-	FNA        byte   // bits 0, 1: format, erase all namespaces; 2: cryptographic erase
-	SANICAP    uint32 // bits 0: crypto, 1: block
+	Others     []*streamtest.Disk // of the other namespaces
+	Namespaces []uint32           // attached to this controller
+	Elsewhere  []uint32           // attached to others, or to none
+	Room       uint32             // for more namespaces
+	NoList     bool               // of namespaces, as in NVMe 1.0
+	CMIC       byte               // bit 1: there may be other controllers
+	OACS       uint16             // bits 1: format, 3: namespaces can be managed
+	FNA        byte               // bits 0, 1: format, erase all namespaces; 2: cryptographic erase
+	SANICAP    uint32             // bits 0: crypto, 1: block
 	FLBAS, DPS byte
 	Refuse     map[byte]uint16 // status by opcode
 	Lies       bool            // says that it erases, and does not
+	FailsThen  bool            // the one that runs in the beginning fails
 	FailsLate  bool            // a sanitize begins, and fails
 	Running    int             // polls that a sanitize takes yet
 	Failed     bool            // state of the last sanitize
 	Zeros      bool            // deallocated blocks read as zeros
-	DiscardsTo byte            // what discarded blocks read as
 	FormatTime time.Duration   // that a format takes, and which the drive shows; 0 is none
 
 	ops    []string
@@ -67,12 +72,17 @@ func (n *NVMe) NVMe(c erase.NVMeCommand) error {
 			le.PutUint16(c.Data[256:], n.OACS)
 			c.Data[524] = n.FNA
 			le.PutUint32(c.Data[328:], n.SANICAP)
-			le.PutUint32(c.Data[516:], uint32(len(n.Namespaces)))
-		case 2:
-			if n.NoList {
+			le.PutUint32(c.Data[516:], uint32(len(n.Namespaces)+len(n.Elsewhere))+n.Room)
+			c.Data[76] = n.CMIC
+		case 2, 0x10:
+			if n.NoList || c.CDW10 == 0x10 && n.OACS&8 == 0 {
 				return erase.NVMeStatus(0x4002)
 			}
-			for i, ns := range n.Namespaces {
+			list := n.Namespaces
+			if c.CDW10 == 0x10 {
+				list = slices.Sorted(slices.Values(slices.Concat(list, n.Elsewhere)))
+			}
+			for i, ns := range list {
 				le.PutUint32(c.Data[4*i:], ns)
 			}
 		default:
@@ -90,7 +100,7 @@ func (n *NVMe) NVMe(c erase.NVMeCommand) error {
 			n.Running--
 			state = 2
 			le.PutUint16(c.Data[0:], uint16(65535/(n.Running+1)))
-			if n.Running == 0 && n.FailsLate {
+			if n.Running == 0 && (n.FailsLate || n.FailsThen) {
 				n.Failed = true
 			}
 		case n.Failed:
@@ -109,7 +119,7 @@ func (n *NVMe) NVMe(c erase.NVMeCommand) error {
 			time.Sleep(n.FormatTime)
 			atomic.StoreInt64(&n.format, 0)
 		}
-		n.erase()
+		n.erase(n.FNA&3 != 0)
 		return nil
 	case 0x84:
 		n.ops = append(n.ops, fmt.Sprintf("sanitize cdw10 %#x", c.CDW10))
@@ -117,22 +127,28 @@ func (n *NVMe) NVMe(c erase.NVMeCommand) error {
 			n.Failed = false
 			return nil
 		}
-		n.Running = 3
+		n.Running, n.FailsThen = 3, false
 		if !n.FailsLate {
-			n.erase()
+			n.erase(true)
 		}
 		return nil
 	}
 	return erase.NVMeStatus(0x4001)
 }
 
-func (n *NVMe) erase() {
-	switch {
-	case n.Lies:
-	case n.Zeros:
-		clear(n.Disk.Bytes)
-	default:
-		rand.Read(n.Disk.Bytes) // as a new key shows it
+func (n *NVMe) erase(all bool) {
+	disks := []*streamtest.Disk{n.Disk}
+	if all {
+		disks = append(disks, n.Others...)
+	}
+	for _, d := range disks {
+		switch {
+		case n.Lies:
+		case n.Zeros:
+			clear(d.Bytes)
+		default:
+			rand.Read(d.Bytes) // as a new key shows it
+		}
 	}
 }
 
@@ -141,25 +157,11 @@ func (n *NVMe) SCSI(erase.SCSICommand) (erase.SCSIAnswer, error) {
 	return erase.SCSIAnswer{}, syscall.ENOTTY
 }
 
-// Discard deallocates.
-func (n *NVMe) Discard(at, length int64) error { return discard(n.Disk, at, length, n.DiscardsTo) }
-
 // Close does nothing.
 func (n *NVMe) Close() error { return nil }
 
-func discard(d *streamtest.Disk, at, length int64, to byte) error {
-	for i := range d.Bytes[at : at+length] {
-		d.Bytes[at+int64(i)] = to
-	}
-	return nil
-}
-
-// Plain is a drive that takes no commands. Discard is not supported, unless Discards is set.
-type Plain struct {
-	Disk       *streamtest.Disk
-	Discards   bool
-	DiscardsTo byte
-}
+// Plain is a drive that takes no commands.
+type Plain struct{}
 
 // NVMe is refused.
 func (p Plain) NVMe(erase.NVMeCommand) error { return syscall.ENOTTY }
@@ -167,14 +169,6 @@ func (p Plain) NVMe(erase.NVMeCommand) error { return syscall.ENOTTY }
 // SCSI is refused.
 func (p Plain) SCSI(erase.SCSICommand) (erase.SCSIAnswer, error) {
 	return erase.SCSIAnswer{}, syscall.ENOTTY
-}
-
-// Discard deallocates, or is refused.
-func (p Plain) Discard(at, length int64) error {
-	if !p.Discards {
-		return syscall.EOPNOTSUPP
-	}
-	return discard(p.Disk, at, length, p.DiscardsTo)
 }
 
 // Close does nothing.

@@ -16,6 +16,7 @@ type SCSI struct {
 	Disk          *streamtest.Disk
 	Crypto, Block bool // kinds of sanitize that it knows
 	Lies          bool // says that it erases, and does not
+	FailsThen     bool // the one that runs in the beginning fails
 	FailsLate     bool // a sanitize begins, and fails
 	Running       int  // polls that a sanitize takes yet
 	Failed        bool // state of the last sanitize
@@ -30,9 +31,6 @@ func (s *SCSI) Ops() []string { return s.ops }
 
 // NVMe is not for SCSI.
 func (s *SCSI) NVMe(erase.NVMeCommand) error { return syscall.ENOTTY }
-
-// Discard is not supported.
-func (s *SCSI) Discard(int64, int64) error { return syscall.EOPNOTSUPP }
 
 // Close does nothing.
 func (s *SCSI) Close() error { return nil }
@@ -57,7 +55,7 @@ func (s *SCSI) SCSI(c erase.SCSICommand) (erase.SCSIAnswer, error) {
 		case s.Running > 0:
 			s.Running--
 			key, asc, ascq, progress = 2, 4, 0x1b, 0xffff/(s.Running+1)
-			s.Failed = s.Failed || s.Running == 0 && s.FailsLate
+			s.Failed = s.Failed || s.Running == 0 && (s.FailsLate || s.FailsThen)
 		case s.Failed:
 			key, asc, ascq = 3, 0x31, 3
 		}
@@ -74,7 +72,7 @@ func (s *SCSI) SCSI(c erase.SCSICommand) (erase.SCSIAnswer, error) {
 		return erase.SCSIAnswer{}, nil
 	case op == 0x48 && len(c.CDB) == 10 && known(c.CDB[1]&0x1f):
 		s.ops = append(s.ops, fmt.Sprintf("sanitize %#x", c.CDB[1]))
-		s.Running = 3
+		s.Running, s.FailsThen = 3, false
 		switch {
 		case s.Lies || s.FailsLate:
 		case c.CDB[1]&0x1f == 3:
