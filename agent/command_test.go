@@ -22,9 +22,9 @@ import (
 // quiet is a log that nobody reads.
 var quiet = slog.New(slog.DiscardHandler)
 
-func newCommands(t testing.TB, onChange func(Result), list ...Command) *Commands {
+func newCommands(t testing.TB, keep func(Result), list ...Command) *Commands {
 	t.Helper()
-	c, err := NewCommands(list, quiet, onChange)
+	c, err := NewCommands(list, quiet, keep, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +60,7 @@ func TestNewCommandsRefuses(t *testing.T) {
 		{"twice", []Command{{Name: "standby.sync", Run: run}, {Name: "standby.sync", Run: run, Async: true}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if _, err := NewCommands(tt.list, quiet, nil); err == nil {
+			if _, err := NewCommands(tt.list, quiet, nil, nil); err == nil {
 				t.Error("NewCommands succeeded")
 			}
 		})
@@ -235,6 +235,59 @@ func TestAsynchronousCommandsBegin(t *testing.T) {
 			t.Fatalf("the result is %s, %v", onWire(t, r), err)
 		}
 	}
+}
+
+// The end of a command is kept before anybody sees it: what is kept after it is of the next command.
+func TestEndIsKeptBeforeItIsSeen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := state{t.TempDir()}
+		seen := make(chan struct{}, 2)
+		keep := func(r Result) {
+			if r.Name == "one" && r.Status != Running {
+				time.Sleep(time.Second)
+			}
+			if err := s.keepCommand(r); err != nil {
+				t.Error(err)
+			}
+		}
+		c, err := NewCommands([]Command{
+			{Name: "a.one", Async: true, Run: returns("x", nil)},
+			{Name: "a.two", Async: true, Run: func(ctx context.Context, _ json.RawMessage) (any, error) { <-ctx.Done(); return nil, nil }},
+		}, quiet, keep, func() { seen <- struct{}{} })
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer synctest.Wait()
+		defer c.Stop()
+		kept := func(want string) {
+			t.Helper()
+			r, err := s.command()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := fmt.Sprint(r.Name, " ", r.Status); got != want {
+				t.Errorf("kept is %s, want %s", got, want)
+			}
+		}
+		if _, err := c.Do(t.Context(), "a.one", []byte("{}"), false); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if _, err := c.Do(t.Context(), "a.two", []byte("{}"), false); err == nil || !strings.Contains(err.Error(), "Agent is busy") {
+			t.Fatalf("the next command while the end of one is not kept yet: %v", err)
+		}
+		kept("one RUNNING")
+		if err := c.Wait(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		kept("one SUCCEEDED")
+		<-seen
+		if _, err := c.Do(t.Context(), "a.two", []byte("{}"), false); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		kept("two RUNNING")
+	})
 }
 
 // A synchronous command runs inside its request; others wait for it, or give up with their own.

@@ -125,7 +125,8 @@ func (a *agent) runAPI(outer context.Context, l net.Listener, t *tls.Config, b *
 		if err := a.state.keepCommand(r); err != nil {
 			a.log.Warn("command not kept for an agent after this one", "command", r.Name, "err", err)
 		}
-		if beats != nil && r.Status != Running {
+	}, func() {
+		if beats != nil {
 			beats.Force()
 		}
 	})
