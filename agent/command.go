@@ -105,7 +105,7 @@ const (
 type Commands struct {
 	table map[string]Command // by full name
 	log   *slog.Logger
-	keep  func(Result)
+	keep  func(Result) error
 	ended func()
 
 	life context.Context // of all commands
@@ -150,10 +150,11 @@ func (r *run) await(ctx context.Context) {
 
 // NewCommands makes a runner for the commands of a list, which all have different names of the form
 // extension.command. Keep is called with the result of every asynchronous command before anybody else sees it: before the command begins, when it is
-// Running, and when it has ended. Ended is called when everybody can see that one has ended. Nil is for nothing.
-func NewCommands(list []Command, log *slog.Logger, keep func(Result), ended func()) (*Commands, error) {
+// Running, and when it has ended. A command that cannot be kept does not begin: were the agent killed, the conductor would take it for done. Ended is called
+// when everybody can see that one has ended. Nil is for nothing.
+func NewCommands(list []Command, log *slog.Logger, keep func(Result) error, ended func()) (*Commands, error) {
 	if keep == nil {
-		keep = func(Result) {}
+		keep = func(Result) error { return nil }
 	}
 	if ended == nil {
 		ended = func() {}
@@ -233,7 +234,9 @@ func (c *Commands) start(ext, bare string, params json.RawMessage) (*run, Result
 	r := newRun(bare)
 	if command.Async {
 		begin := r.snapshot()
-		c.keep(begin)
+		if err := c.keep(begin); err != nil {
+			return nil, Result{}, newError("CommandExecutionError", "%s did not start: keep it for an agent after this one: %w", bare, err)
+		}
 		c.add(r)
 		go func() {
 			c.finish(r, command, params)
@@ -306,7 +309,10 @@ func (c *Commands) finish(r *run, command Command, params json.RawMessage) {
 		log.Info("command succeeded")
 	}
 	if command.Async {
-		c.keep(result) // first: who sees the end may ask for the next command, and what is kept of that must not be overwritten
+		// First: who sees the end may ask for the next command, and what is kept of that must not be overwritten.
+		if err := c.keep(result); err != nil {
+			log.Warn("end of the command not kept for an agent after this one", "err", err)
+		}
 	}
 	r.mu.Lock()
 	r.result = result

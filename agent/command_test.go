@@ -22,9 +22,14 @@ import (
 // quiet is a log that nobody reads.
 var quiet = slog.New(slog.DiscardHandler)
 
-func newCommands(t testing.TB, keep func(Result), list ...Command) *Commands {
+func newCommands(t testing.TB, onKeep func(Result), list ...Command) *Commands {
 	t.Helper()
-	c, err := NewCommands(list, quiet, keep, nil)
+	c, err := NewCommands(list, quiet, func(r Result) error {
+		if onKeep != nil {
+			onKeep(r)
+		}
+		return nil
+	}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -242,13 +247,11 @@ func TestEndIsKeptBeforeItIsSeen(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		s := state{t.TempDir()}
 		seen := make(chan struct{}, 2)
-		keep := func(r Result) {
+		keep := func(r Result) error {
 			if r.Name == "one" && r.Status != Running {
 				time.Sleep(time.Second)
 			}
-			if err := s.keepCommand(r); err != nil {
-				t.Error(err)
-			}
+			return s.keepCommand(r)
 		}
 		c, err := NewCommands([]Command{
 			{Name: "a.one", Async: true, Run: returns("x", nil)},
@@ -288,6 +291,45 @@ func TestEndIsKeptBeforeItIsSeen(t *testing.T) {
 		time.Sleep(time.Minute)
 		kept("two RUNNING")
 	})
+}
+
+// A command of which nothing can be kept does not begin; one whose end cannot be kept has ended all the same.
+func TestCommandsThatCannotBeKept(t *testing.T) {
+	full := errors.New("no space left on device")
+	for _, tt := range []struct {
+		name  string
+		fails Status
+		do    string // the error of the request
+		began int
+	}{
+		{"the beginning", Running, "Command execution failed: b did not start: keep it for an agent after this one: no space left on device", 0},
+		{"the end", Succeeded, "", 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			began, wakes := 0, 0
+			run := func(context.Context, json.RawMessage) (any, error) { began++; return nil, nil }
+			c, err := NewCommands([]Command{{Name: "a.b", Async: true, Run: run}}, quiet, func(r Result) error {
+				if r.Status == tt.fails {
+					return full
+				}
+				return nil
+			}, func() { wakes++ })
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Stop()
+			synctest.Test(t, func(t *testing.T) {
+				r, err := c.Do(t.Context(), "a.b", []byte("{}"), true)
+				if tt.do == "" && (err != nil || r.Status != Succeeded) || tt.do != "" && (err == nil || err.Error() != tt.do || !errors.Is(err, full)) {
+					t.Errorf("Do = %s, %v, want %q", r.Status, err, tt.do)
+				}
+				synctest.Wait()
+			})
+			if list := c.List(); began != tt.began || len(list) != tt.began || wakes != tt.began {
+				t.Errorf("%d began, %d in the list, %d heartbeats were asked for, want %d", began, len(list), wakes, tt.began)
+			}
+		})
+	}
 }
 
 // A synchronous command runs inside its request; others wait for it, or give up with their own.

@@ -118,13 +118,11 @@ func (a *agent) runAPI(outer context.Context, l net.Listener, t *tls.Config, b *
 	a.retirement.stop = stop
 	a.retirement.mu.Unlock()
 	var beats *Heartbeats
-	commands, err := NewCommands(a.commands(), a.log, func(r Result) {
+	commands, err := NewCommands(a.commands(), a.log, func(r Result) error {
 		if r.Status == Failed && ctx.Err() != nil {
-			return // because the agent ends: for the one after it this command was running
+			return nil // because the agent ends: for the one after it this command was running
 		}
-		if err := a.state.keepCommand(r); err != nil {
-			a.log.Warn("command not kept for an agent after this one", "command", r.Name, "err", err)
-		}
+		return a.state.keepCommand(r)
 	}, func() {
 		if beats != nil {
 			beats.Force()
