@@ -444,6 +444,7 @@ func TestProgressOutsideOfACommand(t *testing.T) {
 
 // What an agent that was killed leaves behind: Ironic takes an empty list for a reboot that a step asked for, and goes on.
 func TestResume(t *testing.T) {
+	large := `"` + strings.Repeat("x", maxKeptResult) + `"`
 	for _, tt := range []struct {
 		name string
 		kept Result
@@ -456,6 +457,20 @@ func TestResume(t *testing.T) {
 		{
 			"ended", Result{ID: "a", Name: "execute_deploy_step", Status: Succeeded, Value: []byte(`{"a":1}`)},
 			`{"id":"a","command_name":"execute_deploy_step","command_status":"SUCCEEDED","command_error":null,"command_result":{"a":1}}`,
+		},
+		{
+			"ended, with a large argument", Result{ID: "a", Name: "execute_deploy_step", Status: Succeeded,
+				Value: []byte(`{"deploy_result":{"disk":"/dev/sda"},"deploy_step":{"step":"write_image","interface":"deploy","args":{"configdrive":` + large + `}}}`)},
+			`{"id":"a","command_name":"execute_deploy_step","command_status":"SUCCEEDED","command_error":null,"command_result":{"deploy_result":{"disk":"/dev/sda"},"deploy_step":{"interface":"deploy","step":"write_image"}}}`,
+		},
+		{
+			"ended, with a large result", Result{ID: "a", Name: "execute_clean_step", Status: Succeeded,
+				Value: []byte(`{"clean_result":` + large + `,"clean_step":{"step":"burnin","interface":"deploy"}}`)},
+			`{"id":"a","command_name":"execute_clean_step","command_status":"SUCCEEDED","command_error":null,"command_result":{"clean_result":null,"clean_step":{"step":"burnin","interface":"deploy"}}}`,
+		},
+		{
+			"ended, large and no step", Result{ID: "a", Name: "install_bootloader", Status: Succeeded, Value: []byte(large)},
+			`{"id":"a","command_name":"install_bootloader","command_status":"SUCCEEDED","command_error":null,"command_result":null}`,
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
