@@ -18,6 +18,15 @@ type retirement struct {
 	why  string
 	then func(ctx context.Context) error
 	stop context.CancelFunc // ends the API and the heartbeats; nil while there are none
+	// refuse lets no other command begin; nil like stop.
+	refuse func()
+}
+
+// begun tells whether the agent has retired.
+func (r *retirement) begun() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.why != ""
 }
 
 // systemCommands take the machine out of the conductor's hands.
@@ -31,7 +40,7 @@ func (a *agent) lockdown(context.Context, json.RawMessage) (any, error) {
 	return nil, a.retire("locked down: the network is down until the next boot", func(context.Context) error { return a.sys.LinksDown() })
 }
 
-// retire has the agent stop serving: the answer to the command that asks for it still gets through, then the API and the heartbeats
+// retire has the agent stop serving: no command begins any more, the answer to the one that asks for it still gets through, then the API and the heartbeats
 // end, then is done, and the machine is left as it is until it is booted again. An agent that is started again in this boot does
 // nothing but say why. then may be nil.
 func (a *agent) retire(why string, then func(ctx context.Context) error) error {
@@ -43,6 +52,7 @@ func (a *agent) retire(why string, then func(ctx context.Context) error) error {
 	defer r.mu.Unlock()
 	r.why, r.then = why, then
 	if r.stop != nil {
+		r.refuse() // the machine may be somebody else's before the API has ended
 		time.AfterFunc(answerTime, r.stop)
 	}
 	return nil

@@ -114,9 +114,6 @@ func fingerprint(t *tls.Config) string {
 func (a *agent) runAPI(outer context.Context, l net.Listener, t *tls.Config, b *ironic.Beat) error {
 	ctx, stop := context.WithCancel(outer)
 	defer stop()
-	a.retirement.mu.Lock()
-	a.retirement.stop = stop
-	a.retirement.mu.Unlock()
 	var beats *Heartbeats
 	commands, err := NewCommands(a.commands(), a.log, func(r Result) error {
 		if r.Status == Failed && ctx.Err() != nil {
@@ -131,6 +128,9 @@ func (a *agent) runAPI(outer context.Context, l net.Listener, t *tls.Config, b *
 	if err != nil {
 		return err
 	}
+	a.retirement.mu.Lock()
+	a.retirement.stop, a.retirement.refuse = stop, commands.Stop
+	a.retirement.mu.Unlock()
 	if kept, err := a.state.command(); err != nil {
 		return err
 	} else if kept != nil {
@@ -160,8 +160,11 @@ func (a *agent) runAPI(outer context.Context, l net.Listener, t *tls.Config, b *
 	if werr := commands.Wait(late); err == nil {
 		err = werr
 	}
-	if err != nil {
+	if err != nil && !a.retirement.begun() {
 		return err
+	}
+	if err != nil { // no reason not to do what is last
+		a.log.Warn("the API has not ended well", "err", err)
 	}
 	return a.served(outer)
 }
