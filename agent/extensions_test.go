@@ -229,8 +229,8 @@ func TestCollectLogsIsBounded(t *testing.T) {
 // The answer to the command that ends the service gets through; then nobody answers, the last is done, and the next agent of this boot
 // does nothing.
 func TestLockdown(t *testing.T) {
-	down := make(chan struct{})
-	system := System{StateDir: t.TempDir(), LinksDown: func() error { close(down); return nil }}
+	down := make(chan struct{}, 2)
+	system := System{StateDir: t.TempDir(), LinksDown: func() error { down <- struct{}{}; return nil }}
 	a, console := newTestAgent(t, system)
 	a.token = "0123456789012345678901234567890123456789"
 	a.settings.HeartbeatTimeout = time.Minute
@@ -277,7 +277,7 @@ func TestLockdown(t *testing.T) {
 	if err := <-ended; !errors.Is(err, context.Canceled) {
 		t.Errorf("runAPI() = %v", err)
 	}
-	wantText(t, "console", console.String(), "end: locked down")
+	wantText(t, "console", console.String(), "end: locked down: the network is down")
 
 	next, again := newTestAgent(t, system)
 	short, stop := context.WithTimeout(t.Context(), 50*time.Millisecond)
@@ -285,7 +285,40 @@ func TestLockdown(t *testing.T) {
 	if err := next.remember(short); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("the next agent goes on: %v", err)
 	}
-	wantText(t, "console of the next agent", again.String(), "end: locked down")
+	wantText(t, "console of the next agent", again.String(), "end: locked down: the network is down")
+	if len(down) != 1 {
+		t.Error("the next agent does not take the network down, which the one before may have been killed before")
+	}
+}
+
+// Nobody says that the network is down as long as it is not, and the agent after one that could not take it down tries again.
+func TestLockdownFails(t *testing.T) {
+	busy := errors.New("take eth0 down: device or resource busy")
+	system := System{StateDir: t.TempDir(), LinksDown: func() error { return busy }}
+	a, console := newTestAgent(t, system)
+	if _, err := a.lockdown(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	short, stop := context.WithTimeout(t.Context(), time.Second)
+	defer stop()
+	for range 2 {
+		if err := a.served(short); !errors.Is(err, busy) {
+			t.Fatalf("served() = %v", err)
+		}
+		next, again := newTestAgent(t, system)
+		if err := next.remember(short); !errors.Is(err, busy) {
+			t.Errorf("the next agent: %v", err)
+		}
+		if said := console.String() + again.String(); strings.Contains(said, "network is down") {
+			t.Errorf("console:\n%s", said)
+		}
+	}
+	system.LinksDown = func() error { return nil }
+	next, again := newTestAgent(t, system)
+	if err := next.remember(short); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("the next agent goes on: %v", err)
+	}
+	wantText(t, "console of the next agent", again.String(), "end: locked down: the network is down")
 }
 
 func TestServePolledRefuses(t *testing.T) {
