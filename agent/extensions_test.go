@@ -17,6 +17,8 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -99,6 +101,23 @@ func TestPoll(t *testing.T) {
 		t.Errorf("node %s, MD5 refused: %v", a.currentNode().UUID, a.host.Download.RefuseMD5)
 	}
 	wantText(t, "console", console.String(), "node: n7, as the conductor says")
+
+	// The next agent of this boot is not told again.
+	next, again := newTestAgent(t, System{StateDir: a.sys.StateDir, Network: func() (netconfig.Kernel, error) { return nil, errors.New("no netlink") }})
+	next.config.Poll, next.config.Token = true, testToken
+	if err := next.serve(t.Context()); err == nil || !strings.Contains(err.Error(), "no netlink") {
+		t.Errorf("serve() = %v", err)
+	}
+	if next.currentNode().UUID != "n7" || !next.host.Download.RefuseMD5 {
+		t.Errorf("the next agent has node %q, refuses MD5: %v", next.currentNode().UUID, next.host.Download.RefuseMD5)
+	}
+	wantText(t, "console of the next agent", again.String(), "node: n7, as the conductor says")
+	if err := os.WriteFile(filepath.Join(a.sys.StateDir, "node_info.json"), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := next.serve(t.Context()); err == nil || !strings.Contains(err.Error(), "earlier in this boot") {
+		t.Errorf("serve() with what cannot be read = %v", err)
+	}
 }
 
 // still is a network that has one address.

@@ -62,6 +62,19 @@ func (s state) keepAddress(address string) error {
 	return keepFile(filepath.Join(s.dir, "address"), []byte(address))
 }
 
+// nodeInfo returns what a conductor that polls said of the node earlier in this boot, or nil.
+func (s state) nodeInfo() (json.RawMessage, error) {
+	b, err := os.ReadFile(filepath.Join(s.dir, "node_info.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return b, err
+}
+
+func (s state) keepNodeInfo(info json.RawMessage) error {
+	return keepFile(filepath.Join(s.dir, "node_info.json"), info)
+}
+
 // deployed returns what was written onto a disk earlier in this boot, or nil.
 func (s state) deployed() (*steps.Deployed, error) {
 	b, err := os.ReadFile(filepath.Join(s.dir, "deployed.json"))
