@@ -11,9 +11,12 @@ import (
 	"net"
 	"net/http"
 	"strings"
+	"sync"
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/ironhand/ironhand/agent/ironic"
 )
 
 // postTo sends one request for a command over a listener without a network, and returns the answer's body.
@@ -104,4 +107,69 @@ func TestNothingBeginsAfterRetirement(t *testing.T) {
 			})
 		})
 	}
+}
+
+// noIronic takes heartbeats, and notes when they came.
+type noIronic struct {
+	mu   sync.Mutex
+	came []time.Time
+}
+
+func (i *noIronic) RoundTrip(r *http.Request) (*http.Response, error) {
+	if strings.Contains(r.URL.Path, "/heartbeat/") {
+		i.mu.Lock()
+		i.came = append(i.came, time.Now())
+		i.mu.Unlock()
+	}
+	return &http.Response{StatusCode: http.StatusAccepted, Header: http.Header{}, Body: http.NoBody, Request: r}, nil
+}
+
+// since counts the heartbeats after a time.
+func (i *noIronic) since(begin time.Time) (n int) {
+	i.mu.Lock()
+	defer i.mu.Unlock()
+	for _, came := range i.came {
+		if came.After(begin) {
+			n++
+		}
+	}
+	return n
+}
+
+// The end of an asynchronous command brings a heartbeat at once, when what it ended with can be read; its beginning does not.
+func TestEndBringsAHeartbeat(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		a, _ := newTestAgent(t, System{Sync: func() error { time.Sleep(20 * time.Second); return nil }})
+		a.token, a.uuid = testToken, "n7"
+		a.settings.HeartbeatTimeout = time.Hour
+		api := new(noIronic)
+		var err error
+		if a.client, err = ironic.New(ironic.Options{URLs: []string{"http://192.0.2.1"}, APIVersion: "1.82", Transport: api}); err != nil {
+			t.Fatal(err)
+		}
+		l := breakable{make(pipes), make(chan struct{})}
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan error, 1)
+		go func() {
+			ended <- a.runAPI(ctx, l, nil, &ironic.Beat{CallbackURL: "https://192.0.2.7:9999", Token: testToken, Version: "test"})
+		}()
+		time.Sleep(time.Minute)
+		begin := time.Now()
+		if got := postTo(t, l.pipes, "flow.start_flow", `{"flow": [{"standby.sync": {}}]}`); !strings.Contains(got, "RUNNING") {
+			t.Errorf("start_flow = %s", got)
+		}
+		time.Sleep(20 * time.Second)
+		synctest.Wait()
+		if n := api.since(begin); n != 0 {
+			t.Errorf("%d heartbeats while it runs", n)
+		}
+		time.Sleep(settleTime + time.Second)
+		if n := api.since(begin); n != 1 {
+			t.Errorf("%d heartbeats just after its end, want 1", n)
+		}
+		cancel()
+		if err := <-ended; err != nil {
+			t.Errorf("runAPI() = %v", err)
+		}
+	})
 }
