@@ -97,12 +97,12 @@ func TestNothingBeginsAfterRetirement(t *testing.T) {
 					t.Errorf("sync after it = %s", got)
 				}
 				time.Sleep(time.Minute)
-				if got := strings.Join(done, ", "); got != "links down" {
-					t.Errorf("done: %s, want links down", got)
-				}
 				cancel()
 				if err := <-ended; !errors.Is(err, context.Canceled) {
 					t.Errorf("runAPI() = %v", err)
+				}
+				if got := strings.Join(done, ", "); got != "links down" {
+					t.Errorf("done: %s, want links down", got)
 				}
 			})
 		})
