@@ -74,6 +74,7 @@ func (a *API) Serve(ctx context.Context, l net.Listener, t *tls.Config) error {
 		IdleTimeout:       idleTime,
 		MaxHeaderBytes:    64 << 10,
 		ConnState:         a.crowd.change,
+		ConnContext:       func(ctx context.Context, c net.Conn) context.Context { return context.WithValue(ctx, connKey{}, c) },
 		// Broken handshakes and the like: anyone can cause them, so they are not worth a line.
 		ErrorLog: slog.NewLogLogger(a.log.Handler(), slog.LevelDebug),
 	}
@@ -254,8 +255,14 @@ func (a *API) checkToken(r *http.Request) error {
 	if a.token == "" || len(sent) != 1 || subtle.ConstantTimeCompare([]byte(sent[0]), []byte(a.token.Reveal())) != 1 {
 		return httpFault(http.StatusUnauthorized, "Unauthorized", "Token invalid.")
 	}
+	if c, ok := r.Context().Value(connKey{}).(net.Conn); ok {
+		a.crowd.prove(c)
+	}
 	return nil
 }
+
+// connKey is for the connection in the context of a request.
+type connKey struct{}
 
 // run is the request to run a command. The token is checked before the body is read, so that only the
 // conductor can make the agent hold a large one.
@@ -382,7 +389,8 @@ func versionDocument(root string) any {
 
 // A crowd bounds the number of connections. At the limit, the connection that has been
 // waiting longest for its client gives way, so that clients that connect and say nothing
-// cannot keep the conductor out.
+// cannot keep the conductor out. A connection waits until a request on it has shown the token: a request
+// without one may promise a body that never comes, or never take its answer.
 type crowd struct {
 	limit int
 
@@ -392,6 +400,21 @@ type crowd struct {
 	place   map[net.Conn]*list.Element
 }
 
+// prove has a connection keep its place until it waits for its next request.
+func (c *crowd) prove(conn net.Conn) {
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	c.remove(conn)
+}
+
+// remove takes a connection from those that wait.
+func (c *crowd) remove(conn net.Conn) {
+	if e, ok := c.place[conn]; ok {
+		c.waiting.Remove(e)
+		delete(c.place, conn)
+	}
+}
+
 // change is the server's hook for connections that begin, work, wait and end.
 func (c *crowd) change(conn net.Conn, s http.ConnState) {
 	c.mu.Lock()
@@ -399,10 +422,10 @@ func (c *crowd) change(conn net.Conn, s http.ConnState) {
 	if c.place == nil {
 		c.place = map[net.Conn]*list.Element{}
 	}
-	if e, ok := c.place[conn]; ok {
-		c.waiting.Remove(e)
-		delete(c.place, conn)
+	if s == http.StateActive {
+		return
 	}
+	c.remove(conn)
 	switch s {
 	case http.StateNew:
 		c.open++

@@ -108,6 +108,62 @@ func TestConductorGetsThroughACrowd(t *testing.T) {
 	}
 }
 
+// Requests without the token that promise a body, or take no answer, keep nobody out; one with the token that takes its time is not cut off by them.
+func TestConductorGetsThroughRefusedRequests(t *testing.T) {
+	const head = " HTTP/1.1\r\nHost: x\r\n"
+	for _, tt := range []struct{ name, says string }{
+		{"body that does not come", "POST /v1/commands/" + head + "Content-Length: 200000\r\n\r\n"},
+		{"body that nobody wants", "GET /v1/status" + head + "Content-Length: 10\r\n\r\n"},
+		{"wrong token", "POST /v1/commands/?agent_token=wrong" + head + "Transfer-Encoding: chunked\r\n\r\n"},
+		{"answer that nobody takes", "GET /v1/status" + head + "\r\n"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				a := newAPI(t, Command{Name: "standby.sync", Run: func(context.Context, json.RawMessage) (any, error) { time.Sleep(5 * time.Second); return nil, nil }})
+				a.crowd.limit = 20
+				listener := make(pipes)
+				ctx, cancel := context.WithCancel(t.Context())
+				ended := make(chan error, 1)
+				go func() { ended <- a.Serve(ctx, listener, nil) }()
+				dial := func(says string) net.Conn {
+					ours, theirs := net.Pipe()
+					listener <- theirs
+					go io.WriteString(ours, says)
+					t.Cleanup(func() { ours.Close() })
+					return ours
+				}
+				fill := func() {
+					for range a.crowd.limit {
+						dial(tt.says)
+						synctest.Wait()
+					}
+				}
+				fill()
+				const body = `{"name": "standby.sync", "params": {}}`
+				conductor := dial(fmt.Sprintf("POST /v1/commands/?agent_token=%s%sContent-Length: %d\r\n\r\n%s", testToken, head, len(body), body))
+				synctest.Wait()
+				fill()
+				begin := time.Now()
+				conductor.SetReadDeadline(begin.Add(time.Hour))
+				line, err := bufio.NewReader(conductor).ReadString('\n')
+				if took := time.Since(begin); !strings.Contains(line, "200 OK") || took != 5*time.Second {
+					t.Errorf("the conductor's answer is %q, %v after %v", line, err, took)
+				}
+				a.crowd.mu.Lock()
+				open, waiting, places := a.crowd.open, a.crowd.waiting.Len(), len(a.crowd.place)
+				a.crowd.mu.Unlock()
+				if open > a.crowd.limit || places != waiting || waiting > open {
+					t.Errorf("counted %d open, %d waiting in %d places, the limit is %d", open, waiting, places, a.crowd.limit)
+				}
+				cancel()
+				if err := <-ended; err != nil {
+					t.Errorf("Serve = %v", err)
+				}
+			})
+		})
+	}
+}
+
 // The end of the API lets a command that runs inside its request end, and its answer out.
 func TestServeEndsAfterTheAnswer(t *testing.T) {
 	end := make(chan struct{})

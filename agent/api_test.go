@@ -326,7 +326,7 @@ func TestRequestsAreLoggedWithoutSecrets(t *testing.T) {
 	c, err := NewCommands([]Command{
 		{Name: "rescue.finalize_rescue", Run: returns(nil, nil)},
 		{Name: "rescue.fails", Run: returns(nil, fmt.Errorf("no marker"))},
-	}, all, nil)
+	}, all, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -103,9 +103,10 @@ const (
 // Commands runs the agent's commands, one at a time, and remembers their results in the order in
 // which they were asked for.
 type Commands struct {
-	table    map[string]Command // by full name
-	log      *slog.Logger
-	onChange func(Result)
+	table map[string]Command // by full name
+	log   *slog.Logger
+	keep  func(Result) error
+	ended func()
 
 	life context.Context // of all commands
 	stop context.CancelFunc
@@ -148,13 +149,17 @@ func (r *run) await(ctx context.Context) {
 }
 
 // NewCommands makes a runner for the commands of a list, which all have different names of the form
-// extension.command. OnChange is called with the result of every asynchronous command, before it begins, when it is Running, and when it has ended; nil is
-// for nothing.
-func NewCommands(list []Command, log *slog.Logger, onChange func(Result)) (*Commands, error) {
-	if onChange == nil {
-		onChange = func(Result) {}
+// extension.command. Keep is called with the result of every asynchronous command before anybody else sees it: before the command begins, when it is
+// Running, and when it has ended. A command that cannot be kept does not begin: were the agent killed, the conductor would take it for done. Ended is called
+// when everybody can see that one has ended. Nil is for nothing.
+func NewCommands(list []Command, log *slog.Logger, keep func(Result) error, ended func()) (*Commands, error) {
+	if keep == nil {
+		keep = func(Result) error { return nil }
 	}
-	c := &Commands{table: map[string]Command{}, log: log, onChange: onChange, turn: make(chan struct{}, 1)}
+	if ended == nil {
+		ended = func() {}
+	}
+	c := &Commands{table: map[string]Command{}, log: log, keep: keep, ended: ended, turn: make(chan struct{}, 1)}
 	for _, one := range list {
 		if ext, name, ok := strings.Cut(one.Name, "."); !ok || ext == "" || name == "" || one.Run == nil {
 			return nil, fmt.Errorf("command %q: not of the form extension.command, or nothing to run", one.Name)
@@ -229,11 +234,13 @@ func (c *Commands) start(ext, bare string, params json.RawMessage) (*run, Result
 	r := newRun(bare)
 	if command.Async {
 		begin := r.snapshot()
+		if err := c.keep(begin); err != nil {
+			return nil, Result{}, newError("CommandExecutionError", "%s did not start: keep it for an agent after this one: %w", bare, err)
+		}
 		c.add(r)
-		c.onChange(r.snapshot())
 		go func() {
 			c.finish(r, command, params)
-			c.onChange(r.snapshot())
+			c.ended()
 		}()
 		return r, begin, nil
 	}
@@ -300,6 +307,12 @@ func (c *Commands) finish(r *run, command Command, params json.RawMessage) {
 		}
 	} else {
 		log.Info("command succeeded")
+	}
+	if command.Async {
+		// First: who sees the end may ask for the next command, and what is kept of that must not be overwritten.
+		if err := c.keep(result); err != nil {
+			log.Warn("end of the command not kept for an agent after this one", "err", err)
+		}
 	}
 	r.mu.Lock()
 	r.result = result

@@ -22,9 +22,14 @@ import (
 // quiet is a log that nobody reads.
 var quiet = slog.New(slog.DiscardHandler)
 
-func newCommands(t testing.TB, onChange func(Result), list ...Command) *Commands {
+func newCommands(t testing.TB, onKeep func(Result), list ...Command) *Commands {
 	t.Helper()
-	c, err := NewCommands(list, quiet, onChange)
+	c, err := NewCommands(list, quiet, func(r Result) error {
+		if onKeep != nil {
+			onKeep(r)
+		}
+		return nil
+	}, nil)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -60,7 +65,7 @@ func TestNewCommandsRefuses(t *testing.T) {
 		{"twice", []Command{{Name: "standby.sync", Run: run}, {Name: "standby.sync", Run: run, Async: true}}},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if _, err := NewCommands(tt.list, quiet, nil); err == nil {
+			if _, err := NewCommands(tt.list, quiet, nil, nil); err == nil {
 				t.Error("NewCommands succeeded")
 			}
 		})
@@ -237,6 +242,96 @@ func TestAsynchronousCommandsBegin(t *testing.T) {
 	}
 }
 
+// The end of a command is kept before anybody sees it: what is kept after it is of the next command.
+func TestEndIsKeptBeforeItIsSeen(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := state{t.TempDir()}
+		seen := make(chan struct{}, 2)
+		keep := func(r Result) error {
+			if r.Name == "one" && r.Status != Running {
+				time.Sleep(time.Second)
+			}
+			return s.keepCommand(r)
+		}
+		c, err := NewCommands([]Command{
+			{Name: "a.one", Async: true, Run: returns("x", nil)},
+			{Name: "a.two", Async: true, Run: func(ctx context.Context, _ json.RawMessage) (any, error) { <-ctx.Done(); return nil, nil }},
+		}, quiet, keep, func() { seen <- struct{}{} })
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer synctest.Wait()
+		defer c.Stop()
+		kept := func(want string) {
+			t.Helper()
+			r, err := s.command()
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := fmt.Sprint(r.Name, " ", r.Status); got != want {
+				t.Errorf("kept is %s, want %s", got, want)
+			}
+		}
+		if _, err := c.Do(t.Context(), "a.one", []byte("{}"), false); err != nil {
+			t.Fatal(err)
+		}
+		synctest.Wait()
+		if _, err := c.Do(t.Context(), "a.two", []byte("{}"), false); err == nil || !strings.Contains(err.Error(), "Agent is busy") {
+			t.Fatalf("the next command while the end of one is not kept yet: %v", err)
+		}
+		kept("one RUNNING")
+		if err := c.Wait(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		kept("one SUCCEEDED")
+		<-seen
+		if _, err := c.Do(t.Context(), "a.two", []byte("{}"), false); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(time.Minute)
+		kept("two RUNNING")
+	})
+}
+
+// A command of which nothing can be kept does not begin; one whose end cannot be kept has ended all the same.
+func TestCommandsThatCannotBeKept(t *testing.T) {
+	full := errors.New("no space left on device")
+	for _, tt := range []struct {
+		name  string
+		fails Status
+		do    string // the error of the request
+		began int
+	}{
+		{"the beginning", Running, "Command execution failed: b did not start: keep it for an agent after this one: no space left on device", 0},
+		{"the end", Succeeded, "", 1},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			began, wakes := 0, 0
+			run := func(context.Context, json.RawMessage) (any, error) { began++; return nil, nil }
+			c, err := NewCommands([]Command{{Name: "a.b", Async: true, Run: run}}, quiet, func(r Result) error {
+				if r.Status == tt.fails {
+					return full
+				}
+				return nil
+			}, func() { wakes++ })
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer c.Stop()
+			synctest.Test(t, func(t *testing.T) {
+				r, err := c.Do(t.Context(), "a.b", []byte("{}"), true)
+				if tt.do == "" && (err != nil || r.Status != Succeeded) || tt.do != "" && (err == nil || err.Error() != tt.do || !errors.Is(err, full)) {
+					t.Errorf("Do = %s, %v, want %q", r.Status, err, tt.do)
+				}
+				synctest.Wait()
+			})
+			if list := c.List(); began != tt.began || len(list) != tt.began || wakes != tt.began {
+				t.Errorf("%d began, %d in the list, %d heartbeats were asked for, want %d", began, len(list), wakes, tt.began)
+			}
+		})
+	}
+}
+
 // A synchronous command runs inside its request; others wait for it, or give up with their own.
 func TestSynchronousCommandsWaitForEachOther(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
@@ -349,6 +444,7 @@ func TestProgressOutsideOfACommand(t *testing.T) {
 
 // What an agent that was killed leaves behind: Ironic takes an empty list for a reboot that a step asked for, and goes on.
 func TestResume(t *testing.T) {
+	large := `"` + strings.Repeat("x", maxKeptResult) + `"`
 	for _, tt := range []struct {
 		name string
 		kept Result
@@ -361,6 +457,20 @@ func TestResume(t *testing.T) {
 		{
 			"ended", Result{ID: "a", Name: "execute_deploy_step", Status: Succeeded, Value: []byte(`{"a":1}`)},
 			`{"id":"a","command_name":"execute_deploy_step","command_status":"SUCCEEDED","command_error":null,"command_result":{"a":1}}`,
+		},
+		{
+			"ended, with a large argument", Result{ID: "a", Name: "execute_deploy_step", Status: Succeeded,
+				Value: []byte(`{"deploy_result":{"disk":"/dev/sda"},"deploy_step":{"step":"write_image","interface":"deploy","args":{"configdrive":` + large + `}}}`)},
+			`{"id":"a","command_name":"execute_deploy_step","command_status":"SUCCEEDED","command_error":null,"command_result":{"deploy_result":{"disk":"/dev/sda"},"deploy_step":{"interface":"deploy","step":"write_image"}}}`,
+		},
+		{
+			"ended, with a large result", Result{ID: "a", Name: "execute_clean_step", Status: Succeeded,
+				Value: []byte(`{"clean_result":` + large + `,"clean_step":{"step":"burnin","interface":"deploy"}}`)},
+			`{"id":"a","command_name":"execute_clean_step","command_status":"SUCCEEDED","command_error":null,"command_result":{"clean_result":null,"clean_step":{"step":"burnin","interface":"deploy"}}}`,
+		},
+		{
+			"ended, large and no step", Result{ID: "a", Name: "install_bootloader", Status: Succeeded, Value: []byte(large)},
+			`{"id":"a","command_name":"install_bootloader","command_status":"SUCCEEDED","command_error":null,"command_result":null}`,
 		},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

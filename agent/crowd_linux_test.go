@@ -99,6 +99,9 @@ func memory(t *testing.T, pid int) int {
 
 // Whatever thousands of clients send, the agent stays within 64 MiB, answers the conductor, and the step that runs is not disturbed.
 func TestMemoryIsBounded(t *testing.T) {
+	if raceDetector {
+		t.Skip("the race detector takes several times the memory")
+	}
 	const limit = 64 << 20
 	dir := t.TempDir()
 	child := exec.Command(os.Args[0], "-test.run=^TestServeForParent$")

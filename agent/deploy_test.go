@@ -74,7 +74,7 @@ func commandAgent(t *testing.T, s System) (a *agent, do func(name, params string
 	if a.set, err = steps.NewSet(t.Context(), a.host, []steps.Manager{vendor{fail}}); err != nil {
 		t.Fatal(err)
 	}
-	commands, err := NewCommands(a.commands(), quiet, nil)
+	commands, err := NewCommands(a.commands(), quiet, nil, nil)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -17,6 +17,8 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"testing"
@@ -99,6 +101,23 @@ func TestPoll(t *testing.T) {
 		t.Errorf("node %s, MD5 refused: %v", a.currentNode().UUID, a.host.Download.RefuseMD5)
 	}
 	wantText(t, "console", console.String(), "node: n7, as the conductor says")
+
+	// The next agent of this boot is not told again.
+	next, again := newTestAgent(t, System{StateDir: a.sys.StateDir, Network: func() (netconfig.Kernel, error) { return nil, errors.New("no netlink") }})
+	next.config.Poll, next.config.Token = true, testToken
+	if err := next.serve(t.Context()); err == nil || !strings.Contains(err.Error(), "no netlink") {
+		t.Errorf("serve() = %v", err)
+	}
+	if next.currentNode().UUID != "n7" || !next.host.Download.RefuseMD5 {
+		t.Errorf("the next agent has node %q, refuses MD5: %v", next.currentNode().UUID, next.host.Download.RefuseMD5)
+	}
+	wantText(t, "console of the next agent", again.String(), "node: n7, as the conductor says")
+	if err := os.WriteFile(filepath.Join(a.sys.StateDir, "node_info.json"), []byte("{"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := next.serve(t.Context()); err == nil || !strings.Contains(err.Error(), "earlier in this boot") {
+		t.Errorf("serve() with what cannot be read = %v", err)
+	}
 }
 
 // still is a network that has one address.
@@ -229,8 +248,8 @@ func TestCollectLogsIsBounded(t *testing.T) {
 // The answer to the command that ends the service gets through; then nobody answers, the last is done, and the next agent of this boot
 // does nothing.
 func TestLockdown(t *testing.T) {
-	down := make(chan struct{})
-	system := System{StateDir: t.TempDir(), LinksDown: func() error { close(down); return nil }}
+	down := make(chan struct{}, 2)
+	system := System{StateDir: t.TempDir(), LinksDown: func() error { down <- struct{}{}; return nil }}
 	a, console := newTestAgent(t, system)
 	a.token = "0123456789012345678901234567890123456789"
 	a.settings.HeartbeatTimeout = time.Minute
@@ -277,7 +296,7 @@ func TestLockdown(t *testing.T) {
 	if err := <-ended; !errors.Is(err, context.Canceled) {
 		t.Errorf("runAPI() = %v", err)
 	}
-	wantText(t, "console", console.String(), "end: locked down")
+	wantText(t, "console", console.String(), "end: locked down: the network is down")
 
 	next, again := newTestAgent(t, system)
 	short, stop := context.WithTimeout(t.Context(), 50*time.Millisecond)
@@ -285,7 +304,40 @@ func TestLockdown(t *testing.T) {
 	if err := next.remember(short); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("the next agent goes on: %v", err)
 	}
-	wantText(t, "console of the next agent", again.String(), "end: locked down")
+	wantText(t, "console of the next agent", again.String(), "end: locked down: the network is down")
+	if len(down) != 1 {
+		t.Error("the next agent does not take the network down, which the one before may have been killed before")
+	}
+}
+
+// Nobody says that the network is down as long as it is not, and the agent after one that could not take it down tries again.
+func TestLockdownFails(t *testing.T) {
+	busy := errors.New("take eth0 down: device or resource busy")
+	system := System{StateDir: t.TempDir(), LinksDown: func() error { return busy }}
+	a, console := newTestAgent(t, system)
+	if _, err := a.lockdown(t.Context(), nil); err != nil {
+		t.Fatal(err)
+	}
+	short, stop := context.WithTimeout(t.Context(), time.Second)
+	defer stop()
+	for range 2 {
+		if err := a.served(short); !errors.Is(err, busy) {
+			t.Fatalf("served() = %v", err)
+		}
+		next, again := newTestAgent(t, system)
+		if err := next.remember(short); !errors.Is(err, busy) {
+			t.Errorf("the next agent: %v", err)
+		}
+		if said := console.String() + again.String(); strings.Contains(said, "network is down") {
+			t.Errorf("console:\n%s", said)
+		}
+	}
+	system.LinksDown = func() error { return nil }
+	next, again := newTestAgent(t, system)
+	if err := next.remember(short); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("the next agent goes on: %v", err)
+	}
+	wantText(t, "console of the next agent", again.String(), "end: locked down: the network is down")
 }
 
 func TestServePolledRefuses(t *testing.T) {

@@ -30,6 +30,9 @@ func (a *agent) flowCommands(all []Command) []Command {
 				return nil, err
 			}
 			for _, s := range steps {
+				if ctx.Err() != nil { // the command before may have been the agent's last
+					return nil, newError("CommandExecutionError", "%s did not start: the agent is going down", bareName(s.command.Name))
+				}
 				_, err := s.command.run(ctx, s.params)
 				if err != nil {
 					a.log.Error("command of a flow failed", "command", s.command.Name, "err", err)

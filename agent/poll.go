@@ -30,15 +30,26 @@ func (a *agent) setNodeInfo(ctx context.Context, params json.RawMessage) (any, e
 	if err := json.Unmarshal(params, &in); err != nil {
 		return nil, invalidParams("node_info: %v", err)
 	}
-	node, settings, err := ironic.ParseLookup(in.NodeInfo)
-	if err != nil {
+	if err := a.useNodeInfo(ctx, in.NodeInfo); err != nil {
 		return nil, invalidParams("node_info: %v", err)
+	}
+	if err := a.state.keepNodeInfo(in.NodeInfo); err != nil {
+		return nil, fmt.Errorf("keep what the conductor says of the node: %w", err)
+	}
+	return nil, nil
+}
+
+// useNodeInfo makes what a lookup would have answered count.
+func (a *agent) useNodeInfo(ctx context.Context, info json.RawMessage) error {
+	node, settings, err := ironic.ParseLookup(info)
+	if err != nil {
+		return err
 	}
 	if err := a.applySettings(settings); err != nil {
-		return nil, invalidParams("node_info: %v", err)
+		return err
 	}
 	a.console.Stage("node", "%s, as the conductor says", node.UUID)
-	return nil, a.changeNode(ctx, node.Raw)
+	return a.changeNode(ctx, node.Raw)
 }
 
 // servePolled opens the API for a conductor that polls: there is no lookup and there are no heartbeats. The token has
@@ -48,6 +59,13 @@ func (a *agent) servePolled(ctx context.Context) error {
 		return hint(errors.New("ironhand-poll is set and there is no token: nobody could use the API"), "that the medium has ipa-agent-token")
 	}
 	a.token = a.config.Token
+	if info, err := a.state.nodeInfo(); err != nil {
+		return fmt.Errorf("read what the conductor said of the node earlier in this boot: %w", err)
+	} else if info != nil {
+		if err := a.useNodeInfo(ctx, info); err != nil {
+			return fmt.Errorf("use what the conductor said of the node earlier in this boot: %w", err)
+		}
+	}
 	address := a.config.AdvertiseHost
 	if address == "" {
 		var err error

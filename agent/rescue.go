@@ -50,7 +50,7 @@ func (a *agent) finalizeRescue(ctx context.Context, params json.RawMessage) (any
 		}
 	}
 	a.console.Stage("rescue", "ssh %s@%s; %s", rescueUser, where, key)
-	return nil, a.retire("rescue mode until the next boot: the machine is its tenant's, and the API is closed", nil)
+	return nil, a.retire(rescued)
 }
 
 // sshAddresses lists where this machine can be reached.

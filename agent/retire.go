@@ -16,8 +16,16 @@ import (
 type retirement struct {
 	mu   sync.Mutex
 	why  string
-	then func(ctx context.Context) error
 	stop context.CancelFunc // ends the API and the heartbeats; nil while there are none
+	// refuse lets no other command begin; nil like stop.
+	refuse func()
+}
+
+// begun tells whether the agent has retired.
+func (r *retirement) begun() bool {
+	r.mu.Lock()
+	defer r.mu.Unlock()
+	return r.why != ""
 }
 
 // systemCommands take the machine out of the conductor's hands.
@@ -25,24 +33,30 @@ func (a *agent) systemCommands() []Command {
 	return []Command{{Name: "system.lockdown", Run: a.lockdown}}
 }
 
+// Why an agent retires.
+const (
+	lockedDown = "locked down"
+	rescued    = "rescue mode until the next boot: the machine is its tenant's, and the API is closed"
+)
+
 // lockdown ends the API and takes all network interfaces down, for nodes that are not to be switched off. Source: IPA
 // ironic_python_agent/extensions/system.py.
 func (a *agent) lockdown(context.Context, json.RawMessage) (any, error) {
-	return nil, a.retire("locked down: the network is down until the next boot", func(context.Context) error { return a.sys.LinksDown() })
+	return nil, a.retire(lockedDown)
 }
 
-// retire has the agent stop serving: the answer to the command that asks for it still gets through, then the API and the heartbeats
-// end, then is done, and the machine is left as it is until it is booted again. An agent that is started again in this boot does
-// nothing but say why. then may be nil.
-func (a *agent) retire(why string, then func(ctx context.Context) error) error {
+// retire has the agent stop serving: no command begins any more, the answer to the one that asks for it still gets through, then the API and the heartbeats
+// end, and the machine is left to itself until it is booted again. An agent that is started again in this boot does nothing else either.
+func (a *agent) retire(why string) error {
 	if err := a.state.keepRetired(why); err != nil {
 		return fmt.Errorf("remember the end of service: %w", err)
 	}
 	r := &a.retirement
 	r.mu.Lock()
 	defer r.mu.Unlock()
-	r.why, r.then = why, then
+	r.why = why
 	if r.stop != nil {
+		r.refuse() // the machine may be somebody else's before the API has ended
 		time.AfterFunc(answerTime, r.stop)
 	}
 	return nil
@@ -51,15 +65,23 @@ func (a *agent) retire(why string, then func(ctx context.Context) error) error {
 // served is called when the API has ended. If the agent has retired it ends only with ctx.
 func (a *agent) served(ctx context.Context) error {
 	a.retirement.mu.Lock()
-	why, then := a.retirement.why, a.retirement.then
+	why := a.retirement.why
 	a.retirement.mu.Unlock()
 	if why == "" {
 		return nil
 	}
-	if then != nil {
-		if err := then(ctx); err != nil {
-			a.sayLines("end", "FAILED: "+err.Error())
+	return a.rest(ctx, why)
+}
+
+// rest does what is last, which an agent before this one may have left undone, and leaves the machine alone. What fails is tried again by the
+// next agent.
+func (a *agent) rest(ctx context.Context, why string) error {
+	switch why {
+	case lockedDown:
+		if err := a.sys.LinksDown(); err != nil {
+			return fmt.Errorf("lock the machine down: %w", err)
 		}
+		why += ": the network is down until the next boot"
 	}
 	return a.idle(ctx, why)
 }

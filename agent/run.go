@@ -89,7 +89,7 @@ func (a *agent) remember(ctx context.Context) error {
 		return fmt.Errorf("read whether an earlier agent has retired: %w", err)
 	}
 	if why != "" {
-		return a.idle(ctx, why)
+		return a.rest(ctx, why)
 	}
 	return nil
 }

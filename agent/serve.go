@@ -114,24 +114,23 @@ func fingerprint(t *tls.Config) string {
 func (a *agent) runAPI(outer context.Context, l net.Listener, t *tls.Config, b *ironic.Beat) error {
 	ctx, stop := context.WithCancel(outer)
 	defer stop()
-	a.retirement.mu.Lock()
-	a.retirement.stop = stop
-	a.retirement.mu.Unlock()
 	var beats *Heartbeats
-	commands, err := NewCommands(a.commands(), a.log, func(r Result) {
+	commands, err := NewCommands(a.commands(), a.log, func(r Result) error {
 		if r.Status == Failed && ctx.Err() != nil {
-			return // because the agent ends: for the one after it this command was running
+			return nil // because the agent ends: for the one after it this command was running
 		}
-		if err := a.state.keepCommand(r); err != nil {
-			a.log.Warn("command not kept for an agent after this one", "command", r.Name, "err", err)
-		}
-		if beats != nil && r.Status != Running {
+		return a.state.keepCommand(r)
+	}, func() {
+		if beats != nil {
 			beats.Force()
 		}
 	})
 	if err != nil {
 		return err
 	}
+	a.retirement.mu.Lock()
+	a.retirement.stop, a.retirement.refuse = stop, commands.Stop
+	a.retirement.mu.Unlock()
 	if kept, err := a.state.command(); err != nil {
 		return err
 	} else if kept != nil {
@@ -161,8 +160,11 @@ func (a *agent) runAPI(outer context.Context, l net.Listener, t *tls.Config, b *
 	if werr := commands.Wait(late); err == nil {
 		err = werr
 	}
-	if err != nil {
+	if err != nil && !a.retirement.begun() {
 		return err
+	}
+	if err != nil { // no reason not to do what is last
+		a.log.Warn("the API has not ended well", "err", err)
 	}
 	return a.served(outer)
 }

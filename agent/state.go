@@ -62,6 +62,19 @@ func (s state) keepAddress(address string) error {
 	return keepFile(filepath.Join(s.dir, "address"), []byte(address))
 }
 
+// nodeInfo returns what a conductor that polls said of the node earlier in this boot, or nil.
+func (s state) nodeInfo() (json.RawMessage, error) {
+	b, err := os.ReadFile(filepath.Join(s.dir, "node_info.json"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil, nil
+	}
+	return b, err
+}
+
+func (s state) keepNodeInfo(info json.RawMessage) error {
+	return keepFile(filepath.Join(s.dir, "node_info.json"), info)
+}
+
 // deployed returns what was written onto a disk earlier in this boot, or nil.
 func (s state) deployed() (*steps.Deployed, error) {
 	b, err := os.ReadFile(filepath.Join(s.dir, "deployed.json"))
@@ -94,8 +107,32 @@ func (s state) keepDeployed(d *steps.Deployed) error {
 	return keepFile(filepath.Join(s.dir, "deployed.json"), b)
 }
 
-// maxKeptResult is the largest result of a command that is kept: what it is made of comes out of the machine's memory.
+// maxKeptResult is the largest result of a command that is kept whole: what it is made of comes out of the machine's memory.
 const maxKeptResult = 1 << 20
+
+// keptValue is the value of a result as it is kept. Of a large one the step's name and interface are left, by which conductors find out which
+// step has ended. Source: ironic ironic/drivers/modules/agent_base.py.
+func keptValue(value json.RawMessage) json.RawMessage {
+	if len(value) <= maxKeptResult {
+		return value
+	}
+	if open := openValue(value); open != nil {
+		value = open
+	}
+	all, err := object(value)
+	if err != nil {
+		return nil
+	}
+	for name, member := range all {
+		if len(member) > maxKeptResult/4 {
+			all[name] = json.RawMessage("null")
+		}
+	}
+	if value, err = json.Marshal(all); err != nil || len(value) > maxKeptResult {
+		return nil
+	}
+	return value
+}
 
 // command returns the last asynchronous command that began in this boot, or nil.
 func (s state) command() (*Result, error) {
@@ -114,10 +151,7 @@ func (s state) command() (*Result, error) {
 }
 
 func (s state) keepCommand(r Result) error {
-	r.Progress = nil
-	if len(r.Value) > maxKeptResult {
-		r.Value = nil
-	}
+	r.Progress, r.Value = nil, keptValue(r.Value)
 	b, err := json.Marshal(r)
 	if err != nil {
 		return err
