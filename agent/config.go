@@ -325,8 +325,11 @@ func readFile(ramdisk fs.FS, name string) ([]byte, error) {
 // maxCA is ten times the size of a bundle of all public CAs.
 const maxCA = 2 << 20
 
-// passwords finds user and password in URLs.
-var passwords = regexp.MustCompile(`//[^/\s]*@`)
+// passwords finds user and password in URLs, queries what may hold a token: the query of a URL, or of what looks like the end of one.
+var (
+	passwords = regexp.MustCompile(`//[^\s"]*@`) // a password may hold a slash
+	queries   = regexp.MustCompile(`(//[^\s"?]*\?|\?[^\s"=?]*=)[^\s"]+`)
+)
 
 // words splits a kernel command line: white space between words, the first = between
 // name and value, later ones win, no quoting. Words without = are no settings.

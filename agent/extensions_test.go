@@ -199,6 +199,45 @@ func TestCollectLogs(t *testing.T) {
 	}
 }
 
+func TestWithoutSecrets(t *testing.T) {
+	a, _ := newTestAgent(t, System{})
+	a.config.ImagePassword = "open sesame"
+	for _, tt := range []struct{ name, text, want string }{
+		{"basic authorization", "Authorization: Basic hunter2==\nnext", "Authorization: ***\nnext"},
+		{"proxy, in JSON", `{"Proxy-Authorization": "Digest a=hunter2, b"}`, `{"Proxy-Authorization": ***`},
+		{"bearer", "curl: bearer hunter2 refused", "curl: bearer *** refused"},
+		{"header", "X-Auth-Token: hunter2 next", "X-Auth-Token: *** next"},
+		{"Swift", "image?temp_url_sig=hunter2&temp_url_expires=hunter2 next", "image?temp_url_sig=*** next"},
+		{"Swift, alone", "temp_url_sig=hunter2 next", "temp_url_sig=*** next"},
+		{"Amazon", "X-Amz-Signature=hunter2 next", "X-Amz-Signature=*** next"},
+		{"double quotes", `password="hunter2 hunter2" next`, `password=*** next`},
+		{"single quotes", `password='hunter2 hunter2' next`, `password=*** next`},
+		{"a quote in it", `password: hun'hunter2 next`, `password: *** next`},
+		{"an escaped quote in it", `{"password": "hun\"hunter2", "x": 1}`, `{"password": ***, "x": 1}`},
+		{"escaped quotes", `body="{\"password\": \"hunter2 hunter2\", \"x\": 1}"`, `body="{\"password\": ***, \"x\": 1}"`},
+		{"escaped quotes in it", `body="{\"password\": \"a\\\"hunter2\", \"x\": 1}"`, `body="{\"password\": ***, \"x\": 1}"`},
+		{"no closing quote", "password=\"hunter2 hunter2\nnext", "password=***\nnext"},
+		{"parameter in quotes", `quiet "rd.password=hun hunter2" next`, `quiet "rd.password=*** next`},
+		{"commas", "rd.iscsi.password=hun,hunter2 next", "rd.iscsi.password=*** next"},
+		{"JSON", `{"auth_token": "hunter2"}`, `{"auth_token": ***}`},
+		{"IPA's own", "rootpwd=$1$hunter2 next", "rootpwd=*** next"},
+		{"query", "ipa-inspection-callback-url=https://x/y?hunter2 next", "ipa-inspection-callback-url=https://x/y?*** next"},
+		{"end of a URL", "GET /y?a=hunter2 next", "GET /y?a=*** next"},
+		{"user", "https://user:hunter2@h/ next", "https://***@h/ next"},
+		{"slash in a password", "https://user:hun/hunter2@h/ next", "https://***@h/ next"},
+		{"at in a password", "https://user:hun@hunter2@h/ next", "https://***@h/ next"},
+		{"password of the image server", "got open sesame from x", "got *** from x"},
+		{"nothing", "eth0: why? // no token here, a@b\n", "eth0: why? // no token here, a@b\n"},
+		{"a name that goes on", "ipa-agent-token-required=1 agent_token_x: 2", "ipa-agent-token-required=1 agent_token_x: 2"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := string(a.withoutSecrets([]byte(tt.text))); got != tt.want {
+				t.Errorf("withoutSecrets(%s) = %s, want %s", tt.text, got, tt.want)
+			}
+		})
+	}
+}
+
 // noise is what does not pack.
 func noise(n int) []byte {
 	b := make([]byte, n)

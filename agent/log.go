@@ -157,8 +157,25 @@ func tail(root fs.FS, name string, most int) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, int64(most)))
 }
 
-// secretWords are parameters whose values are secrets, wherever they are printed: our own log masks them, the kernel's command line does not.
-var secretWords = regexp.MustCompile(`(?i)((?:agent[-_]?token|password|passwd|secret|authorization)["']?\s*[=:]\s*["']?)[^\s"',}]+`)
+// secretValues are what is masked wherever it is printed: our own log masks it, the kernel's command line and what others log does not. Rather too much
+// than too little: what cannot be told apart from a secret goes as well.
+var secretValues = []struct {
+	find *regexp.Regexp
+	by   string
+}{
+	// HTTP credentials have blanks in them.
+	{regexp.MustCompile(`(?i)(authorization(?:\\?["'])?[ \t]*[=:])[^\n]+`), "${1} ***"},
+	{regexp.MustCompile(`(?i)(\bbearer[ \t]+)\S+`), "${1}***"},
+	// "name=a value", as the kernel quotes parameters; then name=value, with the name or the value in quotes, which may be escaped.
+	{regexp.MustCompile(`(?i)("[^"\s=]*` + secretName + `=)[^"\n]+`), "${1}***"},
+	{regexp.MustCompile(`(?i)(` + secretName + `(?:\\?["'])?\s*[=:][ \t]*)(?:"(?:[^"\\\n]|\\.)*"?|\\"(?:\\\\\\"|[^"\n])*"?|'[^'\n]*'?|\S+)`), "${1}***"},
+	// Parts of URLs.
+	{passwords, "//***@"},
+	{queries, "${1}***"},
+}
+
+// secretName is the end of a name whose value is a secret.
+const secretName = `(?:token|password|passwd|passphrase|pwd|psk|secret|secret[-_]?key|temp_url_sig|signature)`
 
 // withoutSecrets masks what nobody shall read.
 func (a *agent) withoutSecrets(b []byte) []byte {
@@ -167,6 +184,8 @@ func (a *agent) withoutSecrets(b []byte) []byte {
 			b = bytes.ReplaceAll(b, []byte(s), []byte("***"))
 		}
 	}
-	b = secretWords.ReplaceAll(b, []byte("${1}***"))
-	return passwords.ReplaceAll(b, []byte("//***@"))
+	for _, v := range secretValues {
+		b = v.find.ReplaceAll(b, []byte(v.by))
+	}
+	return b
 }
