@@ -166,7 +166,7 @@ func ParseConfig(s Sources) (Config, error) {
 				c.Ignored = append(c.Ignored, fmt.Sprintf("%s (%s) has no effect: it counts on the kernel command line only", name, from))
 				continue
 			}
-			shown := passwords.ReplaceAllString(values[name], "//***@")
+			shown := queries.ReplaceAllString(passwords.ReplaceAllString(values[name], "//***@"), "${1}***")
 			if one.Secret {
 				shown = "***"
 			}

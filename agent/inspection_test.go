@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"net/http"
@@ -243,6 +244,9 @@ func TestInspectionRefused(t *testing.T) {
 			t.Errorf("inspectMachine = %v", err)
 		}
 		wantText(t, "console", console(), "attempt 4", "next in 12 s")
+		if text := fmt.Sprint(console(), err, a.config.Origins); strings.Contains(text, "secret") {
+			t.Errorf("the secret is told: %s", text)
+		}
 	})
 }
 

@@ -71,7 +71,7 @@ func New(o Options) (*Client, error) {
 	for _, s := range o.URLs {
 		u, err := url.Parse(strings.TrimRight(strings.TrimSpace(s), "/"))
 		if err != nil {
-			return nil, fmt.Errorf("read API URL: %w", err)
+			return nil, fmt.Errorf("read API URL: %w", inner(err))
 		}
 		if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 			return nil, fmt.Errorf("read API URL %q: not of the form http://host or https://host", u.Redacted())
@@ -259,7 +259,7 @@ func (c *Client) try(ctx context.Context, base *url.URL, r request) ([]byte, err
 	}
 	req, err := http.NewRequestWithContext(ctx, r.method, target.String(), body)
 	if err != nil {
-		return nil, fmt.Errorf("make request for %s: %w", base.Redacted(), err)
+		return nil, fmt.Errorf("make request for %s: %w", redacted(base), inner(err))
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Accept", "application/json")
@@ -273,10 +273,9 @@ func (c *Client) try(ctx context.Context, base *url.URL, r request) ([]byte, err
 
 	res, err := c.http.Do(req)
 	if err != nil {
-		return nil, err // names the method and the URL itself
+		return nil, fmt.Errorf("%s %s: %w", r.method, redacted(target), inner(err))
 	}
 	defer res.Body.Close()
-	target.RawQuery = "" // not needed to understand the errors below
 	limit := maxAnswer
 	good := res.StatusCode == r.want || res.StatusCode == r.also
 	if !good {
@@ -284,7 +283,7 @@ func (c *Client) try(ctx context.Context, base *url.URL, r request) ([]byte, err
 	}
 	answer, err := io.ReadAll(io.LimitReader(res.Body, int64(limit)+1))
 	if err != nil {
-		return nil, fmt.Errorf("%s %s: read answer: %w", r.method, target.Redacted(), err)
+		return nil, fmt.Errorf("%s %s: read answer: %w", r.method, redacted(target), err)
 	}
 	if !good {
 		text := answer
@@ -292,12 +291,12 @@ func (c *Client) try(ctx context.Context, base *url.URL, r request) ([]byte, err
 			text = bytes.ReplaceAll(text, []byte(r.hide.Reveal()), []byte(masked))
 		}
 		return nil, &StatusError{
-			Method: r.method, URL: target.Redacted(), Code: res.StatusCode,
+			Method: r.method, URL: redacted(target), Code: res.StatusCode,
 			Text: faultText(text), Location: redirectTarget(res),
 		}
 	}
 	if len(answer) > limit {
-		return nil, fmt.Errorf("%s %s: answer is longer than %d bytes", r.method, target.Redacted(), limit)
+		return nil, fmt.Errorf("%s %s: answer is longer than %d bytes", r.method, redacted(target), limit)
 	}
 	return answer, nil
 }
@@ -311,6 +310,21 @@ func redirectTarget(res *http.Response) string {
 	if err != nil {
 		return ""
 	}
-	u.RawQuery = ""
-	return oneLine(u.Redacted())
+	return oneLine(redacted(u))
+}
+
+// redacted is a URL without password and query.
+func redacted(u *url.URL) string {
+	shown := *u
+	shown.RawQuery = ""
+	return shown.Redacted()
+}
+
+// inner is an error without the URL that net/http and net/url put in front of it: its query may be a secret.
+func inner(err error) error {
+	var of *url.Error
+	if errors.As(err, &of) {
+		return of.Err
+	}
+	return err
 }

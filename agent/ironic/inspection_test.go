@@ -126,18 +126,25 @@ func TestContinueInspectionVersion(t *testing.T) {
 const inspectionTestPath = "/v1/continue_inspection"
 
 func TestParseCallbackURLBad(t *testing.T) {
-	for _, s := range []string{"", "a", "ftp://a/b", "https:///x", "https://a/#x", "https://user:secret@/x?token=secret"} {
+	for _, s := range []string{"", "a", "ftp://a/b", "https:///x", "https://a/#x", "https://user:secret@/x?token=secret", "https://user:secret@a/%zz?token=secret"} {
 		if _, err := ParseCallbackURL(s); err == nil || strings.Contains(err.Error(), "secret") {
 			t.Errorf("ParseCallbackURL(%q): %v", s, err)
 		}
 	}
-	var refused *StatusError
-	net := &answers{list: []any{status(404, "")}}
-	c := newClient(t, Options{URLs: []string{"https://a"}, Transport: net})
 	u, err := ParseCallbackURL("https://u:secret@a/x?token=secret")
 	if err != nil {
 		t.Fatal(err)
 	}
+	synctest.Test(t, func(t *testing.T) {
+		c := newClient(t, Options{URLs: []string{"https://a"}, Transport: &answers{list: []any{error(syscall.ECONNREFUSED)}}})
+		_, err := c.ContinueInspection(t.Context(), []*url.URL{u}, nil, 0)
+		if !errors.Is(err, syscall.ECONNREFUSED) || strings.Contains(err.Error(), "secret") {
+			t.Errorf("error %v", err)
+		}
+	})
+	var refused *StatusError
+	net := &answers{list: []any{status(404, "")}}
+	c := newClient(t, Options{URLs: []string{"https://a"}, Transport: net})
 	if _, err := c.ContinueInspection(t.Context(), []*url.URL{u}, nil, 0); !errors.As(err, &refused) || strings.Contains(err.Error(), "secret") {
 		t.Errorf("error %v", err)
 	}
