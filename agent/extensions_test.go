@@ -21,6 +21,7 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
+	"testing/synctest"
 	"time"
 
 	"github.com/ironhand/ironhand/agent/ironic"
@@ -197,6 +198,46 @@ func TestCollectLogs(t *testing.T) {
 	if files["timeline"] == "" {
 		t.Error("the timeline is missing")
 	}
+}
+
+// hanging is a file tree in which one file is never opened until the test ends.
+type hanging struct {
+	fstest.MapFS
+	name string
+	end  chan struct{}
+}
+
+func (h hanging) Open(name string) (fs.File, error) {
+	if name == h.name {
+		<-h.end
+		return nil, fs.ErrClosed
+	}
+	return h.MapFS.Open(name)
+}
+
+// A file that the kernel never gives is named, and keeps nothing else away.
+func TestCollectLogsHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		end := make(chan struct{})
+		defer close(end)
+		a, _ := newTestAgent(t, System{
+			Root:    hanging{fstest.MapFS{"proc/uptime": {Data: []byte("5.00\n")}}, "proc/mdstat", end},
+			Machine: inspect.Machine{FS: fstest.MapFS{}}, Network: func() (netconfig.Kernel, error) { return still{}, nil },
+			KernelLog: func() ([]byte, error) { <-end; return nil, nil },
+		})
+		start := time.Now()
+		value, err := a.collectLogs(t.Context(), nil)
+		if took := time.Since(start); err != nil || took > collectTime {
+			t.Fatalf("collectLogs() = %v after %v", err, took)
+		}
+		b, err := json.Marshal(value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files := unpackLogs(t, Result{Status: Succeeded, Value: b})
+		wantText(t, "errors", files["errors"], "machine/proc/mdstat: it cannot be read in time", "kernel: it cannot be read in time")
+		wantText(t, "uptime", files["machine/proc/uptime"], "5.00")
+	})
 }
 
 func TestWithoutSecrets(t *testing.T) {

@@ -34,8 +34,6 @@ func (a *agent) logCommands() []Command {
 
 // collectLogs packs what helps to find out what happened into a tar.gz. Source: IPA ironic_python_agent/extensions/log.py.
 func (a *agent) collectLogs(ctx context.Context, _ json.RawMessage) (any, error) {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second) // the conductor waits for a minute
-	defer cancel()
 	var packed bytes.Buffer
 	if err := a.packLogs(ctx, &packed); err != nil {
 		return nil, fmt.Errorf("collect logs: %w", err)
@@ -57,8 +55,13 @@ func machineFiles() []string {
 	return append(files, "etc/resolv.conf", "sys/firmware/dmi/tables/DMI", "sys/firmware/dmi/tables/smbios_entry_point")
 }
 
+// collectTime is for all logs, readTime for one of them: the conductor waits for a minute.
+const collectTime, readTime = 30 * time.Second, 5 * time.Second
+
 // packLogs writes the archive. What cannot be collected is named in its file "errors".
 func (a *agent) packLogs(ctx context.Context, to *bytes.Buffer) error {
+	ctx, cancel := context.WithTimeout(ctx, collectTime)
+	defer cancel()
 	z := gzip.NewWriter(to)
 	t := tar.NewWriter(z)
 	var problems []string
@@ -98,10 +101,10 @@ func (a *agent) packLogs(ctx context.Context, to *bytes.Buffer) error {
 	for _, o := range a.config.Origins {
 		fmt.Fprintln(&settings, o)
 	}
-	kernel, kernelErr := a.sys.KernelLog()
+	kernel, kernelErr := within(ctx, a.sys.KernelLog)
 	inventory, inventoryErr := marshal(a.inventory, nil)
-	disks, disksErr := marshal(a.sys.Machine.Disks(ctx))
-	network, networkErr := a.networkLog(ctx)
+	disks, disksErr := within(ctx, func() ([]byte, error) { return marshal(a.sys.Machine.Disks(ctx)) })
+	network, networkErr := within(ctx, func() ([]byte, error) { return a.networkLog(ctx) })
 	errs := []error{
 		add("timeline", timeline.Bytes(), nil),
 		add("settings", settings.Bytes(), nil),
@@ -114,7 +117,7 @@ func (a *agent) packLogs(ctx context.Context, to *bytes.Buffer) error {
 		if ctx.Err() != nil {
 			break
 		}
-		b, err := tail(a.sys.Root, name, maxLogFile)
+		b, err := within(ctx, func() ([]byte, error) { return tail(a.sys.Root, name, maxLogFile) })
 		errs = append(errs, add(path.Join("machine", name), b, err))
 	}
 	if ctx.Err() != nil {
@@ -136,6 +139,28 @@ func (a *agent) networkLog(ctx context.Context) ([]byte, error) {
 		return nil, err
 	}
 	return json.MarshalIndent(state, "", "  ")
+}
+
+// within waits for a read for readTime. The kernel answers some files only when a disk or a device does, and such a read cannot be interrupted: it
+// is left to itself.
+func within(ctx context.Context, read func() ([]byte, error)) ([]byte, error) {
+	type result struct {
+		b   []byte
+		err error
+	}
+	ctx, cancel := context.WithTimeout(ctx, readTime)
+	defer cancel()
+	done := make(chan result, 1)
+	go func() {
+		b, err := read()
+		done <- result{b, err}
+	}()
+	select {
+	case r := <-done:
+		return r.b, r.err
+	case <-ctx.Done():
+		return nil, errors.New("it cannot be read in time")
+	}
 }
 
 // tail reads the last bytes of a file, however long it is.
