@@ -162,7 +162,6 @@ func TestParseConfigRefuses(t *testing.T) {
 		{"advertised host", "ipa-advertise-host=a/b", "ipa-advertise-host=a/b from kernel command line: must be a host name or an address"},
 		{"no URL", "ipa-api-url=", "ipa-api-url= from kernel command line: must be URLs"},
 		{"multicast DNS and a URL", "ipa-api-url=mdns,https://h", "must be URLs that begin with http:// or https:// and name a host, or mdns"},
-		{"cipher suites", "ipa-tls-cipher-suites=RC4-MD5", "none is known"},
 		{"protocol", "ipa-advertise-protocol=ftp", "must be one of http, https"},
 		{"one of two URLs", "ipa-api-url=https://h,ftp://h", "must be URLs that begin with http:// or https://"},
 		{"URL without host", "ipa-api-url=https://:6385", "and name a host"},
