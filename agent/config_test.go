@@ -81,6 +81,7 @@ func TestParseConfig(t *testing.T) {
 			func(c Config) any { return []any{c.UseMDNS, c.MDNSAttempts, c.ListenPort} }, "[true 5 9999]",
 			"[mdns] lookup_attempts=5 (cd /dev/sr0 etc/ironic-python-agent.d/a.conf)\n[mdns] use_mdns=yes (cd /dev/sr0 etc/ironic-python-agent.d/a.conf)"},
 		{"API by multicast DNS", Sources{Cmdline: "ipa-api-url=mdns"}, func(c Config) any { return []any{c.UseMDNS, c.APIURLs} }, "[true []]", "ipa-api-url=mdns (kernel command line)"},
+		{"inspection by multicast DNS", Sources{Cmdline: "ipa-inspection-callback-url=mdns"}, func(c Config) any { return []any{c.Inspection.UseMDNS, c.Inspection.URLs} }, "[true []]", "ipa-inspection-callback-url=mdns (kernel command line)"},
 		{"API by multicast DNS, but a URL is given", Sources{Cmdline: "ipa-use-mdns=1 ipa-api-url=https://h"}, func(c Config) any { return []any{c.UseMDNS, c.APIURLs} }, "[false [https://h]]",
 			"ipa-api-url=https://h (kernel command line)\nipa-use-mdns=1 (kernel command line)"},
 		{"API by multicast DNS, found", Sources{Cmdline: "ipa-api-url=mdns", Discovered: map[string]string{"api_url": "https://192.0.2.1:6385"}},

@@ -165,7 +165,7 @@ func (a *agent) readSettings(context.Context) error {
 		a.console.Stage("settings", "%s", line)
 	}
 	api := strings.Join(config.servers(), ", ")
-	if config.UseMDNS {
+	if config.UseMDNS || api == "" && config.Inspection.UseMDNS {
 		api = "by multicast DNS"
 	}
 	a.console.Stage("settings", "%d given; API %s", len(config.Origins), api)
