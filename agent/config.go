@@ -162,6 +162,9 @@ func ParseConfig(s Sources) (Config, error) {
 			if !known {
 				continue // other programs have parameters too
 			}
+			if prefix == "" && values[name] == "" {
+				continue // templates have parameters whose value is left empty; as in ironic-python-agent, that gives none
+			}
 			if one.set == nil && from != bootLine {
 				c.Ignored = append(c.Ignored, fmt.Sprintf("%s (%s) has no effect: it counts on the kernel command line only", name, from))
 				continue

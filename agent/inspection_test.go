@@ -177,7 +177,7 @@ func TestInspectionIsAskedFor(t *testing.T) {
 			t.Errorf("%s: %q, %t, want %q", tt.cmdline, got, wanted, tt.want)
 		}
 	}
-	if _, err := ParseConfig(Sources{Ramdisk: fstest.MapFS{}, Cmdline: "ipa-inspection-callback-url=mdns"}); err == nil {
+	if _, err := ParseConfig(Sources{Ramdisk: fstest.MapFS{}, Cmdline: "ipa-inspection-callback-url=mdns,https://h"}); err == nil {
 		t.Error("mdns is taken for a URL")
 	}
 }
