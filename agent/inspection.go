@@ -124,7 +124,10 @@ func (a *agent) inspectMachine(ctx context.Context) error {
 	case err != nil:
 		return hint(err, "that "+strings.Join(hosts(targets), ", ")+" can be reached")
 	case len(failures) > 0:
-		// The contract: the answer of an inspection that had errors does not count.
+		// The contract: the answer of an inspection that had errors does not count. But its token is the only one of this boot.
+		if err := a.keepInspectionToken(); err != nil {
+			return err
+		}
 		a.inspected = nil
 		a.console.Stage("inspection", "sent, with errors:")
 		a.sayLines("inspection", strings.Join(failures, "\n"))
@@ -133,6 +136,18 @@ func (a *agent) inspectMachine(ctx context.Context) error {
 	}
 	if len(a.config.APIURLs) == 0 {
 		return a.idle(ctx, "inspected; there is no ipa-api-url, so the machine waits to be switched off")
+	}
+	return nil
+}
+
+// keepInspectionToken keeps the token of the answer for the lookup that follows.
+func (a *agent) keepInspectionToken() error {
+	token, err := ironic.ChooseToken("", a.inspected.Settings.Token)
+	if errors.Is(err, ironic.ErrTokenLost) || token == "" {
+		return nil // the lookup tells, or has one
+	}
+	if err := a.state.keepToken(token); err != nil {
+		return fmt.Errorf("keep the token for the lookup: %w", err)
 	}
 	return nil
 }
