@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -427,10 +428,29 @@ func (a *agent) discover(ctx context.Context, name, parameter string) (map[strin
 	if err != nil {
 		return nil, err
 	}
+	if server := unproven(options); server != "" && !a.config.Insecure {
+		return nil, hint(fmt.Errorf("what answers for %s says %s: anybody can answer, and without https nothing proves who did", name, server),
+			"that https is announced; or give "+parameter+", or ipa-insecure=1 if whoever answers is to be believed")
+	}
+	if a.config.CA == nil && !a.config.Insecure {
+		a.console.Stage("discovery", "WARNING: without cafile, whoever has a certificate of any CA in the ramdisk can pass for %s", name)
+	}
 	if len(refused) > 0 {
 		a.console.Stage("discovery", "%d options are not in [mdns] allowed_overrides and left alone: %q", len(refused), refused[:min(len(refused), 5)])
 	}
 	return options, nil
+}
+
+// unproven is a server among the options that cannot prove itself, because it would be talked to in the clear; "" if there is none.
+func unproven(options map[string]string) string {
+	for _, key := range []string{"api_url", "inspection_callback_url"} {
+		for one := range strings.SplitSeq(options[key], ",") {
+			if u, err := url.Parse(strings.TrimSpace(one)); err == nil && u.Scheme == "http" {
+				return u.Scheme + "://" + u.Host
+			}
+		}
+	}
+	return ""
 }
 
 // takeDiscovered makes what was discovered count.

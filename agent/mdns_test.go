@@ -118,6 +118,25 @@ func TestServiceOptions(t *testing.T) {
 	}
 }
 
+func TestUnproven(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		options map[string]string
+		want    string
+	}{
+		{"API", map[string]string{"api_url": "http://192.0.2.66:6385/x"}, "http://192.0.2.66:6385"},
+		{"capital letters", map[string]string{"api_url": "HTTP://192.0.2.66"}, "http://192.0.2.66"},
+		{"inspection, the second", map[string]string{"api_url": "https://192.0.2.1", "inspection_callback_url": "https://a/, http://user:secret@b/?secret"}, "http://b"},
+		{"https", map[string]string{"api_url": "https://192.0.2.1", "ntp_server": "http://x"}, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := unproven(tt.options); got != tt.want {
+				t.Errorf("unproven(%v) = %q, want %q", tt.options, got, tt.want)
+			}
+		})
+	}
+}
+
 // Of packets that are no answer to our question nothing is taken.
 func TestServiceRefuses(t *testing.T) {
 	good := answerOf(t, srv("c.local.", 6385), txt(), address("c.local.", "192.0.2.1"))
