@@ -89,6 +89,9 @@ func (a *agent) remember(ctx context.Context) error {
 		return fmt.Errorf("read whether an earlier agent has retired: %w", err)
 	}
 	if why != "" {
+		if err := a.state.forget(); err != nil { // the earlier agent may have been killed before it did
+			a.sayLines("end", "FAILED: "+err.Error())
+		}
 		return a.idle(ctx, why)
 	}
 	return nil
