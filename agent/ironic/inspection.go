@@ -86,7 +86,7 @@ func (c *Client) postInspection(ctx context.Context, targets []*url.URL, data []
 			path = "/"
 		}
 		body, err := c.try(ctx, u, request{
-			method: http.MethodPost, path: path, query: u.Query(), version: version, body: data,
+			method: http.MethodPost, path: path, query: u.Query(), version: version, body: data, large: true,
 			want: http.StatusAccepted, also: http.StatusOK, // Ironic; ironic-inspector
 		})
 		var status *StatusError
