@@ -5,7 +5,6 @@ package agent
 import (
 	"context"
 	"encoding/json"
-	"errors"
 	"fmt"
 )
 
@@ -36,9 +35,10 @@ func (a *agent) installBootloader(ctx context.Context, params json.RawMessage) (
 	if in.TargetBootMode != "" && in.TargetBootMode != mode {
 		a.console.Stage("boot loader", "WARNING: the node is to boot by %s, this ramdisk was booted by %s", in.TargetBootMode, mode)
 	}
+	ignored := in.Ignore == nil && a.config.IgnoreBootloader || in.Ignore != nil && *in.Ignore
 	if mode == "uefi" {
 		entry, err := a.sys.InstallUEFI(ctx, d.Disk)
-		if ignore := a.config.IgnoreBootloader; err != nil && (in.Ignore == nil && ignore || in.Ignore != nil && *in.Ignore) {
+		if err != nil && ignored {
 			a.sayLines("boot loader", fmt.Sprintf("WARNING: boot entry for %s: %v; going on, as ignore_bootloader_failure says", d.Disk, err))
 			return nil, nil
 		}
@@ -52,7 +52,12 @@ func (a *agent) installBootloader(ctx context.Context, params json.RawMessage) (
 		a.console.Stage("boot loader", "BIOS: the image's own is used")
 		return nil, nil
 	}
-	return nil, errors.New("install a BIOS boot loader for a partition image: not supported")
+	err := newError("InvalidImage", "install a BIOS boot loader for a partition image: the image's own programs would have to be run for that, which was the hole CVE-2026-43003; use UEFI, or a whole disk image")
+	if ignored {
+		a.sayLines("boot loader", "WARNING: "+err.Details+"; going on, as ignore_bootloader_failure says")
+		return nil, nil
+	}
+	return nil, err
 }
 
 // isDiskID tells whether s is an MBR disk identifier, which stands for a whole disk image.

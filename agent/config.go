@@ -71,6 +71,9 @@ type Config struct {
 	AnyImageFormat    bool
 	IgnoreBootloader  bool
 	DiskAttempts      int
+	InjectPriority    int
+	ESPSize           int // MiB
+	BIOSBootSize      int // MiB
 	DiskDelay         time.Duration
 	GuardSpecial      bool // file systems of clusters are not erased
 	UseMDNS           bool // APIURLs are to be found out

@@ -63,7 +63,7 @@ ipa-image-download-max-duration              | image_download_max_duration      
 -                                            | image_server_user                           | -
 -                                            | image_server_password                       | -
 ipa-ignore-bootloader-failure                | ignore_bootloader_failure                   | false
-ipa-inject-files-priority                    | inject_files_priority                       | -
+ipa-inject-files-priority                    | inject_files_priority                       | 0
 ipa-guard-special-filesystems                | guard-special-filesystems                   | true
 -                                            | md5_enabled                                 | true
 -                                            | config_drive_rebuild                        | -
@@ -79,8 +79,8 @@ boot_method                                  | -                                
 -                                            | log_file                                    | -
 -                                            | log_dir                                     | -
 -                                            | use_stderr                                  | -
--                                            | [disk_utils] efi_system_partition_size      | -
--                                            | [disk_utils] bios_boot_partition_size       | -
+-                                            | [disk_utils] efi_system_partition_size      | 550
+-                                            | [disk_utils] bios_boot_partition_size       | 1
 -                                            | [disk_utils] dd_block_size                  | -
 -                                            | [disk_utils] partition_detection_attempts   | -
 -                                            | [disk_utils] partprobe_attempts             | -

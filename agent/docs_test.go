@@ -117,7 +117,8 @@ What the manager for every machine offers. Priority 0 is never automatic.
 		fmt.Fprintf(&b, "| `%s` | %s | %s | %s |\n", s.Name, s.Interface, cmp.Or(strings.Join(phases, ", "), "none"), cmp.Or(strings.Join(args, "; "), "none announced"))
 	}
 	b.WriteString(`
-- ` + "`write_image`" + ` takes ` + "`image_info`" + ` and ` + "`configdrive`" + ` as Ironic's direct deploy interface sends them. Whole disk images, raw or qcow2, plain or packed with gzip, zstd, xz, bzip2 or lz4.
+- ` + "`write_image`" + ` takes ` + "`image_info`" + ` and ` + "`configdrive`" + ` as Ironic's direct deploy interface sends them. Images of whole disks, and of the file systems ext2, ext3, ext4, xfs and btrfs, raw or qcow2,
+  plain or packed with gzip, zstd, xz, bzip2 or lz4; see [using](using.md#partition-images).
 - ` + "`kexec`" + ` loads the kernel of the deployed system; ` + "`standby.run_image`" + ` then jumps into it instead of rebooting. It fails, and says why, where that cannot be.
 - ` + "`erase_devices`, `erase_devices_metadata`, `erase_devices_express`" + ` take their options from the node's ` + "`driver_internal_info`" + `, where Ironic puts them, and the disks to leave alone from its
   property ` + "`skip_block_devices`" + `. [Erasing](using.md#erasing) has the rest.

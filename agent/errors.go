@@ -130,6 +130,7 @@ var errorForms = []struct {
 	{inspect.ErrHints, "DeviceNotFound"},
 	{inspect.ErrNoDisk, "DeviceNotFound"},
 	{inspect.ErrUnread, "DeviceNotFound"},
+	{image.ErrRootTooSmall, "InvalidCommandParamsError"}, // before stream.ErrTooLarge, which may be the cause
 	{stream.ErrDigest, "ImageChecksumError"},
 	{stream.ErrChanged, "ImageDownloadError"},
 	{stream.ErrFormat, "InvalidImage"},
@@ -143,6 +144,8 @@ var errorForms = []struct {
 	{image.ErrConfigDrive, "DeploymentError"},
 	{steps.ErrVersion, "VersionMismatch"},
 	{steps.ErrArgs, "InvalidCommandParamsError"},
+	{image.ErrLayout, "DeploymentError"},
+	{steps.ErrPartition, "DeviceNotFound"},
 	{steps.ErrProtected, "ProtectedDeviceError"},
 	{steps.ErrErase, "BlockDeviceEraseError"},
 	{steps.ErrNoStep, "HardwareManagerMethodNotFound"},

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/ironhand/ironhand/image"
 	"github.com/ironhand/ironhand/inspect"
 	"github.com/ironhand/ironhand/steps"
 	"github.com/ironhand/ironhand/stream"
@@ -34,6 +35,10 @@ func TestAsError(t *testing.T) {
 		{"no disk", fmt.Errorf("choose: %w: 3 disks looked at", inspect.ErrNoDisk), `{"type":"DeviceNotFound","code":404,"message":"Error finding the disk or partition device to deploy the image onto","details":"choose: no suitable disk: 3 disks looked at"}`},
 		{"no image there", &stream.StatusError{URL: "http://a/b", Status: 404}, `{"type":"ImageDownloadError","code":500,"message":"Error downloading image","details":"fetch http://a/b: 404 Not Found"}`},
 		{"versions", fmt.Errorf("x: %w", steps.ErrVersion), `{"type":"VersionMismatch","code":409,"message":"Hardware managers version mismatch, reload agent with correct version","details":"x: ` + steps.ErrVersion.Error() + `"}`},
+		{"root partition too small, as it turns out", fmt.Errorf("%w: %w", image.ErrRootTooSmall, stream.ErrTooLarge), `{"type":"InvalidCommandParamsError","code":400,"message":"Invalid command parameters","details":"root partition is too small for the requested image: image is larger than the disk"}`},
+		{"sizes that cannot be, in the request", fmt.Errorf("%w: %w", steps.ErrArgs, image.ErrLayout), `{"type":"InvalidCommandParamsError","code":400,"message":"Invalid command parameters","details":"invalid arguments: partition layout"}`},
+		{"sizes that cannot be, on this disk", image.ErrLayout, `{"type":"DeploymentError","code":500,"message":"Deploy step failed","details":"partition layout"}`},
+		{"no partition", steps.ErrPartition, `{"type":"DeviceNotFound","code":404,"message":"Error finding the disk or partition device to deploy the image onto","details":"no such partition"}`},
 		{"foreign", io.ErrClosedPipe, `{"type":"CommandExecutionError","code":500,"message":"Command execution failed","details":"io: read/write on closed pipe"}`},
 		{"foreign, joined with own", errors.Join(io.ErrClosedPipe, own), `{"type":"CleaningError","code":500,"message":"Clean step failed","details":"io: read/write on closed pipe\nClean step failed: sda: unexpected EOF"}`},
 		{"type that nobody knows", newError("Typo", "x"), `{"type":"Typo","code":500,"message":"An error occurred","details":"x"}`},

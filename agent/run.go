@@ -212,6 +212,7 @@ func (a *agent) useSettings(config Config) (err error) {
 	a.host.ReadBack = config.ReadBack
 	a.host.EraseSpecial = !config.GuardSpecial
 	a.host.DiskAttempts, a.host.DiskDelay = config.DiskAttempts, config.DiskDelay
+	a.host.ESPSize, a.host.BIOSBootSize = config.ESPSize, config.BIOSBootSize
 	return nil
 }
 
@@ -375,6 +376,7 @@ const macAttempts, macWait = 12, 5 * time.Second
 // takeInventory looks at the machine. What cannot be read is named, and is no reason to stop.
 func (a *agent) takeInventory(ctx context.Context) error {
 	set, probed := steps.NewSet(ctx, a.host, a.managers) // before the inventory, which has the arrays that this starts
+	set.Prioritize("inject_files", a.config.InjectPriority)
 	a.set = set
 	inventory, err := a.sys.Machine.Inventory(ctx)
 	for attempt := 1; len(inspect.LookupMACs(inventory)) == 0; attempt++ {

@@ -79,6 +79,9 @@ func Settings() []Setting {
 		{"ipa-ignore-bootloader-failure", "ignore_bootloader_failure", "false", false, "A boot entry that cannot be made does not fail the deployment.", boolean(func(c *Config) *bool { return &c.IgnoreBootloader })},
 		{"ipa-disk-wait-attempts", "disk_wait_attempts", "10", false, "How often to look for a disk that fits the root device hints before an image is written.", number(func(c *Config) *int { return &c.DiskAttempts })},
 		{"ipa-disk-wait-delay", "disk_wait_delay", "3", false, "Seconds between two of these looks.", seconds(func(c *Config) *time.Duration { return &c.DiskDelay })},
+		{"ipa-inject-files-priority", "inject_files_priority", "0", false, "Priority of the step `inject_files`: 0 is never by itself, 41 to 79 after an image is written.", number(func(c *Config) *int { return &c.InjectPriority })},
+		{"", "[disk_utils] efi_system_partition_size", "550", false, "MiB of the EFI system partition that a disk gets for a partition image: 32 to 1024.", number(func(c *Config) *int { return &c.ESPSize })},
+		{"", "[disk_utils] bios_boot_partition_size", "1", false, "MiB of the BIOS boot partition that it gets where BIOS starts a disk with GPT.", number(func(c *Config) *int { return &c.BIOSBootSize })},
 		{"ipa-guard-special-filesystems", "guard-special-filesystems", "true", false, "Disks with file systems that other machines may be using (VMFS, GPFS, GFS2) are not erased.", boolean(func(c *Config) *bool { return &c.GuardSpecial })},
 		{"ipa-use-mdns", "[mdns] use_mdns", "false", false, "Without `ipa-api-url`, look for the API by multicast DNS. Anyone on the network can answer: the API's certificate is what proves it, so `cafile` should be given, and what is announced with http:// is refused without `ipa-insecure`.", boolean(func(c *Config) *bool { return &c.UseMDNS })},
 		{"", "[mdns] allowed_overrides", "inspection_callback_url,ntp_server", false, "Options that an answer to multicast DNS may set.", texts(func(c *Config) *[]string { return &c.MDNSOverrides })},
@@ -107,7 +110,6 @@ func Unused() []UnusedSetting {
 	const (
 		benchmarks = "inspection runs no benchmarks; burn-in is for that"
 		daemon     = "inspection data is sent once; there is no introspection daemon yet"
-		partitions = "partition images cannot be written yet"
 		otherWay   = "disks are opened exclusively and asked by system calls, without the programs that this is about"
 		noConvert  = "no image is converted: it is unpacked while it is written, within a fixed amount of memory"
 		noMetrics  = "no metrics are sent"
@@ -119,10 +121,7 @@ func Unused() []UnusedSetting {
 		{"", "introspection_daemon", true, daemon},
 		{"", "introspection_daemon_post_interval", true, daemon},
 		{"ipa-enable-vlan-interfaces", "enable_vlan_interfaces", true, "VLAN interfaces are not made yet"},
-		{"ipa-inject-files-priority", "inject_files_priority", true, "there is no step inject_files yet"},
 		{"", "config_drive_rebuild", true, "a config drive is written as the conductor made it"},
-		{"", "[disk_utils] efi_system_partition_size", true, partitions},
-		{"", "[disk_utils] bios_boot_partition_size", true, partitions},
 		{"", "disable_bootc_deploy", true, "there is no deployment by bootc"},
 		{"", "[container] allow_arbitrary_containers", true, containers},
 		{"", "[container] allowed_containers", true, containers},

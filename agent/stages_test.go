@@ -480,7 +480,7 @@ func TestState(t *testing.T) {
 	if m, err := s.media(); m != nil || err != nil {
 		t.Errorf("media() = %v, %v before there are any", m, err)
 	}
-	want := steps.Deployed{Text: "t", Disk: "/dev/sda", UUIDs: map[string]string{"root uuid": "0x1"}}
+	want := steps.Deployed{Text: "t", Disk: "/dev/sda", UUIDs: map[string]any{"root uuid": "0x1"}}
 	if err := errors.Join(s.keepToken("hush-hush"), s.keepDeployed(&want)); err != nil {
 		t.Fatal(err)
 	}

@@ -18,6 +18,7 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
+	"slices"
 	"strings"
 	"time"
 
@@ -118,54 +119,12 @@ func Write(ctx context.Context, dst Disk, s Spec) (Result, error) {
 	if s.Progress != nil {
 		defer meter.Report(ctx, time.Second, s.Progress)()
 	}
-	reader := stream.NewReader(ctx, s.Sources, s.Digest, stream.ReaderOptions{Patience: s.Patience, Log: s.Log, Meter: meter, Connections: cmp.Or(s.Connections, 4)})
-	defer reader.Close() // what is to be known of it, Verify tells
-	window, err := s.window()
+	o, err := s.open(ctx, meter, dst.Size())
 	if err != nil {
 		return Result{}, err
 	}
-	content, err := stream.Decompress(reader, window)
-	if err != nil {
-		return Result{}, err
-	}
-	defer content.Close()
-	format := Raw
-	if content.QCOW2 {
-		format = QCOW2
-	}
-	if s.Format != "" && s.Format != Auto && s.Format != format {
-		return Result{}, fmt.Errorf("image must be %s, and its bytes are %s: %w", s.Format, format, stream.ErrFormat)
-	}
-	var x stream.Extents
-	var start []byte
-	disk, verify := io.Reader(content), reader.Verify
-	if !s.Content.IsZero() {
-		if content.QCOW2 {
-			return Result{}, errors.New("digest of the disk's content: it cannot be checked for a qcow2 image, whose parts come in another order; give that of the file")
-		}
-		d := s.Content.Reader(content)
-		disk, verify = d, func() error {
-			if err := d.Verify(); err != nil {
-				return fmt.Errorf("content of the disk: %w", err)
-			}
-			return reader.Verify()
-		}
-	}
-	if content.QCOW2 {
-		q, err := qcow2.NewReader(content)
-		if err != nil {
-			return Result{}, err
-		}
-		defer q.Close() // it is only read
-		x, start, err = openQCOW2(q, reader, content, dst.Size())
-		if err != nil {
-			return Result{}, err
-		}
-	} else if x, start, err = openRaw(reader, content, disk, dst.Size()); err != nil {
-		return Result{}, err
-	}
-	start = append(start, make([]byte, stream.HeadSize-len(start))...) // as it will be on the disk
-	table, err := parseLayout(start, dst.SectorSize(), x.Size())
+	defer o.close()
+	table, err := parseLayout(o.start, dst.SectorSize(), o.extents.Size())
 	if err != nil {
 		return Result{}, err
 	}
@@ -178,10 +137,10 @@ func Write(ctx context.Context, dst Disk, s Spec) (Result, error) {
 	}
 
 	// 2. All of it, and what makes it this disk's.
-	r := Result{Format: format, Compression: content.Compression, GPT: table.gpt != nil, DiskID: fmt.Sprintf("0x%08x", table.diskID)}
-	f := finish{disk: dst, start: start, table: table, drive: s.ConfigDrive, check: s.ReadBack != stream.ReadBackNone}
-	r.Written, err = stream.Write(ctx, dst, x, stream.Options{
-		Verify: verify, Abort: reader.Abort, Finish: f.run, ReadBack: s.ReadBack, Meter: meter})
+	r := Result{Format: o.format, Compression: o.compression, GPT: table.gpt != nil, DiskID: fmt.Sprintf("0x%08x", table.diskID)}
+	f := finish{disk: dst, start: o.start, table: table, drive: s.ConfigDrive, check: s.ReadBack != stream.ReadBackNone}
+	r.Written, err = stream.Write(ctx, dst, o.extents, stream.Options{
+		Verify: o.verify, Abort: o.reader.Abort, Finish: f.run, ReadBack: s.ReadBack, Meter: meter})
 	if err != nil {
 		return r, err
 	}
@@ -209,6 +168,78 @@ func Write(ctx context.Context, dst Disk, s Spec) (Result, error) {
 		}
 	}
 	return r, nil
+}
+
+// opened is an image of which the start was read.
+type opened struct {
+	reader      *stream.Reader
+	extents     stream.Extents
+	start       []byte // its first stream.HeadSize bytes, as they will be on the disk
+	verify      func() error
+	format      Format
+	compression stream.Compression
+	closers     []io.Closer
+}
+
+// close ends the reading. What is to be known of it, verify tells.
+func (o *opened) close() {
+	for _, c := range slices.Backward(o.closers) {
+		c.Close()
+	}
+}
+
+// open reads the start of the image, for a place of room bytes.
+func (s Spec) open(ctx context.Context, meter *stream.Meter, room int64) (_ *opened, err error) {
+	reader := stream.NewReader(ctx, s.Sources, s.Digest, stream.ReaderOptions{Patience: s.Patience, Log: s.Log, Meter: meter, Connections: cmp.Or(s.Connections, 4)})
+	o := &opened{reader: reader, closers: []io.Closer{reader}, format: Raw, verify: reader.Verify}
+	defer func() {
+		if err != nil {
+			o.close()
+		}
+	}()
+	window, err := s.window()
+	if err != nil {
+		return nil, err
+	}
+	content, err := stream.Decompress(reader, window)
+	if err != nil {
+		return nil, err
+	}
+	o.closers, o.compression = append(o.closers, content), content.Compression
+	if content.QCOW2 {
+		o.format = QCOW2
+	}
+	if s.Format != "" && s.Format != Auto && s.Format != o.format {
+		return nil, fmt.Errorf("image must be %s, and its bytes are %s: %w", s.Format, o.format, stream.ErrFormat)
+	}
+	disk := io.Reader(content)
+	if !s.Content.IsZero() {
+		if content.QCOW2 {
+			return nil, errors.New("digest of the disk's content: it cannot be checked for a qcow2 image, whose parts come in another order; give that of the file")
+		}
+		d := s.Content.Reader(content)
+		disk, o.verify = d, func() error {
+			if err := d.Verify(); err != nil {
+				return fmt.Errorf("content of the disk: %w", err)
+			}
+			return reader.Verify()
+		}
+	}
+	if content.QCOW2 {
+		q, err := qcow2.NewReader(content)
+		if err != nil {
+			return nil, err
+		}
+		o.closers = append(o.closers, q)
+		o.extents, o.start, err = openQCOW2(q, reader, content, room)
+		if err != nil {
+			return nil, err
+		}
+	} else if o.extents, o.start, err = openRaw(reader, content, disk, room); err != nil {
+		return nil, err
+	}
+	o.start = append(o.start, make([]byte, stream.HeadSize-len(o.start))...) // as it will be on the disk
+	return o, nil
 }
 
 // openRaw returns the disk in an image that has just its bytes, which disk reads, and the disk's first stream.HeadSize bytes.

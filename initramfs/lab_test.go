@@ -40,6 +40,8 @@ type lab struct {
 
 	hint     string // root_device, as YAML
 	handoff  string
+	bootMode string
+	sizes    string       // root_mb and others, as YAML, for an image of a file system
 	image    []byte       // as it is published
 	digest   string       // SHA-512 that the conductor tells; "" is the right one
 	server   http.Handler // of the image; nil is one that works
@@ -75,7 +77,7 @@ func newLab(t testing.TB) *lab {
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	return &lab{
 		t: t, dir: dir, network: vmtest.NewNetwork(t, int(networks.Add(1))),
-		hint: "{serial: ROOT}", handoff: "kexec", medium: "floppy", poll: "1s",
+		hint: "{serial: ROOT}", handoff: "kexec", bootMode: "bios", medium: "floppy", poll: "1s",
 		image: grubSystem.make(t), done: make(chan struct{}),
 	}
 }
@@ -127,13 +129,13 @@ nodes:
     uuid: %s
     macs: ["%s"]
     token_file: %s
-    boot_mode: bios
+    boot_mode: %s
     properties: {root_device: %s}
-    image: {url: "https://%s/disk.img", sha512: "%s", disk_format: raw}
+    image: {url: "https://%s/disk.img", sha512: "%s", disk_format: raw%s}
     config_drive: {hostname: lab-host, report: false}
     handoff: %s
 `, l.network.Host4.Addr(), l.network.Host6.Addr(), l.api(), l.path("tls/server.crt"), l.path("tls/server.key"), l.poll, l.timeouts,
-		labUUID, labMAC, l.path("token"), l.hint, listener.Addr(), l.digest, l.handoff)))
+		labUUID, labMAC, l.path("token"), l.bootMode, l.hint, listener.Addr(), l.digest, l.sizes, l.handoff)))
 	if err != nil {
 		l.t.Fatal(err)
 	}
@@ -304,6 +306,18 @@ menuentry 'Test system' --class debian {
 }
 END
 printf 'label: gpt\nstart=2048, size=126976, type=0FC63DAF-8483-4772-8E79-3D69D8477DE4, name=root\n' | sfdisk --quiet disk
+mke2fs -q -t ext4 -U 6f2c1a30-8d0e-4c55-9f6e-2f4d3c9a7b10 -L root -d root fs 62M
+`}
+
+// signedSystem has the signed boot loader where Debian's packages put it, and an entry of the Boot Loader Specification instead of GRUB's menu; its file system, which begins at 1 MiB, is a partition image.
+var signedSystem = &system{script: `
+mkdir -p root/boot root/usr/lib/shim root/usr/lib/grub/x86_64-efi-signed
+cp vmlinuz root/boot/vmlinuz-1
+cp initrd root/boot/initrd.img-1
+cp /usr/lib/shim/shimx64.efi.signed /usr/lib/shim/BOOTX64.CSV root/usr/lib/shim/
+cp /usr/lib/grub/x86_64-efi-signed/grubx64.efi.signed root/usr/lib/grub/x86_64-efi-signed/
+mkdir -p root/boot/loader/entries
+printf 'title Test system\nversion 1\nlinux /boot/vmlinuz-1\ninitrd /boot/initrd.img-1\noptions ro console=ttyS0 quiet panic=-1 no_timer_check marker=from-esp\n' >root/boot/loader/entries/one.conf
 mke2fs -q -t ext4 -U 6f2c1a30-8d0e-4c55-9f6e-2f4d3c9a7b10 -L root -d root fs 62M
 `}
 

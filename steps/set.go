@@ -14,6 +14,7 @@ import (
 // A Set is the managers that support this machine, best first.
 type Set struct {
 	managers []supported
+	priority map[string]int // of steps, where it was set
 }
 
 type supported struct {
@@ -89,9 +90,22 @@ func (s Set) List(p Phase) map[string][]Step {
 	list := map[string][]Step{}
 	for _, name := range slices.Sorted(maps.Keys(best)) {
 		o := best[name]
+		if priority, set := s.priority[name]; set {
+			o.step.Priority = maps.Clone(o.step.Priority)
+			o.step.Priority[p] = priority
+		}
 		list[o.class] = append(list[o.class], o.step)
 	}
 	return list
+}
+
+// Prioritize gives the steps of a name another priority in List, in each phase that offers them.
+func (s *Set) Prioritize(name string, priority int) {
+	s.priority = maps.Clone(s.priority)
+	if s.priority == nil {
+		s.priority = map[string]int{}
+	}
+	s.priority[name] = priority
 }
 
 // owned is a step and the manager that has it.

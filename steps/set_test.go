@@ -191,3 +191,22 @@ func TestCheckVersions(t *testing.T) {
 		})
 	}
 }
+
+func TestPrioritize(t *testing.T) {
+	set, err := steps.NewSet(t.Context(), steps.Host{}, managers([]manager{{name: "a", level: steps.Generic, steps: map[string]int{"x": 1, "y": -1}}, {name: "b", level: steps.Mainline, steps: map[string]int{"x": 2}}}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	before := set
+	set.Prioritize("x", 50)
+	set.Prioritize("y", 60)
+	set.Prioritize("unknown", 70)
+	for phase, want := range map[steps.Phase]string{steps.Clean: "B:x=50", steps.Deploy: "A:y=60", steps.Service: ""} {
+		if got := printed(phase, set.List(phase)); got != want {
+			t.Errorf("steps of %s are %s, want %s", phase, got, want)
+		}
+	}
+	if got := printed(steps.Clean, before.List(steps.Clean)); got != "B:x=2" {
+		t.Errorf("the list without is %s", got)
+	}
+}

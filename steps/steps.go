@@ -34,6 +34,9 @@ var ErrProtected = errors.New("protected disk")
 // ErrRAID is in every error of software RAID.
 var ErrRAID = errors.New("software RAID")
 
+// ErrPartition means that the partition that is meant is not there, or not of use.
+var ErrPartition = errors.New("no such partition")
+
 // A Phase is the part of a node's life in which the conductor asks for steps.
 // The text is the one in Ironic's command and key names.
 type Phase string
@@ -101,12 +104,15 @@ type Node struct {
 	DriverInternalInfo map[string]json.RawMessage `json:"driver_internal_info"`
 	TargetRAIDConfig   json.RawMessage            `json:"target_raid_config"`
 	RAIDConfig         json.RawMessage            `json:"raid_config"` // as it is on the machine
+	// Record is all of the record but long values, as a config drive; numbers are json.Number.
+	Record map[string]any `json:"-"`
 }
 
 // A Port is Ironic's record of one network interface of the machine.
 type Port struct {
-	UUID    string `json:"uuid"`
-	Address string `json:"address"` // MAC
+	UUID    string         `json:"uuid"`
+	Address string         `json:"address"` // MAC
+	Record  map[string]any `json:"-"`       // all of it, as of a Node
 }
 
 // A Disk is an open disk: what an image can be written to and read back from.
@@ -140,7 +146,9 @@ type Host struct {
 	// LoadModules loads kernel modules by name, where the kernel does not load them by itself.
 	LoadModules func(ctx context.Context, names ...string) error
 	Download    Download
-	ReadBack    stream.ReadBack
+	// ESPSize and BIOSBootSize are those of the partitions that a disk gets for a partition image, in MiB; 0 is for 550 and 1, as ironic-python-agent has them.
+	ESPSize, BIOSBootSize int
+	ReadBack              stream.ReadBack
 	// A disk that fits may appear late: it is looked for so often, so long apart.
 	DiskAttempts int
 	DiskDelay    time.Duration
@@ -161,9 +169,9 @@ type Download struct {
 
 // Deployed is the result of a step that put an operating system on a disk.
 type Deployed struct {
-	Text  string            `json:"text"`  // one line for people
-	Disk  string            `json:"disk"`  // "/dev/sda"
-	UUIDs map[string]string `json:"uuids"` // as standby.get_partition_uuids answers
+	Text  string         `json:"text"`  // one line for people
+	Disk  string         `json:"disk"`  // "/dev/sda"
+	UUIDs map[string]any `json:"uuids"` // as standby.get_partition_uuids answers
 }
 
 // Support says how well a manager knows the machine. Of two managers that offer

@@ -68,6 +68,7 @@ type web struct {
 
 	mu   sync.Mutex
 	seen *object // what the first answer said; nil before
+	any  bool    // only the length counts
 }
 
 // NewHTTP returns the image behind an http or https URL. No connection is made yet.
@@ -134,6 +135,15 @@ func (s *web) hangUp() {
 	}
 }
 
+func (s *web) anyVersion() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	s.any = true
+	if s.seen != nil {
+		s.seen = &object{size: s.seen.size}
+	}
+}
+
 func (s *web) Size() int64 {
 	s.mu.Lock()
 	defer s.mu.Unlock()
@@ -182,7 +192,7 @@ func (s *web) open(ctx context.Context, want wanted) (_ io.ReadCloser, err error
 	}()
 
 	s.mu.Lock()
-	seen := s.seen
+	seen, anyVersion := s.seen, s.any
 	s.mu.Unlock()
 	resp, at, err := s.get(ctx, want, seen)
 	if err == nil && ctx.Err() != nil {
@@ -192,6 +202,10 @@ func (s *web) open(ctx context.Context, want wanted) (_ io.ReadCloser, err error
 	}
 	if err != nil {
 		return nil, s.failed(ctx, at, err)
+	}
+	if anyVersion {
+		resp.Header.Del("ETag")
+		resp.Header.Del("Last-Modified")
 	}
 	now, begin, err := s.answer(resp, at, want, seen)
 	if err != nil {

@@ -52,6 +52,7 @@ type Reader struct {
 	err     error // of resume; may be read when filled is closed
 
 	connections int
+	anyVersion  bool // what the sources say of versions does not count any more
 
 	current *chunk // that Read takes from; nil if none
 	rest    []byte // of it
@@ -65,9 +66,9 @@ type chunk struct {
 	home  chan *chunk // where it goes when it is free
 
 	// Of a part of a window:
-	at   int64      // in the image
-	got  int        // bytes of n that have come
-	done chan error // tells, once, that all have, or why not
+	at   int64         // in the image
+	got  int           // bytes of n that have come
+	done chan struct{} // closed when all have
 }
 
 // NewReader begins to read. The sources are mirrors of one image, tried in order. With the zero Digest nothing is verified, and
@@ -140,10 +141,10 @@ func (r *Reader) fetch(ctx context.Context) error {
 			if r.resume.size >= worthwhile {
 				var err error
 				next, err = r.fetchParts(ctx, r.connections)
-				if !errors.Is(err, ErrNoRanges) || ctx.Err() != nil {
+				if !errors.Is(err, ErrNoRanges) && !r.takeAnyVersion(err) || ctx.Err() != nil {
 					return err
 				}
-				// A server that has parts no more, or a mirror that never had, may still have the whole.
+				// A server that has parts no more, or a mirror that never had, may still have the whole; and so may several behind one name.
 				read := r.resume.meter.read.Swap(next)
 				r.resume.meter.again.Add(read - next)
 				r.resume.again(err, 0)
@@ -151,10 +152,31 @@ func (r *Reader) fetch(ctx context.Context) error {
 			r.resume.begin(next, -1)
 			continue
 		}
+		if r.connections > 1 && r.takeAnyVersion(err) {
+			r.resume.again(err, 0)
+			r.resume.begin(r.resume.offset, -1)
+			continue
+		}
 		if err != nil {
 			return err
 		}
 	}
+}
+
+// takeAnyVersion has the image read on where its version seems to have changed, which is how several servers behind one name look that do not agree on ETags. It does
+// so only where we have asked more than once ourselves, and the digest decides whether it is one image.
+func (r *Reader) takeAnyVersion(err error) bool {
+	if r.anyVersion || !r.resume.proven || !errors.Is(err, ErrChanged) {
+		return false
+	}
+	r.anyVersion = true
+	for _, s := range r.sources {
+		if s, ok := s.(remote); ok {
+			s.anyVersion()
+		}
+	}
+	r.resume.sources, r.resume.dropped = r.sources, nil
+	return true
 }
 
 // hand gives a chunk to Read and to the hash. Neither blocks: there are no more chunks than places.

@@ -147,7 +147,12 @@ func (r *resumer) connect(s Source) (io.ReadCloser, error) {
 		return s.Open(r.ctx, r.offset)
 	}
 	if ranger, ok := s.(Ranger); ok {
-		return ranger.OpenRange(r.ctx, r.offset, r.end-r.offset)
+		body, err := ranger.OpenRange(r.ctx, r.offset, r.end-r.offset)
+		if r.first > 0 && errors.Is(err, ErrNoRanges) { // a mirror that has only the whole, and was asked in the middle of the first part
+			r.end = -1
+			return s.Open(r.ctx, r.offset)
+		}
+		return body, err
 	}
 	return nil, Final(fmt.Errorf("%v: %w", s, ErrNoRanges))
 }

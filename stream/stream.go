@@ -108,11 +108,11 @@ func Write(ctx context.Context, dst Target, src Extents, o Options) (w Written, 
 		}
 		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 		defer cancel()
-		if cerr := p.clearEnds(late, ""); cerr != nil {
+		if cerr := p.clearEnds(late, false); cerr != nil {
 			err = fmt.Errorf("%w; afterwards: %w", err, cerr)
 		}
 	}()
-	if err := p.clearEnds(ctx, unfinished); err != nil {
+	if err := p.clearEnds(ctx, true); err != nil {
 		return w, err
 	}
 
@@ -193,7 +193,7 @@ func (p *pour) commit(ctx context.Context, back io.ReaderAt, b []byte, at int64)
 }
 
 // clearEnds zeroes both ends of the disk.
-func (p *pour) clearEnds(ctx context.Context, mark string) error {
+func (p *pour) clearEnds(ctx context.Context, mark bool) error {
 	if err := p.dst.Zero(ctx, 0, int64(len(p.head))); err != nil {
 		return fmt.Errorf("clear the start of the disk: %w", err)
 	}
@@ -202,11 +202,9 @@ func (p *pour) clearEnds(ctx context.Context, mark string) error {
 			return fmt.Errorf("clear the end of the disk: %w", err)
 		}
 	}
-	if mark != "" {
-		b := alignedBuffer(int(p.sector))
-		copy(b, mark)
-		if _, err := p.dst.WriteAt(b, 0); err != nil {
-			return fmt.Errorf("mark the start of the disk: %w", err)
+	if mark {
+		if err := Mark(p.dst); err != nil {
+			return err
 		}
 	}
 	return flushDisk(p.dst)
@@ -216,7 +214,17 @@ func (p *pour) clearEnds(ctx context.Context, mark string) error {
 // it for a boot sector, a partition table or a file system.
 const unfinished = "ironhand: an image was being written to this disk, and is not whole\n"
 
-// Unfinished tells whether a disk, of which r reads the start, is one to which [Write] was writing when the machine lost its power.
+// Mark makes a disk one that Unfinished tells apart, for who writes more to it than an image. Its first sector has to be written last of all.
+func Mark(dst Target) error {
+	b := alignedBuffer(dst.SectorSize())
+	copy(b, unfinished)
+	if _, err := dst.WriteAt(b, 0); err != nil {
+		return fmt.Errorf("mark the start of the disk: %w", err)
+	}
+	return nil
+}
+
+// Unfinished tells whether a disk, of which r reads the start, is one to which [Write] was writing, or which had its [Mark], when the machine lost its power.
 func Unfinished(r io.Reader) (bool, error) {
 	b := make([]byte, len(unfinished))
 	if _, err := io.ReadFull(r, b); err != nil {

@@ -26,7 +26,8 @@ const (
 // remote is a source that several connections may be faster with.
 type remote interface {
 	Ranger
-	hangUp() // closes connections that nobody uses
+	hangUp()     // closes connections that nobody uses
+	anyVersion() // has answers count as one image if they have one length
 }
 
 // window fetches parts of an image over several connections, and hands them on in their order.
@@ -36,6 +37,7 @@ type window struct {
 	parts chan *chunk // in the order of the image
 	work  chan *chunk // to be fetched
 	alive atomic.Int32
+	fail  context.CancelCauseFunc // ends all: the part that failed may not be the first in the order, and nobody may be left who could fetch that
 }
 
 // fetchParts fetches the rest of the image, of which the length is known, over n connections. It returns up to where all has been handed on, and io.EOF if that is
@@ -52,6 +54,7 @@ func (r *Reader) fetchParts(ctx context.Context, n int) (next int64, err error) 
 	w.parts, w.work = make(chan *chunk, count), make(chan *chunk, count)
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
+	w.fail = cancel
 
 	// 1. Some fetch.
 	var working sync.WaitGroup
@@ -70,7 +73,7 @@ func (r *Reader) fetchParts(ctx context.Context, n int) (next int64, err error) 
 			case <-ctx.Done():
 				return
 			}
-			c.at, c.got, c.n, c.done = at, 0, int(min(w.part, size-at)), make(chan error, 1)
+			c.at, c.got, c.n, c.done = at, 0, int(min(w.part, size-at)), make(chan struct{})
 			at += int64(c.n)
 			w.parts <- c
 			w.work <- c
@@ -80,10 +83,7 @@ func (r *Reader) fetchParts(ctx context.Context, n int) (next int64, err error) 
 	err = func() error {
 		for c := range w.parts {
 			select {
-			case err := <-c.done:
-				if err != nil {
-					return err
-				}
+			case <-c.done:
 			case <-ctx.Done():
 				return context.Cause(ctx)
 			}
@@ -140,10 +140,10 @@ func (w *window) fetch(part *resumer) {
 					w.work <- c // there is a place for each
 					return
 				}
-				c.done <- short(err)
+				w.fail(short(err))
 				return
 			}
 		}
-		c.done <- nil
+		close(c.done)
 	}
 }

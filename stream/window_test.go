@@ -7,13 +7,16 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"errors"
+	"fmt"
 	"io"
 	"net"
 	"net/http"
 	"net/http/httptest"
 	"slices"
+	"strconv"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"time"
 
@@ -72,11 +75,8 @@ func TestConnections(t *testing.T) {
 			s.Faults = faults(3, slices.Repeat([]streamtest.Fault{{Status: 503}}, 8)...)
 		}, requests: 22, retries: 1},
 		{name: "it becomes another", connections: 4, server: func(s *streamtest.Server) {
-			s.Faults = faults(4, streamtest.Fault{Header: map[string]string{"ETag": `"2"`}, Content: other})
-		}, is: stream.ErrChanged},
-		{name: "it becomes another, and the server knows", connections: 4, server: func(s *streamtest.Server) {
-			s.Faults = faults(4, streamtest.Fault{Header: map[string]string{"ETag": `"2"`}, NoRange: true})
-		}, is: stream.ErrChanged},
+			s.Faults = faults(4, slices.Repeat([]streamtest.Fault{{Header: map[string]string{"ETag": `"2"`}, Content: other}}, 20)...)
+		}, is: stream.ErrDigest},
 		{name: "it becomes another in secret", connections: 4, server: func(s *streamtest.Server) {
 			s.Faults = faults(4, slices.Repeat([]streamtest.Fault{{Content: other}}, 20)...)
 		}, is: stream.ErrDigest},
@@ -255,5 +255,119 @@ func TestReadAt(t *testing.T) {
 	file.Always.NoRange = true
 	if _, err := r.ReadAt(make([]byte, 10), 100); !errors.Is(err, stream.ErrNoRanges) {
 		t.Errorf("without ranges: %v", err)
+	}
+}
+
+// A server that turns everybody away in the end has the reading fail, and not wait for a part that nobody fetches.
+func TestConnectionsAllTurnedAway(t *testing.T) {
+	content := make([]byte, 40*mib)
+	for _, status := range []int{http.StatusServiceUnavailable, http.StatusTooManyRequests} {
+		for range 3 { // which part is left over differs
+			server := httptest.NewServer(&streamtest.Server{Content: content, ETag: `"1"`, Faults: []streamtest.Fault{{}}, Always: streamtest.Fault{Status: status}})
+			src, err := stream.NewHTTP(server.URL, stream.HTTPOptions{})
+			if err != nil {
+				t.Fatal(err)
+			}
+			r := stream.NewReader(t.Context(), []stream.Source{src}, stream.Digest{}, stream.ReaderOptions{Connections: 4, Patience: 200 * time.Millisecond})
+			hangs := time.AfterFunc(30*time.Second, func() { r.Abort(errors.New("it hangs")) })
+			if _, err := io.Copy(io.Discard, r); err == nil || !strings.Contains(err.Error(), strconv.Itoa(status)) {
+				t.Errorf("Copy() = %v, want %d", err, status)
+			}
+			hangs.Stop()
+			r.Close()
+			server.Close()
+		}
+	}
+}
+
+// Servers behind one name that do not agree on ETags are one source where a digest decides, and only there.
+func TestConnectionsManyServers(t *testing.T) {
+	for _, size := range []int{4 * mib, 40 * mib} {
+		content := make([]byte, size)
+		for i := range content {
+			content[i] = byte(i * 31 >> 5)
+		}
+		sum := sha256.Sum256(content)
+		digest, err := stream.ParseDigest("sha256", hex.EncodeToString(sum[:]))
+		if err != nil {
+			t.Fatal(err)
+		}
+		other := bytes.Clone(content)
+		other[size-1]++
+		for _, tt := range []struct {
+			name        string
+			second      []byte
+			digest      stream.Digest
+			read, proof error
+		}{
+			{"the same image", content, digest, nil, nil},
+			{"no digest", content, stream.Digest{}, stream.ErrChanged, nil},
+			{"another image of one length", other, digest, nil, stream.ErrDigest},
+			{"another length", content[:size-1], digest, stream.ErrChanged, nil},
+		} {
+			t.Run(fmt.Sprint(tt.name, " ", size), func(t *testing.T) {
+				var asked atomic.Int32
+				server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+					n := asked.Add(1) - 1
+					b := content
+					if n > 0 {
+						b = tt.second
+					}
+					w.Header().Set("ETag", fmt.Sprintf(`"server %d"`, n%2))
+					http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(b))
+				}))
+				defer server.Close()
+				src, err := stream.NewHTTP(server.URL, stream.HTTPOptions{})
+				if err != nil {
+					t.Fatal(err)
+				}
+				r := stream.NewReader(t.Context(), []stream.Source{src}, tt.digest, stream.ReaderOptions{Connections: 4, Patience: time.Second})
+				defer r.Close()
+				if _, err := io.Copy(io.Discard, r); !errors.Is(err, tt.read) {
+					t.Fatalf("Copy() = %v, want %v", err, tt.read)
+				}
+				if tt.read == nil {
+					if err := r.Verify(); !errors.Is(err, tt.proof) {
+						t.Errorf("Verify() = %v, want %v", err, tt.proof)
+					}
+				}
+			})
+		}
+	}
+}
+
+// A mirror that has only the whole takes over in the middle of the first part.
+func TestConnectionsMirrorWithoutParts(t *testing.T) {
+	content := make([]byte, 20*mib)
+	for i := range content {
+		content[i] = byte(i * 31 >> 5)
+	}
+	sum := sha256.Sum256(content)
+	digest, err := stream.ParseDigest("sha256", hex.EncodeToString(sum[:]))
+	if err != nil {
+		t.Fatal(err)
+	}
+	first := httptest.NewServer(&streamtest.Server{Content: content, ETag: `"1"`, Faults: []streamtest.Fault{{Cut: 300_000}}, Always: streamtest.Fault{Status: 404}})
+	defer first.Close()
+	second := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		w.Header().Set("Content-Length", strconv.Itoa(len(content)))
+		w.Write(content)
+	}))
+	defer second.Close()
+	var sources []stream.Source
+	for _, url := range []string{first.URL, second.URL} {
+		src, err := stream.NewHTTP(url, stream.HTTPOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		sources = append(sources, src)
+	}
+	r := stream.NewReader(t.Context(), sources, digest, stream.ReaderOptions{Connections: 4, Patience: time.Second})
+	defer r.Close()
+	if _, err := io.Copy(io.Discard, r); err != nil {
+		t.Fatal(err)
+	}
+	if err := r.Verify(); err != nil {
+		t.Error(err)
 	}
 }

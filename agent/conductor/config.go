@@ -68,6 +68,11 @@ type Image struct {
 	URL        string `yaml:"url"`         // elsewhere; exactly one of file and url
 	SHA512     string `yaml:"sha512"`      // hex; for a file: default what FILE.sha512 says, else computed
 	DiskFormat string `yaml:"disk_format"` // default raw
+
+	// Sizes make it the image of a file system, for a partition.
+	RootMB      int `yaml:"root_mb"`
+	SwapMB      int `yaml:"swap_mb"`
+	EphemeralMB int `yaml:"ephemeral_mb"`
 }
 
 // ConfigDrive is the content of the node's config drive.
@@ -286,6 +291,8 @@ func (i *Image) check(c *Config) error {
 		return errors.New("file is published only if files names a directory")
 	case i.File != "" && !isPublic(i.File):
 		return fmt.Errorf("file: %q is not a path below the files directory, or is hidden", printable(i.File))
+	case i.RootMB < 0 || i.SwapMB < 0 || i.EphemeralMB < 0 || i.RootMB == 0 && (i.SwapMB > 0 || i.EphemeralMB > 0):
+		return errors.New("root_mb, swap_mb, ephemeral_mb: none may be negative, and the others need root_mb")
 	case i.URL != "" && i.SHA512 == "":
 		return errors.New("url needs a sha512")
 	}

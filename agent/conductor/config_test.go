@@ -33,7 +33,7 @@ func TestParseConfig(t *testing.T) {
 	want := "{Listen:[192.0.2.1:6385] PublicURL: TLS:{Auto:true Cert: Key:} Files:images Poll:0 HeartbeatTimeout:300000000000 " +
 		"CallbackTimeout:1800000000000 CommandTimeout:60000000000 BootTimeout:900000000000 Timeout:0 Exit:never " +
 		"Nodes:[{Name:6b4b3c1e-5a0f-4a53-8d0e-2f6d3c9a7b10 UUID:6b4b3c1e-5a0f-4a53-8d0e-2f6d3c9a7b10 MACs:[52:54:00:00:02:0a] " +
-		"TokenFile: BootMode:uefi Properties:map[] Image:{File:disk.img URL: SHA512: DiskFormat:raw} ConfigDrive:<nil> HandOff:reboot}]}"
+		"TokenFile: BootMode:uefi Properties:map[] Image:{File:disk.img URL: SHA512: DiskFormat:raw RootMB:0 SwapMB:0 EphemeralMB:0} ConfigDrive:<nil> HandOff:reboot}]}"
 	if got != want {
 		t.Errorf("ParseConfig:\n     %s\nwant %s", got, want)
 	}
@@ -64,6 +64,7 @@ func TestParseConfigRefuses(t *testing.T) {
 		{"no nodes", goodTop, "nodes: none"},
 		{"uuid", goodTop + "nodes: [{uuid: demo}]", `node 1 (): uuid: "demo" is none`},
 		{"MAC", strings.Replace(goodTop+goodNode, ":0A", "", 1), `macs: "52:54:00:00:02" is not a MAC address`},
+		{"partitions without root", goodTop + strings.Replace(goodNode, "image: {", "image: {swap_mb: 1, ", 1), "the others need root_mb"},
 		{"boot mode", goodTop + goodNode + "    boot_mode: efi\n", `boot_mode is "efi", want uefi or bios`},
 		{"handoff", goodTop + goodNode + "    handoff: jump\n", `handoff is "jump", want kexec, reboot or poweroff`},
 		{"name with escape", goodTop + goodNode + "    name: \"a\\e[2J\"\n", "has characters that do not print"},

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"time"
 )
 
@@ -104,6 +105,12 @@ func (d *deployment) writeImage(ctx context.Context) error {
 		"id": image.ID, "urls": []string{image.URL}, "disk_format": image.DiskFormat, "container_format": nil,
 		"stream_raw_images": true, "os_hash_algo": "sha512", "os_hash_value": image.SHA512, "node_uuid": n.config.UUID,
 	}
+	if i := n.config.Image; i.RootMB > 0 {
+		maps.Copy(info, map[string]any{
+			"image_type": "partition", "root_mb": i.RootMB, "swap_mb": i.SwapMB, "ephemeral_mb": i.EphemeralMB, "ephemeral_format": "ext4", "preserve_ephemeral": false,
+			"deploy_boot_mode": n.config.BootMode, "boot_option": "local",
+		})
+	}
 	if n.configDrive != "" {
 		drive = n.configDrive
 		info["configdrive"] = n.configDrive
@@ -131,7 +138,7 @@ func (d *deployment) prepareBoot(ctx context.Context) error {
 	if err := json.Unmarshal(c.Result, &uuids); err != nil {
 		return fmt.Errorf("standby.get_partition_uuids: result is not of the expected form")
 	}
-	if d.n.config.BootMode != "uefi" {
+	if d.n.config.BootMode != "uefi" && d.n.config.Image.RootMB == 0 {
 		return nil
 	}
 	_, err = d.follow(ctx, "image.install_bootloader", nil, func() any {

@@ -235,6 +235,9 @@ func (n *node) instanceInfo() map[string]any {
 		"image_type": "whole-disk", "image_source": n.image.URL, "image_url": n.image.URL,
 		"image_os_hash_algo": "sha512", "image_os_hash_value": n.image.SHA512, "image_disk_format": n.image.DiskFormat,
 	}
+	if n.config.Image.RootMB > 0 {
+		info["image_type"] = "partition"
+	}
 	if n.configDrive != "" {
 		info["configdrive"] = "******"
 	}

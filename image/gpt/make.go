@@ -113,3 +113,6 @@ func (m *MBR) Put(p MBRPartition) error {
 
 // Bytes gives the whole record, as it is at the start of a disk.
 func (m *MBR) Bytes() []byte { return bytes.Clone(m.sector[:]) }
+
+// LastUsable is the last sector that a partition may have.
+func (t *Table) LastUsable() int64 { return int64(t.u64(atLastUsable)) }

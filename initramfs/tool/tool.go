@@ -28,8 +28,15 @@ const (
 // Mdadm makes, finds and stops software RAID arrays.
 const Mdadm Tool = "mdadm"
 
+// Mke2fs makes file systems of the kinds ext2, ext3 and ext4, E2fsck checks them, and Resize2fs makes them as large as their partition.
+const (
+	Mke2fs    Tool = "mke2fs"
+	E2fsck    Tool = "e2fsck"
+	Resize2fs Tool = "resize2fs"
+)
+
 // All returns every program of the list.
-func All() []Tool { return []Tool{Busybox, Dropbear, Dropbearkey, Mdadm} }
+func All() []Tool { return []Tool{Busybox, Dropbear, Dropbearkey, Mdadm, Mke2fs, E2fsck, Resize2fs} }
 
 // String returns the program's name, such as "busybox".
 func (t Tool) String() string { return string(t) }
@@ -46,6 +53,8 @@ func (t Tool) Package() string {
 		return "dropbear-bin"
 	case Mdadm:
 		return "mdadm"
+	case Mke2fs, E2fsck, Resize2fs:
+		return "e2fsprogs"
 	}
 	return ""
 }

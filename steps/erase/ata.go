@@ -304,7 +304,7 @@ func (a ata) securityErase(ctx context.Context, flags uint16, promised time.Dura
 	if err != nil {
 		err = fmt.Errorf("prepare: %w", err)
 	} else {
-		err = blocking(ctx, promised, show, func() error { return a.password(ataEraseUnit, flags, limit(promised, 48*time.Hour)) })
+		err = blocking(ctx, elapsed(promised), show, func() error { return a.password(ataEraseUnit, flags, limit(promised, 48*time.Hour)) })
 	}
 	if ctx.Err() != nil {
 		return "", err // it takes no other command now

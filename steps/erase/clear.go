@@ -42,26 +42,39 @@ func signatureSpans(area span, diskSize int64, sector int64) []span {
 			list = append(list, span{from, to - from})
 		}
 	}
-	slices.SortFunc(list, func(a, b span) int { return cmp.Compare(a.at, b.at) })
-	merged := list[:0]
-	for _, s := range list {
-		if last := len(merged) - 1; last >= 0 && s.at <= merged[last].at+merged[last].n {
-			merged[last].n = max(merged[last].n, s.at+s.n-merged[last].at)
-			continue
-		}
-		merged = append(merged, s)
-	}
-	return merged
+	return merged(list)
 }
 
-// clear clears a disk's metadata: first in its partitions, so that they are still known if the machine dies on the way, then at its own ends.
+// merged are the same bytes in parts that are sorted and apart.
+func merged(list []span) []span {
+	slices.SortFunc(list, func(a, b span) int { return cmp.Compare(a.at, b.at) })
+	out := list[:0]
+	for _, s := range list {
+		if last := len(out) - 1; last >= 0 && s.at <= out[last].at+out[last].n {
+			out[last].n = max(out[last].n, s.at+s.n-out[last].at)
+			continue
+		}
+		out = append(out, s)
+	}
+	return out
+}
+
+// clear clears a disk's metadata: first in its partitions, so that they are still known if the machine dies on the way, then at its own ends. Partitions are those that the
+// kernel knows, and those in the tables: the kernel may have been told to forget them, or may not read such a table.
 func (j *job) clear(ctx context.Context, t *target, disk steps.Disk) error {
 	sector := int64(disk.SectorSize())
 	var inner []span
 	for _, p := range t.tree.Partitions() {
 		inner = append(inner, signatureSpans(span{p.Start, p.Size}, disk.Size(), sector)...)
 	}
-	if err := zero(ctx, disk, inner); err != nil {
+	listed, err := tablePartitions(disk, disk.Size())
+	if err != nil {
+		return fmt.Errorf("look for partitions: %w", err)
+	}
+	for _, p := range listed {
+		inner = append(inner, signatureSpans(p.area, disk.Size(), sector)...)
+	}
+	if err := zero(ctx, disk, merged(inner)); err != nil {
 		return err
 	}
 	if err := zero(ctx, disk, signatureSpans(span{0, disk.Size()}, disk.Size(), sector)); err != nil {

@@ -40,8 +40,15 @@ func (c Certificate) String() string {
 	if c.Status != "" {
 		status = ", the drive says " + c.Status
 	}
-	return fmt.Sprintf("%s %s serial %s, %d bytes: erased by %s from %s to %s%s; of %d samples %d are zero and none has its old data",
-		c.Device, c.Model, c.Serial, c.Size, c.Method, c.Started.Format(time.RFC3339), c.Ended.Format(time.RFC3339), status, c.Proof.Samples, c.Proof.Zero)
+	name := c.Device
+	if c.Model != "" {
+		name += " " + c.Model
+	}
+	if c.Serial != "" {
+		name += " serial " + c.Serial
+	}
+	return fmt.Sprintf("%s, %d bytes: erased by %s from %s to %s%s; of %d samples %d are zero and none has its old data",
+		name, c.Size, c.Method, c.Started.Format(time.RFC3339), c.Ended.Format(time.RFC3339), status, c.Proof.Samples, c.Proof.Zero)
 }
 
 // Devices erases the disks. The result is a certificate for each.

@@ -7,7 +7,8 @@ import (
 	"time"
 )
 
-// A Drive takes commands to the hardware of a disk, past the block layer. It decides nothing, and may be used by one goroutine at a time.
+// A Drive takes commands to the hardware of a disk, past the block layer. It decides nothing, and has one goroutine at a time,
+// except that an NVMe drive may be asked how far it is while a command runs.
 type Drive interface {
 	// NVMe sends an admin command. An answer other than success is an [NVMeStatus].
 	NVMe(c NVMeCommand) error

@@ -321,8 +321,15 @@ func (j *job) each(ctx context.Context, doing string, work func(context.Context,
 		var mu sync.Mutex
 		var all sync.WaitGroup
 		turn := make(chan struct{}, j.options.concurrency)
+		paths := map[string]chan struct{}{} // what one path to a disk makes of it would be a lie for another: one after the other
+		for _, t := range j.targets {
+			paths[identity(t.disk)] = make(chan struct{}, 1)
+		}
 		for i, t := range j.targets {
 			all.Go(func() {
+				path := paths[identity(t.disk)]
+				path <- struct{}{}
+				defer func() { <-path }()
 				turn <- struct{}{}
 				defer func() { <-turn }()
 				err := ctx.Err()
@@ -347,6 +354,17 @@ func (j *job) each(ctx context.Context, doing string, work func(context.Context,
 	slices.Sort(failures)
 	// The words are ironic-python-agent's.
 	return &eraseError{fmt.Sprintf("Failed to %s the device(s): %s", doing, strings.Join(failures, "; ")), errs}
+}
+
+// identity is the same for one disk that is there several times, by several paths, and may be for others.
+func identity(d inspect.Disk) string {
+	switch {
+	case d.WWN != "":
+		return string(d.WWN)
+	case d.Serial != "":
+		return string(d.Model) + " " + string(d.Serial)
+	}
+	return d.Name
 }
 
 // eraseError has a text that Ironic's users know, and is [steps.ErrErase].

@@ -278,6 +278,33 @@ func TestRootMetadataWholeDisk(t *testing.T) {
 	}
 }
 
+// What is in partitions that the kernel does not know does not come back with the same partitions.
+func TestRootMetadataUnknownPartitions(t *testing.T) {
+	for _, test := range []struct{ name, table string }{
+		{"GPT", `label: gpt\nstart=10MiB, size=20MiB\nstart=32MiB, size=20MiB\n`},
+		{"logical", `label: dos\nstart=9MiB, size=50MiB, type=5\nstart=10MiB, size=20MiB\nstart=32MiB, size=20MiB\n`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			device, file := looptest.New(t, 64<<20, 512)
+			t.Cleanup(func() { exec.Command("partx", "--delete", device).Run() })
+			const found = `for at in 10 32; do dd if="$1" of="$2" bs=1M skip=$at count=20 status=none; wipefs -n "$2"; done`
+			part := filepath.Join(t.TempDir(), "part")
+			shell(t, `printf '`+test.table+`' | sfdisk --quiet --no-tell-kernel --no-reread "$1"
+				truncate -s 20M "$2"; mkfs.ext4 -q "$2"; for at in 10 32; do dd if="$2" of="$1" bs=1M seek=$at conv=notrunc,fsync status=none; done`, device, part)
+			if out := shell(t, found, file, part); strings.Count(out, "ext4") != 2 {
+				t.Fatalf("in the beginning: %s", out)
+			}
+			e, h, said := onLoop(t, device)
+			if _, err := e.Metadata(t.Context(), h, steps.Job{}); err != nil {
+				t.Fatalf("Metadata = %v\n%s", err, said)
+			}
+			if out := shell(t, found, file, part); out != "" {
+				t.Errorf("left: %s", out)
+			}
+		})
+	}
+}
+
 // File systems of clusters are found wherever they are; a real one of GFS2 is not at hand, so its superblock is.
 func TestRootGuard(t *testing.T) {
 	for _, test := range []struct {

@@ -20,6 +20,7 @@ import (
 	"testing"
 	"testing/fstest"
 	"testing/synctest"
+	"time"
 
 	"github.com/ironhand/ironhand/inspect"
 	"github.com/ironhand/ironhand/steps"
@@ -337,7 +338,7 @@ func TestLadder(t *testing.T) {
 				t.Fatalf("Devices = %v\n%s", err, b.said.String())
 			} else {
 				c := result.(map[string]erase.Certificate)[name]
-				if c.Method != test.method || c.Serial == "" || c.Size != disk.Size() || c.Proof.Samples < 60 || c.Ended.Before(c.Started) {
+				if c.Method != test.method || c.Serial == "" || c.Size != disk.Size() || c.Proof.Samples < 60 || c.Capabilities == nil || strings.Contains(c.String(), "  ") || c.Ended.Before(c.Started) {
 					t.Errorf("certificate %+v, want method %s", c, test.method)
 				}
 				if !strings.Contains(b.said.String(), c.String()) {
@@ -553,32 +554,49 @@ func (v vanishing) NVMe(c erase.NVMeCommand) error {
 	return v.Drive.NVMe(c)
 }
 
-// Disks are erased side by side, but not more at a time than the conductor wants; without a word one after the other.
+// Disks are erased side by side, but not more at a time than the conductor wants; without a word, and by several paths to one disk, one after the other.
 func TestConcurrency(t *testing.T) {
-	for node, want := range map[string]int{"{}": 1, `{"driver_internal_info": {"disk_erasure_concurrency": 3}}`: 3, `{"driver_internal_info": {"disk_erasure_concurrency": 50}}`: 5} {
-		b := newBench(t)
-		var mu sync.Mutex
-		now, most := 0, 0
-		for i := range 5 {
-			name := fmt.Sprintf("nvme%dn1", i)
-			n := b.nvme(name, erasetest.NVMe{SANICAP: 1})
-			b.drives["/dev/"+name] = counting{n, func(begins bool) {
-				mu.Lock()
-				defer mu.Unlock()
-				if begins {
-					now++
-					most = max(most, now)
-				} else {
-					now--
+	for _, test := range []struct {
+		name, node, serial, wwid string
+		want                     int
+	}{
+		{"by default", "{}", "", "", 1},
+		{"three", `{"driver_internal_info": {"disk_erasure_concurrency": 3}}`, "", "", 3},
+		{"all", `{"driver_internal_info": {"disk_erasure_concurrency": 50}}`, "", "", 5},
+		{"one disk", `{"driver_internal_info": {"disk_erasure_concurrency": 50}}`, "SAME", "", 1},
+		{"one disk by its WWN", `{"driver_internal_info": {"disk_erasure_concurrency": 50}}`, "", "eui.0123456789abcdef", 1},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			b := newBench(t)
+			var mu sync.Mutex
+			now, most := 0, 0
+			for i := range 5 {
+				name := fmt.Sprintf("nvme%dn1", i)
+				n := b.nvme(name, erasetest.NVMe{SANICAP: 1})
+				if test.serial != "" {
+					b.file("sys/block/"+name+"/device/serial", test.serial)
 				}
-			}, new(bool)}
-		}
-		if _, err := b.run(devices, node); err != nil {
-			t.Fatal(err)
-		}
-		if most != want {
-			t.Errorf("%s: %d at a time, want %d", node, most, want)
-		}
+				if test.wwid != "" {
+					b.file("sys/block/"+name+"/wwid", test.wwid)
+				}
+				b.drives["/dev/"+name] = counting{n, func(begins bool) {
+					mu.Lock()
+					defer mu.Unlock()
+					if begins {
+						now++
+						most = max(most, now)
+					} else {
+						now--
+					}
+				}, new(bool)}
+			}
+			if _, err := b.run(devices, test.node); err != nil {
+				t.Fatal(err)
+			}
+			if most != test.want {
+				t.Errorf("%d at a time, want %d", most, test.want)
+			}
+		})
 	}
 }
 
@@ -604,23 +622,34 @@ func (c counting) NVMe(cmd erase.NVMeCommand) error {
 
 // Progress is each disk's, with the drive's own numbers.
 func TestProgress(t *testing.T) {
-	b := newBench(t)
-	b.nvme("nvme0n1", erasetest.NVMe{SANICAP: 2})
-	if _, err := b.run(devices, "{}"); err != nil {
-		t.Fatal(err)
-	}
-	var all []string
-	for _, v := range b.told {
-		raw, err := json.Marshal(v)
-		if err != nil {
-			t.Fatal(err)
-		}
-		all = append(all, string(raw))
-	}
-	want := []string{`{"disks":{"/dev/nvme0n1":{"method":"NVMe sanitize (block erase)","percent":33.3}}}`, `{"disks":{"/dev/nvme0n1":{"method":"NVMe sanitize (block erase)","percent":49.9}}}`,
-		`{"disks":{"/dev/nvme0n1":{"method":"NVMe sanitize (block erase)","percent":99.9}}}`}
-	if !slices.Equal(all, want) {
-		t.Errorf("progress %q, want %q", all, want)
+	for _, test := range []struct {
+		name  string
+		drive erasetest.NVMe
+		want  string
+	}{
+		{"sanitize", erasetest.NVMe{SANICAP: 2}, `{"method":"NVMe sanitize (block erase)","percent":33.3} {"method":"NVMe sanitize (block erase)","percent":49.9} {"method":"NVMe sanitize (block erase)","percent":99.9}`},
+		{"format", erasetest.NVMe{OACS: 2, FormatTime: 19 * time.Second},
+			`{"method":"NVMe format (user data erase)","percent":26} {"method":"NVMe format (user data erase)","percent":52} {"method":"NVMe format (user data erase)","percent":78}`},
+		{"format that tells nothing", erasetest.NVMe{OACS: 2}, ``},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			b := newBench(t)
+			b.nvme("nvme0n1", test.drive)
+			if _, err := b.run(devices, "{}"); err != nil {
+				t.Fatal(err)
+			}
+			var all []string
+			for _, v := range b.told {
+				raw, err := json.Marshal(v.(erase.Shown).Disks["/dev/nvme0n1"])
+				if err != nil {
+					t.Fatal(err)
+				}
+				all = append(all, string(raw))
+			}
+			if got := strings.Join(all, " "); got != test.want {
+				t.Errorf("progress %s, want %s", got, test.want)
+			}
+		})
 	}
 }
 

@@ -233,7 +233,7 @@ type attempt struct {
 func (j *job) eraseDisk(ctx context.Context, t *target, disk steps.Disk, ladder []rung) (Certificate, error) {
 	c := Certificate{
 		Device: t.disk.Name, Model: string(t.disk.Model), Serial: string(t.disk.Serial), WWN: string(t.disk.WWN), Size: t.disk.Size,
-		Capabilities: t.capability.found, Lacking: t.capability.lacking, Started: time.Now().UTC(),
+		Capabilities: append([]string{}, t.capability.found...), Lacking: t.capability.lacking, Started: time.Now().UTC(),
 	}
 	// What is half erased must not boot, not even by the copy of a partition table at the end.
 	if err := zero(ctx, disk, signatureSpans(span{0, disk.Size()}, disk.Size(), int64(disk.SectorSize()))); err != nil {
@@ -309,25 +309,46 @@ func (j *job) gone(ctx context.Context, t *target) error {
 // errTimeout says that a drive takes longer than it promised, by far.
 var errTimeout = errors.New("the drive takes too long")
 
-// blocking runs a command that returns only when the drive is done, and shows how much of the time that the drive promised is over.
-// When ctx ends it does not wait: the drive cannot be stopped.
-func blocking(ctx context.Context, promised time.Duration, show func(float64), command func() error) error {
+// blocking runs a command that returns only when the drive is done, and shows how far it is by what fraction returns meanwhile: a negative number if nothing is known.
+// A drive may answer that only when it is done. When ctx ends nothing is waited for: the drive cannot be stopped.
+func blocking(ctx context.Context, fraction func() float64, show func(float64), command func() error) error {
 	done := make(chan error, 1)
 	go func() { done <- command() }()
-	start := time.Now()
 	tick := time.NewTicker(5 * time.Second)
 	defer tick.Stop()
+	answer := make(chan float64, 1)
+	asking := false
 	for {
 		select {
 		case err := <-done:
+			if asking {
+				<-answer // the drive may be closed after this
+			}
 			return err
 		case <-tick.C:
-			if promised > 0 {
-				show(min(float64(time.Since(start))/float64(promised), 0.99))
+			if !asking {
+				asking = true
+				go func() { answer <- fraction() }()
+			}
+		case f := <-answer:
+			asking = false
+			if f >= 0 {
+				show(f)
 			}
 		case <-ctx.Done():
 			return fmt.Errorf("the drive goes on erasing by itself: %w", context.Cause(ctx))
 		}
+	}
+}
+
+// elapsed returns how much of a time that a drive promised is over, from now on.
+func elapsed(promised time.Duration) func() float64 {
+	start := time.Now()
+	return func() float64 {
+		if promised == 0 {
+			return -1
+		}
+		return min(float64(time.Since(start))/float64(promised), 0.99)
 	}
 }
 

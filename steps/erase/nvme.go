@@ -44,9 +44,9 @@ type nvme struct {
 	namespace uint32
 }
 
-func (n nvme) identify(what uint32, namespace uint32) ([]byte, error) {
+func (n nvme) identify(what uint32, namespace uint32, timeout time.Duration) ([]byte, error) {
 	b := make([]byte, 4096)
-	err := n.drive.NVMe(NVMeCommand{Opcode: nvmeIdentify, Namespace: namespace, CDW10: what, Data: b, Timeout: shortTimeout})
+	err := n.drive.NVMe(NVMeCommand{Opcode: nvmeIdentify, Namespace: namespace, CDW10: what, Data: b, Timeout: timeout})
 	if err != nil {
 		return nil, fmt.Errorf("identify (%#x): %w", what, err)
 	}
@@ -113,16 +113,37 @@ func formatSettings(namespace []byte) uint32 {
 	return flbas&0xf | flbas>>4&1<<4 | dps&7<<5 | dps>>3&1<<8 | flbas>>5&3<<12
 }
 
+// formatProgress reads the format progress indicator of Identify Namespace; it is negative if the drive has none.
+func formatProgress(namespace []byte) float64 {
+	fpi := namespace[32]
+	if fpi&0x80 == 0 {
+		return -1
+	}
+	return 1 - float64(min(fpi&0x7f, 100))/100 // percent yet to be done
+}
+
+// formatted asks how far a format is. A drive that takes no question while it formats is left its time: the kernel would reset it after a shorter one.
+func (n nvme) formatted() float64 {
+	b, err := n.identify(identifyNamespace, n.namespace, formatTimeout)
+	if err != nil {
+		return -1 // the format says whether it worked
+	}
+	if p := formatProgress(b); p < 1 {
+		return p
+	}
+	return -1 // it does not know of the format
+}
+
 // nvmeCapability asks an NVMe drive what it can do. A sanitize that runs from before is waited for.
 func nvmeCapability(ctx context.Context, d Drive, namespace uint32, say func(string)) (capability, error) {
 	n := nvme{d, namespace}
-	b, err := n.identify(identifyController, 0)
+	b, err := n.identify(identifyController, 0, shortTimeout)
 	if err != nil {
 		return capability{}, err
 	}
 	c := parseController(b)
 	var out capability
-	list, err := n.identify(identifyActive, 0)
+	list, err := n.identify(identifyActive, 0, shortTimeout)
 	alone := err == nil && binary.LittleEndian.Uint32(list) == namespace && binary.LittleEndian.Uint32(list[4:]) == 0
 	if status := NVMeStatus(0); errors.As(err, &status) { // NVMe 1.0 has no such list
 		alone, err = c.namespaces == 1, nil
@@ -166,11 +187,15 @@ func nvmeCapability(ctx context.Context, d Drive, namespace uint32, say func(str
 		}
 	}
 	if c.format {
-		ns, err := n.identify(identifyNamespace, namespace)
+		ns, err := n.identify(identifyNamespace, namespace, shortTimeout)
 		if err != nil {
 			return capability{}, err
 		}
 		settings := formatSettings(ns)
+		progress := func() float64 { return -1 } // what does not tell is not asked
+		if formatProgress(ns) >= 0 {
+			progress = n.formatted
+		}
 		add := func(name string, kind uint32) {
 			out.found = append(out.found, name)
 			if !alone && (c.formatsAll || c.erasesAll) {
@@ -178,7 +203,7 @@ func nvmeCapability(ctx context.Context, d Drive, namespace uint32, say func(str
 				return
 			}
 			out.rungs = append(out.rungs, rung{name: name, secure: true, quick: true, run: func(ctx context.Context, _ steps.Disk, show func(float64)) (string, error) {
-				err := blocking(ctx, 0, show, func() error {
+				err := blocking(ctx, progress, show, func() error {
 					return d.NVMe(NVMeCommand{Opcode: nvmeFormat, Namespace: namespace, CDW10: settings | kind, Timeout: formatTimeout})
 				})
 				return "format: success", err

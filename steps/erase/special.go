@@ -59,7 +59,7 @@ func (j *job) special(d *holders.Device) (string, error) {
 
 // special looks at one device for what IPA's list has (and what the kinds write at their places).
 func special(r io.ReaderAt, size int64) (string, error) {
-	types, err := partitionTypes(r, size)
+	partitions, err := tablePartitions(r, size)
 	if err != nil {
 		return "", err
 	}
@@ -68,7 +68,7 @@ func special(r io.ReaderAt, size int64) (string, error) {
 		{"AA31E02A-400F-11DB-9590-000C2911D1B8", "a partition of VMware VMFS"},
 		{"0xfb", "a partition of VMware VMFS"},
 	} {
-		if slices.ContainsFunc(types, func(t string) bool { return strings.EqualFold(t, p.kind) }) {
+		if slices.ContainsFunc(partitions, func(t tablePartition) bool { return strings.EqualFold(t.kind, p.kind) }) {
 			return p.what, nil
 		}
 	}
@@ -93,10 +93,16 @@ func special(r io.ReaderAt, size int64) (string, error) {
 
 const maxEntries = 1024 // of a partition table
 
-// partitionTypes reads the types in the partition tables of a device, valid or not, the GPT at both ends, for sectors of 512 and 4096 bytes: GUIDs, and for an
-// MBR 0xfb. This is to find what must not be lost, so checksums do not matter.
-func partitionTypes(r io.ReaderAt, size int64) ([]string, error) {
-	var types []string
+// tablePartition is a partition as a table has it, which may be anywhere.
+type tablePartition struct {
+	kind string // a GUID, or for an MBR "0xfb"
+	area span
+}
+
+// tablePartitions reads the partition tables of a device, valid or not, the GPT at both ends, for sectors of 512 and 4096 bytes. This is to find what must not be
+// lost, and what must not stay, so checksums do not matter, nor whether the kernel knows the partitions. A logical partition's own table is one with a single sector.
+func tablePartitions(r io.ReaderAt, size int64) ([]tablePartition, error) {
+	var list []tablePartition
 	for _, sector := range []int64{512, 4096} {
 		for _, at := range []int64{sector, size - sector} {
 			head, err := readSome(r, size, at, 512)
@@ -115,9 +121,15 @@ func partitionTypes(r io.ReaderAt, size int64) ([]string, error) {
 				return nil, err
 			}
 			for ; len(entries) >= int(length); entries = entries[length:] {
-				if id := gpt.DecodeGUID([16]byte(entries)); notZero(entries[:16]) >= 0 {
-					types = append(types, fmt.Sprint(id))
+				if notZero(entries[:16]) < 0 {
+					continue
 				}
+				p := tablePartition{kind: fmt.Sprint(gpt.DecodeGUID([16]byte(entries)))}
+				first, last := binary.LittleEndian.Uint64(entries[32:]), binary.LittleEndian.Uint64(entries[40:])
+				if first <= last && last < uint64(size/sector) {
+					p.area = span{int64(first) * sector, int64(last-first+1) * sector}
+				}
+				list = append(list, p)
 			}
 		}
 		// Logical partitions hang on a chain.
@@ -131,16 +143,19 @@ func partitionTypes(r io.ReaderAt, size int64) ([]string, error) {
 			}
 			next := int64(0)
 			for e := mbr[446:510]; len(e) > 0; e = e[16:] {
-				switch start := int64(binary.LittleEndian.Uint32(e[8:])) * sector; e[4] {
+				start, length := int64(binary.LittleEndian.Uint32(e[8:]))*sector, int64(binary.LittleEndian.Uint32(e[12:]))*sector
+				p := tablePartition{fmt.Sprintf("0x%02x", e[4]), span{at + start, length}}
+				switch e[4] {
 				case 0:
+					continue
 				case 0x05, 0x0f, 0x85:
 					next = first + start
 					if first == 0 {
 						first = start
 					}
-				default:
-					types = append(types, fmt.Sprintf("0x%02x", e[4]))
+					p.area = span{next, sector}
 				}
+				list = append(list, p)
 			}
 			if next == 0 || next == at {
 				break
@@ -148,7 +163,7 @@ func partitionTypes(r io.ReaderAt, size int64) ([]string, error) {
 			at = next
 		}
 	}
-	return types, nil
+	return list, nil
 }
 
 // readSome reads n bytes at a place, or less at the end of the device, and nothing beyond it.

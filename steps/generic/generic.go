@@ -54,6 +54,17 @@ func (Manager) Steps() []steps.Step {
 		Check: func(h steps.Host, args json.RawMessage) error { _, err := parseRequest(h, args); return err },
 		Run:   writeImage,
 	}, {
+		Name:      "inject_files",
+		Interface: "deploy",
+		Priority:  map[steps.Phase]int{steps.Deploy: 0, steps.Service: 0},
+		Args: []steps.Arg{
+			{Name: "files", Description: "Files to inject, a list of file structures with keys: 'path' (path to the file), 'partition' (partition specifier), 'content' (base64 encoded string), " +
+				"'mode' (new file mode) and 'dirmode' (mode for the leaf directory, if created). Merged with the values from node.properties[inject_files]."},
+			{Name: "verify_ca", Description: "Whether to verify TLS certificates. Global agent options are used by default."},
+		},
+		Check: checkInjections,
+		Run:   injectFiles,
+	}, {
 		Name:      "kexec",
 		Interface: "deploy",
 		Priority:  map[steps.Phase]int{steps.Deploy: 0},

@@ -67,9 +67,6 @@ func parseImageInfo(raw json.RawMessage) (imageInfo, error) {
 			return bad("urls[%d]: not a URL that begins with http:// or https://", n)
 		}
 	}
-	if i.ImageType == "partition" {
-		return bad("image_type: partition images cannot be written yet; use a whole disk image")
-	}
 	switch i.DiskFormat {
 	case "", "raw", "gpt", "iso", "unknown", "qcow2":
 	default:
@@ -81,8 +78,12 @@ func parseImageInfo(raw json.RawMessage) (imageInfo, error) {
 	return i, nil
 }
 
-// format is what the image must be: what the conductor says, or one of those that it permits (nil: all). Bytes with a partition table are "gpt" to it.
+// format is what the image must be: what the conductor says, or one of those that it permits (nil: all). Bytes with a partition table are "gpt" to it, and those of a file system "raw".
 func (i imageInfo) format(permitted []string) (image.Format, error) {
+	plain := "gpt"
+	if i.isPartition() {
+		plain = "raw"
+	}
 	said, _ := image.ParseFormat(i.DiskFormat) // parseImageInfo has refused what it does not know, but iso: one that can be written to a disk has a partition table
 	may := func(name string) bool { return permitted == nil || slices.Contains(permitted, name) }
 	switch said {
@@ -94,9 +95,9 @@ func (i imageInfo) format(permitted []string) (image.Format, error) {
 		}
 	default:
 		switch {
-		case may("gpt") && may("qcow2"):
+		case may(plain) && may("qcow2"):
 			return image.Auto, nil
-		case may("gpt"):
+		case may(plain):
 			return image.Raw, nil
 		case may("qcow2"):
 			return image.QCOW2, nil

@@ -65,7 +65,6 @@ func TestParseImageInfo(t *testing.T) {
 		{"URL without host", change{"urls": []string{"https:///x"}}, "image_info.urls[0]: not a URL"},
 		{"broken URL", change{"urls": []string{"https://hush-hush@%zz/"}}, "image_info.urls[0]: not a URL"},
 		{"vmdk", change{"disk_format": "vmdk"}, `image_info.disk_format: "vmdk" cannot be written; convert it with: qemu-img convert -O qcow2`},
-		{"partition image", change{"image_type": "partition"}, "image_info.image_type: partition images cannot be written yet; use a whole disk image"},
 		{"proxy of no use", change{"proxies": map[string]string{"https": "ftp://hush-hush@proxy"}}, "image_info.proxies: proxy for https: want http, https or socks5, and a host"},
 	}
 	for _, test := range tests {

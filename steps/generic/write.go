@@ -24,6 +24,8 @@ type request struct {
 	checksums string // URL of the file that has the digest; empty if it is given
 	sources   []stream.Source
 	drive     *string // as image.ReadConfigDrive takes it; nil or "" for none
+
+	partitions partitionInfo // of a partition image
 }
 
 // parseRequest reads and checks the arguments; nothing is fetched.
@@ -60,7 +62,11 @@ func parseRequest(h steps.Host, raw json.RawMessage) (*request, error) {
 	if drive == nil || *drive == "" {
 		drive = info.ConfigDrive
 	}
-	return &request{info, format, digest, checksums, sources, drive}, nil
+	r := &request{info: info, format: format, digest: digest, checksums: checksums, sources: sources, drive: drive}
+	if info.isPartition() {
+		r.partitions, err = parsePartitionInfo(h, args.ImageInfo)
+	}
+	return r, err
 }
 
 // allowed refuses a digest of an algorithm that the conductor does not allow.
@@ -71,7 +77,7 @@ func allowed(h steps.Host, d stream.Digest) error {
 	return nil
 }
 
-// writeImage puts a whole disk image onto the node's root disk, and the config drive beside it.
+// writeImage puts an image of a whole disk onto the node's root disk, or one of a file system into a partition there, and the config drive beside it.
 func writeImage(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 	// 1. Everything that can be wrong with the request is found before a disk is looked at.
 	r, err := parseRequest(h, j.Args)
@@ -130,7 +136,7 @@ func writeImage(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 	}
 	var told time.Time
 	var phase stream.Phase
-	result, err := image.Write(ctx, disk, image.Spec{
+	spec := image.Spec{
 		Sources: sources, Digest: digest, Format: r.format, ConfigDrive: driveImage,
 		Patience: h.Download.Budget, ReadBack: h.ReadBack, Log: h.Log, Memory: memory,
 		Progress: func(p stream.Progress) {
@@ -140,7 +146,11 @@ func writeImage(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 				h.Say("%v", p)
 			}
 		},
-	})
+	}
+	if info.isPartition() {
+		return writePartitions(ctx, h, j, r, disk, choice.Disk, spec, also)
+	}
+	result, err := image.Write(ctx, disk, spec)
 	if err != nil {
 		return nil, fmt.Errorf("write image %s to %s: %w", info.ID, choice.Disk.Name, err)
 	}
@@ -152,7 +162,7 @@ func writeImage(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 	return steps.Deployed{
 		Text:  fmt.Sprintf("image (%s) written to device %s root_uuid=%s%s", info.ID, choice.Disk.Name, result.DiskID, also),
 		Disk:  choice.Disk.Name,
-		UUIDs: map[string]string{"root uuid": result.DiskID},
+		UUIDs: map[string]any{"root uuid": result.DiskID},
 	}, nil
 }
 

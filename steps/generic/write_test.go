@@ -69,6 +69,8 @@ type bench struct {
 	opened  []string
 	said    []string
 	told    []any
+
+	properties map[string]json.RawMessage // of the node, beside its hints
 }
 
 func newBench(t *testing.T) *bench {
@@ -124,6 +126,7 @@ func (b *bench) run(t *testing.T, hints string, changes change, args change) (an
 	}
 	inspecttest.Resize(b.machine, b.disk.Size(), b.disk.Sector)
 	node := steps.Node{UUID: "n1", Properties: map[string]json.RawMessage{"root_device": json.RawMessage(hints)}}
+	maps.Copy(node.Properties, b.properties)
 	return writeImage(t.Context(), b.host, steps.Job{Node: node, Args: raw})
 }
 
@@ -178,7 +181,7 @@ func TestWriteImage(t *testing.T) {
 				t.Fatalf("writeImage() = %v", err)
 			}
 			want := steps.Deployed{Text: "image (debian.img) written to device " + test.disk + " root_uuid=0x1234abcd" + test.also,
-				Disk: test.disk, UUIDs: map[string]string{"root uuid": "0x1234abcd"}}
+				Disk: test.disk, UUIDs: map[string]any{"root uuid": "0x1234abcd"}}
 			if fmt.Sprint(result) != fmt.Sprint(want) {
 				t.Errorf("writeImage() = %v, want %v", result, want)
 			}
@@ -240,8 +243,8 @@ func TestWriteImageFails(t *testing.T) {
 		{"disk lies", rootDiskHint, nil, nil, func(b *bench) { b.disk.Flip = 100 }, stream.ErrReadBack, "", true},
 		{"no end", rootDiskHint, nil, nil, func(b *bench) {
 			b.server.Always.Hang = 2 * mib
-			b.host.Download.Limit = 300 * time.Millisecond
-		}, nil, "the download takes longer than the 300ms allowed", true},
+			b.host.Download.Limit = 3 * time.Second
+		}, nil, "the download takes longer than the 3s allowed", true},
 		{"another disk has its name", rootDiskHint, nil, nil, func(b *bench) { b.swap("virtio1/block/vda/serial", "another") }, nil,
 			`/dev/vda is another disk than the one that was chosen: its serial was "root-disk", is "another"`, false},
 		{"it has another size", rootDiskHint, nil, nil, func(b *bench) { b.swap("virtio1/block/vda/size", "2048") }, nil,
@@ -468,8 +471,8 @@ func TestManager(t *testing.T) {
 	for phase, want := range map[steps.Phase]string{
 		steps.Clean: "deploy.clean_uefi_nvram=0 raid.create_configuration=0 raid.delete_configuration=0 deploy.erase_devices=10 deploy.erase_devices_express=0 " +
 			"deploy.erase_devices_metadata=99 deploy.erase_pstore=0 ",
-		steps.Deploy:  "raid.apply_configuration=0 deploy.clean_uefi_nvram=0 deploy.erase_devices_metadata=0 deploy.kexec=0 deploy.write_image=0 ",
-		steps.Service: "raid.apply_configuration=0 raid.create_configuration=0 raid.delete_configuration=0 deploy.write_image=0 "} {
+		steps.Deploy:  "raid.apply_configuration=0 deploy.clean_uefi_nvram=0 deploy.erase_devices_metadata=0 deploy.inject_files=0 deploy.kexec=0 deploy.write_image=0 ",
+		steps.Service: "raid.apply_configuration=0 raid.create_configuration=0 raid.delete_configuration=0 deploy.inject_files=0 deploy.write_image=0 "} {
 		got := ""
 		for _, s := range set.List(phase)["GenericHardwareManager"] {
 			got += fmt.Sprintf("%s.%s=%d ", s.Interface, s.Name, s.Priority[phase])

@@ -7,7 +7,9 @@ import (
 	"crypto/rand"
 	"encoding/binary"
 	"fmt"
+	"sync/atomic"
 	"syscall"
+	"time"
 
 	"github.com/ironhand/ironhand/steps/erase"
 	"github.com/ironhand/ironhand/stream/streamtest"
@@ -29,8 +31,10 @@ type NVMe struct {
 	Failed     bool            // state of the last sanitize
 	Zeros      bool            // deallocated blocks read as zeros
 	DiscardsTo byte            // what discarded blocks read as
+	FormatTime time.Duration   // that a format takes, and which the drive shows; 0 is none
 
-	ops []string
+	ops    []string
+	format int64 // when it began, Unix nanoseconds; 0 if none runs; atomic, for the drive is asked meanwhile
 }
 
 // Ops are the commands so far that change something, as text.
@@ -38,7 +42,7 @@ func (n *NVMe) Ops() []string {
 	return append([]string(nil), n.ops...)
 }
 
-// NVMe takes an admin command: NVM Express Base Specification 2.0.
+// NVMe takes an admin command, also while a format runs: NVM Express Base Specification 2.0.
 func (n *NVMe) NVMe(c erase.NVMeCommand) error {
 	if s := n.Refuse[c.Opcode]; s != 0 {
 		return erase.NVMeStatus(s)
@@ -53,6 +57,12 @@ func (n *NVMe) NVMe(c erase.NVMeCommand) error {
 		switch c.CDW10 {
 		case 0:
 			c.Data[26], c.Data[29] = n.FLBAS, n.DPS
+			if n.FormatTime > 0 {
+				c.Data[32] = 0x80 // and percent to do
+				if began := atomic.LoadInt64(&n.format); began != 0 {
+					c.Data[32] |= byte(100 - 100*time.Since(time.Unix(0, began))/n.FormatTime)
+				}
+			}
 		case 1:
 			le.PutUint16(c.Data[256:], n.OACS)
 			c.Data[524] = n.FNA
@@ -94,6 +104,11 @@ func (n *NVMe) NVMe(c erase.NVMeCommand) error {
 		return nil
 	case 0x80:
 		n.ops = append(n.ops, fmt.Sprintf("format nsid %d cdw10 %#x", c.Namespace, c.CDW10))
+		if n.FormatTime > 0 {
+			atomic.StoreInt64(&n.format, time.Now().UnixNano())
+			time.Sleep(n.FormatTime)
+			atomic.StoreInt64(&n.format, 0)
+		}
 		n.erase()
 		return nil
 	case 0x84:

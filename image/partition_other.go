@@ -1,0 +1,14 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build !linux
+
+package image
+
+import (
+	"context"
+
+	"github.com/ironhand/ironhand/initramfs/tool"
+)
+
+// LocalVolumes is for Linux only: there are none here.
+func LocalVolumes(string, tool.Runner, func(context.Context, string) error) Volumes { return nil }

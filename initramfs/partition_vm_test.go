@@ -1,0 +1,51 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package initramfs_test
+
+import (
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ironhand/ironhand/initramfs/vmtest"
+)
+
+// The image of a file system is written to a machine with UEFI, which then starts it by its boot entry: with Secure Boot, from the disk alone.
+func TestVMDeployPartitionImage(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.image = signedSystem.make(t)[1<<20 : 63<<20]
+	l.bootMode, l.handoff, l.sizes = "uefi", "reboot", ", root_mb: 1000, swap_mb: 16, ephemeral_mb: 64"
+	l.start()
+	m := l.machine()
+	m.Firmware = "uefi"
+	vm := vmtest.Start(t, m)
+	vm.Expect(t, `/dev/vdb: boot loader in EFI/debian, from Debian's signed shim and GRUB; it starts /boot/vmlinuz-1`, deployTime+bootTime)
+	vm.Expect(t, `boot loader: Boot[0-9A-F]{4} .*shimx64.efi`, deployTime)
+	vm.Expect(t, `hand-off: reboot`, deployTime)
+	if why := vm.Wait(t, time.Minute); why != "guest-reset" {
+		t.Errorf("the machine ended by %s, want guest-reset", why)
+	}
+	if err := l.result(time.Minute); err != nil {
+		t.Errorf("conductor: %v\n%s", err, l.timeline())
+	}
+	if strings.Contains(vm.Console(), "WARNING") {
+		t.Errorf("console has a warning:\n%s", vm.Console())
+	}
+	// 1 ESP, 551 ephemeral, 615 swap, 631 config drive, 632 root
+	disk := vm.Disks[1]
+	if out := run(t, "sgdisk", "-v", disk); !strings.Contains(out, "No problems found") {
+		t.Errorf("sgdisk -v: %s", out)
+	}
+	for at, want := range map[string]string{"1048576": `LABEL="efi-part"`, "577765376": `LABEL="ephemeral0"`, "644874240": `LABEL="swap1"`, "661651456": `LABEL="config-2"`, "662700032": `LABEL="root"`} {
+		if out := run(t, "blkid", "-p", "-O", at, disk); !strings.Contains(out, want) {
+			t.Errorf("blkid at %s: %s, want %s", at, out, want)
+		}
+	}
+	run(t, "e2fsck", "-fn", disk+"?offset=662700032")
+	if out := run(t, "dumpe2fs", "-h", disk+"?offset=662700032"); !strings.Contains(out, "1000M") && !strings.Contains(out, "256000\n") && !strings.Contains(out, "1024000\n") {
+		t.Errorf("the file system did not grow: %s", out)
+	}
+	booted := vmtest.Start(t, vmtest.Machine{Firmware: "secureboot", Kernel: "none", Disks: []vmtest.Disk{{Path: disk}}})
+	booted.Expect(t, `IMAGE RUNS[\s\S]*root=UUID=6f2c1a30-8d0e-4c55-9f6e-2f4d3c9a7b10 .*marker=from-esp`, 3*time.Minute)
+}
