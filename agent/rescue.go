@@ -53,6 +53,7 @@ func (a *agent) finalizeRescue(ctx context.Context, params json.RawMessage) (any
 		}
 	}
 	a.console.Stage("rescue", "ssh %s@%s; %s", rescueUser, where, key)
+	a.console.Stage("rescue", "a port that Ironic moves to another network now does not bring another address, unless DHCP gave this one and until it is renewed")
 	return nil, a.retire("rescue mode until the next boot: the machine is its tenant's, and the API is closed", func(context.Context) error { return a.state.forget() })
 }
 

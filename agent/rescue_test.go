@@ -61,7 +61,7 @@ func TestFinalizeRescue(t *testing.T) {
 				t.Errorf("retired: %q, %v", why, err)
 			}
 			if why != "" {
-				wantText(t, "console", console.String(), "rescue: ssh rescue@192.0.2.7; host key SHA256:x")
+				wantText(t, "console", console.String(), "rescue: ssh rescue@192.0.2.7; host key SHA256:x", "rescue: a port that Ironic moves to another network")
 			}
 		})
 	}
