@@ -188,34 +188,38 @@ const defaultCiphers = "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA38
 
 // LimitTLS sets the least version of TLS ("1.2", "1.3" or "" for 1.2) and the cipher suites of TLS 1.2 (a list of OpenSSL's
 // names with colons between, or "" for the default) of a configuration of either side. It returns
-// the names that mean nothing here; a list of such names only is an error.
+// what means nothing here, such as OpenSSL's "HIGH:!aNULL"; of a list of such words only the default counts. Without TLS 1.2
+// the list has no meaning.
 func LimitTLS(config *tls.Config, minVersion, ciphers string) (ignored []string, err error) {
 	switch minVersion {
 	case "", "1.2":
 		config.MinVersion = tls.VersionTLS12
 	case "1.3":
 		config.MinVersion = tls.VersionTLS13
+		ciphers = ""
 	default:
 		return nil, fmt.Errorf("least TLS version %.40q is neither 1.2 nor 1.3", minVersion)
 	}
-	if ciphers == "" {
-		ciphers = defaultCiphers
+	config.CipherSuites, ignored = cipherSuites(ciphers)
+	if len(config.CipherSuites) == 0 {
+		config.CipherSuites, _ = cipherSuites(defaultCiphers)
 	}
-	config.CipherSuites = nil
-	for name := range strings.FieldsFuncSeq(ciphers, func(r rune) bool { return strings.ContainsRune(": ,", r) }) {
-		known := false
+	return ignored, nil
+}
+
+// cipherSuites are those of a list that are known, and the names of the others.
+func cipherSuites(list string) (known []uint16, ignored []string) {
+	for name := range strings.FieldsFuncSeq(list, func(r rune) bool { return strings.ContainsRune(": ,", r) }) {
+		found := false
 		for _, c := range opensslCiphers {
 			if c.name == name {
-				config.CipherSuites = append(config.CipherSuites, c.id)
-				known = true
+				known = append(known, c.id)
+				found = true
 			}
 		}
-		if !known {
+		if !found {
 			ignored = append(ignored, name)
 		}
 	}
-	if len(config.CipherSuites) == 0 {
-		return nil, fmt.Errorf("TLS cipher suites %.200q: none is known", ciphers)
-	}
-	return ignored, nil
+	return known, ignored
 }

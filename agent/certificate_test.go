@@ -190,8 +190,9 @@ func TestLimitTLS(t *testing.T) {
 		{"floor", "1.3", "", "TLS 1.3 4 []", ""},
 		{"list", "1.2", "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-CHACHA20-POLY1305", "TLS 1.2 2 []", ""},
 		{"list with others", "1.2", "TLS_AES_256_GCM_SHA384:ECDHE-ECDSA-AES256-GCM-SHA384:!aNULL", "TLS 1.2 1 [TLS_AES_256_GCM_SHA384 !aNULL]", ""},
-		{"only others", "1.2", "HIGH:!aNULL", "", "none is known"},
-		{"weak", "1.2", "AES128-SHA", "", "none is known"},
+		{"only others", "1.2", "HIGH:!aNULL", "TLS 1.2 4 [HIGH !aNULL]", ""},
+		{"weak", "1.2", "AES128-SHA", "TLS 1.2 4 [AES128-SHA]", ""},
+		{"a list without meaning", "1.3", "HIGH:!aNULL", "TLS 1.3 4 []", ""},
 		{"old version", "1.1", "", "", "neither 1.2 nor 1.3"},
 		{"nonsense", "TLSv1.3", "", "", "neither 1.2 nor 1.3"},
 	}

@@ -165,11 +165,14 @@ func ParseConfig(s Sources) (Config, error) {
 			if !known {
 				continue // other programs have parameters too
 			}
+			if prefix == "" && values[name] == "" {
+				continue // templates have parameters whose value is left empty; as in ironic-python-agent, that gives none
+			}
 			if one.set == nil && from != bootLine {
 				c.Ignored = append(c.Ignored, fmt.Sprintf("%s (%s) has no effect: it counts on the kernel command line only", name, from))
 				continue
 			}
-			shown := passwords.ReplaceAllString(values[name], "//***@")
+			shown := queries.ReplaceAllString(passwords.ReplaceAllString(values[name], "//***@"), "${1}***")
 			if one.Secret {
 				shown = "***"
 			}
@@ -328,8 +331,11 @@ func readFile(ramdisk fs.FS, name string) ([]byte, error) {
 // maxCA is ten times the size of a bundle of all public CAs.
 const maxCA = 2 << 20
 
-// passwords finds user and password in URLs.
-var passwords = regexp.MustCompile(`//[^/\s]*@`)
+// passwords finds user and password in URLs, queries what may hold a token: the query of a URL, or of what looks like the end of one.
+var (
+	passwords = regexp.MustCompile(`//[^\s"]*@`) // a password may hold a slash
+	queries   = regexp.MustCompile(`(//[^\s"?]*\?|\?[^\s"=?]*=)[^\s"]+`)
+)
 
 // words splits a kernel command line: white space between words, the first = between
 // name and value, later ones win, no quoting. Words without = are no settings.

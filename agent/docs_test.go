@@ -60,7 +60,7 @@ From weak to strong:
 
 ironic-python-agent lets media count more than the kernel command line. [Why not here](design.md#what-counts-more-medium-or-kernel-command-line).
 
-Words are divided by white space, there is no quoting, and the last of two counts. Options are in the section ` + "`[DEFAULT]`" + ` of the file unless
+Words are divided by white space, there is no quoting, the last of two counts, and a parameter without a value is not given. Options are in the section ` + "`[DEFAULT]`" + ` of the file unless
 the table names another. The log says where each value came from. Names that begin with ` + "`ipa-`" + ` are those of ironic-python-agent.
 
 | Parameter | Option in a .conf file | Default | Meaning |

@@ -23,6 +23,7 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
+	"testing/synctest"
 	"time"
 
 	"github.com/ironhand/ironhand/agent/ironic"
@@ -215,6 +216,85 @@ func TestCollectLogs(t *testing.T) {
 	wantText(t, "errors", files["errors"], "kernel: permission denied", "network.json: no netlink")
 	if files["timeline"] == "" {
 		t.Error("the timeline is missing")
+	}
+}
+
+// hanging is a file tree in which one file is never opened until the test ends.
+type hanging struct {
+	fstest.MapFS
+	name string
+	end  chan struct{}
+}
+
+func (h hanging) Open(name string) (fs.File, error) {
+	if name == h.name {
+		<-h.end
+		return nil, fs.ErrClosed
+	}
+	return h.MapFS.Open(name)
+}
+
+// A file that the kernel never gives is named, and keeps nothing else away.
+func TestCollectLogsHangs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		end := make(chan struct{})
+		defer close(end)
+		a, _ := newTestAgent(t, System{
+			Root:    hanging{fstest.MapFS{"proc/uptime": {Data: []byte("5.00\n")}}, "proc/mdstat", end},
+			Machine: inspect.Machine{FS: fstest.MapFS{}}, Network: func() (netconfig.Kernel, error) { return still{}, nil },
+			KernelLog: func() ([]byte, error) { <-end; return nil, nil },
+		})
+		start := time.Now()
+		value, err := a.collectLogs(t.Context(), nil)
+		if took := time.Since(start); err != nil || took > collectTime {
+			t.Fatalf("collectLogs() = %v after %v", err, took)
+		}
+		b, err := json.Marshal(value)
+		if err != nil {
+			t.Fatal(err)
+		}
+		files := unpackLogs(t, Result{Status: Succeeded, Value: b})
+		wantText(t, "errors", files["errors"], "machine/proc/mdstat: it cannot be read in time", "kernel: it cannot be read in time")
+		wantText(t, "uptime", files["machine/proc/uptime"], "5.00")
+	})
+}
+
+func TestWithoutSecrets(t *testing.T) {
+	a, _ := newTestAgent(t, System{})
+	a.config.ImagePassword = "open sesame"
+	for _, tt := range []struct{ name, text, want string }{
+		{"basic authorization", "Authorization: Basic hunter2==\nnext", "Authorization: ***\nnext"},
+		{"proxy, in JSON", `{"Proxy-Authorization": "Digest a=hunter2, b"}`, `{"Proxy-Authorization": ***`},
+		{"bearer", "curl: bearer hunter2 refused", "curl: bearer *** refused"},
+		{"header", "X-Auth-Token: hunter2 next", "X-Auth-Token: *** next"},
+		{"Swift", "image?temp_url_sig=hunter2&temp_url_expires=hunter2 next", "image?temp_url_sig=*** next"},
+		{"Swift, alone", "temp_url_sig=hunter2 next", "temp_url_sig=*** next"},
+		{"Amazon", "X-Amz-Signature=hunter2 next", "X-Amz-Signature=*** next"},
+		{"double quotes", `password="hunter2 hunter2" next`, `password=*** next`},
+		{"single quotes", `password='hunter2 hunter2' next`, `password=*** next`},
+		{"a quote in it", `password: hun'hunter2 next`, `password: *** next`},
+		{"an escaped quote in it", `{"password": "hun\"hunter2", "x": 1}`, `{"password": ***, "x": 1}`},
+		{"escaped quotes", `body="{\"password\": \"hunter2 hunter2\", \"x\": 1}"`, `body="{\"password\": ***, \"x\": 1}"`},
+		{"escaped quotes in it", `body="{\"password\": \"a\\\"hunter2\", \"x\": 1}"`, `body="{\"password\": ***, \"x\": 1}"`},
+		{"no closing quote", "password=\"hunter2 hunter2\nnext", "password=***\nnext"},
+		{"parameter in quotes", `quiet "rd.password=hun hunter2" next`, `quiet "rd.password=*** next`},
+		{"commas", "rd.iscsi.password=hun,hunter2 next", "rd.iscsi.password=*** next"},
+		{"JSON", `{"auth_token": "hunter2"}`, `{"auth_token": ***}`},
+		{"IPA's own", "rootpwd=$1$hunter2 next", "rootpwd=*** next"},
+		{"query", "ipa-inspection-callback-url=https://x/y?hunter2 next", "ipa-inspection-callback-url=https://x/y?*** next"},
+		{"end of a URL", "GET /y?a=hunter2 next", "GET /y?a=*** next"},
+		{"user", "https://user:hunter2@h/ next", "https://***@h/ next"},
+		{"slash in a password", "https://user:hun/hunter2@h/ next", "https://***@h/ next"},
+		{"at in a password", "https://user:hun@hunter2@h/ next", "https://***@h/ next"},
+		{"password of the image server", "got open sesame from x", "got *** from x"},
+		{"nothing", "eth0: why? // no token here, a@b\n", "eth0: why? // no token here, a@b\n"},
+		{"a name that goes on", "ipa-agent-token-required=1 agent_token_x: 2", "ipa-agent-token-required=1 agent_token_x: 2"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := string(a.withoutSecrets([]byte(tt.text))); got != tt.want {
+				t.Errorf("withoutSecrets(%s) = %s, want %s", tt.text, got, tt.want)
+			}
+		})
 	}
 }
 

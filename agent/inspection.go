@@ -24,6 +24,7 @@ import (
 // inspectionConfig is what was said about inspection.
 type inspectionConfig struct {
 	URLs          []string // where the data goes, as they are
+	UseMDNS       bool     // URLs are to be found out
 	Collectors    []string
 	Wanted        bool          // whether collectors were named, which asks for inspection by itself
 	AddressWait   time.Duration // for an IPv4 address
@@ -35,7 +36,7 @@ type inspectionConfig struct {
 // inspectionSettings are the settings of inspection.
 func inspectionSettings() []Setting {
 	return []Setting{
-		{"ipa-inspection-callback-url", "inspection_callback_url", "", false, "URLs to which inspection data is sent, separated by commas; with one, the machine is inspected before the lookup. Without `ipa-api-url` that is all that is done.", inspectionURLs},
+		{"ipa-inspection-callback-url", "inspection_callback_url", "", false, "URLs to which inspection data is sent, separated by commas, or `mdns`: it is looked for by multicast DNS; with one, the machine is inspected before the lookup. Without `ipa-api-url` that is all that is done.", inspectionURLs},
 		{"ipa-inspection-collectors", "inspection_collectors", "", false, "What goes into the inspection data, in this order: `default`, `logs`, `pci-devices`, `numa-topology`, `usb-devices`, `dmi-decode`, `extra-hardware`, `lldp`; without it `default,logs`. Together with `ipa-api-url` it asks for inspection by itself.", collectorNames},
 		{"ipa-inspection-dhcp-wait-timeout", "inspection_dhcp_wait_timeout", "60", false, "Seconds to wait, before the inspection, for an IPv4 address on the interface that `BOOTIF` names; 0 does not wait.", seconds(func(c *Config) *time.Duration { return &c.Inspection.AddressWait })},
 		{"ipa-inspection-dhcp-all-interfaces", "inspection_dhcp_all_interfaces", "false", false, "Wait for one on every interface.", boolean(func(c *Config) *bool { return &c.Inspection.AllInterfaces })},
@@ -46,9 +47,12 @@ func inspectionSettings() []Setting {
 
 func inspectionURLs(c *Config, v string) error {
 	c.Inspection.URLs = nil
+	if c.Inspection.UseMDNS = v == "mdns"; c.Inspection.UseMDNS {
+		return nil
+	}
 	for one := range strings.SplitSeq(v, ",") {
 		if _, err := ironic.ParseCallbackURL(one); err != nil {
-			return errors.New("must be URLs that begin with http:// or https:// and name a host")
+			return errors.New("must be URLs that begin with http:// or https:// and name a host, or mdns")
 		}
 		c.Inspection.URLs = append(c.Inspection.URLs, strings.TrimSpace(one))
 	}
@@ -120,7 +124,10 @@ func (a *agent) inspectMachine(ctx context.Context) error {
 	case err != nil:
 		return hint(err, "that "+strings.Join(hosts(targets), ", ")+" can be reached")
 	case len(failures) > 0:
-		// The contract: the answer of an inspection that had errors does not count.
+		// The contract: the answer of an inspection that had errors does not count. But its token is the only one of this boot.
+		if err := a.keepInspectionToken(); err != nil {
+			return err
+		}
 		a.inspected = nil
 		a.console.Stage("inspection", "sent, with errors:")
 		a.sayLines("inspection", strings.Join(failures, "\n"))
@@ -129,6 +136,18 @@ func (a *agent) inspectMachine(ctx context.Context) error {
 	}
 	if len(a.config.APIURLs) == 0 {
 		return a.idle(ctx, "inspected; there is no ipa-api-url, so the machine waits to be switched off")
+	}
+	return nil
+}
+
+// keepInspectionToken keeps the token of the answer for the lookup that follows.
+func (a *agent) keepInspectionToken() error {
+	token, err := ironic.ChooseToken("", a.inspected.Settings.Token)
+	if errors.Is(err, ironic.ErrTokenLost) || token == "" {
+		return nil // the lookup tells, or has one
+	}
+	if err := a.state.keepToken(token); err != nil {
+		return fmt.Errorf("keep the token for the lookup: %w", err)
 	}
 	return nil
 }

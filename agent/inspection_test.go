@@ -7,6 +7,7 @@ import (
 	"encoding/base64"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io"
 	"maps"
 	"net/http"
@@ -176,7 +177,7 @@ func TestInspectionIsAskedFor(t *testing.T) {
 			t.Errorf("%s: %q, %t, want %q", tt.cmdline, got, wanted, tt.want)
 		}
 	}
-	if _, err := ParseConfig(Sources{Ramdisk: fstest.MapFS{}, Cmdline: "ipa-inspection-callback-url=mdns"}); err == nil {
+	if _, err := ParseConfig(Sources{Ramdisk: fstest.MapFS{}, Cmdline: "ipa-inspection-callback-url=mdns,https://h"}); err == nil {
 		t.Error("mdns is taken for a URL")
 	}
 }
@@ -226,6 +227,34 @@ func TestInspectionAndLookup(t *testing.T) {
 }
 
 // A server that refuses the data does not stop the agent; one that never takes it ends it.
+// The token of an answer that does not count is kept: the conductor gives out no other.
+func TestInspectionErrorKeepsToken(t *testing.T) {
+	const token = "0123456789012345678901234567890123456789"
+	for _, tt := range []struct{ name, answered, want string }{
+		{"given out", token, token},
+		{"withheld", "******", ""},
+		{"none", "", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			e := newEndpoint(t)
+			e.version, e.answer = "1.90", `{"node": {"uuid": "u-1"}, "config": {"heartbeat_timeout": 300, "agent_token": "`+tt.answered+`"}}`
+			a, _ := newInspected(t, inspecttest.Server(), "ipa-api-url="+e.URL+" ipa-inspection-collectors=default,nonsense")
+			if err := inspectOnce(t, a); err != nil || a.inspected != nil {
+				t.Fatalf("inspectMachine = %v, and the answer counts: %t", err, a.inspected != nil)
+			}
+			api := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				io.WriteString(w, `{"default_version": {"version": "1.90"}, "node": {"uuid": "u-1"}, "config": {"heartbeat_timeout": 1, "agent_token": "******"}}`)
+			}))
+			defer api.Close()
+			a.config.APIURLs = []string{api.URL}
+			err := a.lookUp(t.Context())
+			if a.token.Reveal() != tt.want || (err == nil) != (tt.want != "") {
+				t.Errorf("lookUp() = %v with the token %q, want %q", err, a.token.Reveal(), tt.want)
+			}
+		})
+	}
+}
+
 func TestInspectionRefused(t *testing.T) {
 	e := newEndpoint(t)
 	e.code, e.answer = 404, `{"error_message": "no node"}`
@@ -243,6 +272,9 @@ func TestInspectionRefused(t *testing.T) {
 			t.Errorf("inspectMachine = %v", err)
 		}
 		wantText(t, "console", console(), "attempt 4", "next in 12 s")
+		if text := fmt.Sprint(console(), err, a.config.Origins); strings.Contains(text, "secret") {
+			t.Errorf("the secret is told: %s", text)
+		}
 	})
 }
 

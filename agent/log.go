@@ -34,8 +34,6 @@ func (a *agent) logCommands() []Command {
 
 // collectLogs packs what helps to find out what happened into a tar.gz. Source: IPA ironic_python_agent/extensions/log.py.
 func (a *agent) collectLogs(ctx context.Context, _ json.RawMessage) (any, error) {
-	ctx, cancel := context.WithTimeout(ctx, 30*time.Second) // the conductor waits for a minute
-	defer cancel()
 	var packed bytes.Buffer
 	if err := a.packLogs(ctx, &packed); err != nil {
 		return nil, fmt.Errorf("collect logs: %w", err)
@@ -57,8 +55,13 @@ func machineFiles() []string {
 	return append(files, "etc/resolv.conf", "sys/firmware/dmi/tables/DMI", "sys/firmware/dmi/tables/smbios_entry_point")
 }
 
+// collectTime is for all logs, readTime for one of them: the conductor waits for a minute.
+const collectTime, readTime = 30 * time.Second, 5 * time.Second
+
 // packLogs writes the archive. What cannot be collected is named in its file "errors".
 func (a *agent) packLogs(ctx context.Context, to *bytes.Buffer) error {
+	ctx, cancel := context.WithTimeout(ctx, collectTime)
+	defer cancel()
 	z := gzip.NewWriter(to)
 	t := tar.NewWriter(z)
 	var problems []string
@@ -98,10 +101,10 @@ func (a *agent) packLogs(ctx context.Context, to *bytes.Buffer) error {
 	for _, o := range a.config.Origins {
 		fmt.Fprintln(&settings, o)
 	}
-	kernel, kernelErr := a.sys.KernelLog()
+	kernel, kernelErr := within(ctx, a.sys.KernelLog)
 	inventory, inventoryErr := marshal(a.inventory, nil)
-	disks, disksErr := marshal(a.sys.Machine.Disks(ctx))
-	network, networkErr := a.networkLog(ctx)
+	disks, disksErr := within(ctx, func() ([]byte, error) { return marshal(a.sys.Machine.Disks(ctx)) })
+	network, networkErr := within(ctx, func() ([]byte, error) { return a.networkLog(ctx) })
 	errs := []error{
 		add("timeline", timeline.Bytes(), nil),
 		add("settings", settings.Bytes(), nil),
@@ -114,7 +117,7 @@ func (a *agent) packLogs(ctx context.Context, to *bytes.Buffer) error {
 		if ctx.Err() != nil {
 			break
 		}
-		b, err := tail(a.sys.Root, name, maxLogFile)
+		b, err := within(ctx, func() ([]byte, error) { return tail(a.sys.Root, name, maxLogFile) })
 		errs = append(errs, add(path.Join("machine", name), b, err))
 	}
 	if ctx.Err() != nil {
@@ -138,6 +141,28 @@ func (a *agent) networkLog(ctx context.Context) ([]byte, error) {
 	return json.MarshalIndent(state, "", "  ")
 }
 
+// within waits for a read for readTime. The kernel answers some files only when a disk or a device does, and such a read cannot be interrupted: it
+// is left to itself.
+func within(ctx context.Context, read func() ([]byte, error)) ([]byte, error) {
+	type result struct {
+		b   []byte
+		err error
+	}
+	ctx, cancel := context.WithTimeout(ctx, readTime)
+	defer cancel()
+	done := make(chan result, 1)
+	go func() {
+		b, err := read()
+		done <- result{b, err}
+	}()
+	select {
+	case r := <-done:
+		return r.b, r.err
+	case <-ctx.Done():
+		return nil, errors.New("it cannot be read in time")
+	}
+}
+
 // tail reads the last bytes of a file, however long it is.
 func tail(root fs.FS, name string, most int) ([]byte, error) {
 	f, err := root.Open(name)
@@ -157,8 +182,25 @@ func tail(root fs.FS, name string, most int) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, int64(most)))
 }
 
-// secretWords are parameters whose values are secrets, wherever they are printed: our own log masks them, the kernel's command line does not.
-var secretWords = regexp.MustCompile(`(?i)((?:agent[-_]?token|password|passwd|secret|authorization)["']?\s*[=:]\s*["']?)[^\s"',}]+`)
+// secretValues are what is masked wherever it is printed: our own log masks it, the kernel's command line and what others log does not. Rather too much
+// than too little: what cannot be told apart from a secret goes as well.
+var secretValues = []struct {
+	find *regexp.Regexp
+	by   string
+}{
+	// HTTP credentials have blanks in them.
+	{regexp.MustCompile(`(?i)(authorization(?:\\?["'])?[ \t]*[=:])[^\n]+`), "${1} ***"},
+	{regexp.MustCompile(`(?i)(\bbearer[ \t]+)\S+`), "${1}***"},
+	// "name=a value", as the kernel quotes parameters; then name=value, with the name or the value in quotes, which may be escaped.
+	{regexp.MustCompile(`(?i)("[^"\s=]*` + secretName + `=)[^"\n]+`), "${1}***"},
+	{regexp.MustCompile(`(?i)(` + secretName + `(?:\\?["'])?\s*[=:][ \t]*)(?:"(?:[^"\\\n]|\\.)*"?|\\"(?:\\\\\\"|[^"\n])*"?|'[^'\n]*'?|\S+)`), "${1}***"},
+	// Parts of URLs.
+	{passwords, "//***@"},
+	{queries, "${1}***"},
+}
+
+// secretName is the end of a name whose value is a secret.
+const secretName = `(?:token|password|passwd|passphrase|pwd|psk|secret|secret[-_]?key|temp_url_sig|signature)`
 
 // withoutSecrets masks what nobody shall read.
 func (a *agent) withoutSecrets(b []byte) []byte {
@@ -167,6 +209,8 @@ func (a *agent) withoutSecrets(b []byte) []byte {
 			b = bytes.ReplaceAll(b, []byte(s), []byte("***"))
 		}
 	}
-	b = secretWords.ReplaceAll(b, []byte("${1}***"))
-	return passwords.ReplaceAll(b, []byte("//***@"))
+	for _, v := range secretValues {
+		b = v.find.ReplaceAll(b, []byte(v.by))
+	}
+	return b
 }

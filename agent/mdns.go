@@ -11,6 +11,7 @@ import (
 	"math/rand/v2"
 	"net"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strconv"
 	"strings"
@@ -22,9 +23,15 @@ import (
 	"github.com/ironhand/ironhand/netconfig"
 )
 
-// mdnsService is the Ironic API's name in multicast DNS: the service and its only instance are called the same.
+// The names in multicast DNS of the Ironic API and of who takes inspection data: a service and its only instance are called the same.
 // Source: ironic-lib's ironic_lib/mdns.py, IPA ironic_python_agent/mdns.py.
-const mdnsService = "baremetal._openstack._tcp.local."
+const (
+	mdnsService    = "baremetal._openstack._tcp.local."
+	mdnsInspection = "baremetal-introspection._openstack._tcp.local."
+)
+
+// introspectionPath follows the URL of the latter. Source: IPA ironic_python_agent/inspector.py.
+const introspectionPath = "/v1/continue"
 
 // Where multicast DNS is asked (RFC 6762, 3 and 5.1). We ask from a port of our own, so whoever answers does it to us alone, and repeats the
 // number of the question (6.7).
@@ -378,22 +385,76 @@ func (l mdnsLink) read(ctx context.Context, conn *net.UDPConn, to chan<- heard) 
 	}
 }
 
-// discoverAPI finds the API by multicast DNS, if that was asked for, and takes the settings that come with it.
+// discoverAPI finds the API, and who takes inspection data, by multicast DNS, if that was asked for, and takes the settings that come with it.
 func (a *agent) discoverAPI(ctx context.Context) error {
-	if !a.config.UseMDNS || a.config.Poll {
+	if a.config.Poll {
 		return nil
 	}
-	found, err := a.findService(ctx)
+	discovered := map[string]string{}
+	if a.config.UseMDNS {
+		options, err := a.discover(ctx, mdnsService, "ipa-api-url")
+		if err != nil {
+			return err
+		}
+		maps.Copy(discovered, options)
+		if err := a.takeDiscovered(discovered); err != nil {
+			return err
+		}
+		a.console.Stage("discovery", "API %s", strings.Join(a.config.APIURLs, ", "))
+	}
+	if a.config.Inspection.UseMDNS { // and the API's answer has not said it
+		options, err := a.discover(ctx, mdnsInspection, "ipa-inspection-callback-url")
+		if err != nil {
+			return err
+		}
+		options["inspection_callback_url"] = strings.TrimRight(options["api_url"], "/") + introspectionPath
+		delete(options, "api_url")
+		maps.Copy(discovered, options)
+		if err := a.takeDiscovered(discovered); err != nil {
+			return err
+		}
+		a.console.Stage("discovery", "inspection data goes to %s", strings.Join(hosts(a.config.Inspection.URLs), ", "))
+	}
+	return nil
+}
+
+// discover finds a service, and returns what it says in options; its URL is api_url. parameter names what would say it without multicast DNS.
+func (a *agent) discover(ctx context.Context, name, parameter string) (map[string]string, error) {
+	found, err := a.findService(ctx, name)
 	if err != nil {
-		return hint(err, "that the conductor's side announces the API ("+mdnsService+"), and that nothing between keeps multicast from this machine; or give ipa-api-url")
+		return nil, hint(err, "that the conductor's side announces itself ("+name+"), and that nothing between keeps multicast from this machine; or give "+parameter)
 	}
 	options, refused, err := found.options(a.config.MDNSOverrides, func(ip netip.Addr) bool { _, err := sourceFor(ip); return err == nil })
 	if err != nil {
-		return err
+		return nil, err
+	}
+	if server := unproven(options); server != "" && !a.config.Insecure {
+		return nil, hint(fmt.Errorf("what answers for %s says %s: anybody can answer, and without https nothing proves who did", name, server),
+			"that https is announced; or give "+parameter+", or ipa-insecure=1 if whoever answers is to be believed")
+	}
+	if a.config.CA == nil && !a.config.Insecure {
+		a.console.Stage("discovery", "WARNING: without cafile, whoever has a certificate of any CA in the ramdisk can pass for %s", name)
 	}
 	if len(refused) > 0 {
 		a.console.Stage("discovery", "%d options are not in [mdns] allowed_overrides and left alone: %q", len(refused), refused[:min(len(refused), 5)])
 	}
+	return options, nil
+}
+
+// unproven is a server among the options that cannot prove itself, because it would be talked to in the clear; "" if there is none.
+func unproven(options map[string]string) string {
+	for _, key := range []string{"api_url", "inspection_callback_url"} {
+		for one := range strings.SplitSeq(options[key], ",") {
+			if u, err := url.Parse(strings.TrimSpace(one)); err == nil && u.Scheme == "http" {
+				return u.Scheme + "://" + u.Host
+			}
+		}
+	}
+	return ""
+}
+
+// takeDiscovered makes what was discovered count.
+func (a *agent) takeDiscovered(options map[string]string) error {
 	config, err := a.parseSettings(options)
 	if err != nil {
 		return hint(err, "what is announced by multicast DNS")
@@ -403,12 +464,11 @@ func (a *agent) discoverAPI(ctx context.Context) error {
 			a.console.Stage("discovery", "%s", line)
 		}
 	}
-	a.console.Stage("discovery", "API %s", strings.Join(config.APIURLs, ", "))
 	return a.useSettings(config)
 }
 
 // findService asks until somebody answers, at ever longer intervals.
-func (a *agent) findService(ctx context.Context) (*service, error) {
+func (a *agent) findService(ctx context.Context, name string) (*service, error) {
 	k, err := a.network()
 	if err != nil {
 		return nil, err
@@ -418,7 +478,7 @@ func (a *agent) findService(ctx context.Context) (*service, error) {
 		if err != nil {
 			return nil, fmt.Errorf("read the state of the network: %w", err)
 		}
-		found, err := askMDNS(ctx, mdnsLinks(state, a.config.MDNSInterfaces), mdnsService)
+		found, err := askMDNS(ctx, mdnsLinks(state, a.config.MDNSInterfaces), name)
 		if err == nil {
 			return found, nil
 		}

@@ -16,10 +16,10 @@ import (
 // announce is what Ironic does to announce its API. Source: ironic-lib's ironic_lib/mdns.py, register_service.
 const announce = `
 import socket, sys, zeroconf
-address, server, port, *texts = sys.argv[1:]
+name, address, server, port, *texts = sys.argv[1:]
 family = socket.AF_INET6 if ':' in address else socket.AF_INET
 zc = zeroconf.Zeroconf(interfaces=zeroconf.InterfaceChoice.All, ip_version=zeroconf.IPVersion.All)
-zc.register_service(zeroconf.ServiceInfo('_openstack._tcp.local.', 'baremetal._openstack._tcp.local.',
+zc.register_service(zeroconf.ServiceInfo('_openstack._tcp.local.', name,
     addresses=[socket.inet_pton(family, address)], port=int(port), properties=dict(t.split('=', 1) for t in texts), server=server))
 print('announced', flush=True)
 sys.stdin.read()
@@ -123,7 +123,7 @@ func TestRootDiscovery(t *testing.T) {
 		}
 	})
 
-	announceAt(t, peer, "192.0.2.1", "conductor.local.", "6385", "path=/baremetal", "ipa_ntp_server=192.0.2.1", "ipa_insecure=1", "ipa_inspection_callback_url=http://192.0.2.1")
+	announceAt(t, peer, mdnsService, "192.0.2.1", "conductor.local.", "6385", "path=/baremetal", "ipa_ntp_server=192.0.2.1", "ipa_insecure=1", "ipa_inspection_callback_url=https://192.0.2.1")
 	for _, test := range []struct{ name, cmdline, conf string }{
 		{"asked for by URL", "ipa-api-url=mdns", ""},
 		{"asked for by option", "", "[mdns]\nuse_mdns = true\n"},
@@ -137,9 +137,25 @@ func TestRootDiscovery(t *testing.T) {
 			if got := strings.Join(a.config.APIURLs, " "); got != "https://192.0.2.1:6385/baremetal" || a.config.NTPServer != "192.0.2.1" || a.config.Insecure {
 				t.Errorf("found %s, NTP server %s, insecure %v", got, a.config.NTPServer, a.config.Insecure)
 			}
-			wantText(t, "console", console, "API by multicast DNS", `1 options are not in [mdns] allowed_overrides and left alone: ["insecure"]`, "discovery: API https://192.0.2.1:6385/baremetal")
-			if got := strings.Join(a.config.Inspection.URLs, " "); got != "http://192.0.2.1" {
+			wantText(t, "console", console, "API by multicast DNS", "WARNING: without cafile", `1 options are not in [mdns] allowed_overrides and left alone: ["insecure"]`, "discovery: API https://192.0.2.1:6385/baremetal")
+			if got := strings.Join(a.config.Inspection.URLs, " "); got != "https://192.0.2.1" {
 				t.Errorf("inspection data goes to %s", got)
+			}
+		})
+	}
+	announceAt(t, peer, mdnsInspection, "192.0.2.1", "inspector.local.", "5050", "path=/x/", "ipa_ntp_server=192.0.2.2")
+	for _, test := range []struct{ name, cmdline, conf, url, ntp string }{
+		{"who takes inspection data", "ipa-inspection-callback-url=mdns", "", "https://192.0.2.1:5050/x/v1/continue", "192.0.2.2"},
+		{"both", "ipa-inspection-callback-url=mdns ipa-api-url=mdns", "[mdns]\nallowed_overrides =\n", "https://192.0.2.1:5050/x/v1/continue", ""},
+		{"both, and the API says where the data goes", "ipa-inspection-callback-url=mdns ipa-api-url=mdns", "", "https://192.0.2.1", "192.0.2.1"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			a, console, err := discover(test.cmdline, test.conf)
+			if got := strings.Join(a.config.Inspection.URLs, " "); err != nil || got != test.url || a.config.NTPServer != test.ntp {
+				t.Errorf("discoverAPI() = %v: %q, NTP server %s, want %q, %s\n%s", err, got, a.config.NTPServer, test.url, test.ntp, console)
+			}
+			if api := strings.Join(a.config.APIURLs, " "); strings.Contains(test.cmdline, "api-url") != (api == "https://192.0.2.1:6385/baremetal") {
+				t.Errorf("API %q", api)
 			}
 		})
 	}
@@ -167,12 +183,19 @@ func TestRootDiscoveryIPv6(t *testing.T) {
 	}
 	awaitLinkLocal(t, "eth0", netnstest.IP)
 	awaitLinkLocal(t, "far0", peer.IP)
-	announceAt(t, peer, "2001:db8::1", "conductor.local.", "80")
-	a, console := newTestAgent(t, System{Cmdline: "ipa-api-url=mdns", Network: func() (netconfig.Kernel, error) { return k, nil }, Root: confFS("")})
-	if err := a.readSettings(t.Context()); err != nil {
-		t.Fatal(err)
+	announceAt(t, peer, mdnsService, "2001:db8::1", "conductor.local.", "80")
+	discover := func(cmdline string) (*agent, string, error) {
+		a, console := newTestAgent(t, System{Cmdline: cmdline, Network: func() (netconfig.Kernel, error) { return k, nil }, Root: confFS("")})
+		if err := a.readSettings(t.Context()); err != nil {
+			t.Fatal(err)
+		}
+		err := a.discoverAPI(t.Context())
+		return a, console.String(), err
 	}
-	if err := a.discoverAPI(t.Context()); err != nil || strings.Join(a.config.APIURLs, " ") != "http://[2001:db8::1]:80" {
-		t.Errorf("discoverAPI() = %v, %v\n%s", a.config.APIURLs, err, console.String())
+	if a, _, err := discover("ipa-api-url=mdns"); err == nil || !strings.Contains(err.Error(), "says http://[2001:db8::1]:80: anybody can answer") || len(a.config.APIURLs) > 0 {
+		t.Errorf("in the clear: discoverAPI() = %v, %v", a.config.APIURLs, err)
+	}
+	if a, console, err := discover("ipa-api-url=mdns ipa-insecure=1"); err != nil || strings.Join(a.config.APIURLs, " ") != "http://[2001:db8::1]:80" {
+		t.Errorf("discoverAPI() = %v, %v\n%s", a.config.APIURLs, err, console)
 	}
 }

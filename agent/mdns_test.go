@@ -5,10 +5,12 @@ package agent
 import (
 	"fmt"
 	"maps"
+	"net"
 	"net/netip"
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"golang.org/x/net/dns/dnsmessage"
 
@@ -118,6 +120,25 @@ func TestServiceOptions(t *testing.T) {
 	}
 }
 
+func TestUnproven(t *testing.T) {
+	for _, tt := range []struct {
+		name    string
+		options map[string]string
+		want    string
+	}{
+		{"API", map[string]string{"api_url": "http://192.0.2.66:6385/x"}, "http://192.0.2.66:6385"},
+		{"capital letters", map[string]string{"api_url": "HTTP://192.0.2.66"}, "http://192.0.2.66"},
+		{"inspection, the second", map[string]string{"api_url": "https://192.0.2.1", "inspection_callback_url": "https://a/, http://user:secret@b/?secret"}, "http://b"},
+		{"https", map[string]string{"api_url": "https://192.0.2.1", "ntp_server": "http://x"}, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := unproven(tt.options); got != tt.want {
+				t.Errorf("unproven(%v) = %q, want %q", tt.options, got, tt.want)
+			}
+		})
+	}
+}
+
 // Of packets that are no answer to our question nothing is taken.
 func TestServiceRefuses(t *testing.T) {
 	good := answerOf(t, srv("c.local.", 6385), txt(), address("c.local.", "192.0.2.1"))
@@ -222,6 +243,44 @@ func TestMDNSLinks(t *testing.T) {
 		if got := l.near(netip.MustParseAddr(ip)); got != want {
 			t.Errorf("%s is on the link: %v, want %v", ip, got, want)
 		}
+	}
+}
+
+// What comes from elsewhere than the link is not looked at.
+func TestMDNSReadsTheLinkOnly(t *testing.T) {
+	for network, want := range map[string]bool{"127.0.0.0/8": true, "192.0.2.0/24": false} {
+		t.Run(network, func(t *testing.T) {
+			conn, err := net.ListenUDP("udp4", &net.UDPAddr{IP: net.IPv4(127, 0, 0, 1)})
+			if err != nil {
+				t.Fatal(err)
+			}
+			got := make(chan heard, 1)
+			ended := make(chan struct{})
+			go func() {
+				defer close(ended)
+				mdnsLink{nic: "eth0", networks: []netip.Prefix{netip.MustParsePrefix(network)}}.read(t.Context(), conn, got)
+			}()
+			from, err := net.Dial("udp4", conn.LocalAddr().String())
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer from.Close()
+			if _, err := from.Write([]byte("answer")); err != nil {
+				t.Fatal(err)
+			}
+			select {
+			case <-got:
+				if !want {
+					t.Error("it is taken")
+				}
+			case <-time.After(200 * time.Millisecond): // the loopback device delivers at once
+				if want {
+					t.Error("it is not taken")
+				}
+			}
+			conn.Close()
+			<-ended
+		})
 	}
 }
 

@@ -9,6 +9,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
+	"os"
+	"path/filepath"
 	"regexp"
 	"strings"
 
@@ -50,7 +53,25 @@ func (a *agent) finalizeRescue(ctx context.Context, params json.RawMessage) (any
 		}
 	}
 	a.console.Stage("rescue", "ssh %s@%s; %s", rescueUser, where, key)
+	a.console.Stage("rescue", "a port that Ironic moves to another network now does not bring another address, unless DHCP gave this one and until it is renewed")
 	return nil, a.retire(rescued)
+}
+
+// forget removes what was kept for the next agent of this boot, which is the conductor's: token, media, keys; and leaves what says that there will be none.
+func (s state) forget() error {
+	entries, err := os.ReadDir(s.dir)
+	if errors.Is(err, fs.ErrNotExist) {
+		return nil
+	}
+	for _, e := range entries {
+		if !strings.HasPrefix(e.Name(), "retired") {
+			err = errors.Join(err, os.RemoveAll(filepath.Join(s.dir, e.Name())))
+		}
+	}
+	if err != nil {
+		return fmt.Errorf("remove what was kept of this boot: %w", err)
+	}
+	return nil
 }
 
 // sshAddresses lists where this machine can be reached.

@@ -5,6 +5,7 @@ package agent
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -13,6 +14,7 @@ import (
 
 	"github.com/go-crypt/crypt/algorithm/shacrypt"
 
+	"github.com/ironhand/ironhand/initramfs/media"
 	"github.com/ironhand/ironhand/netconfig"
 )
 
@@ -59,7 +61,43 @@ func TestFinalizeRescue(t *testing.T) {
 				t.Errorf("retired: %q, %v", why, err)
 			}
 			if why != "" {
-				wantText(t, "console", console.String(), "rescue: ssh rescue@192.0.2.7; host key SHA256:x")
+				wantText(t, "console", console.String(), "rescue: ssh rescue@192.0.2.7; host key SHA256:x", "rescue: a port that Ironic moves to another network")
+			}
+		})
+	}
+}
+
+// The tenant, who is root, finds nothing of the conductor's: whether the agent ends its service itself or is killed before.
+func TestRescueForgets(t *testing.T) {
+	for _, killed := range []bool{false, true} {
+		t.Run(fmt.Sprintf("killed %t", killed), func(t *testing.T) {
+			system := System{
+				StateDir: t.TempDir(), Network: func() (netconfig.Kernel, error) { return still{}, nil },
+				StartSSH: func(context.Context, accounts) (string, error) { return "host key SHA256:x", nil },
+			}
+			a, _ := newTestAgent(t, system)
+			medium := media.Medium{Device: "/dev/sr0", Kind: "cd", Label: "config-2", Files: map[string][]byte{"parameters.txt": []byte("ipa-agent-token=secret")}}
+			if err := errors.Join(a.state.keepToken("secret"), a.state.keepMedia([]media.Medium{medium}), a.state.keepAddress("192.0.2.7"),
+				keepFile(filepath.Join(a.state.certificateDir(), "agent.pem"), []byte("secret"))); err != nil {
+				t.Fatal(err)
+			}
+			if _, err := a.finalizeRescue(t.Context(), []byte(`{"rescue_password": "tenant's own"}`)); err != nil {
+				t.Fatal(err)
+			}
+			ctx, cancel := context.WithCancel(t.Context())
+			cancel()
+			if killed {
+				a, _ = newTestAgent(t, system)
+				_ = a.remember(ctx)
+			} else {
+				_ = a.served(ctx)
+			}
+			left, err := filepath.Glob(filepath.Join(system.StateDir, "*"))
+			if err != nil || len(left) != 1 || filepath.Base(left[0]) != "retired" {
+				t.Errorf("left are %q, %v", left, err)
+			}
+			if why, err := a.state.retired(); why == "" || err != nil {
+				t.Errorf("retired() = %q, %v", why, err)
 			}
 		})
 	}

@@ -82,6 +82,10 @@ func (a *agent) rest(ctx context.Context, why string) error {
 			return fmt.Errorf("lock the machine down: %w", err)
 		}
 		why += ": the network is down until the next boot"
+	case rescued:
+		if err := a.state.forget(); err != nil { // the machine is handed over all the same
+			a.sayLines("end", "FAILED: "+err.Error())
+		}
 	}
 	return a.idle(ctx, why)
 }

@@ -177,7 +177,7 @@ func (a *agent) readSettings(context.Context) error {
 		a.console.Stage("settings", "%s", line)
 	}
 	api := strings.Join(config.servers(), ", ")
-	if config.UseMDNS {
+	if config.UseMDNS || api == "" && config.Inspection.UseMDNS {
 		api = "by multicast DNS"
 	}
 	a.console.Stage("settings", "%d given; API %s", len(config.Origins), api)
@@ -203,6 +203,7 @@ func (a *agent) useSettings(config Config) (err error) {
 	if err != nil {
 		return hint(err, "the CA file on the configuration medium: it must be PEM")
 	}
+	a.warnOfCiphers("settings", config.TLSMinVersion, config.TLSCiphers)
 	a.host.Transport = a.imageTransport()
 	a.host.Download = steps.Download{
 		Stall:     config.Stall,
@@ -461,7 +462,7 @@ func (a *agent) lookUp(ctx context.Context) error {
 	}
 	a.token = token
 	if err := a.applySettings(settings); err != nil {
-		return hint(err, "[agent]tls_minimum_version and [agent]tls_ciphers of the conductor")
+		return hint(err, "[agent]tls_minimum_version of the conductor")
 	}
 	a.console.Stage("lookup", "node %s", node.UUID)
 	a.uuid = node.UUID
@@ -471,6 +472,7 @@ func (a *agent) lookUp(ctx context.Context) error {
 // applySettings takes what the conductor wants of the agent, over what the agent's own settings say.
 func (a *agent) applySettings(s ironic.Settings) error {
 	if s.TLSMinVersion != "" || s.TLSCipherSuites != "" {
+		a.warnOfCiphers("lookup", cmp.Or(s.TLSMinVersion, a.config.TLSMinVersion), s.TLSCipherSuites)
 		t, err := a.trust.limited(a.tlsLimits(s))
 		if err != nil {
 			return fmt.Errorf("apply what the conductor says of TLS: %w", err)
@@ -504,6 +506,13 @@ func (a *agent) applySettings(s ironic.Settings) error {
 // tlsLimits are the least version of TLS and the cipher suites that count if the conductor says s.
 func (a *agent) tlsLimits(s ironic.Settings) (minVersion, ciphers string) {
 	return cmp.Or(s.TLSMinVersion, a.config.TLSMinVersion), cmp.Or(s.TLSCipherSuites, a.config.TLSCiphers)
+}
+
+// warnOfCiphers says that a list of cipher suites does not count.
+func (a *agent) warnOfCiphers(stage, minVersion, list string) {
+	if known, _ := cipherSuites(list); list != "" && len(known) == 0 && minVersion != "1.3" {
+		a.console.Stage(stage, "WARNING: of the TLS cipher suites %.200q none is known; these count: %s", list, defaultCiphers)
+	}
 }
 
 // serve opens the API, with a certificate, and then lets the heartbeats begin.

@@ -3,7 +3,6 @@
 package agent
 
 import (
-	"crypto/tls"
 	"errors"
 	"fmt"
 	"net/netip"
@@ -62,7 +61,7 @@ func Settings() []Setting {
 		{"", "auto_tls_allowed_clock_skew", "3600", false, "Seconds by which the API's certificate is valid before it was made.", seconds(func(c *Config) *time.Duration { return &c.CertificateSkew })},
 		{"ironhand-plain-http", "", "false", false, "Where the API cannot have TLS (an Ironic API older than 1.68, or `enable_auto_tls` off) it is served in the clear, the token with it. Otherwise the agent refuses to serve. The console says so.", boolean(func(c *Config) *bool { return &c.PlainHTTP })},
 		{"ipa-tls-min-version", "tls_min_version", "1.2", false, "Lowest TLS version, `1.2` or `1.3`, of the API and of what the agent calls. What the conductor says in the lookup counts more.", oneOf(func(c *Config) *string { return &c.TLSMinVersion }, "1.2", "1.3")},
-		{"ipa-tls-cipher-suites", "tls_cipher_suites", "", false, "Cipher suites of TLS 1.2, by OpenSSL's names with colons between, of the API and of what the agent calls. What the conductor says in the lookup counts more.", ciphers},
+		{"ipa-tls-cipher-suites", "tls_cipher_suites", "", false, "Cipher suites of TLS 1.2, by OpenSSL's names with colons between, of the API and of what the agent calls. What the conductor says in the lookup counts more. If none is known, as of `HIGH:!aNULL`, the default counts, and the console says so.", text(func(c *Config) *string { return &c.TLSCiphers })},
 		{"ipa-tls-certificate-curve", "tls_certificate_curve", "p384", false, "Curve of the API's certificate: `p256`, `p384` or `p521`.", oneOf(func(c *Config) *string { return &c.Curve }, "p256", "p384", "p521")},
 		{"ipa-ntp-server", "ntp_server", "", false, "NTP server that sets the clock at start.", host(func(c *Config) *string { return &c.NTPServer })},
 		{"", "fail_if_clock_not_set", "false", false, "With an NTP server: go no further if the clock cannot be set at start.", boolean(func(c *Config) *bool { return &c.ClockMust })},
@@ -84,7 +83,7 @@ func Settings() []Setting {
 		{"", "[disk_utils] efi_system_partition_size", "550", false, "MiB of the EFI system partition that a disk gets for a partition image: 32 to 1024.", number(func(c *Config) *int { return &c.ESPSize })},
 		{"", "[disk_utils] bios_boot_partition_size", "1", false, "MiB of the BIOS boot partition that it gets where BIOS starts a disk with GPT.", number(func(c *Config) *int { return &c.BIOSBootSize })},
 		{"ipa-guard-special-filesystems", "guard-special-filesystems", "true", false, "Disks with file systems that other machines may be using (VMFS, GPFS, GFS2) are not erased.", boolean(func(c *Config) *bool { return &c.GuardSpecial })},
-		{"ipa-use-mdns", "[mdns] use_mdns", "false", false, "Without `ipa-api-url`, look for the API by multicast DNS. Anyone on the network can answer: the API's certificate is what proves it.", boolean(func(c *Config) *bool { return &c.UseMDNS })},
+		{"ipa-use-mdns", "[mdns] use_mdns", "false", false, "Without `ipa-api-url`, look for the API by multicast DNS. Anyone on the network can answer: the API's certificate is what proves it, so `cafile` should be given, and what is announced with http:// is refused without `ipa-insecure`.", boolean(func(c *Config) *bool { return &c.UseMDNS })},
 		{"", "[mdns] allowed_overrides", "inspection_callback_url,ntp_server", false, "Options that an answer to multicast DNS may set.", texts(func(c *Config) *[]string { return &c.MDNSOverrides })},
 		{"", "[mdns] lookup_attempts", "3", false, "How often multicast DNS is asked.", number(func(c *Config) *int { return &c.MDNSAttempts })},
 		{"", "[mdns] interfaces", "", false, "Addresses of this machine, separated by commas, on whose NICs multicast DNS is asked; without it all.", addresses(func(c *Config) *[]netip.Addr { return &c.MDNSInterfaces })},
@@ -185,15 +184,6 @@ func addresses(field func(*Config) *[]netip.Addr) func(*Config, string) error {
 		*field(c) = parsed
 		return nil
 	}
-}
-
-// ciphers takes names that [LimitTLS] takes.
-func ciphers(c *Config, v string) error {
-	if _, err := LimitTLS(new(tls.Config), "", v); err != nil {
-		return err
-	}
-	c.TLSCiphers = v
-	return nil
 }
 
 func text(field func(*Config) *string) func(*Config, string) error {

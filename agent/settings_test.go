@@ -292,11 +292,12 @@ func TestApplySettings(t *testing.T) {
 		{"TLS", "", ironic.Settings{TLSMinVersion: "1.3"}, "false [raw gpt qcow2] 0x304", ""},
 		{"TLS, lower", "tls_min_version = 1.3", ironic.Settings{TLSMinVersion: "1.2"}, "false [raw gpt qcow2] 0x303", ""},
 		{"TLS that is none", "", ironic.Settings{TLSMinVersion: "1.1"}, "", "apply what the conductor says of TLS: least TLS version \"1.1\" is neither 1.2 nor 1.3"},
-		{"ciphers that are none", "", ironic.Settings{TLSCipherSuites: "RC4"}, "", "none is known"},
+		{"ciphers that are none", "", ironic.Settings{TLSCipherSuites: "HIGH:!aNULL:!MD5"}, "false [raw gpt qcow2] 0x303", ""},
+		{"ciphers that are none, without TLS 1.2", "", ironic.Settings{TLSMinVersion: "1.3", TLSCipherSuites: "HIGH:!aNULL:!MD5"}, "false [raw gpt qcow2] 0x304", ""},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			a, _ := newTestAgent(t, System{Cmdline: "ipa-api-url=https://h", Root: confFS("[DEFAULT]\n" + test.conf)})
+			a, console := newTestAgent(t, System{Cmdline: "ipa-api-url=https://h", Root: confFS("[DEFAULT]\n" + test.conf)})
 			if err := a.readSettings(t.Context()); err != nil {
 				t.Fatal(err)
 			}
@@ -313,6 +314,9 @@ func TestApplySettings(t *testing.T) {
 			least := a.host.Transport.(*http.Transport).TLSClientConfig.MinVersion
 			if got := fmt.Sprintf("%v %v %#x", a.host.Download.RefuseMD5, a.host.Download.Formats, least); got != test.want || err != nil {
 				t.Errorf("%s, %v, want %s", got, err, test.want)
+			}
+			if warned := strings.Contains(console.String(), "WARNING"); warned != (test.name == "ciphers that are none") {
+				t.Errorf("console\n%s", console)
 			}
 			if all := a.host.Download.Formats == nil; all != strings.Contains(test.want, "[]") {
 				t.Errorf("all formats: %v", all)

@@ -71,7 +71,7 @@ func New(o Options) (*Client, error) {
 	for _, s := range o.URLs {
 		u, err := url.Parse(strings.TrimRight(strings.TrimSpace(s), "/"))
 		if err != nil {
-			return nil, fmt.Errorf("read API URL: %w", err)
+			return nil, fmt.Errorf("read API URL: %w", inner(err))
 		}
 		if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 			return nil, fmt.Errorf("read API URL %q: not of the form http://host or https://host", u.Redacted())
@@ -123,7 +123,7 @@ func (c *Client) newHTTP(t *tls.Config) http.Client {
 	if c.o.Transport == nil {
 		h.Transport = &http.Transport{
 			TLSClientConfig:     t.Clone(),
-			DialContext:         (&net.Dialer{Timeout: c.o.Timeout}).DialContext,
+			DialContext:         c.dial,
 			TLSHandshakeTimeout: c.o.Timeout,
 			// Shorter than any server's, Apache's 5 s being the shortest: otherwise a heartbeat
 			// may go into a connection that the server just closes.
@@ -131,6 +131,17 @@ func (c *Client) newHTTP(t *tls.Config) http.Client {
 		}
 	}
 	return h
+}
+
+// sendBuffer, in bytes, is little enough for what is in it to get over a slow link within the limit for an answer.
+const sendBuffer = 128 << 10
+
+func (c *Client) dial(ctx context.Context, network, address string) (net.Conn, error) {
+	conn, err := (&net.Dialer{Timeout: c.o.Timeout}).DialContext(ctx, network, address)
+	if tcp, ok := conn.(*net.TCPConn); ok && err == nil {
+		err = tcp.SetWriteBuffer(sendBuffer)
+	}
+	return conn, err
 }
 
 // checkRedirect follows a redirect only within the same server and only if it keeps the method:
@@ -191,6 +202,7 @@ type request struct {
 	version Version    // 0 sends no version header
 	body    []byte     // nil for none
 	hide    Secret     // a secret in body, which a server might repeat in its answer
+	large   bool       // Options.Timeout is for each part of the body that gets through, and for the answer
 	want    int        // the status that means success
 	also    int        // another one; 0 for none
 }
@@ -247,9 +259,29 @@ func (c *Client) forgetVersion() {
 	c.mu.Unlock()
 }
 
+// limited is a context that ends after a time: with stall, after that time without a call of moved.
+func limited(ctx context.Context, after time.Duration, stall bool) (_ context.Context, moved, cancel func()) {
+	if !stall {
+		ctx, cancel := context.WithTimeout(ctx, after)
+		return ctx, func() {}, cancel
+	}
+	ctx, end := context.WithCancelCause(ctx)
+	timer := time.AfterFunc(after, func() { end(context.DeadlineExceeded) })
+	return ctx, func() { timer.Reset(after) }, func() { timer.Stop(); end(nil) }
+}
+
+// parts is the body of a request. Each read of it says that what was read before is on its way.
+type parts struct {
+	all   io.Reader
+	moved func()
+}
+
+func (p parts) Read(b []byte) (int, error) { p.moved(); return p.all.Read(b) }
+func (p parts) Close() error               { return nil }
+
 // try sends a request to one URL.
 func (c *Client) try(ctx context.Context, base *url.URL, r request) ([]byte, error) {
-	ctx, cancel := context.WithTimeout(ctx, c.o.Timeout)
+	ctx, moved, cancel := limited(ctx, c.o.Timeout, r.large)
 	defer cancel()
 	target := base.JoinPath(r.path)
 	target.RawQuery = r.query.Encode()
@@ -259,7 +291,11 @@ func (c *Client) try(ctx context.Context, base *url.URL, r request) ([]byte, err
 	}
 	req, err := http.NewRequestWithContext(ctx, r.method, target.String(), body)
 	if err != nil {
-		return nil, fmt.Errorf("make request for %s: %w", base.Redacted(), err)
+		return nil, fmt.Errorf("make request for %s: %w", redacted(base), inner(err))
+	}
+	if r.body != nil {
+		req.GetBody = func() (io.ReadCloser, error) { return parts{bytes.NewReader(r.body), moved}, nil }
+		req.Body = parts{bytes.NewReader(r.body), moved}
 	}
 	req.Header.Set("Content-Type", "application/json")
 	req.Header.Set("Accept", "application/json")
@@ -273,10 +309,12 @@ func (c *Client) try(ctx context.Context, base *url.URL, r request) ([]byte, err
 
 	res, err := c.http.Do(req)
 	if err != nil {
-		return nil, err // names the method and the URL itself
+		if errors.Is(err, context.Canceled) {
+			err = context.Cause(ctx) // the limit of ours, if that was it
+		}
+		return nil, fmt.Errorf("%s %s: %w", r.method, redacted(target), inner(err))
 	}
 	defer res.Body.Close()
-	target.RawQuery = "" // not needed to understand the errors below
 	limit := maxAnswer
 	good := res.StatusCode == r.want || res.StatusCode == r.also
 	if !good {
@@ -284,7 +322,7 @@ func (c *Client) try(ctx context.Context, base *url.URL, r request) ([]byte, err
 	}
 	answer, err := io.ReadAll(io.LimitReader(res.Body, int64(limit)+1))
 	if err != nil {
-		return nil, fmt.Errorf("%s %s: read answer: %w", r.method, target.Redacted(), err)
+		return nil, fmt.Errorf("%s %s: read answer: %w", r.method, redacted(target), err)
 	}
 	if !good {
 		text := answer
@@ -292,12 +330,12 @@ func (c *Client) try(ctx context.Context, base *url.URL, r request) ([]byte, err
 			text = bytes.ReplaceAll(text, []byte(r.hide.Reveal()), []byte(masked))
 		}
 		return nil, &StatusError{
-			Method: r.method, URL: target.Redacted(), Code: res.StatusCode,
+			Method: r.method, URL: redacted(target), Code: res.StatusCode,
 			Text: faultText(text), Location: redirectTarget(res),
 		}
 	}
 	if len(answer) > limit {
-		return nil, fmt.Errorf("%s %s: answer is longer than %d bytes", r.method, target.Redacted(), limit)
+		return nil, fmt.Errorf("%s %s: answer is longer than %d bytes", r.method, redacted(target), limit)
 	}
 	return answer, nil
 }
@@ -311,6 +349,21 @@ func redirectTarget(res *http.Response) string {
 	if err != nil {
 		return ""
 	}
-	u.RawQuery = ""
-	return oneLine(u.Redacted())
+	return oneLine(redacted(u))
+}
+
+// redacted is a URL without password and query.
+func redacted(u *url.URL) string {
+	shown := *u
+	shown.RawQuery = ""
+	return shown.Redacted()
+}
+
+// inner is an error without the URL that net/http and net/url put in front of it: its query may be a secret.
+func inner(err error) error {
+	var of *url.Error
+	if errors.As(err, &of) {
+		return of.Err
+	}
+	return err
 }

@@ -762,6 +762,7 @@ func TestHeartbeatAnswers(t *testing.T) {
 			io.WriteString(w, "{")
 		}, "read answer: unexpected EOF"},
 		{"no HTTP", func(w http.ResponseWriter, r *http.Request) {
+			io.Copy(io.Discard, r.Body) // what is left unread would reset the connection
 			conn, _, err := w.(http.Hijacker).Hijack()
 			if err == nil {
 				io.WriteString(conn, "SSH-2.0-OpenSSH_9.2\r\n")
@@ -769,6 +770,7 @@ func TestHeartbeatAnswers(t *testing.T) {
 			}
 		}, "malformed HTTP"},
 		{"nothing", func(w http.ResponseWriter, r *http.Request) {
+			io.Copy(io.Discard, r.Body)
 			if conn, _, err := w.(http.Hijacker).Hijack(); err == nil {
 				conn.Close()
 			}

@@ -32,19 +32,12 @@ type Inspected struct {
 func ParseCallbackURL(s string) (*url.URL, error) {
 	u, err := url.Parse(strings.TrimSpace(s))
 	if err != nil {
-		return nil, fmt.Errorf("read inspection URL: %w", err)
+		return nil, fmt.Errorf("read inspection URL: %w", inner(err))
 	}
 	if u.Scheme != "http" && u.Scheme != "https" || u.Hostname() == "" || u.Fragment != "" {
 		return nil, fmt.Errorf("read inspection URL %q: not of the form http://host/path or https://host/path", redacted(u))
 	}
 	return u, nil
-}
-
-// redacted is a URL without password and query.
-func redacted(u *url.URL) string {
-	shown := *u
-	shown.RawQuery = ""
-	return shown.Redacted()
 }
 
 // ContinueInspection sends inspection data, a JSON object, to the first of the targets that answers. A broken connection leads to the next one; after the
@@ -93,7 +86,7 @@ func (c *Client) postInspection(ctx context.Context, targets []*url.URL, data []
 			path = "/"
 		}
 		body, err := c.try(ctx, u, request{
-			method: http.MethodPost, path: path, query: u.Query(), version: version, body: data,
+			method: http.MethodPost, path: path, query: u.Query(), version: version, body: data, large: true,
 			want: http.StatusAccepted, also: http.StatusOK, // Ironic; ironic-inspector
 		})
 		var status *StatusError

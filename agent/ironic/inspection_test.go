@@ -4,9 +4,12 @@ package ironic
 
 import (
 	"bytes"
+	"context"
 	"errors"
 	"io"
+	"net"
 	"net/http"
+	"net/http/httptest"
 	"net/url"
 	"strings"
 	"syscall"
@@ -126,19 +129,72 @@ func TestContinueInspectionVersion(t *testing.T) {
 const inspectionTestPath = "/v1/continue_inspection"
 
 func TestParseCallbackURLBad(t *testing.T) {
-	for _, s := range []string{"", "a", "ftp://a/b", "https:///x", "https://a/#x", "https://user:secret@/x?token=secret"} {
+	for _, s := range []string{"", "a", "ftp://a/b", "https:///x", "https://a/#x", "https://user:secret@/x?token=secret", "https://user:secret@a/%zz?token=secret"} {
 		if _, err := ParseCallbackURL(s); err == nil || strings.Contains(err.Error(), "secret") {
 			t.Errorf("ParseCallbackURL(%q): %v", s, err)
 		}
 	}
-	var refused *StatusError
-	net := &answers{list: []any{status(404, "")}}
-	c := newClient(t, Options{URLs: []string{"https://a"}, Transport: net})
 	u, err := ParseCallbackURL("https://u:secret@a/x?token=secret")
 	if err != nil {
 		t.Fatal(err)
 	}
+	synctest.Test(t, func(t *testing.T) {
+		c := newClient(t, Options{URLs: []string{"https://a"}, Transport: &answers{list: []any{error(syscall.ECONNREFUSED)}}})
+		_, err := c.ContinueInspection(t.Context(), []*url.URL{u}, nil, 0)
+		if !errors.Is(err, syscall.ECONNREFUSED) || strings.Contains(err.Error(), "secret") {
+			t.Errorf("error %v", err)
+		}
+	})
+	var refused *StatusError
+	net := &answers{list: []any{status(404, "")}}
+	c := newClient(t, Options{URLs: []string{"https://a"}, Transport: net})
 	if _, err := c.ContinueInspection(t.Context(), []*url.URL{u}, nil, 0); !errors.As(err, &refused) || strings.Contains(err.Error(), "secret") {
 		t.Errorf("error %v", err)
+	}
+}
+
+// A link that takes data slowly takes it all in the end; one that takes none any more is given up.
+func TestContinueInspectionSlowly(t *testing.T) {
+	const timeout = time.Second
+	stop := make(chan struct{})
+	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		if r.URL.Path == "/stalls" {
+			<-stop
+			return
+		}
+		part := make([]byte, 64<<10)
+		for {
+			if _, err := io.ReadFull(r.Body, part); err != nil {
+				break
+			}
+			time.Sleep(timeout / 50)
+		}
+		w.WriteHeader(http.StatusAccepted)
+	}))
+	server.Config.ConnState = func(conn net.Conn, s http.ConnState) {
+		if s == http.StateNew {
+			_ = conn.(*net.TCPConn).SetReadBuffer(64 << 10) // or all of it is on the other side at once
+		}
+	}
+	server.Start()
+	defer server.Close()
+	defer close(stop)
+	c := newClient(t, Options{URLs: []string{server.URL}, Timeout: timeout})
+	data := make([]byte, 8<<20)
+	for _, tt := range []struct {
+		path string
+		want error
+	}{{"/slow", nil}, {"/stalls", context.DeadlineExceeded}} {
+		t.Run(tt.path, func(t *testing.T) {
+			u, err := ParseCallbackURL(server.URL + tt.path)
+			if err != nil {
+				t.Fatal(err)
+			}
+			start := time.Now()
+			_, err = c.postInspection(t.Context(), []*url.URL{u}, data, 0)
+			if took := time.Since(start); !errors.Is(err, tt.want) || tt.want == nil && took < timeout {
+				t.Errorf("postInspection() = %v after %v, want %v", err, took, tt.want)
+			}
+		})
 	}
 }
