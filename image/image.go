@@ -151,8 +151,8 @@ func Write(ctx context.Context, dst Disk, s Spec) (Result, error) {
 	if table, err = readBack(dst, make([]byte, stream.HeadSize)); err != nil {
 		late, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
 		defer cancel()
-		if cerr := dst.Zero(late, 0, stream.HeadSize); cerr != nil {
-			return r, fmt.Errorf("%w; clear the start of the disk again: %w", err, cerr)
+		if cerr := errors.Join(dst.Zero(late, 0, stream.HeadSize), dst.Zero(late, dst.Size()-stream.HeadSize, stream.HeadSize)); cerr != nil {
+			return r, fmt.Errorf("%w; clear the ends of the disk again: %w", err, cerr)
 		}
 		return r, errors.Join(err, dst.Sync())
 	}

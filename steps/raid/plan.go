@@ -114,14 +114,17 @@ func planCreation(volumes []volume, s state, skip inspect.SkipList, b room) (p p
 	})
 
 	// 1. What was begun and not finished is as if it were gone.
-	p.redo, s = s.withoutUnfinished()
+	usable, err := s.usable(skip)
+	if err != nil {
+		return plan{}, err
+	}
+	p.redo, s = s.withoutUnfinished(usable)
 	for _, d := range s.disks {
 		if d.mark.Run != "" && d.mark.Made {
 			p.unmark = append(p.unmark, d.Name)
 		}
 	}
-	usable, err := s.usable(skip)
-	if err != nil {
+	if usable, err = s.usable(skip); err != nil {
 		return plan{}, err
 	}
 
@@ -232,6 +235,8 @@ func planCreation(volumes []volume, s state, skip inspect.SkipList, b room) (p p
 		running := slices.ContainsFunc(s.arrays, func(a array) bool { return a.device != "" && a.on(d.Name) })
 		if len(d.parts) > 0 || running {
 			occupied = append(occupied, d.Name)
+		} else if slices.Contains(d.stale, 0) {
+			fail("%s as a whole is a member of an array that does not run: delete_configuration or erase_devices_metadata takes it away", d.Name)
 		}
 	}
 	if len(occupied) > 0 {
@@ -368,15 +373,15 @@ func (s state) usable(skip inspect.SkipList) ([]disk, error) {
 
 // unfinished tells whether all that is on a disk is of a creation that was interrupted.
 func (s state) unfinished(d disk) bool {
-	if d.mark.Run == "" || slices.ContainsFunc(s.disks, func(o disk) bool { return o.mark.Run == d.mark.Run && o.mark.Made }) {
+	if d.mark.Run == "" || len(d.parts) == 0 || slices.ContainsFunc(s.disks, func(o disk) bool { return o.mark.Run == d.mark.Run && o.mark.Made }) {
 		return false
 	}
 	return !slices.ContainsFunc(d.parts, func(p stream.Partition) bool { return !slices.Contains(d.mark.Partitions, p) }) // somebody else's since
 }
 
-// withoutUnfinished lists the disks of interrupted creations, and returns what is there without what was made on them.
-func (s state) withoutUnfinished() (disks []string, rest state) {
-	for _, d := range s.disks {
+// withoutUnfinished lists those of the usable disks that are of interrupted creations, and returns what is there without what was made on them.
+func (s state) withoutUnfinished(usable []disk) (disks []string, rest state) {
+	for _, d := range usable {
 		if s.unfinished(d) {
 			disks = append(disks, d.Name)
 		}

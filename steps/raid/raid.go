@@ -215,7 +215,14 @@ func (r request) delete(ctx context.Context, h steps.Host) error {
 	if err != nil {
 		return err
 	}
-	if len(gone.disks)+len(gone.wipe) == 0 {
+	for _, a := range gone.gone {
+		for _, m := range a.members {
+			if s.disk(m.disk) == nil {
+				return fmt.Errorf("%s has a member on %s, which is no disk that can be cleared", a.title(), m.disk)
+			}
+		}
+	}
+	if len(gone.disks)+len(gone.wipe) == 0 && len(gone.gone) == 0 {
 		h.Say("no software RAID to delete")
 		return nil
 	}
@@ -232,7 +239,7 @@ func (r request) delete(ctx context.Context, h steps.Host) error {
 	if gone, err = planRemoval(s, r.skip); err != nil {
 		return err
 	}
-	if len(gone.disks) > 0 {
+	if len(gone.disks)+len(gone.gone) > 0 {
 		return fmt.Errorf("after the deletion there is still something to delete: %s", gone)
 	}
 	return nil

@@ -299,7 +299,6 @@ make /dev/md1 "md1", raid1, of /dev/sda1, /dev/sdb1`},
 leave /dev/md0 system, raid1, of /dev/sda1, /dev/sdb1 as it is`},
 		{name: "interrupted", machine: interrupted(false), disks: []string{volume("1", "20", on("sda", "sdb")+`, "volume_name": "system"`)}, want: `
 clear /dev/sda of an interrupted creation
-clear /dev/sdb of an interrupted creation
 partition /dev/sda sata 100.0 GiB serial S-sda: gpt
   /dev/sda1 from 551 MiB to 20 GiB
 partition /dev/sdb sata 100.0 GiB serial S-sdb: gpt
@@ -330,6 +329,14 @@ leave /dev/md1 data, raid0, of /dev/sda2, /dev/sdb2 as it is`},
 		{name: "shares no disk", machine: machine(), disks: []string{volume("1", "10", on("sda", "sdb")+`, "share_physical_disks": false`), volume("1", "10", on("sdb", "sdc"))},
 			want: `! logical disk 1 shares no physical disk, and /dev/sdb would have 2 volumes`},
 		{name: "partitions", machine: finished, disks: []string{volume("1", "10", on("sdb", "sdc"))}, want: `! partitions detected on devices /dev/sdb during RAID config: delete_configuration`},
+		{name: "array of whole disks that does not run", machine: machine().with("", "old", "raid5", 4, 0, "sda", "sdd"), disks: []string{volume("1", "10", on("sda", "sdb"))},
+			want: `! /dev/sda as a whole is a member of an array that does not run: delete_configuration`},
+		{name: "interrupted on a disk of the skip list", machine: interrupted(false), skip: `[{"name": "/dev/sda"}]`, disks: []string{volume("1", "20", on("sdb", "sdc"))}, want: `
+partition /dev/sdb sata 100.0 GiB serial S-sdb: gpt
+  /dev/sdb1 from 551 MiB to 20 GiB
+partition /dev/sdc sata 100.0 GiB serial S-sdc: gpt
+  /dev/sdc1 from 551 MiB to 20 GiB
+make /dev/md0 "md0", raid1, of /dev/sdb1, /dev/sdc1`},
 		{name: "array of whole disks", machine: machine().with("/dev/md5", "old", "raid1", 2, 0, "sda", "sdd"), disks: []string{volume("1", "10", on("sda", "sdb"))}, want: `! partitions detected on devices /dev/sda`},
 		{name: "another level under the name", machine: finished, disks: []string{volume("0", "20", on("sda", "sdb")+`, "volume_name": "system"`)}, want: `! there is /dev/md0 system already, with level raid1: delete_configuration`},
 		{name: "other disks under the name", machine: finished, disks: []string{volume("1", "10", on("sda", "sdc")+`, "volume_name": "system"`)}, want: `! there is /dev/md0 system already, of /dev/sda1, /dev/sdb1`},
@@ -400,7 +407,7 @@ func TestPlanRemoval(t *testing.T) {
 		{"one, and other disks", machine().with("/dev/md0", "system", "raid1", 2, 1, "sda", "sdb"), "", "delete /dev/md0 system, raid1, of /dev/sda1, /dev/sdb1\nclear /dev/sda\nclear /dev/sdb"},
 		{"superblock of a former life", stale, "", "delete array uuid-of-old old, raid1, of /dev/sdc\nclear /dev/sdc"},
 		{"partition of the type without a superblock", typed, "", "clear /dev/sdb"},
-		{"a mark", marked, "", "clear /dev/sdc"},
+		{"a mark without the partitions that it names", marked, "", ""},
 		{"all of a chain", chain, "", "delete /dev/md0 a, raid1, of /dev/sda1, /dev/sdb1\ndelete /dev/md1 b, raid1, of /dev/sdb2, /dev/sdc2\ndelete /dev/md2 c, raid1, of /dev/sdc3, /dev/sdd3\n" +
 			"delete /dev/md3 esp, raid1, of /dev/sda4, /dev/sdb4\ndelete /dev/md4 far, raid1, of /dev/nvme0n1p1, /dev/nvme1n1p1\nclear /dev/sda\nclear /dev/sdb\nclear /dev/sdc\nclear /dev/sdd\nclear /dev/nvme0n1\nclear /dev/nvme1n1"},
 		{"one of a chain is kept", chain, `[{"volume_name": "a"}]`, "leave /dev/md0 a\nleave /dev/md3 esp\nclear what is in /dev/md1 b\nclear what is in /dev/md2 c\n" +
@@ -687,5 +694,31 @@ func TestLook(t *testing.T) {
 				t.Errorf("look() =\n%s\n%v\nwant\n%s", got, err, test.want)
 			}
 		})
+	}
+}
+
+// The node's own volumes count for an image also if they do not run.
+func TestReleaseRefuses(t *testing.T) {
+	for _, test := range []struct{ name, config, want string }{
+		{"root volume", `{"logical_disks": [{"size_gb": 100, "raid_level": "1", "controller": "software", "volume_name": "system", "is_root_volume": true}]}`, `the node's root volume is the array "system"`},
+		{"broken", `{"logical_disks": 7}`, "raid_config of the node"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var h steps.Host
+			h.Machine.FS = fstest.MapFS{"sys/block/sda/size": {Data: []byte("1")}}
+			if err := Release(t.Context(), h, steps.Node{RAIDConfig: json.RawMessage(test.config)}, "/dev/sda"); err == nil || !strings.Contains(err.Error(), test.want) {
+				t.Errorf("Release() = %v, want %q", err, test.want)
+			}
+		})
+	}
+}
+
+// An array on what is no disk here cannot be deleted, and that is said.
+func TestPlanRemovalOfWhatIsNotThere(t *testing.T) {
+	s := machine()
+	s.arrays = append(s.arrays, array{device: "/dev/md0", uuid: "u", name: "x", version: "1.2", level: "raid1", count: 2, members: []member{{"/dev/dm-0", 0}, {"/dev/dm-1", 0}}})
+	r, err := planRemoval(s, inspect.SkipList{})
+	if err != nil || len(r.gone) != 1 {
+		t.Errorf("planRemoval() = %v, %v: the array is forgotten", r.gone, err)
 	}
 }

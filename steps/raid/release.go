@@ -46,12 +46,15 @@ func Release(ctx context.Context, h steps.Host, n steps.Node, path string) error
 	}
 	keep = append(keep, skip.Volumes...)
 
-	// What runs is told by the kernel, without a look at the disks, which most often hold no array.
+	if len(root) > 0 {
+		return fail(fmt.Errorf("the node's root volume is the array %q, and no operating system can be written to an array yet", root[0]))
+	}
+	// What runs is told by the kernel, without a look at the disks, which most often hold no array. If some must be kept, those count too that do not run.
 	var running state
 	if err := running.lookAtArrays(h.Machine.FS); err != nil {
 		return fail(err)
 	}
-	if len(running.arrays) == 0 {
+	if len(running.arrays) == 0 && len(keep) == 0 {
 		return nil
 	}
 	s, err := look(ctx, h)
@@ -59,16 +62,14 @@ func Release(ctx context.Context, h steps.Host, n steps.Node, path string) error
 		return fail(err)
 	}
 	for _, a := range s.arrays {
-		if among(root, a) {
-			return fail(fmt.Errorf("the node's root volume is %s, and no operating system can be written to an array yet", a.title()))
-		}
-	}
-	for _, a := range s.arrays {
-		if a.device == "" || !a.on(path) {
+		if !a.on(path) {
 			continue
 		}
 		if among(keep, a) {
 			return fail(fmt.Errorf("%s is one of the node's volumes", a.title()))
+		}
+		if a.device == "" {
+			continue
 		}
 		tree, err := holders.Of(ctx, h.Machine.FS, a.device)
 		if err != nil {
