@@ -198,13 +198,14 @@ func (a *agent) askEverywhere(ctx context.Context, k netconfig.Kernel, plan netc
 	if err := keepFile(mark, nil); err != nil {
 		return fmt.Errorf("keep for a restart that the network was asked for: %w", err)
 	}
-	given, err := plan.Acquire(ctx, k, a.sys.Asker, func(ctx context.Context) error {
-		if len(a.config.APIURLs) == 0 {
-			return nil // the conductor comes to us
+	var try func(context.Context) error
+	if len(a.config.APIURLs) > 0 { // else the conductor is looked for later, or comes to us, and who answers first is not who leads to it
+		try = func(ctx context.Context) error {
+			_, _, err := a.measureAny(ctx)
+			return err
 		}
-		_, _, err := a.measureAny(ctx)
-		return err
-	}, a.sayNetwork)
+	}
+	given, err := plan.Acquire(ctx, k, a.sys.Asker, try, a.sayNetwork)
 	if err != nil {
 		a.sayLines("network", err.Error())
 	}

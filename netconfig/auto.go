@@ -109,7 +109,8 @@ type answer struct {
 // Acquire makes the changes that lead to the plan, as Apply does but without its waiting,
 // asks on all links that want it at once, and makes what they are given part of the network.
 //
-// Without try it returns when all have answered or given up, and 10 s after the first answer at the latest. With try, what one link was given
+// Without try it returns when all have answered or given up, and 10 s after the first answer (or the start, if the plan has an address of its own) at the
+// latest. With try, what one link was given
 // is tried alone, in the order of the answers, and the first with which try succeeds
 // is kept; if none does, the first one that answered. try is called with a time limit.
 //
@@ -138,6 +139,9 @@ func (p Plan) Acquire(ctx context.Context, k Kernel, asker Asker, try func(conte
 	var got []leased
 	var order []string        // of links, as they answered
 	var late <-chan time.Time // when the others need not answer any more
+	if try == nil && slices.ContainsFunc(p.Links, func(l Link) bool { return len(l.Addresses) > 0 }) {
+		late = time.After(moreWait) // an address that is described is an answer too
+	}
 	for open > 0 {
 		var a answer
 		select {
@@ -511,6 +515,7 @@ func lease6(m *dhcpv6.Message, stateful bool) (Lease, error) {
 // advertisement is what we need of a router advertisement (RFC 4861, section 4.2).
 type advertisement struct {
 	managed, other bool // addresses, or other things, are to be had from DHCPv6
+	own            bool // the kernel makes an address by itself (SLAAC)
 	dns            []netip.Addr
 }
 
@@ -527,6 +532,9 @@ func parseAdvertisement(b []byte) (advertisement, error) {
 		}
 		option := rest[:8*int(rest[1])]
 		rest = rest[len(option):]
+		if option[0] == 3 && len(option) >= 32 && option[3]&0x40 != 0 && binary.BigEndian.Uint32(option[4:]) > 0 { // prefix, autonomous: RFC 4861, section 4.6.2
+			a.own = true
+		}
 		if option[0] != 25 || len(option) < 24 || binary.BigEndian.Uint32(option[4:]) == 0 { // RDNSS: RFC 8106, section 5.1
 			continue
 		}

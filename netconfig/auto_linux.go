@@ -27,8 +27,12 @@ func NewAsker() Asker { return sockets{} }
 // sockets asks with sockets of its own for each question.
 type sockets struct{}
 
-// again is after how long a question is repeated.
-const again = 2 * time.Second
+// again is after how long a question is repeated at first; the pauses double, and the number of the question stays, so that a server that takes its time is
+// heard too (RFC 2131, section 4.1).
+const (
+	again   = 2 * time.Second
+	repeats = 4
+)
 
 // Ask implements [Asker].
 func (sockets) Ask(ctx context.Context, n NIC, m Method) (Lease, error) {
@@ -55,13 +59,20 @@ func (sockets) Ask(ctx context.Context, n NIC, m Method) (Lease, error) {
 			return Lease{}, err
 		}
 		l := Lease{Method: m, From: "router " + router.String(), DNS: heard.dns}
-		if m == Auto6 && heard.managed {
-			l, err = ask6(ctx, n, true)
-		} else if m == DHCP6Info || heard.other || heard.managed {
-			l, err = ask6(ctx, n, false)
-		}
-		if err != nil {
-			return Lease{}, err
+		stateful := m == Auto6 && heard.managed
+		if stateful || m == DHCP6Info || heard.other || heard.managed {
+			soon, cancel := ctx, context.CancelFunc(func() {})
+			if heard.own { // there will be an address without the server, which may not be there
+				soon, cancel = context.WithTimeout(ctx, 2*again)
+			}
+			given, err := ask6(soon, n, stateful)
+			cancel()
+			switch {
+			case err == nil:
+				l = given
+			case !heard.own || ctx.Err() != nil:
+				return Lease{}, err
+			}
 		}
 		l.Method = m
 		for _, s := range heard.dns {
@@ -83,7 +94,7 @@ func appendNew(all []netip.Addr, a netip.Addr) []netip.Addr {
 
 // ask4 discovers and requests (RFC 2131).
 func ask4(ctx context.Context, n NIC) (Lease, error) {
-	client, err := nclient4.New(n.Name, nclient4.WithTimeout(again), nclient4.WithRetry(1))
+	client, err := nclient4.New(n.Name, nclient4.WithTimeout(again), nclient4.WithRetry(repeats))
 	if err != nil {
 		return Lease{}, err
 	}
@@ -102,7 +113,7 @@ func ask4(ctx context.Context, n NIC) (Lease, error) {
 
 // ask6 solicits and requests, or asks for information only (RFC 8415).
 func ask6(ctx context.Context, n NIC, stateful bool) (Lease, error) {
-	client, err := nclient6.New(n.Name, nclient6.WithTimeout(again), nclient6.WithRetry(1))
+	client, err := nclient6.New(n.Name, nclient6.WithTimeout(again), nclient6.WithRetry(repeats))
 	if err != nil {
 		return Lease{}, err
 	}

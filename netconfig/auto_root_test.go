@@ -205,3 +205,17 @@ func TestRootNoServer(t *testing.T) {
 		t.Errorf("Acquire without server = %v after %v", err, time.Since(start))
 	}
 }
+
+// A server that takes its time, as relays and those that look for duplicates do, is heard: the question keeps its number.
+func TestRootSlowDHCP(t *testing.T) {
+	if !netnstest.Enter(t) {
+		return
+	}
+	serveAddresses(t, router(t), "far0", "--dhcp-range=192.0.2.50,192.0.2.50,255.255.255.0,2h", "--dhcp-reply-delay=3")
+	k, _ := kernel(t)
+	if _, err := acquired(t, k, parse(t, automatic("ipv4_dhcp")), nil); err != nil {
+		t.Fatal(err)
+	}
+	_, got := addresses(t, "eth0")
+	same(t, "addresses", got, []string{"192.0.2.50/24"})
+}

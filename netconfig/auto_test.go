@@ -323,9 +323,35 @@ func TestParseAdvertisement(t *testing.T) {
 	if err != nil || !a.managed || !a.other || list(a.dns) != "2001:db8::53" {
 		t.Errorf("parseAdvertisement = %+v, %v", a, err)
 	}
+	prefix := append([]byte{3, 4, 64, 0xc0, 0, 0, 14, 16, 0, 0, 14, 16, 0, 0, 0, 0}, netip.MustParseAddr("2001:db8::").AsSlice()...)
+	for flags, own := range map[byte]bool{0xc0: true, 0x80: false} {
+		prefix[3] = flags
+		if a, err := parseAdvertisement(append(head[:16:16], prefix...)); err != nil || a.own != own {
+			t.Errorf("prefix with flags %#x: %+v, %v", flags, a, err)
+		}
+	}
 	for name, b := range map[string][]byte{"empty": {}, "short": head[:15], "another": append([]byte{133}, head[1:]...), "option of no length": append(head[:16:16], 25, 0), "cut": append(head[:16:16], dns[:20]...)} {
 		if _, err := parseAdvertisement(b); err == nil {
 			t.Errorf("%s: no error", name)
 		}
 	}
+}
+
+// A network that is described works at once: who else answers is waited for as after a first answer, and no longer.
+func TestAcquireBesideAddress(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := &fakeKernel{state: withLinkLocal(machine()), cables: map[string]time.Duration{"eth0": 0}}
+		plan, err := ParseNetworkData([]byte(`{"links": [{"id": "a", "type": "phy", "ethernet_mac_address": "52:54:00:aa:bb:01"}],
+			"networks": [{"type": "ipv4", "link": "a", "ip_address": "198.51.100.7/24", "gateway": "198.51.100.1"}, {"type": "ipv6_slaac", "link": "a"}]}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		start := time.Now()
+		if _, err := plan.Acquire(t.Context(), k, &fakeServers{}, nil, func(string) {}); err == nil || !strings.Contains(err.Error(), "no answer") {
+			t.Errorf("Acquire() = %v", err)
+		}
+		if took := time.Since(start); took > moreWait {
+			t.Errorf("it took %v", took)
+		}
+	})
 }
