@@ -165,6 +165,25 @@ func unpackLogs(t *testing.T, r Result) map[string]string {
 	}
 }
 
+// How the disks are is among the logs.
+func TestCollectLogsHealth(t *testing.T) {
+	recording, err := os.ReadFile("../inspect/testdata/qemu.txt")
+	if err != nil {
+		t.Fatal(err)
+	}
+	machine, err := inspect.Load(recording)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, do, _, _ := commandAgent(t, System{Root: fstest.MapFS{}, Machine: machine, Network: func() (netconfig.Kernel, error) { return still{}, nil }, KernelLog: func() ([]byte, error) { return nil, nil }})
+	files := unpackLogs(t, do("log.collect_system_logs", `{}`))
+	for _, want := range []string{"/dev/nvme0n1", "/dev/sdb"} {
+		if !strings.Contains(files["health.json"], want) {
+			t.Errorf("health.json lacks %s: %.1000q", want, files["health.json"])
+		}
+	}
+}
+
 func TestCollectLogs(t *testing.T) {
 	const token, pregenerated = "tok-0123456789012345678901234567890123456789", "pre-0123456789012345678901234567890123456789"
 	file := func(s string) *fstest.MapFile { return &fstest.MapFile{Data: []byte(s)} }

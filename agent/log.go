@@ -104,6 +104,7 @@ func (a *agent) packLogs(ctx context.Context, to *bytes.Buffer) error {
 	kernel, kernelErr := within(ctx, a.sys.KernelLog)
 	inventory, inventoryErr := marshal(a.inventory, nil)
 	disks, disksErr := within(ctx, func() ([]byte, error) { return marshal(a.sys.Machine.Disks(ctx)) })
+	health, healthErr := within(ctx, func() ([]byte, error) { return marshal(a.sys.Machine.Health(ctx)) })
 	network, networkErr := within(ctx, func() ([]byte, error) { return a.networkLog(ctx) })
 	errs := []error{
 		add("timeline", timeline.Bytes(), nil),
@@ -111,6 +112,7 @@ func (a *agent) packLogs(ctx context.Context, to *bytes.Buffer) error {
 		add("kernel", kernel, kernelErr),
 		add("inventory.json", inventory, inventoryErr),
 		add("disks.json", disks, disksErr),
+		add("health.json", health, healthErr),
 		add("network.json", network, networkErr),
 	}
 	for _, name := range machineFiles() {
