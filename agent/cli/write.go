@@ -188,7 +188,7 @@ func fetchDigest(ctx context.Context, checksums, image string, patience time.Dur
 		}
 		name = path.Base(u.Path)
 	}
-	return stream.FetchChecksum(ctx, src, name, stream.ReaderOptions{Patience: patience})
+	return stream.FetchChecksum(ctx, src, "", name, stream.ReaderOptions{Patience: patience})
 }
 
 func isTerminal(w io.Writer) bool {

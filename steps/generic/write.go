@@ -91,7 +91,7 @@ func writeImage(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 		defer cancel()
 	}
 	if r.checksums != "" {
-		if digest, err = info.fetchDigest(ctx, h, r.checksums); err != nil {
+		if digest, err = info.fetchDigest(ctx, h, r.checksums, digest.Algorithm); err != nil {
 			return nil, err
 		}
 		if err := allowed(h, digest); err != nil {
@@ -186,8 +186,8 @@ func (i imageInfo) options(h steps.Host) (stream.HTTPOptions, error) {
 	return o, err
 }
 
-// fetchDigest reads the image's digest from a checksum file, which nothing proves but TLS.
-func (i imageInfo) fetchDigest(ctx context.Context, h steps.Host, where string) (stream.Digest, error) {
+// fetchDigest reads the image's digest from a checksum file, which nothing proves but TLS; that of an algorithm, if it is not "".
+func (i imageInfo) fetchDigest(ctx context.Context, h steps.Host, where, algorithm string) (stream.Digest, error) {
 	o, err := i.options(h)
 	if err != nil {
 		return stream.Digest{}, err
@@ -197,7 +197,7 @@ func (i imageInfo) fetchDigest(ctx context.Context, h steps.Host, where string) 
 	if err != nil {
 		return stream.Digest{}, fmt.Errorf("%w: image_info: checksum: %v", steps.ErrArgs, err)
 	}
-	return stream.FetchChecksum(ctx, src, i.name(), stream.ReaderOptions{Patience: h.Download.Budget, Log: h.Log})
+	return stream.FetchChecksum(ctx, src, algorithm, i.name(), stream.ReaderOptions{Patience: h.Download.Budget, Log: h.Log})
 }
 
 // sources are the places of the image, in order.

@@ -315,9 +315,13 @@ func TestWriteImageChecksumFile(t *testing.T) {
 	tests := []struct {
 		name, file string
 		auth       bool
-		md5        bool // is refused
+		md5        bool   // is refused
+		algorithm  string // is asked for, by os_hash_algo
 		want       string
 	}{
+		{name: "the conductor's algorithm", file: strings.Repeat("0", 128) + "  debian.img\n" + right + "  debian.img\n", algorithm: "sha256"},
+		{name: "another algorithm than the conductor's", file: right + "  debian.img\n", algorithm: "sha512", want: "with a digest of sha512"},
+		{name: "MD5 first where it is not allowed", file: strings.Repeat("0", 32) + "  debian.img\n" + right + "  debian.img\n", md5: true},
 		{name: "list", file: strings.Repeat("0", 64) + "  other.img\n" + right + "  debian.img\n"},
 		{name: "BSD", file: "SHA256 (debian.img) = " + right + "\n"},
 		{name: "alone, with authorization", file: right, auth: true},
@@ -342,6 +346,9 @@ func TestWriteImageChecksumFile(t *testing.T) {
 			defer sums.Close()
 			changes := maps.Clone(noSum)
 			changes["checksum"] = sums.URL + "/SHA256SUMS?hush"
+			if test.algorithm != "" {
+				changes = change{"os_hash_algo": test.algorithm, "os_hash_value": changes["checksum"]}
+			}
 			if test.auth {
 				changes["image_server_auth_strategy"], changes["image_server_user"], changes["image_server_password"] = "http_basic", "me", "hush"
 			}
