@@ -31,7 +31,7 @@ type HTTPOptions struct {
 	// Authorization returns the value of the Authorization header. It is asked for each request, and the value goes to the
 	// host of the URL only, never to one that it redirects to. Nil stands for the user in the URL, if there is one.
 	Authorization func() string
-	// Stall is how long a connection may deliver no byte before it counts as broken; 0 stands for 30 s.
+	// Stall is how long a connection may deliver no byte, or hardly any, before it counts as broken; 0 stands for 30 s.
 	Stall time.Duration
 	// KeepTLS refuses to be sent from https to http, for what no digest proves, or what is secret.
 	KeepTLS bool
@@ -154,6 +154,9 @@ func (s *web) Size() int64 {
 }
 
 var errStalled = errors.New("connection stalled")
+
+// trickle is how many bytes have to come in the time that a connection may stall, while they are waited for.
+const trickle = 4 << 10
 
 func (s *web) Open(ctx context.Context, offset int64) (io.ReadCloser, error) {
 	return s.open(ctx, wanted{offset, -1})
@@ -383,12 +386,24 @@ type body struct {
 	skipped int64
 	open    bool // its end looks like that of a broken connection
 	whole   bool // it is the whole image
+
+	waited time.Duration // for the bytes in got
+	got    int
 }
 
 func (b *body) Read(p []byte) (int, error) {
 	b.timer.Reset(b.source.stall)
+	start := time.Now()
 	n, err := b.ReadCloser.Read(p)
 	b.timer.Stop()
+	b.waited, b.got = b.waited+time.Since(start), b.got+n
+	if b.waited >= b.source.stall {
+		if err == nil && b.got < trickle {
+			b.cancel(nil) // or what is left is read so that the connection can be used again
+			return n, b.source.named(b.at, fmt.Errorf("%w: %d bytes in %v", errStalled, b.got, b.waited.Round(time.Millisecond)))
+		}
+		b.waited, b.got = 0, 0
+	}
 	// An end in good order counts only if it is not the server's answer to our hanging up.
 	if err != nil && (err != io.EOF || b.ctx.Err() != nil) {
 		err = b.source.failed(b.ctx, b.at, err)
