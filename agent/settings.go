@@ -87,6 +87,12 @@ func Settings() []Setting {
 		{"", "[mdns] allowed_overrides", "inspection_callback_url,ntp_server", false, "Options that an answer to multicast DNS may set.", texts(func(c *Config) *[]string { return &c.MDNSOverrides })},
 		{"", "[mdns] lookup_attempts", "3", false, "How often multicast DNS is asked.", number(func(c *Config) *int { return &c.MDNSAttempts })},
 		{"", "[mdns] interfaces", "", false, "Addresses of this machine, separated by commas, on whose NICs multicast DNS is asked; without it all.", addresses(func(c *Config) *[]netip.Addr { return &c.MDNSInterfaces })},
+		{"ironhand-image-public-key", "", "", false, "Public keys, separated by commas, each a file on the configuration medium or in the ramdisk, or the key itself as minisign prints it. With it only images are written that have a valid signature by one of them, as `minisign` or `cosign sign-blob --key` makes it, beside them: URL of the image and `.minisig`, or `.sig`.", func(c *Config, v string) error {
+			if c.ImageKeyNames = commaWords(v); len(c.ImageKeyNames) == 0 {
+				return errors.New("there is no key in it") // and not: any image will do
+			}
+			return nil
+		}},
 		{"ironhand-read-back", "", "sample", false, "How much of a written image is read back and compared: `none`, `sample` or `full`.", func(c *Config, v string) error { return c.ReadBack.UnmarshalText([]byte(v)) }},
 		{"ironhand-kexec-watchdog", "", "0", false, "Seconds after which the watchdog resets the machine if the system started by kexec has not taken it over; 0 arms none. Only for systems that drive the watchdog.", seconds(func(c *Config) *time.Duration { return &c.KexecWatchdog })},
 		{"ironhand-ssh-key", "", "", false, "A public key that lets root log in by SSH while the agent runs, for debugging: the long word in the middle of a line of authorized_keys. More may be in `ironhand/authorized_keys` on a medium. There is no login otherwise.", text(func(c *Config) *string { return &c.SSHKey })},

@@ -23,7 +23,7 @@ import (
 
 func writeCommand() command {
 	return command{
-		name: "write", args: "SOURCE [SOURCE...] DEVICE [--digest ALGO:HEX|URL] [--format auto|raw|qcow2] [--connections N] [--config-drive FILE|DIR] [--read-back none|sample|full] [--yes] [--json]",
+		name: "write", args: "SOURCE [SOURCE...] DEVICE [--digest ALGO:HEX|URL] [--public-key FILE [--signature FILE|URL]] [--format auto|raw|qcow2] [--connections N] [--config-drive FILE|DIR] [--read-back none|sample|full] [--yes] [--json]",
 		help:    "Write an image onto a disk. SOURCE is a file or an http(s):// URL; several are mirrors of one image.",
 		example: "ironhand write https://192.0.2.1/debian.img.zst /dev/sda --digest sha512:9f2c...",
 		run:     runWrite,
@@ -33,6 +33,8 @@ func writeCommand() command {
 func runWrite(ctx context.Context, c *call) error {
 	digestText := c.flags.String("digest", "", "`algorithm:hex` of the file as it is published, such as sha256:9f2c..., or the URL of a checksum file")
 	contentText := c.flags.String("content-digest", "", "`algorithm:hex` of the bytes of the disk, as the image has them unpacked; not for qcow2")
+	keyFile := c.flags.String("public-key", "", "`file` with public keys, of minisign or PEM: the image must be signed by one of them")
+	signatureName := c.flags.String("signature", "", "`file` or URL of the signature, as minisign or cosign sign-blob --key makes it; without it the name of the image and .minisig, or .sig")
 	connections := c.flags.Int("connections", 4, "how many connections to make to a web server that sends parts of files, `1` to 16")
 	patience := c.flags.Duration("patience", 5*time.Minute, "how `long` to keep trying after a failure without getting ahead")
 	formatText := c.flags.String("format", "auto", "what the image must be, plain or packed: auto, raw or qcow2")
@@ -82,6 +84,13 @@ func runWrite(ctx context.Context, c *call) error {
 	if err != nil {
 		return usagef("--format: %v", err)
 	}
+	signature, err := fetchSignature(ctx, *keyFile, *signatureName, names, *patience)
+	if err != nil {
+		return err
+	}
+	if signature.Comment != "" {
+		fmt.Fprintf(c.stderr, "signed: %.300q\n", signature.Comment)
+	}
 	driveImage, err := readDrive(*drive)
 	if err != nil {
 		return err
@@ -116,7 +125,7 @@ func runWrite(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	spec := image.Spec{Sources: sources, Digest: digest, Content: content, Connections: *connections, Patience: *patience, Format: format, ConfigDrive: driveImage, ReadBack: readBack, Memory: memory}
+	spec := image.Spec{Sources: sources, Digest: digest, Signature: signature, Content: content, Connections: *connections, Patience: *patience, Format: format, ConfigDrive: driveImage, ReadBack: readBack, Memory: memory}
 	var last stream.Progress
 	spec.Progress = func(p stream.Progress) { last = p }
 	if *progress != "none" {
@@ -189,6 +198,39 @@ func fetchDigest(ctx context.Context, checksums, image string, patience time.Dur
 		name = path.Base(u.Path)
 	}
 	return stream.FetchChecksum(ctx, src, "", name, stream.ReaderOptions{Patience: patience})
+}
+
+// fetchSignature reads the signature that an image must have; the zero Signature without a key.
+func fetchSignature(ctx context.Context, keyFile, name string, images []string, patience time.Duration) (stream.Signature, error) {
+	switch {
+	case keyFile == "" && name == "":
+		return stream.Signature{}, nil
+	case keyFile == "":
+		return stream.Signature{}, usagef("--signature needs --public-key")
+	}
+	text, err := readRegular(keyFile, 1<<20)
+	if err != nil {
+		return stream.Signature{}, err
+	}
+	keys, err := stream.ParsePublicKeys(text)
+	if err != nil {
+		return stream.Signature{}, fmt.Errorf("%s: %w", keyFile, err)
+	}
+	open := func(name string) (stream.Source, error) {
+		if isWeb(name) {
+			return stream.NewHTTP(name, stream.HTTPOptions{})
+		}
+		return stream.NewFile(name)
+	}
+	o := stream.ReaderOptions{Patience: patience}
+	if name == "" {
+		return stream.FetchSignatureBeside(ctx, images, open, keys, o)
+	}
+	src, err := open(name)
+	if err != nil {
+		return stream.Signature{}, fmt.Errorf("signature: %w", err)
+	}
+	return stream.FetchSignature(ctx, src, keys, o)
 }
 
 func isTerminal(w io.Writer) bool {

@@ -98,6 +98,10 @@ func writeImage(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 			return nil, err
 		}
 	}
+	signature, err := info.fetchSignature(ctx, h)
+	if err != nil {
+		return nil, fmt.Errorf("image %s: %w", info.ID, err)
+	}
 	var driveImage []byte
 	if drive != nil && *drive != "" {
 		driveImage, err = image.ReadConfigDrive(ctx, *drive, image.DriveOptions{
@@ -143,7 +147,7 @@ func writeImage(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 	var told time.Time
 	var phase stream.Phase
 	spec := image.Spec{
-		Sources: sources, Digest: digest, Format: r.format, ConfigDrive: driveImage,
+		Sources: sources, Digest: digest, Signature: signature, Format: r.format, ConfigDrive: driveImage,
 		Patience: h.Download.Budget, ReadBack: h.ReadBack, Log: h.Log, Memory: memory,
 		Progress: func(p stream.Progress) {
 			h.Progress(p)
@@ -198,6 +202,23 @@ func (i imageInfo) fetchDigest(ctx context.Context, h steps.Host, where, algorit
 		return stream.Digest{}, fmt.Errorf("%w: image_info: checksum: %v", steps.ErrArgs, err)
 	}
 	return stream.FetchChecksum(ctx, src, algorithm, i.name(), stream.ReaderOptions{Patience: h.Download.Budget, Log: h.Log})
+}
+
+// fetchSignature reads the image's signature if there has to be one.
+func (i imageInfo) fetchSignature(ctx context.Context, h steps.Host) (stream.Signature, error) {
+	if len(h.Download.PublicKeys) == 0 {
+		return stream.Signature{}, nil
+	}
+	o, err := i.options(h)
+	if err != nil {
+		return stream.Signature{}, err
+	}
+	s, err := stream.FetchSignatureBeside(ctx, i.URLs, func(name string) (stream.Source, error) { return stream.NewHTTP(name, o) },
+		h.Download.PublicKeys, stream.ReaderOptions{Patience: h.Download.Budget, Log: h.Log})
+	if err == nil && s.Comment != "" {
+		h.Say("image %s is signed: %.300q", i.ID, s.Comment)
+	}
+	return s, err
 }
 
 // sources are the places of the image, in order.

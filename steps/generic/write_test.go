@@ -5,12 +5,17 @@ package generic
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/md5"
+	"crypto/rand"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -358,6 +363,93 @@ func TestWriteImageChecksumFile(t *testing.T) {
 			}
 			if test.auth != (authorization != "") {
 				t.Errorf("Authorization was %q", authorization)
+			}
+		})
+	}
+}
+
+// Where there is a key, only an image with a valid signature beside it is written.
+func TestWriteImageSignature(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKIXPublicKey(key.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	public := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
+	sign := func(b []byte) string {
+		sum := sha256.Sum256(b)
+		s, err := ecdsa.SignASN1(rand.Reader, key, sum[:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return base64.StdEncoding.EncodeToString(s)
+	}
+	const minisign = "RWRsM5oL1PKk2WRAm+gTDh+DhRC63OJOJ91OHPzJCTFSt+T6eVBIzc1P\n"
+	tests := []struct {
+		name, signature string // "" if there is none
+		key             string
+		partition       bool
+		want            string
+		touched         bool
+	}{
+		{name: "right", signature: sign(diskImage()), key: string(public)},
+		{name: "of another image", signature: sign([]byte("other")), key: string(public), want: "the image is not the one that was signed", touched: true},
+		{name: "of another image, for a partition", signature: sign([]byte("other")), key: string(public), partition: true, want: "the image is not the one that was signed", touched: true},
+		{name: "none", key: string(public), want: "debian.img.sig: 404 Not Found"},
+		{name: "none, for a partition", key: string(public), partition: true, want: "debian.img.sig: 404 Not Found"},
+		{name: "no signature", signature: "<html>", key: string(public), want: "neither one of minisign nor base64"},
+		{name: "by another key", signature: sign(diskImage()), key: minisign, want: "debian.img.minisig: 404 Not Found"},
+		{name: "without a key none is looked for"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			b := newBench(t)
+			if test.key != "" {
+				b.host.Download.PublicKeys, err = stream.ParsePublicKeys([]byte(test.key))
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			asked := false
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/debian.img" {
+					b.server.ServeHTTP(w, r)
+					return
+				}
+				asked = true
+				if r.URL.Path != "/debian.img.sig" || test.signature == "" {
+					http.NotFound(w, r)
+					return
+				}
+				w.Write([]byte(test.signature)) // the client may be gone
+			}))
+			defer server.Close()
+			changes := change{"urls": []string{server.URL + "/debian.img"}}
+			if test.partition {
+				b.properties = map[string]json.RawMessage{"capabilities": json.RawMessage(`"boot_mode:bios"`)}
+				b.server.Content = make([]byte, 8*mib) // of an ext4
+				binary.LittleEndian.PutUint32(b.server.Content[1024+4:], 2048)
+				binary.LittleEndian.PutUint32(b.server.Content[1024+24:], 2)
+				binary.LittleEndian.PutUint16(b.server.Content[1024+56:], 0xef53)
+				binary.LittleEndian.PutUint32(b.server.Content[1024+96:], 0x40)
+				maps.Copy(changes, change{"image_type": "partition", "root_mb": 20, "swap_mb": 0, "ephemeral_mb": 0, "ephemeral_format": nil, "preserve_ephemeral": false})
+			}
+			_, err := b.run(t, rootDiskHint, changes, nil)
+			if test.want == "" && err != nil || test.want != "" && (!errors.Is(err, stream.ErrSignature) || !strings.Contains(err.Error(), test.want)) {
+				t.Fatalf("writeImage() = %v, want an ErrSignature with %q", err, test.want)
+			}
+			if asked != (test.key != "") {
+				t.Errorf("asked for a signature: %v", asked)
+			}
+			if !test.touched && err != nil && (!b.untouched() || b.opened != nil) {
+				t.Error("the disk was touched")
+			}
+			zero := make([]byte, mib)
+			if test.touched && (!bytes.Equal(b.disk.Bytes[:mib], zero) || !bytes.Equal(b.disk.Bytes[len(b.disk.Bytes)-mib:], zero)) {
+				t.Error("the ends of the disk are not zero")
 			}
 		})
 	}
