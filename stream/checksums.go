@@ -15,7 +15,7 @@ const maxChecksums = 1 << 20
 
 // FetchChecksum reads a checksum file and returns the digest that it has for the file called name. See [ParseChecksums].
 func FetchChecksum(ctx context.Context, src Source, algorithm, name string, o ReaderOptions) (Digest, error) {
-	text, err := fetchText(ctx, src, maxChecksums, o)
+	text, err := fetchText(ctx, src, Digest{}, maxChecksums, o)
 	if err != nil {
 		return Digest{}, fmt.Errorf("checksum file: %w", err)
 	}
@@ -26,11 +26,16 @@ func FetchChecksum(ctx context.Context, src Source, algorithm, name string, o Re
 	return d, nil
 }
 
-// fetchText reads a small file, and a byte more than limit of a longer one.
-func fetchText(ctx context.Context, src Source, limit int64, o ReaderOptions) ([]byte, error) {
-	r := NewReader(ctx, []Source{src}, Digest{}, o)
-	defer r.Close() // what is to be known of it, reading tells
-	return io.ReadAll(io.LimitReader(r, limit+1))
+// fetchText reads a small file of a digest, and a byte more than limit of a longer one.
+func fetchText(ctx context.Context, src Source, want Digest, limit int64, o ReaderOptions) ([]byte, error) {
+	o.Connections, o.Meter, o.Signature = 1, nil, Signature{}
+	r := NewReader(ctx, []Source{src}, want, o)
+	defer r.Close() // what is to be known of it, reading and Verify tell
+	text, err := io.ReadAll(io.LimitReader(r, limit+1))
+	if err != nil || int64(len(text)) > limit {
+		return text, err
+	}
+	return text, r.Verify()
 }
 
 // ParseChecksums finds the digest of the file called name in a checksum file: one digest alone; lines as of sha256sum(1), with the name at the end, or of BSD,

@@ -33,6 +33,8 @@ type HTTPOptions struct {
 	Authorization func() string
 	// Stall is how long a connection may deliver no byte, or hardly any, before it counts as broken; 0 stands for 30 s.
 	Stall time.Duration
+	// Accept is the value of the header of that name, empty for none.
+	Accept string
 	// KeepTLS refuses to be sent from https to http, for what no digest proves, or what is secret.
 	KeepTLS bool
 }
@@ -65,6 +67,7 @@ type web struct {
 	transport     http.RoundTripper
 	stall         time.Duration
 	keepTLS       bool
+	accept        string
 
 	mu   sync.Mutex
 	seen *object // what the first answer said; nil before
@@ -82,7 +85,7 @@ func NewHTTP(rawURL string, o HTTPOptions) (Source, error) {
 	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 		return nil, fmt.Errorf("parse image URL %s: want http or https, and a host", printable(u))
 	}
-	s := &web{url: u, authorization: o.Authorization, transport: o.Transport, stall: o.Stall, keepTLS: o.KeepTLS}
+	s := &web{url: u, authorization: o.Authorization, transport: o.Transport, stall: o.Stall, keepTLS: o.KeepTLS, accept: o.Accept}
 	if user := u.User; user != nil {
 		u.User = nil
 		if s.authorization == nil {
@@ -130,8 +133,11 @@ func ownTransport(t *http.Transport, proxy func(*url.URL) (*url.URL, error)) *ht
 func (s *web) String() string { return printable(s.url) }
 
 func (s *web) hangUp() {
-	if t, ok := s.transport.(*http.Transport); ok { // a copy of our own
+	switch t := s.transport.(type) {
+	case *http.Transport: // a copy of our own
 		t.CloseIdleConnections()
+	case *registry:
+		t.base.CloseIdleConnections()
 	}
 }
 
@@ -246,6 +252,9 @@ func (s *web) get(ctx context.Context, want wanted, seen *object) (*http.Respons
 		req.URL.User = nil
 		req.Header.Set("Accept-Encoding", "identity")
 		req.Header.Set("User-Agent", "ironhand")
+		if s.accept != "" {
+			req.Header.Set("Accept", s.accept)
+		}
 		if s.authorization != nil && at.Scheme == s.url.Scheme && at.Host == s.url.Host {
 			req.Header.Set("Authorization", s.authorization())
 		}

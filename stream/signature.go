@@ -246,7 +246,7 @@ func (h *signedHash) verify() error {
 
 // FetchSignature reads a signature.
 func FetchSignature(ctx context.Context, src Source, keys []PublicKey, o ReaderOptions) (Signature, error) {
-	text, err := fetchText(ctx, src, maxSignature, o)
+	text, err := fetchText(ctx, src, Digest{}, maxSignature, o)
 	if err != nil {
 		return Signature{}, fmt.Errorf("signature: %w", err)
 	}

@@ -12,6 +12,7 @@ import (
 	"os"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,8 +24,8 @@ import (
 
 func writeCommand() command {
 	return command{
-		name: "write", args: "SOURCE [SOURCE...] DEVICE [--digest ALGO:HEX|URL] [--public-key FILE [--signature FILE|URL]] [--format auto|raw|qcow2] [--connections N] [--config-drive FILE|DIR] [--read-back none|sample|full] [--yes] [--json]",
-		help:    "Write an image onto a disk. SOURCE is a file or an http(s):// URL; several are mirrors of one image.",
+		name: "write", args: "SOURCE [SOURCE...] DEVICE [--digest ALGO:HEX|URL] [--auth-file FILE] [--public-key FILE [--signature FILE|URL]] [--format auto|raw|qcow2] [--connections N] [--config-drive FILE|DIR] [--read-back none|sample|full] [--yes] [--json]",
+		help:    "Write an image onto a disk. SOURCE is a file, an http(s):// URL, or a disk image in a registry, oci://HOST/REPOSITORY:TAG; several are mirrors of one image.",
 		example: "ironhand write https://192.0.2.1/debian.img.zst /dev/sda --digest sha512:9f2c...",
 		run:     runWrite,
 	}
@@ -33,6 +34,7 @@ func writeCommand() command {
 func runWrite(ctx context.Context, c *call) error {
 	digestText := c.flags.String("digest", "", "`algorithm:hex` of the file as it is published, such as sha256:9f2c..., or the URL of a checksum file")
 	contentText := c.flags.String("content-digest", "", "`algorithm:hex` of the bytes of the disk, as the image has them unpacked; not for qcow2")
+	authFile := c.flags.String("auth-file", "", "`file` with logins for registries, as podman login and docker login write it")
 	keyFile := c.flags.String("public-key", "", "`file` with public keys, of minisign or PEM: the image must be signed by one of them")
 	signatureName := c.flags.String("signature", "", "`file` or URL of the signature, as minisign or cosign sign-blob --key makes it; without it the name of the image and .minisig, or .sig")
 	connections := c.flags.Int("connections", 4, "how many connections to make to a web server that sends parts of files, `1` to 16")
@@ -57,10 +59,6 @@ func runWrite(ctx context.Context, c *call) error {
 	if err := apart(names, target); err != nil {
 		return err
 	}
-	sources, err := openSources(names)
-	if err != nil {
-		return err
-	}
 	if *connections < 1 || *connections > stream.MaxConnections {
 		return usagef("--connections %d: want 1 to %d", *connections, stream.MaxConnections)
 	}
@@ -71,6 +69,13 @@ func runWrite(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
+	format, err := image.ParseFormat(*formatText)
+	if err != nil {
+		return usagef("--format: %v", err)
+	}
+	if slices.ContainsFunc(names, stream.IsOCI) && *keyFile != "" && *signatureName == "" {
+		return usagef("--public-key: a registry has no signature beside the image; name one with --signature")
+	}
 	var digest stream.Digest
 	if isWeb(*digestText) {
 		digest, err = fetchDigest(ctx, *digestText, names[0], *patience)
@@ -80,9 +85,9 @@ func runWrite(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	format, err := image.ParseFormat(*formatText)
+	sources, digest, err := openSources(ctx, names, digest, *authFile, *patience)
 	if err != nil {
-		return usagef("--format: %v", err)
+		return err
 	}
 	signature, err := fetchSignature(ctx, *keyFile, *signatureName, names, *patience)
 	if err != nil {
@@ -250,25 +255,47 @@ func eofIsNoAnswer(err error) error {
 	return err
 }
 
-func openSources(names []string) ([]stream.Source, error) {
+// openSources returns the sources and what their digest has to be: that which is given, or else that which a registry tells.
+func openSources(ctx context.Context, names []string, digest stream.Digest, authFile string, patience time.Duration) ([]stream.Source, stream.Digest, error) {
+	bad := func(err error) ([]stream.Source, stream.Digest, error) { return nil, stream.Digest{}, err }
+	o := stream.OCIOptions{Reader: stream.ReaderOptions{Patience: patience}}
+	if authFile != "" {
+		text, err := readRegular(authFile, 1<<20)
+		if err != nil {
+			return bad(err)
+		}
+		if o.Login, err = stream.ParseLogins(text); err != nil {
+			return bad(fmt.Errorf("%s: %w", authFile, err))
+		}
+	}
 	var sources []stream.Source
 	for _, name := range names {
 		var s stream.Source
 		var err error
 		switch scheme, _, isURL := strings.Cut(name, "://"); {
-		case isURL && (scheme == "http" || scheme == "https"):
+		case isWeb(name):
 			s, err = stream.NewHTTP(name, stream.HTTPOptions{})
+		case stream.IsOCI(name):
+			var told stream.Digest
+			s, told, err = stream.NewOCI(ctx, name, o)
+			switch {
+			case err != nil:
+			case digest.IsZero():
+				digest = told
+			case digest.Algorithm == told.Algorithm && digest != told:
+				err = fmt.Errorf("%s: %w: want %s, the registry has %s", name, stream.ErrDigest, digest, told)
+			}
 		case isURL:
-			err = usagef("%s://...: images are fetched by http and https, or are files", scheme)
+			err = usagef("%s://...: images are fetched by http, https and oci, or are files", scheme)
 		default:
 			s, err = stream.NewFile(name)
 		}
 		if err != nil {
-			return nil, err
+			return bad(err)
 		}
 		sources = append(sources, s)
 	}
-	return sources, nil
+	return sources, digest, nil
 }
 
 // maxDrive is the most that a config drive may have, as on the wire.
