@@ -43,7 +43,7 @@ func runWrite(ctx context.Context, c *call) error {
 	drive := c.flags.String("config-drive", "", "`path` of a config drive: an image, or a directory that becomes one")
 	readBack := stream.ReadBackSample
 	c.flags.TextVar(&readBack, "read-back", readBack, "how `much` is read back and compared: none, sample or full")
-	progress := c.flags.String("progress", "auto", "auto: one line that changes on a terminal, else plain; plain: a line a second; none")
+	progress := c.flags.String("progress", "auto", "auto: a bar on a terminal, else plain; plain: a line every 5 s, and when something happens; none")
 	yes := c.flags.Bool("yes", false, "do not ask")
 	asJSON := c.flags.Bool("json", false, "print the result as JSON")
 	args, err := c.parse(2, -1)
@@ -133,24 +133,19 @@ func runWrite(ctx context.Context, c *call) error {
 	spec := image.Spec{Sources: sources, Digest: digest, Signature: signature, Content: content, Connections: *connections, Patience: *patience, Format: format, ConfigDrive: driveImage, ReadBack: readBack, Memory: memory}
 	var last stream.Progress
 	spec.Progress = func(p stream.Progress) { last = p }
+	var d *drawer
 	if *progress != "none" {
-		again, end := "", "\n"
-		if *progress == "auto" && isTerminal(c.stderr) {
-			again, end = "\r\x1b[K", "" // one line, written over
-		}
+		d = newDrawer(c.stderr, *progress)
 		spec.Progress = func(p stream.Progress) {
 			last = p
-			line := p.String()
-			if end == "" {
-				line = fmt.Sprintf("%.160s", line) // a line that wraps cannot be written over
-			}
-			fmt.Fprint(c.stderr, again+line+end)
-		}
-		if end == "" {
-			defer fmt.Fprintln(c.stderr)
+			d.show(p, false)
 		}
 	}
 	result, err := image.Write(ctx, disk, spec)
+	if d != nil {
+		d.show(last, true)
+		d.finish()
+	}
 	if err != nil {
 		return fmt.Errorf("write %s to %s: %w", sources[0], target, err)
 	}
@@ -236,15 +231,6 @@ func fetchSignature(ctx context.Context, keyFile, name string, images []string, 
 		return stream.Signature{}, fmt.Errorf("signature: %w", err)
 	}
 	return stream.FetchSignature(ctx, src, keys, o)
-}
-
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
 }
 
 // eofIsNoAnswer keeps an error of the terminal, but for its end.

@@ -7,6 +7,7 @@ import (
 	"crypto/sha256"
 	"encoding/hex"
 	"encoding/json"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -14,8 +15,11 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"time"
 
+	"github.com/ironhand/ironhand/agent"
 	"github.com/ironhand/ironhand/stream/looptest"
+	"github.com/ironhand/ironhand/stream/streamtest"
 )
 
 // An image is written to a loop device by hand: only after a yes, and with a digest only if it is right.
@@ -242,6 +246,51 @@ func TestRootWriteSigned(t *testing.T) {
 				t.Error("the ends of the disk are not zero")
 			case code != 0 && !test.cleared && !bytes.Equal(got, old):
 				t.Error("the disk was touched")
+			}
+		})
+	}
+}
+
+// On a terminal of 80 columns an image's progress is one line that is drawn over; on one that does not know its width, as a serial console, and in a pipe there are lines.
+func TestRootWriteProgress(t *testing.T) {
+	looptest.NeedRoot(t)
+	image := filepath.Join(t.TempDir(), "image")
+	script := `truncate -s 64M "$1" && printf 'label: gpt\nsize=56M, name=root\n' | sfdisk --quiet "$1" && head -c 40000000 /dev/urandom | dd of="$1" bs=1M seek=2 conv=notrunc status=none`
+	if out, err := exec.Command("bash", "-c", script, "bash", image).CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	content, err := os.ReadFile(image)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name    string
+		columns uint16
+		how     string
+		bar     bool
+	}{
+		{"80 columns", 80, "auto", true},
+		{"40 columns", 40, "auto", true},
+		{"no width", 0, "auto", false},
+		{"plain", 80, "plain", false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+
+			server := httptest.NewServer(&streamtest.Server{Content: content, ETag: `"1"`, Faults: []streamtest.Fault{{Cut: 4 << 20}, {BeforeAnswer: func(*http.Request) { time.Sleep(2500 * time.Millisecond) }}}})
+			defer server.Close()
+			device, _ := looptest.New(t, 64<<20, 512)
+			terminal, shown := pty(t, test.columns)
+			code := Run(t.Context(), agent.Parts{}, []string{"write", "--yes", "--connections", "1", "--progress", test.how, server.URL, device}, strings.NewReader(""), io.Discard, terminal)
+			text := strings.ReplaceAll(shown(), "\r\n", "\n") // as terminals end lines
+			if code != 0 || strings.Contains(text, "\r\x1b[K") != test.bar || !strings.Contains(text, "done") {
+				t.Fatalf("exit %d, %q", code, text)
+			}
+			if test.bar {
+				for line := range strings.SplitSeq(text, "\r\x1b[K") {
+					if line, _, _ := strings.Cut(line, "\n"); strings.Contains(line, "[=") && len(line) >= int(test.columns) {
+						t.Errorf("%q has %d columns", line, len(line))
+					}
+				}
 			}
 		})
 	}
