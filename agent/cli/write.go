@@ -8,9 +8,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net/url"
 	"os"
-	"path"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -24,7 +22,7 @@ import (
 
 func writeCommand() command {
 	return command{
-		name: "write", args: "SOURCE [SOURCE...] DEVICE [--digest ALGO:HEX|URL] [--auth-file FILE] [--public-key FILE [--signature FILE|URL]] [--format auto|raw|qcow2] [--connections N] [--config-drive FILE|DIR] [--read-back none|sample|full] [--yes] [--json]",
+		name: "write", args: "SOURCE [SOURCE...] DEVICE [--digest ALGO:HEX|URL] [--cafile FILE] [--auth-file FILE] [--public-key FILE [--signature FILE|URL]] [--format auto|raw|qcow2] [--connections N] [--config-drive FILE|DIR] [--read-back none|sample|full] [--yes] [--json]",
 		help:    "Write an image onto a disk. SOURCE is a file, an http(s):// URL, or a disk image in a registry, oci://HOST/REPOSITORY:TAG; several are mirrors of one image.",
 		example: "ironhand write https://192.0.2.1/debian.img.zst /dev/sda --digest sha512:9f2c...",
 		run:     runWrite,
@@ -34,7 +32,8 @@ func writeCommand() command {
 func runWrite(ctx context.Context, c *call) error {
 	digestText := c.flags.String("digest", "", "`algorithm:hex` of the file as it is published, such as sha256:9f2c..., or the URL of a checksum file")
 	contentText := c.flags.String("content-digest", "", "`algorithm:hex` of the bytes of the disk, as the image has them unpacked; not for qcow2")
-	authFile := c.flags.String("auth-file", "", "`file` with logins for registries, as podman login and docker login write it")
+	caFile := c.flags.String("cafile", "", "`file` of CA certificates, PEM: with it no other CA is trusted")
+	authFile := c.flags.String("auth-file", "", "`file` with logins for registries and https servers, by their hosts, as podman login and docker login write it")
 	keyFile := c.flags.String("public-key", "", "`file` with public keys, of minisign or PEM: the image must be signed by one of them")
 	signatureName := c.flags.String("signature", "", "`file` or URL of the signature, as minisign or cosign sign-blob --key makes it; without it the name of the image and .minisig, or .sig")
 	connections := c.flags.Int("connections", 4, "how many connections to make to a web server that sends parts of files, `1` to 16")
@@ -76,20 +75,24 @@ func runWrite(ctx context.Context, c *call) error {
 	if slices.ContainsFunc(names, stream.IsOCI) && *keyFile != "" && *signatureName == "" {
 		return usagef("--public-key: a registry has no signature beside the image; name one with --signature")
 	}
+	web, err := newWeb(*caFile, *authFile, *patience)
+	if err != nil {
+		return err
+	}
 	var digest stream.Digest
 	if isWeb(*digestText) {
-		digest, err = fetchDigest(ctx, *digestText, names[0], *patience)
+		digest, err = web.digest(ctx, *digestText, names[0])
 	} else {
 		digest, err = parseDigest("--digest", *digestText)
 	}
 	if err != nil {
 		return err
 	}
-	sources, digest, err := openSources(ctx, names, digest, *authFile, *patience)
+	sources, digest, err := web.sources(ctx, names, digest)
 	if err != nil {
 		return err
 	}
-	signature, err := fetchSignature(ctx, *keyFile, *signatureName, names, *patience)
+	signature, err := web.signature(ctx, *keyFile, *signatureName, names)
 	if err != nil {
 		return err
 	}
@@ -179,109 +182,12 @@ func parseDigest(flag, text string) (stream.Digest, error) {
 	return d, nil
 }
 
-func isWeb(name string) bool {
-	return strings.HasPrefix(name, "http://") || strings.HasPrefix(name, "https://")
-}
-
-// fetchDigest reads the digest of an image from a checksum file on a web server.
-func fetchDigest(ctx context.Context, checksums, image string, patience time.Duration) (stream.Digest, error) {
-	src, err := stream.NewHTTP(checksums, stream.HTTPOptions{KeepTLS: true})
-	if err != nil {
-		return stream.Digest{}, err
-	}
-	name := filepath.Base(image)
-	if isWeb(image) {
-		u, err := url.Parse(image)
-		if err != nil { // openSources has refused it
-			return stream.Digest{}, errors.New("image: it is not a URL")
-		}
-		name = path.Base(u.Path)
-	}
-	return stream.FetchChecksum(ctx, src, "", name, stream.ReaderOptions{Patience: patience})
-}
-
-// fetchSignature reads the signature that an image must have; the zero Signature without a key.
-func fetchSignature(ctx context.Context, keyFile, name string, images []string, patience time.Duration) (stream.Signature, error) {
-	switch {
-	case keyFile == "" && name == "":
-		return stream.Signature{}, nil
-	case keyFile == "":
-		return stream.Signature{}, usagef("--signature needs --public-key")
-	}
-	text, err := readRegular(keyFile, 1<<20)
-	if err != nil {
-		return stream.Signature{}, err
-	}
-	keys, err := stream.ParsePublicKeys(text)
-	if err != nil {
-		return stream.Signature{}, fmt.Errorf("%s: %w", keyFile, err)
-	}
-	open := func(name string) (stream.Source, error) {
-		if isWeb(name) {
-			return stream.NewHTTP(name, stream.HTTPOptions{})
-		}
-		return stream.NewFile(name)
-	}
-	o := stream.ReaderOptions{Patience: patience}
-	if name == "" {
-		return stream.FetchSignatureBeside(ctx, images, open, keys, o)
-	}
-	src, err := open(name)
-	if err != nil {
-		return stream.Signature{}, fmt.Errorf("signature: %w", err)
-	}
-	return stream.FetchSignature(ctx, src, keys, o)
-}
-
 // eofIsNoAnswer keeps an error of the terminal, but for its end.
 func eofIsNoAnswer(err error) error {
 	if errors.Is(err, io.EOF) {
 		return nil
 	}
 	return err
-}
-
-// openSources returns the sources and what their digest has to be: that which is given, or else that which a registry tells.
-func openSources(ctx context.Context, names []string, digest stream.Digest, authFile string, patience time.Duration) ([]stream.Source, stream.Digest, error) {
-	bad := func(err error) ([]stream.Source, stream.Digest, error) { return nil, stream.Digest{}, err }
-	o := stream.OCIOptions{Reader: stream.ReaderOptions{Patience: patience}}
-	if authFile != "" {
-		text, err := readRegular(authFile, 1<<20)
-		if err != nil {
-			return bad(err)
-		}
-		if o.Login, err = stream.ParseLogins(text); err != nil {
-			return bad(fmt.Errorf("%s: %w", authFile, err))
-		}
-	}
-	var sources []stream.Source
-	for _, name := range names {
-		var s stream.Source
-		var err error
-		switch scheme, _, isURL := strings.Cut(name, "://"); {
-		case isWeb(name):
-			s, err = stream.NewHTTP(name, stream.HTTPOptions{})
-		case stream.IsOCI(name):
-			var told stream.Digest
-			s, told, err = stream.NewOCI(ctx, name, o)
-			switch {
-			case err != nil:
-			case digest.IsZero():
-				digest = told
-			case digest.Algorithm == told.Algorithm && digest != told:
-				err = fmt.Errorf("%s: %w: want %s, the registry has %s", name, stream.ErrDigest, digest, told)
-			}
-		case isURL:
-			err = usagef("%s://...: images are fetched by http, https and oci, or are files", scheme)
-		default:
-			s, err = stream.NewFile(name)
-		}
-		if err != nil {
-			return bad(err)
-		}
-		sources = append(sources, s)
-	}
-	return sources, digest, nil
 }
 
 // maxDrive is the most that a config drive may have, as on the wire.

@@ -71,8 +71,8 @@ func parseRequest(h steps.Host, raw json.RawMessage) (*request, error) {
 
 // allowed refuses a digest of an algorithm that the conductor does not allow.
 func allowed(h steps.Host, d stream.Digest) error {
-	if d.Algorithm == "md5" && h.Download.RefuseMD5 {
-		return fmt.Errorf("%w: image_info: the conductor does not allow MD5; give a SHA-256 or SHA-512", steps.ErrArgs)
+	if (d.Algorithm == "md5" || d.Algorithm == "sha1") && h.Download.RefuseMD5 {
+		return fmt.Errorf("%w: image_info: the conductor does not allow MD5, nor with it SHA-1; give a SHA-256 or SHA-512", steps.ErrArgs)
 	}
 	return nil
 }

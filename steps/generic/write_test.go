@@ -237,6 +237,8 @@ func TestWriteImageFails(t *testing.T) {
 		{"no digest", rootDiskHint, change{"os_hash_algo": nil, "os_hash_value": nil}, nil, nil, steps.ErrArgs, "an image without a digest is not written", false},
 		{"MD5 where it is not allowed", rootDiskHint, change{"os_hash_algo": "md5", "os_hash_value": strings.Repeat("0", 32)}, nil,
 			func(b *bench) { b.host.Download.RefuseMD5 = true }, steps.ErrArgs, "the conductor does not allow MD5", false},
+		{"SHA-1 where MD5 is not allowed", rootDiskHint, change{"os_hash_algo": "sha1", "os_hash_value": strings.Repeat("0", 40)}, nil,
+			func(b *bench) { b.host.Download.RefuseMD5 = true }, steps.ErrArgs, "nor with it SHA-1", false},
 		{"checksum is MD5 where it is not allowed", rootDiskHint, change{"os_hash_algo": nil, "os_hash_value": nil, "checksum": strings.Repeat("0", 32)}, nil,
 			func(b *bench) { b.host.Download.RefuseMD5 = true }, steps.ErrArgs, "the conductor does not allow MD5", false},
 		{"config drive is garbage", rootDiskHint, nil, change{"configdrive": "hush-hush!"}, nil, image.ErrConfigDrive, "config drive for node n1: ", false},
