@@ -73,7 +73,7 @@ func Settings() []Setting {
 		{"", "image_server_auth_strategy", "noauth", false, "`http_basic`: image servers get `image_server_user` and `image_server_password`, unless the conductor says with the image how to log in.", oneOf(func(c *Config) *string { return &c.ImageAuth }, "noauth", "http_basic")},
 		{"", "image_server_user", "", false, "See the one before.", text(func(c *Config) *string { return &c.ImageUser })},
 		{"", "image_server_password", "", true, "See the one before.", secret(func(c *Config) *ironic.Secret { return &c.ImagePassword })},
-		{"", "md5_enabled", "true", false, "Take an image whose only digest is MD5. What the conductor says in the lookup counts more.", boolean(func(c *Config) *bool { return &c.MD5Enabled })},
+		{"", "md5_enabled", "true", false, "Take an image whose only digest is MD5 or SHA-1. What the conductor says in the lookup counts more.", boolean(func(c *Config) *bool { return &c.MD5Enabled })},
 		{"", "permitted_image_formats", "raw,gpt,qcow2", false, "Formats that an image may have whose format the conductor does not know. What the conductor says in the lookup counts more.", texts(func(c *Config) *[]string { return &c.ImageFormats })},
 		{"", "disable_deep_image_inspection", "false", false, "Do not hold images against `permitted_image_formats`. Images are looked into, and unsafe ones refused, all the same. What the conductor says in the lookup counts more.", boolean(func(c *Config) *bool { return &c.AnyImageFormat })},
 		{"ipa-ignore-bootloader-failure", "ignore_bootloader_failure", "false", false, "A boot entry that cannot be made does not fail the deployment.", boolean(func(c *Config) *bool { return &c.IgnoreBootloader })},
