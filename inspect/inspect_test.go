@@ -43,7 +43,7 @@ func recorded(t testing.TB, name string) Machine {
 }
 
 func TestInventory(t *testing.T) {
-	for _, name := range []string{"virtio", "sata-nvme", "sas", "qemu", "server"} {
+	for _, name := range []string{"virtio", "sata-nvme", "sas", "qemu", "judged", "server"} {
 		t.Run(name, func(t *testing.T) {
 			m := Recorded(inspecttest.Server())
 			if name != "server" {
@@ -107,7 +107,7 @@ func report(t *testing.T, inv Inventory) string {
 		fmt.Fprintf(&out, "%+v\n", m)
 	}
 	fmt.Fprintf(&out, "TPM %+v\n", inv.Details.TPM)
-	for _, list := range []any{inv.Details.PCI, inv.Details.USB, inv.Details.NUMA, inv.Details.HostInterfaces, inv.Details.Accelerators()} {
+	for _, list := range []any{inv.Details.PCI, inv.Details.USB, inv.Details.NUMA, inv.Details.HostInterfaces, inv.Details.Accelerators(), inv.Details.CXL} {
 		b, err := json.Marshal(list)
 		if err != nil {
 			t.Fatal(err)

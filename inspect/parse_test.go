@@ -102,6 +102,34 @@ func TestParseVPD83(t *testing.T) {
 	}
 }
 
+// What udev's scsi_id gives as ID_SERIAL and ID_SERIAL_SHORT. TestVMJudges has it judge QEMU's disks.
+func TestSCSIID(t *testing.T) {
+	const model = "HARDDISK"
+	for _, tt := range []struct{ name, page, unitSerial, long, short string }{
+		{"the vendor's own", "00 83 00 08 02 00 00 04 53 50 49 31", "SPI1", "0QEMU_HARDDISK_SPI1", "SPI1"},
+		{"no designator", "00 83 00 00", "A B", "SQEMU_HARDDISK_A_B", "A_B"},
+		{"nothing", "00 83 00 00", "", "", ""},
+		{"T10 before the vendor's own", "00 83 00 14 02 00 00 04 53 50 49 31 02 01 00 08 41 43 4d 45 20 20 20 58", "SPI1", "1ACME_X", "ACME_X"},
+		{"EUI-64 before T10", "00 83 00 14 02 01 00 04 41 43 4d 45 01 02 00 08 00 11 22 33 44 55 66 77", "SPI1", "20011223344556677", "0011223344556677"},
+		{"of the port", "00 83 00 08 02 10 00 04 53 50 49 31", "SPI2", "SQEMU_HARDDISK_SPI2", "SPI2"},
+		{"not UTF-8", "00 83 00 07 02 00 00 03 41 ff 42", "", "0QEMU_HARDDISK_A_B", "A_B"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			names, err := parseVPD83(unhex(t, tt.page))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if long, short := names.scsiID("QEMU", model, tt.unitSerial); long != tt.long || short != tt.short {
+				t.Errorf("scsiID = %q, %q, want %q, %q", long, short, tt.long, tt.short)
+			}
+		})
+	}
+	names := vpd83{other: "1", otherKind: "0"}
+	if long, _ := names.scsiID("EIGHTCHR", "SIXTEEN-CHARS-16", "x"); long != "0EIGHTCHRSIXTEEN-CHARS-161" {
+		t.Errorf("scsiID = %q, want vendor and model in their 8 and 16 characters", long)
+	}
+}
+
 func errorText(err error) string {
 	if err == nil {
 		return ""

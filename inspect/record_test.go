@@ -23,7 +23,7 @@ import (
 // A recording of a machine gives the same inventory, with all details, after it went through its text.
 func TestRecord(t *testing.T) {
 	machines := map[string]Machine{"server": Recorded(inspecttest.Server())}
-	for _, name := range []string{"virtio", "sata-nvme", "sas", "qemu"} {
+	for _, name := range []string{"virtio", "sata-nvme", "sas", "qemu", "judged"} {
 		machines[name] = recorded(t, name)
 	}
 	for name, m := range machines {
@@ -49,6 +49,31 @@ func TestRecord(t *testing.T) {
 				t.Errorf("changes %v, want none", changes)
 			}
 		})
+	}
+}
+
+// A link that only has to lead somewhere leads there in the recording too: the class of a SCSI host says how disks are attached.
+func TestRecordKeepsLinks(t *testing.T) {
+	files := inspecttest.Server()
+	delete(files, "sys/class/sas_host/host0/uevent")
+	files["sys/class/sas_host/host0"] = linkTo("../../devices/pci0000:00/0000:18:00.0/host0/sas_host/host0")
+	files["sys/devices/pci0000:00/0000:18:00.0/host0/sas_host/host0"] = &fstest.MapFile{Mode: fs.ModeDir | 0o555}
+	for name := range files { // the other sign of SAS
+		if strings.HasSuffix(name, "/sas_device") {
+			delete(files, name)
+		}
+	}
+	same, kept := Recorded(files).Record()
+	if _, err := same.Disks(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	again, err := Load(recording.Format("", kept()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	disks, err := again.Disks(t.Context())
+	if err != nil || disks[0].Tran != "sas" {
+		t.Errorf("%v is attached by %q (%v), want sas", disks[0], disks[0].Tran, err)
 	}
 }
 

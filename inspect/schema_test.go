@@ -170,7 +170,7 @@ func TestGoldenFilesFitSchemas(t *testing.T) {
 	}
 	inventory, diff := load("inventory.schema.json"), load("inspect-diff.schema.json")
 	var machines []Inventory
-	for _, name := range []string{"virtio", "sata-nvme", "sas", "qemu", "server"} {
+	for _, name := range []string{"virtio", "sata-nvme", "sas", "qemu", "judged", "server"} {
 		golden, err := os.ReadFile("testdata/" + name + ".golden")
 		if err != nil {
 			t.Fatal(err)
