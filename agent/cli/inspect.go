@@ -12,6 +12,7 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
 	"testing/fstest"
 
@@ -21,7 +22,7 @@ import (
 
 func inspectCommand() command {
 	return command{
-		name: "inspect", args: "[--format table|json] [--from FILE] [--record FILE [--anonymous]] [--diff OLD] [--hints JSON [--why]] [--health] [--lldp TIME]",
+		name: "inspect", args: "[--format table|json|ocp] [--from FILE] [--record FILE [--anonymous]] [--diff OLD] [--hints JSON [--why]] [--health] [--lldp TIME]",
 		help:    "Say what this machine is made of, and what has changed since. Changes nothing.",
 		example: "ironhand inspect --diff last-week.txt",
 		run:     runInspect,
@@ -30,7 +31,7 @@ func inspectCommand() command {
 
 // runInspect prints what could be read, and fails if something could not.
 func runInspect(ctx context.Context, c *call) error {
-	format := c.flags.String("format", "table", "table, or json: as the conductor sees it")
+	format := c.flags.String("format", "table", "table; json: as the conductor sees it; or ocp: lines of the Open Compute Project's Test and Validation output")
 	from := c.flags.String("from", "", "`file` that --record has written, of any machine, instead of this machine")
 	record := c.flags.String("record", "", "`file` for all that was read, as text")
 	anonymous := c.flags.Bool("anonymous", false, "with --record: serial numbers, addresses and the like are replaced by others")
@@ -43,8 +44,10 @@ func runInspect(ctx context.Context, c *call) error {
 		return err
 	}
 	switch {
-	case *format != "table" && *format != "json":
-		return usagef("--format %s: want table or json", *format)
+	case !slices.Contains([]string{"table", "json", "ocp"}, *format):
+		return usagef("--format %s: want table, json or ocp", *format)
+	case *format == "ocp" && (*hints != "" || *old != ""):
+		return usagef("--format ocp is neither for --hints nor for --diff")
 	case *anonymous && *record == "":
 		return usagef("--anonymous is for --record")
 	case *why && *hints == "":
@@ -112,6 +115,12 @@ func runInspect(ctx context.Context, c *call) error {
 			}{i, health}
 		}
 		if werr := writeJSON(c, out); werr != nil {
+			return werr
+		}
+		return err
+	}
+	if *format == "ocp" {
+		if werr := printOCP(c, i, *healthWanted, health, err); werr != nil {
 			return werr
 		}
 		return err
