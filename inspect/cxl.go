@@ -30,11 +30,12 @@ func readCXL(r *reader) []CXLMemory {
 		m := CXLMemory{Name: name, PCIAddress: path.Base(path.Dir(dir)), Serial: r.text(dir + "/serial"), Firmware: r.text(dir + "/firmware_version"), NUMANode: -1}
 		size := func(kind string) int64 {
 			text := r.text(dir + "/" + kind + "/size")
-			n, err := strconv.ParseUint(text, 0, 63)
+			n, err := strconv.ParseInt(text, 0, 64)
 			if err != nil && text != "" {
 				r.problem(fmt.Errorf("read %s/%s/size: %w", dir, kind, err))
+				return 0
 			}
-			return int64(n)
+			return max(n, 0)
 		}
 		m.Volatile, m.Persistent = size("ram"), size("pmem")
 		if node, ok := r.number(dir + "/numa_node"); ok {

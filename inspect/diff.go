@@ -315,12 +315,13 @@ func (d *differ) nics(old, now []NIC) {
 	}
 }
 
-// pci compares what is in the slots, but for interfaces and disks, which were compared already.
+// pci compares what is in the slots, but for interfaces, disks and memory, which are compared for themselves.
 func (d *differ) pci(old, now Inventory) {
 	others := func(i Inventory) (list []PCIDevice) {
 		for _, p := range i.Details.PCI {
 			nic := slices.ContainsFunc(i.Interfaces, func(n NIC) bool { return string(n.PCIAddress) == p.Bus })
-			if !nic && !strings.HasPrefix(p.Class, "0108") {
+			cxl := slices.ContainsFunc(i.Details.CXL, func(m CXLMemory) bool { return m.PCIAddress == p.Bus })
+			if !nic && !cxl && !strings.HasPrefix(p.Class, "0108") {
 				list = append(list, p)
 			}
 		}
@@ -343,7 +344,7 @@ func (d *differ) pci(old, now Inventory) {
 	}
 }
 
-// cxl compares memory on CXL. Who it is is its serial number, as what is in its place is compared with all that is on PCI.
+// cxl compares memory on CXL, by serial number and then by place.
 func (d *differ) cxl(old, now []CXLMemory) {
 	pairs, gone, come := pair(old, now, func(m CXLMemory) string { return m.Serial }, func(m CXLMemory) string { return m.PCIAddress })
 	say := func(m CXLMemory) string { return humanSize(m.Volatile+m.Persistent) + " serial " + m.Serial }

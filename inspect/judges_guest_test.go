@@ -164,7 +164,7 @@ func TestGuestJudges(t *testing.T) {
 		t.Errorf("the inventory took %v, the programs %v", took, j.spent)
 	}
 
-	text := recording.Format("A virtual machine of QEMU 7.2, as TestVMJudges has recorded it with Linux 6.1 and judged it by other programs.\n", files())
+	text := recording.Format("A virtual machine of QEMU 7.2, as TestVMJudges has recorded it with Linux 6.1, after other programs had judged it.\n", files())
 	b, err := json.Marshal(judgedMachine{string(text), report(t, inv), table})
 	if err != nil {
 		t.Fatal(err)
@@ -383,9 +383,11 @@ func (j *judges) pci() {
 		devices[d.Bus] = d
 	}
 	records := strings.Split(strings.TrimSpace(j.run("lspci", "-Dvmmnk")), "\n\n")
+	slots := map[string]string{}
 	j.same("lspci", "PCI", "devices", len(devices), len(records))
 	for _, r := range records {
 		f := fieldsOf(r, ":")
+		slots[f["Slot"]] = f["PhySlot"]
 		d := devices[f["Slot"]]
 		j.same("lspci", f["Slot"], "vendor", d.VendorID, f["Vendor"])
 		j.same("lspci", f["Slot"], "device", d.ProductID, f["Device"])
@@ -393,6 +395,11 @@ func (j *judges) pci() {
 		j.same("lspci", f["Slot"], "revision", cmp.Or(string(d.Revision), "00"), cmp.Or(f["Rev"], "00"))
 		j.same("lspci", f["Slot"], "driver", d.Driver, f["Driver"])
 		j.same("lspci", f["Slot"], "NUMA node", d.NUMANode, cmp.Or(f["NUMANode"], "-1"))
+	}
+	for _, d := range j.inv.Disks {
+		if place, found := strings.CutPrefix(string(d.ByPath), "/dev/disk/by-path/pci-"); found && d.Tran == "nvme" {
+			j.same("lspci", d.Name, "bay", d.Bay, slots[place[:len("0000:00:00.0")]])
+		}
 	}
 	var memory, serials []string
 	for _, d := range j.inv.Details.PCI {

@@ -9,6 +9,7 @@ import (
 	"encoding/binary"
 	"encoding/json"
 	"fmt"
+	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -128,7 +129,7 @@ func judgedHardware(t *testing.T, dir string) (args []string) {
 	add("-device virtio-blk-pci,serial=VIRT0001," + drive(14))
 	add("-device ide-cd,bus=ahci.1 -device VGA")
 
-	add("-device ipmi-bmc-sim,id=bmc -device isa-ipmi-kcs,bmc=bmc")
+	add("-chardev socket,id=bmc,host=127.0.0.1,reconnect=1,port=" + startBMC(t, dir) + " -device ipmi-bmc-extern,id=bmc0,chardev=bmc -device isa-ipmi-kcs,bmc=bmc0")
 	add("-chardev socket,id=tpm,path=" + startTPM(t, dir) + " -tpmdev emulator,id=tpm0,chardev=tpm -device tpm-tis,tpmdev=tpm0")
 
 	// What comes after a bridge of this kind, and does not say where it is, is put on the bridge, and does not fit there.
@@ -163,7 +164,58 @@ func startTPM(t *testing.T, dir string) string {
 	if err := os.Mkdir(state, 0o700); err != nil {
 		t.Fatal(err)
 	}
-	cmd := exec.Command("swtpm", "socket", "--tpm2", "--tpmstate", "dir="+state, "--ctrl", "type=unixio,path="+socket, "--flags", "startup-clear", "--terminate")
+	run(t, "swtpm", "socket", "--tpm2", "--tpmstate", "dir="+state, "--ctrl", "type=unixio,path="+socket, "--flags", "startup-clear", "--terminate")
+	for range 500 {
+		if _, err := os.Stat(socket); err == nil {
+			return socket
+		}
+		time.Sleep(10 * time.Millisecond)
+	}
+	t.Fatal("swtpm: no socket")
+	return ""
+}
+
+// startBMC starts a BMC in software, with one address in the network, and returns the TCP port that its machine connects to. It ends with the test.
+func startBMC(t *testing.T, dir string) (port string) {
+	free := func() string {
+		l, err := net.Listen("tcp", "127.0.0.1:0")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer l.Close()
+		_, port, _ := net.SplitHostPort(l.Addr().String())
+		return port
+	}
+	port = free()
+	for name, text := range map[string]string{
+		"lan.conf": "name \"judged\"\nset_working_mc 0x20\nstartlan 1\naddr 127.0.0.1 " + free() + "\npriv_limit admin\n" +
+			"lan_config_program \"" + filepath.Join(dir, "lan") + " eth0\"\nendlan\nserial 15 127.0.0.1 " + port + " codec VM ipmb 0x20\n",
+		"bmc.cmd": "mc_setbmc 0x20\nmc_add 0x20 0 no-device-sdrs 0x23 9 8 0x9f 0x1291 0xf02\nmc_enable 0x20\n",
+		"lan": `#!/bin/sh
+# Asked "DEVICE get NAME...", as ipmi_sim_lancontrol of OpenIPMI.
+shift 2
+for name; do
+	case $name in
+	ip_addr) echo ip_addr:198.51.100.42 ;;
+	ip_addr_src) echo ip_addr_src:static ;;
+	mac_addr) echo mac_addr:52:54:00:4a:00:ff ;;
+	subnet_mask) echo subnet_mask:255.255.255.0 ;;
+	*gw_ip_addr) echo $name:198.51.100.1 ;;
+	*gw_mac_addr) echo $name:52:54:00:4a:00:fe ;;
+	esac
+done
+`} {
+		if err := os.WriteFile(filepath.Join(dir, name), []byte(text), 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	run(t, "ipmi_sim", "-n", "-c", filepath.Join(dir, "lan.conf"), "-f", filepath.Join(dir, "bmc.cmd"), "-s", filepath.Join(dir, "bmc-state"))
+	return port
+}
+
+// run starts a program that ends with the test, whose output is shown if the test fails.
+func run(t *testing.T, program string, args ...string) {
+	cmd := exec.Command(program, args...)
 	var said bytes.Buffer
 	cmd.Stdout, cmd.Stderr = &said, &said
 	if err := cmd.Start(); err != nil {
@@ -173,15 +225,7 @@ func startTPM(t *testing.T, dir string) string {
 		_ = cmd.Process.Kill() // it may have ended
 		_ = cmd.Wait()
 		if t.Failed() && said.Len() > 0 {
-			t.Logf("swtpm: %s", said.String())
+			t.Logf("%s: %s", program, said.String())
 		}
 	})
-	for range 500 {
-		if _, err := os.Stat(socket); err == nil {
-			return socket
-		}
-		time.Sleep(10 * time.Millisecond)
-	}
-	t.Fatal("swtpm: no socket")
-	return ""
 }

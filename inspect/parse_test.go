@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"slices"
 	"strings"
@@ -184,6 +185,65 @@ func TestInstalledMemory(t *testing.T) {
 	}
 }
 
+// What computes is known by its class, a display controller only by its vendor too: every BMC has one.
+func TestAccelerators(t *testing.T) {
+	for _, tt := range []struct{ vendor, class, want string }{
+		{"10de", "030200", "NVIDIA GPU"}, {"10de", "030000", "NVIDIA GPU"}, {"1002", "038000", "AMD GPU"}, {"8086", "030000", "Intel GPU"}, {"1da3", "120000", "Habana accelerator"},
+		{"10ee", "120000", "Xilinx accelerator"}, {"8086", "0b4000", "Intel co-processor"}, {"abcd", "030200", "GPU"}, {"abcd", "120000", "accelerator"},
+		{"1a03", "030000", ""}, {"102b", "030000", ""}, {"1234", "030000", ""}, {"10de", "040300", ""}, {"10de", "0300", "NVIDIA GPU"}, {"8086", "050210", ""}, {"8086", "", ""}, {"8086", "020000", ""},
+	} {
+		if got := accelerator(PCIDevice{VendorID: tt.vendor, Class: tt.class}); got != tt.want {
+			t.Errorf("accelerator of vendor %s and class %s is %q, want %q", tt.vendor, tt.class, got, tt.want)
+		}
+	}
+}
+
+func TestTPM(t *testing.T) {
+	const dir = "sys/class/tpm/tpm0"
+	for _, tt := range []struct {
+		name  string
+		files map[string]string
+		want  string
+	}{
+		{"none", nil, "<nil>"},
+		{"2.0 with two banks", map[string]string{"tpm_version_major": "2\n", "pcr-sha1/0": "", "pcr-sha384/0": ""}, "&{2.0 [sha1 sha384] }"},
+		{"1.2", map[string]string{"tpm_version_major": "1\n"}, "&{1.2 [] }"},
+		{"of an old kernel", map[string]string{"uevent": ""}, "&{ [] }"},
+		{"of another version", map[string]string{"tpm_version_major": "\xff3\n"}, "&{_3 [] }"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			files := fstest.MapFS{}
+			for name, text := range tt.files {
+				files[dir+"/"+name] = &fstest.MapFile{Data: []byte(text)}
+			}
+			if got := fmt.Sprint(readTPM(&reader{ctx: t.Context(), fsys: files})); got != tt.want {
+				t.Errorf("readTPM = %s, want %s", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestCXL(t *testing.T) {
+	for _, tt := range []struct{ name, file, content, want, problem string }{
+		{"as it is", "serial", "0x1122334455\n", "[{mem0 0000:c1:00.0 0x1122334455 1.0.7 274877906944 0 1}]", ""},
+		{"no size", "ram/size", "", "[{mem0 0000:c1:00.0 0x1122334455 1.0.7 0 0 1}]", ""},
+		{"a size that is none", "pmem/size", "much\n", "[{mem0 0000:c1:00.0 0x1122334455 1.0.7 274877906944 0 1}]", "mem0/pmem/size: strconv.ParseInt"},
+		{"a size beyond reason", "ram/size", "0xffffffffffffffff\n", "[{mem0 0000:c1:00.0 0x1122334455 1.0.7 0 0 1}]", "value out of range"},
+		{"firmware that is no text", "firmware_version", "A\xff\x00B\x00\x00", "[{mem0 0000:c1:00.0 0x1122334455 A__B 274877906944 0 1}]", ""},
+		{"no node", "numa_node", "-1\n", "[{mem0 0000:c1:00.0 0x1122334455 1.0.7 274877906944 0 -1}]", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			files := inspecttest.Server()
+			files["sys/devices/pci0000:00/0000:c1:00.0/mem0/"+tt.file] = &fstest.MapFile{Data: []byte(tt.content)}
+			r := &reader{ctx: t.Context(), fsys: files}
+			got, problem := fmt.Sprint(readCXL(r)), fmt.Sprint(errors.Join(r.problems()...))
+			if got != tt.want || (tt.problem == "") != (r.count() == 0) || !strings.Contains(problem, tt.problem) {
+				t.Errorf("readCXL = %s, %s, want %s, %q", got, problem, tt.want, tt.problem)
+			}
+		})
+	}
+}
+
 func TestSwapUUID(t *testing.T) {
 	for _, tt := range []struct{ in, want string }{
 		{"00112233-4455-6677-8899-AABBCCDDEEFF", "33221100-5544-7766-8899-aabbccddeeff"},
@@ -237,6 +297,9 @@ func FuzzVPD83(f *testing.F) {
 		v, _ := parseVPD83(page)
 		if n := len(v.naa); n != 0 && n != 16 && n != 32 {
 			t.Errorf("NAA name %q", v.naa)
+		}
+		if long, short := v.scsiID("ACME", "DISK", ""); !utf8.ValidString(long+short) || (long == "") != (short == "") {
+			t.Errorf("scsiID = %q, %q", long, short)
 		}
 	})
 }

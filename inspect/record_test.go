@@ -251,6 +251,10 @@ func TestChanges(t *testing.T) {
 		{"Secure Boot is off", func(f fstest.MapFS) {
 			f["sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"].Data[4] = 0
 		}, "firmware: Secure Boot, on -> off"},
+		{"CXL memory is gone", func(f fstest.MapFS) { drop(f, "0000:c1:00.0"); drop(f, "sys/bus/cxl") }, "cxl in 0000:c1:00.0: removed, 256.0 GiB serial 0x1122334455"},
+		{"CXL memory is replaced", func(f fstest.MapFS) { swap(f, "0x1122334455", "0x99") }, "cxl in 0000:c1:00.0: replaced, 256.0 GiB serial 0x1122334455 -> 256.0 GiB serial 0x99"},
+		{"CXL memory's firmware and size", func(f fstest.MapFS) { swap(f, "1.0.7", "1.0.8"); swap(f, "0x4000000000", "0x2000000000") },
+			"cxl in 0000:c1:00.0: firmware, 1.0.7 -> 1.0.8\ncxl in 0000:c1:00.0: size, 256.0 GiB -> 128.0 GiB"},
 		{"SMBIOS cannot be read", func(f fstest.MapFS) { delete(f, smbiosFile) }, ""},
 		{"half the processors", func(f fstest.MapFS) { f["sys/devices/system/cpu/present"].Data = []byte("0-15\n") }, "cpu: sockets, 2 -> 1\ncpu: threads, 64 -> 16"},
 	} {
