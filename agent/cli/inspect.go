@@ -14,7 +14,9 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 	"testing/fstest"
+	"time"
 
 	"github.com/ironhand/ironhand/inspect"
 	"github.com/ironhand/ironhand/inspect/recording"
@@ -69,35 +71,7 @@ func runInspect(ctx context.Context, c *call) error {
 	if *record != "" {
 		m, files = m.Record()
 	}
-	heard := make(chan error, 1)
-	var neighbours neighbours
-	if *lldp > 0 {
-		go func() {
-			var err error
-			neighbours, err = m.Listen(ctx, *lldp)
-			heard <- err
-		}()
-	} else {
-		heard <- nil
-	}
-	var health []inspect.Health
-	asked := make(chan error, 1)
-	if *healthWanted {
-		go func() {
-			var err error
-			health, err = m.Health(ctx)
-			asked <- err
-		}()
-	} else {
-		asked <- nil
-	}
-	i, err := m.Inventory(ctx)
-	err = errors.Join(err, <-asked, <-heard)
-	if neighbours != nil {
-		for n, nic := range i.Interfaces {
-			i.Interfaces[n].LLDP = neighbours[nic.Name]
-		}
-	}
+	i, health, err := look(ctx, m, *healthWanted, *lldp)
 	if *record != "" {
 		if werr := writeRecording(*record, files(), i, *anonymous, err); werr != nil {
 			return werr
@@ -129,6 +103,27 @@ func runInspect(ctx context.Context, c *call) error {
 		return perr
 	}
 	return err
+}
+
+// look asks the machine, its disks if health is wanted, and its switches if lldp is the time to listen for them, all beside each other.
+func look(ctx context.Context, m inspect.Machine, healthWanted bool, lldp time.Duration) (i inspect.Inventory, health []inspect.Health, err error) {
+	var heard neighbours
+	var unheard, unasked error
+	var others sync.WaitGroup
+	if lldp > 0 {
+		others.Go(func() { heard, unheard = m.Listen(ctx, lldp) })
+	}
+	if healthWanted {
+		others.Go(func() { health, unasked = m.Health(ctx) })
+	}
+	i, err = m.Inventory(ctx)
+	others.Wait()
+	if heard != nil {
+		for n, nic := range i.Interfaces {
+			i.Interfaces[n].LLDP = heard[nic.Name]
+		}
+	}
+	return i, health, errors.Join(err, unasked, unheard)
 }
 
 // readFile reads a file of at most the size of a recording.

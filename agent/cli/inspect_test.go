@@ -4,6 +4,7 @@ package cli
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"flag"
 	"os"
@@ -12,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
+	"testing/synctest"
+	"time"
 
 	"github.com/ironhand/ironhand/inspect"
 	"github.com/ironhand/ironhand/inspect/inspecttest"
@@ -99,6 +102,38 @@ func TestInspectFiles(t *testing.T) {
 	if err := json.Unmarshal([]byte(out), &d); err != nil || code != 3 || len(d.Changes) != 1 || d.Changes[0].Where != "bay 42" {
 		t.Errorf("diff as JSON: exit status %d, %s, %v", code, out, err)
 	}
+}
+
+// A BMC, a disk and a switch that do not answer are named, and take no longer than the slowest of them.
+func TestInspectBesideEachOther(t *testing.T) {
+	files := inspecttest.Server()
+	synctest.Test(t, func(t *testing.T) {
+		until := make(chan struct{})
+		m := inspect.Recorded(files)
+		answer := m.Ask
+		m.Ask = func(ctx context.Context, question string) ([]byte, error) {
+			switch {
+			case strings.HasPrefix(question, "ipmi/"), strings.HasPrefix(question, "disk/nvme1n1/"): // not even the end of ctx helps
+				<-until
+			case strings.HasSuffix(question, "/lldp"):
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}
+			return answer(ctx, question)
+		}
+		start := time.Now()
+		i, _, err := look(t.Context(), m, true, 30*time.Second)
+		took := time.Since(start)
+		close(until)
+		for _, want := range []string{"BMC: no answer within 20s", "health of disk nvme1n1: no answer within 10s"} {
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("error %v, want %q in it", err, want)
+			}
+		}
+		if took != 30*time.Second || len(i.Disks) != 24 || len(i.Interfaces) != 8 || i.Interfaces[0].LLDP == nil {
+			t.Errorf("took %v, found %d disks and %d interfaces, want 30s, 24 and 8", took, len(i.Disks), len(i.Interfaces))
+		}
+	})
 }
 
 func TestInspectHints(t *testing.T) {
