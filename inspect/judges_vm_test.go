@@ -8,6 +8,7 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
 	"net"
 	"os"
@@ -41,6 +42,8 @@ func TestVMJudges(t *testing.T) {
 	}
 	files := vmtest.Programs(t, "lsblk", "lscpu", "lspci", "dmidecode", "ethtool", "ipmitool", "smartctl", "nvme", "lsusb", "tpm2_getcap", "ip", "udevadm",
 		"/usr/lib/x86_64-linux-gnu/libtss2-tcti-device.so.0", "/lib/udev/ata_id", "/lib/udev/scsi_id", "/lib/udev/cdrom_id")
+	program := vmtest.Build(t, "github.com/ironhand/ironhand/cmd/ironhand")
+	files["usr/bin/ironhand"] = program
 	files["lib/udev/rules.d"] = "/usr/lib/udev/rules.d"
 	files["usr/share/misc/pci.ids"] = "/usr/share/misc/pci.ids"
 	modules := filepath.Join(vmtest.Artefact(t, "kernel"), "modules/kernel/drivers")
@@ -69,7 +72,11 @@ func TestVMJudges(t *testing.T) {
 		t.Fatal(err)
 	}
 	t.Logf("judged:\n%s", m.Table)
-	// On another computer, the recording is the same machine.
+	// On another computer, the recording is the same machine, and the program says the same of it.
+	file := filepath.Join(dir, "machine.txt")
+	if err := os.WriteFile(file, []byte(m.Recording), 0o600); err != nil {
+		t.Fatal(err)
+	}
 	again, err := Load([]byte(m.Recording))
 	if err != nil {
 		t.Fatal(err)
@@ -80,6 +87,14 @@ func TestVMJudges(t *testing.T) {
 	}
 	if diff := lineDiff(m.Report, report(t, inv)); diff != "" {
 		t.Errorf("inventory of the recording differs:\n%s", diff)
+	}
+	out, err := exec.Command(program, "inspect", "--from", file, "--format", "json").Output()
+	if err != nil {
+		t.Fatal(err)
+	}
+	var got, want bytes.Buffer
+	if err := errors.Join(json.Compact(&got, out), json.NewEncoder(&want).Encode(inv)); err != nil || got.String() != strings.TrimSpace(want.String()) {
+		t.Errorf("ironhand inspect --from says %s, want %s (%v)", got.String(), want.String(), err)
 	}
 	if *update {
 		if err := os.WriteFile("testdata/judged.txt", []byte(m.Recording), 0o644); err != nil {
