@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -93,7 +94,7 @@ func TestRecordKeepsNoSecrets(t *testing.T) {
 
 // Nothing that identifies the machine is left, in text or in bytes, and all else is the same.
 func TestAnonymous(t *testing.T) {
-	for name, m := range map[string]Machine{"server": Recorded(inspecttest.Server()), "sas": recorded(t, "sas"), "sata-nvme": recorded(t, "sata-nvme"), "qemu": recorded(t, "qemu")} {
+	for name, m := range map[string]Machine{"server": Recorded(inspecttest.Server()), "sas": recorded(t, "sas"), "sata-nvme": recorded(t, "sata-nvme"), "qemu": recorded(t, "qemu"), "judged": recorded(t, "judged")} {
 		t.Run(name, func(t *testing.T) {
 			same, files := m.Record()
 			inv, err := same.Inventory(t.Context())
@@ -119,6 +120,9 @@ func TestAnonymous(t *testing.T) {
 			for _, module := range inv.Memory.Modules {
 				ids = append(ids, module.Serial)
 			}
+			for _, c := range inv.Details.CXL {
+				ids = append(ids, c.Serial)
+			}
 			ids = append(ids, inv.SystemVendor.SerialNumber, inv.System.UUID, string(inv.BMCMAC), "192.0.2.10\x00", inv.Hostname)
 			for _, id := range ids {
 				id = strings.TrimPrefix(strings.TrimPrefix(strings.TrimPrefix(id, "0x"), "eui."), "naa.")
@@ -129,6 +133,9 @@ func TestAnonymous(t *testing.T) {
 				if bytes.Contains(whole, []byte(id)) || bytes.Contains(whole, []byte(strings.ToUpper(id))) || err == nil && len(digits) >= 6 && bytes.Contains(whole, digits) {
 					t.Errorf("%q is still there", id)
 				}
+			}
+			if a, err := netip.ParseAddr(string(inv.BMCAddress)); err == nil && !a.IsUnspecified() && bytes.Contains(whole, a.AsSlice()) {
+				t.Errorf("the BMC's address %v is still there", a)
 			}
 			again, err := Load(text)
 			if err != nil {
@@ -166,6 +173,8 @@ func TestAnonymousOthers(t *testing.T) {
 		"answers/nic/eno1/lldp":  {Data: []byte(frame)},
 		"sys/class/net/eno1/mtu": {Data: []byte("1500\n")},
 		"sys/class/iscsi_connection/connection1:0/persistent_address":                         {Data: []byte("10.1.2.3\n")},
+		"sys/devices/x/0:0:0:0/vpd_pg83":                                                      {Data: []byte("\x00\x83\x00\x0f\x02\x00\x00\x0bOF-THE-DISK")},
+		"sys/devices/x/0:0:1:0/vpd_pg83":                                                      {Data: []byte("\x00\x83\x00\x17\x02\x01\x00\x13ACME    OF-NEXT-ONE")},
 		"sys/class/iscsi_session/session1/targetname":                                         {Data: []byte("iqn.2001-04.com.acme:target\n")},
 		"sys/devices/platform/host5/session1/iscsi_session/session1/initiatorname":            {Data: []byte("iqn.2001-04.com.acme:initiator\n")},
 		"sys/devices/platform/host5/iscsi_host/host5/ipaddress":                               {Data: []byte("10.1.2.4\n")},
@@ -177,7 +186,7 @@ func TestAnonymousOthers(t *testing.T) {
 	for name, f := range hidden {
 		whole = append(append(whole, name...), f.Data...)
 	}
-	for _, secret := range []string{"tor1", "\x04\x64\x9b\x32\x2d\x00", "\x0a\x01\x02\x03", "10.1.2.", "acme", "SERIAL-OF-CPU", "TAG-OF-CPU", "TAG-OF-DIMM"} {
+	for _, secret := range []string{"tor1", "\x04\x64\x9b\x32\x2d\x00", "\x0a\x01\x02\x03", "10.1.2.", "acme", "SERIAL-OF-CPU", "TAG-OF-CPU", "TAG-OF-DIMM", "OF-THE-DISK", "OF-NEXT-ONE"} {
 		if bytes.Contains(whole, []byte(secret)) {
 			t.Errorf("%q is still there", secret)
 		}
