@@ -85,6 +85,7 @@ type Config struct {
 	KexecWatchdog     time.Duration
 	Poll              bool
 	SSHKey            string
+	RescueNetwork     string // followPorts or keepNetwork
 	StrictNetwork     bool
 	Inspection        inspectionConfig
 
