@@ -25,8 +25,8 @@ import (
 // Limits of the API. Conductors stay far below all of them.
 const (
 	// A command to write an image holds the config drive up to three times (in the image's
-	// description, beside it, and in the node), so this is a config drive of about 10 MiB.
-	maxBody        = 32 << 20
+	// description, beside it, and in the node), so this is one of 8 MiB of text, which is 6 MiB packed.
+	maxBody        = 24 << 20
 	maxChunkedBody = 1 << 20 // for clients that do not say beforehand how long it is
 
 	maxConnections = 256
