@@ -119,5 +119,6 @@ What the manager for every machine offers. Priority 0 is never automatic.
 - ` + "`create_configuration`" + ` makes the arrays of software RAID of the node's ` + "`target_raid_config`" + `; see [using](using.md#software-raid).
 - ` + "`validate_configuration`" + ` takes ` + "`raid_config`" + `, and says whether that could be made on this machine after a deletion. No phase offers it; it can be called.
 `)
+	b.WriteString(absentSteps())
 	return b.String()
 }

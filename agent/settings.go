@@ -117,7 +117,7 @@ func Unused() []UnusedSetting {
 		ownLog     = "the log goes to the consoles and to /run/ironhand/log, whose size is limited, and the conductor can collect it"
 	)
 	return []UnusedSetting{
-		{"ipa-inspection-benchmarks", "", "inspection runs no benchmarks: what a machine can do, burn-in measures"},
+		{"ipa-inspection-benchmarks", "", "inspection says what a machine is made of, and runs no benchmarks"},
 		{"", "introspection_daemon", daemon},
 		{"", "introspection_daemon_post_interval", daemon},
 		{"", "config_drive_rebuild", "what a config drive needs for the disk's sectors is done without it, and what was written is read back"},
