@@ -80,6 +80,9 @@ func (a *agent) served(ctx context.Context) error {
 func (a *agent) rest(ctx context.Context, why string) error {
 	switch why {
 	case lockedDown:
+		if a.endLeases != nil {
+			a.endLeases() // which would switch NICs on
+		}
 		if err := a.sys.LinksDown(); err != nil {
 			return fmt.Errorf("lock the machine down: %w", err)
 		}
