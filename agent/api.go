@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -299,7 +300,8 @@ func readCommand(w http.ResponseWriter, r *http.Request) (name string, params js
 	var body bytes.Buffer
 	if r.ContentLength > 0 {
 		if r.ContentLength > maxChunkedBody {
-			debug.FreeOSMemory() // there may have been another such body just before
+			runtime.GC()         // there may have been another such body just before,
+			debug.FreeOSMemory() // and a sync.Pool (of encoding/json) lets go of a large buffer with the second collection only
 		}
 		body.Grow(int(r.ContentLength) + bytes.MinRead) // else the last doubling takes twice the memory
 	}
