@@ -57,8 +57,9 @@ func Follow(ctx context.Context, k Kernel, asker Asker, said func(string)) {
 			f.begin(ctx, n, have)
 			for _, m := range followMethods() {
 				q := question{n.Name, m}
-				linked[q] = make(chan struct{}, 1)
-				all.Go(func() { f.follow(ctx, q, linked[q]) })
+				wake := make(chan struct{}, 1)
+				linked[q] = wake
+				all.Go(func() { f.follow(ctx, q, wake) })
 			}
 		}
 		_ = pause(ctx, followLook) // ctx is looked at
@@ -232,7 +233,7 @@ func (f *follower) ask(ctx context.Context, q question) (State, Lease, error) {
 			lease, err := f.asker.Ask(ctx, n, q.method)
 			return have, lease, err
 		}
-		if err := pause(ctx, pollEvery); err != nil {
+		if err := pause(ctx, followLook); err != nil {
 			return have, Lease{}, err
 		}
 	}
@@ -256,6 +257,7 @@ func (f *follower) take(ctx context.Context, q question, before State, lease Lea
 		if !slices.Contains(old.routers, lease.Router) {
 			now.routers = append(slices.Clone(old.routers), lease.Router)
 		}
+		old.addresses = append(slices.Clone(old.addresses), old.lease.Addresses...)
 		if known {
 			then, _ := before.followed(q.nic)
 			all := heldBy(then, before, q.method)

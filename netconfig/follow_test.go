@@ -17,6 +17,7 @@ type network struct {
 	dhcp   Lease // without addresses: nobody answers
 	router string
 	slaac  string
+	dhcp6  string // an address by DHCPv6, instead
 }
 
 // networks answer as the network does in which a NIC is then.
@@ -40,14 +41,18 @@ func (s networks) Ask(ctx context.Context, n NIC, m Method) (Lease, error) {
 		s.k.mu.Lock()
 		defer s.k.mu.Unlock()
 		nic := s.k.nic(n.Name)
-		if a := netip.MustParsePrefix(in.slaac); !slices.ContainsFunc(nic.Addresses, func(h Address) bool { return h.Prefix == a }) {
+		if a, err := netip.ParsePrefix(in.slaac); err == nil && !slices.ContainsFunc(nic.Addresses, func(h Address) bool { return h.Prefix == a }) {
 			nic.Addresses = append(nic.Addresses, Address{Prefix: a})
 		}
 		route := NICRoute{n.Name, Route{Destination: everywhere(r), Gateway: r, Metric: 1024}}
 		if !slices.Contains(s.k.state.Routes, route) {
 			s.k.state.Routes = append(s.k.state.Routes, route)
 		}
-		return Lease{Method: m, From: "router " + in.router, Router: r}, nil
+		l := Lease{Method: m, From: "router " + in.router, Router: r}
+		if a, err := netip.ParsePrefix(in.dhcp6); err == nil {
+			l.Addresses = []netip.Prefix{a}
+		}
+		return l, nil
 	}
 	<-ctx.Done()
 	return Lease{}, context.Cause(ctx)
@@ -93,6 +98,10 @@ func TestFollow(t *testing.T) {
 		}, "eth0 203.0.113.9/24\neth1 198.51.100.5/24\nroute default via 198.51.100.1 dev eth1 metric 1028\nroute default via 203.0.113.1 dev eth0\ndns 203.0.113.53\ndns 198.51.100.53"},
 		{"router", static, only(network{router: "fe80::a", slaac: "2001:db8:a::1/64"}, network{router: "fe80::b", slaac: "2001:db8:b::1/64"}),
 			"eth0 192.0.2.10/24 2001:db8:b::1/64\nroute default via 192.0.2.1 dev eth0\nroute default via fe80::b dev eth0 metric 1024\ndns 192.0.2.53"},
+		{"router with DHCPv6", static, only(network{router: "fe80::a", dhcp6: "2001:db8:a::7/128"}, network{router: "fe80::b", dhcp6: "2001:db8:b::7/128"}),
+			"eth0 192.0.2.10/24 2001:db8:b::7/128\nroute default via 192.0.2.1 dev eth0\nroute default via fe80::b dev eth0 metric 1024\ndns 192.0.2.53"},
+		{"another address by DHCPv6", static, only(network{router: "fe80::a", dhcp6: "2001:db8:a::7/128"}, network{router: "fe80::a", dhcp6: "2001:db8:a::8/128"}),
+			"eth0 192.0.2.10/24 2001:db8:a::8/128\nroute default via 192.0.2.1 dev eth0\nroute default via fe80::a dev eth0 metric 1024\ndns 192.0.2.53"},
 		{"two routers", static, func(nic string, at time.Duration) network {
 			switch {
 			case nic != "eth0":
