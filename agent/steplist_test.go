@@ -29,11 +29,11 @@ var contractSteps = []struct {
 	{"apply_configuration", "raid", []steps.Phase{steps.Deploy, steps.Service}, ""},
 	{"write_image", "deploy", []steps.Phase{steps.Deploy, steps.Service}, ""},
 	{"inject_files", "deploy", []steps.Phase{steps.Deploy, steps.Service}, ""},
-	{"burnin_cpu", "deploy", []steps.Phase{steps.Clean, steps.Service}, noBurnIn},
-	{"burnin_gpu", "deploy", []steps.Phase{steps.Clean, steps.Service}, noBurnIn},
-	{"burnin_disk", "deploy", []steps.Phase{steps.Clean}, noBurnIn},
-	{"burnin_memory", "deploy", []steps.Phase{steps.Clean, steps.Service}, noBurnIn},
-	{"burnin_network", "deploy", []steps.Phase{steps.Clean, steps.Service}, noBurnIn},
+	{"burnin_cpu", "deploy", []steps.Phase{steps.Clean, steps.Service}, ""},
+	{"burnin_gpu", "deploy", []steps.Phase{steps.Clean, steps.Service}, "it needs a program and drivers of one vendor, which the ramdisk does not have"},
+	{"burnin_disk", "deploy", []steps.Phase{steps.Clean}, ""},
+	{"burnin_memory", "deploy", []steps.Phase{steps.Clean, steps.Service}, ""},
+	{"burnin_network", "deploy", []steps.Phase{steps.Clean, steps.Service}, ""},
 	{"execute_bootc_install", "deploy", []steps.Phase{steps.Deploy, steps.Service}, "container images are not deployed: they run programs of their own, in a runtime that the ramdisk does not have"},
 	{"container_clean_step", "deploy", allPhases, noContainers},
 	{"generic_container_step", "deploy", allPhases, noContainers},
@@ -42,7 +42,6 @@ var contractSteps = []struct {
 }
 
 const (
-	noBurnIn     = "there is no burn-in yet"
 	noContainers = "the ramdisk has no container runtime"
 	noFirmware   = "the ramdisk has no programs for the firmware of one vendor's NICs; a vendor's own manager may bring them"
 )
