@@ -224,3 +224,24 @@ func TestRescueKeepsNetwork(t *testing.T) {
 		}
 	})
 }
+
+// Who keeps what the network was given ends where that would undo the end, or be in the way of what asks anew, and only there.
+func TestEndOfLeases(t *testing.T) {
+	for why, want := range map[string]bool{lockedDown: true, rescued: true, rescuedHere: false} {
+		t.Run(why, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				downs, ended := 0, -1 // -1: not at all; else how often the links were set down before
+				a, _ := newTestAgent(t, System{StateDir: "/nowhere", LinksDown: func() error { downs++; return nil }})
+				a.endLeases = func() { ended = downs }
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				if err := a.rest(ctx, why); !errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("rest() = %v", err)
+				}
+				if ended > 0 || (ended == 0) != want {
+					t.Errorf("leases ended: %d, want %v, before the links are down", ended, want)
+				}
+			})
+		})
+	}
+}
