@@ -170,20 +170,45 @@ func grubConfig(root fs.FS, uuid string) (config []byte, what string, err error)
 	if !plainWord.MatchString(uuid) {
 		return nil, "", fmt.Errorf("%w: its file system has no UUID", ErrNoImageLoader)
 	}
+	dir, chosen := grubMenuOf(root)
+	if dir != "" {
+		text := grubPrefix(uuid, dir) + "configfile $prefix/grub.cfg\n"
+		return []byte(text), "it starts the menu in /" + dir + "/grub.cfg", nil
+	}
+	return kernelConfig(root, uuid, chosen)
+}
+
+// grubPrefix is how GRUB finds a directory of a file system. The UUID has been looked at.
+func grubPrefix(uuid, dir string) string {
+	return fmt.Sprintf("search.fs_uuid %s root\nset prefix=($root)/%s\n", uuid, dir)
+}
+
+// grubMenuOf finds the directory of GRUB's menu, if that has an entry of Linux that is started when nobody chooses; or else such an entry of another menu, if there is one.
+func grubMenuOf(root fs.FS) (dir string, chosen *BootEntry) {
 	entries, err := BootEntries(root)
 	if err != nil {
-		entries = nil // a menu that cannot be read starts nothing here
+		return "", nil // a menu that cannot be read starts nothing here
 	}
 	i := slices.IndexFunc(entries, func(e BootEntry) bool { return e.Default })
-	for _, dir := range []string{"boot/grub", "boot/grub2"} {
-		if i >= 0 && entries[i].Source == dir+"/grub.cfg" {
-			text := fmt.Sprintf("search.fs_uuid %s root\nset prefix=($root)/%s\nconfigfile $prefix/grub.cfg\n", uuid, dir)
-			return []byte(text), "it starts the menu in /" + entries[i].Source, nil
+	if i < 0 {
+		return "", nil
+	}
+	for _, dir := range grubDirectories {
+		if entries[i].Source == dir+"/grub.cfg" {
+			return dir, nil
 		}
 	}
+	return "", &entries[i]
+}
+
+// grubDirectories are where GRUB has its menu in a root file system.
+var grubDirectories = [...]string{"boot/grub", "boot/grub2"}
+
+// kernelConfig makes a configuration of GRUB that starts a kernel without a menu: chosen, or else the one that the image would start. It says which.
+func kernelConfig(root fs.FS, uuid string, chosen *BootEntry) (config []byte, what string, err error) {
 	e := BootEntry{}
-	if i >= 0 {
-		e = entries[i]
+	if chosen != nil {
+		e = *chosen
 	} else if found, ok := blsKernel(root); ok {
 		e = found
 	} else if e, err = newestKernel(root); err != nil {
