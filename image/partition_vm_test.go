@@ -18,8 +18,8 @@ import (
 	"github.com/ironhand/ironhand/stream/looptest"
 )
 
-// debianRoot takes the root file system out of the image of a real Debian.
-func debianRoot(t *testing.T) stream.Source {
+// debianSystem takes the root file system out of the image of a real Debian.
+func debianSystem(t *testing.T) stream.Source {
 	t.Helper()
 	vmtest.Require(t)
 	dir := t.TempDir()
@@ -54,7 +54,7 @@ func debianRoot(t *testing.T) stream.Source {
 // writeDebian writes a real Debian's root file system to the disk of a machine.
 func writeDebian(t *testing.T, l Layout) (device, disk string, r Partitioned) {
 	t.Helper()
-	src := debianRoot(t)
+	src := debianSystem(t)
 	disk = newFile(t, 4<<30)
 	device = looptest.Attach(t, disk, 512)
 	r, err := writeParts(t, device, l, Spec{Sources: []stream.Source{src}})
