@@ -79,6 +79,15 @@ func PrepareBIOS(ctx context.Context, root *os.Root, f FileSystem) (*BIOSLoader,
 		return nil, fmt.Errorf("%w: its file system has no UUID", ErrNoImageLoader)
 	}
 
+	if f.Type == "btrfs" { // GRUB looks from the top on, whatever the default is
+		const top = 5
+		if id, err := subvolume(root); err != nil {
+			return nil, err
+		} else if id != top {
+			return nil, fmt.Errorf("%w: GRUB does not see the default subvolume of its btrfs, which has the number %d", ErrNoImageLoader, id)
+		}
+	}
+
 	// 1. What it will start.
 	files := root.FS()
 	dir, chosen := grubMenuOf(files)

@@ -139,6 +139,25 @@ func TestRootInstallBIOSFails(t *testing.T) {
 	}
 }
 
+// GRUB sees a btrfs from its top on.
+func TestRootInstallBIOSSubvolume(t *testing.T) {
+	published := putGRUB(t, "btrfs", rootImage(t, 200*mib, "mkfs.btrfs -q -U "+rootUUID, "boot/vmlinuz-6\nkernel", "boot/initrd.img-6\ninitrd"))
+	device, _ := looptest.New(t, 400*mib, 512)
+	r, err := writeParts(t, device, Layout{MBR: true, Root: 300}, Spec{Sources: []stream.Source{source{b: published}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	showPartitions(t, device)
+	root, mnt := fmt.Sprintf("%sp%d", device, r.Roles[RoleRoot].Number), t.TempDir()
+	run(t, "", "mount", root, mnt)
+	run(t, "", "btrfs", "subvolume", "snapshot", mnt, mnt+"/snapshot")
+	run(t, "", "btrfs", "subvolume", "set-default", mnt+"/snapshot")
+	run(t, "", "umount", mnt)
+	if _, err := installBIOS(t, device, rootUUID); !errors.Is(err, ErrNoImageLoader) || !strings.Contains(err.Error(), "GRUB does not see the default subvolume of its btrfs") {
+		t.Errorf("InstallBIOS() = %v", err)
+	}
+}
+
 // putGRUB puts Debian's GRUB for BIOS into the image of a file system.
 func putGRUB(t *testing.T, kind string, published []byte) []byte {
 	t.Helper()

@@ -87,7 +87,7 @@ func TestPrepareBIOS(t *testing.T) {
 		{"menu", FileSystem{Type: "ext4", UUID: rootUUID}, append(kernel, "boot/grub/grub.cfg\n"+menu), "grub/grub.cfg=" + menu + " " + modules, "it starts the menu in /boot/grub/grub.cfg", nil},
 		{"menu of Fedora", FileSystem{Type: "xfs", UUID: rootUUID}, append(kernel, "boot/grub2/grub.cfg\n"+menu), "grub2/grub.cfg=" + menu + " " + modules, "it starts the menu in /boot/grub2/grub.cfg", nil},
 		{"Fedora without a menu", FileSystem{Type: "xfs", UUID: rootUUID}, append(kernel, "usr/sbin/grub2-install\nx"), "grub2/grub.cfg=" + direct + " " + modules, "it starts /boot/vmlinuz-6", nil},
-		{"menu that starts no Linux", FileSystem{Type: "btrfs", UUID: rootUUID}, append(kernel, "boot/grub/grub.cfg\n"+windows), "grub/grub.cfg=" + direct + " grub/grub.cfg.orig=" + windows + " " + modules, "it starts /boot/vmlinuz-6", nil},
+		{"menu that starts no Linux", FileSystem{Type: "xfs", UUID: rootUUID}, append(kernel, "boot/grub/grub.cfg\n"+windows), "grub/grub.cfg=" + direct + " grub/grub.cfg.orig=" + windows + " " + modules, "it starts /boot/vmlinuz-6", nil},
 		{"modules of another GRUB", FileSystem{Type: "ext4", UUID: rootUUID}, append(kernel, "boot/grub/i386-pc/ext2.mod\nolder"), "grub/grub.cfg=" + direct + " " + modules, "it starts /boot/vmlinuz-6", nil},
 
 		{"no kernel", FileSystem{Type: "ext4", UUID: rootUUID}, []string{"etc/x\n"}, "", "no kernel with an initrd in /boot", ErrNoImageLoader},

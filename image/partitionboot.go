@@ -213,12 +213,14 @@ func kernelConfig(root fs.FS, uuid string, chosen *BootEntry) (config []byte, wh
 		e = found
 	} else if e, err = newestKernel(root); err != nil {
 		return nil, "", err
+	} else if b, err := readFile(root, "etc/default/grub", 64<<10); err == nil {
+		e.Cmdline = defaultCmdline(string(b))
 	}
 	// The command line of a menu may name the root by variables of the distribution's tools; a UUID never fails.
 	words := slices.DeleteFunc(strings.Fields(e.Cmdline), func(w string) bool { return strings.HasPrefix(w, "root=") })
 	words = append([]string{"root=UUID=" + uuid}, words...)
-	if len(words) == 1 {
-		words = append(words, "ro")
+	if !slices.Contains(words, "ro") && !slices.Contains(words, "rw") {
+		words = slices.Insert(words, 1, "ro")
 	}
 	for _, w := range append(append(slices.Clone(words), e.Kernel), e.Initrds...) {
 		if !plainWord.MatchString(w) {
@@ -230,6 +232,25 @@ func kernelConfig(root fs.FS, uuid string, chosen *BootEntry) (config []byte, wh
 		text += "initrd /" + strings.Join(e.Initrds, " /") + "\n"
 	}
 	return []byte(text + "boot\n"), "it starts /" + e.Kernel + " of an image without GRUB's menu", nil
+}
+
+// defaultCmdline is what grub-mkconfig would put on the kernel's command line, by /etc/default/grub: the last of each setting. That file is a script; a value that takes a shell to know is left out, and so is a word that GRUB would not take as it is.
+func defaultCmdline(script string) string {
+	values := map[string]string{}
+	for line := range strings.Lines(script) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+		if len(value) > 1 && (value[0] == '"' || value[0] == '\'') && value[len(value)-1] == value[0] {
+			value = value[1 : len(value)-1]
+		} else if strings.ContainsAny(value, " \t") {
+			value = ""
+		}
+		if strings.ContainsAny(value, "$`\\\"'") {
+			value = ""
+		}
+		values[name] = value
+	}
+	words := strings.Fields(values["GRUB_CMDLINE_LINUX"] + " " + values["GRUB_CMDLINE_LINUX_DEFAULT"])
+	return strings.Join(slices.DeleteFunc(words, func(w string) bool { return !plainWord.MatchString(w) }), " ")
 }
 
 // blsKernel is what GRUB would start by the entries in /boot, if it had its menu.
