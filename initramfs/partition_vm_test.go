@@ -18,7 +18,8 @@ func TestVMDeployPartitionImage(t *testing.T) {
 	l.bootMode, l.handoff, l.sizes = "uefi", "reboot", ", root_mb: 1000, swap_mb: 16, ephemeral_mb: 64"
 	l.start()
 	m := l.machine()
-	m.Firmware = "uefi"
+	m.Firmware, m.Variables = "uefi", l.path("variables")
+	run(t, "cp", "/usr/share/OVMF/OVMF_VARS_4M.fd", m.Variables)
 	vm := vmtest.Start(t, m)
 	vm.Expect(t, `/dev/vdb: boot loader in EFI/debian, from Debian's signed shim and GRUB; it starts /boot/vmlinuz-1`, deployTime+bootTime)
 	vm.Expect(t, `boot loader: Boot[0-9A-F]{4} .*shimx64.efi`, deployTime)
@@ -46,6 +47,10 @@ func TestVMDeployPartitionImage(t *testing.T) {
 	if out := run(t, "dumpe2fs", "-h", disk+"?offset=662700032"); !strings.Contains(out, "1000M") && !strings.Contains(out, "256000\n") && !strings.Contains(out, "1024000\n") {
 		t.Errorf("the file system did not grow: %s", out)
 	}
+	// The firmware that was told what to start does: its first entry.
+	told := vmtest.Start(t, vmtest.Machine{Firmware: "uefi", Variables: m.Variables, Kernel: "none", Disks: []vmtest.Disk{{Size: 1 << 30}, {Path: disk}}})
+	told.Expect(t, `BdsDxe: starting Boot[0-9A-F]{4} "debian" from HD\(1,GPT,[^)]*\)/\\EFI\\debian\\shimx64.efi[\s\S]*IMAGE RUNS[\s\S]*marker=from-esp`, 3*time.Minute)
+	// One that knows nothing starts it too.
 	booted := vmtest.Start(t, vmtest.Machine{Firmware: "secureboot", Kernel: "none", Disks: []vmtest.Disk{{Path: disk}}})
 	booted.Expect(t, `IMAGE RUNS[\s\S]*root=UUID=6f2c1a30-8d0e-4c55-9f6e-2f4d3c9a7b10 .*marker=from-esp`, 3*time.Minute)
 }
