@@ -83,6 +83,7 @@ func TestRootWritePartitions(t *testing.T) {
 		"UEFI":      {UEFI: true, ESP: 40, Ephemeral: 48, EphemeralFormat: "ext4", Swap: 16, Root: 400},
 		"BIOS, GPT": {BIOSBoot: 1, Swap: 16, Root: 400},
 		"BIOS, MBR": {MBR: true, Ephemeral: 48, EphemeralFormat: "ext3", Swap: 16, Root: 400},
+		"BIOS, XFS": {MBR: true, Ephemeral: 300, EphemeralFormat: "xfs", Root: 100},
 	}
 	tests := []struct {
 		layout string
@@ -99,6 +100,8 @@ func TestRootWritePartitions(t *testing.T) {
 		{"BIOS, GPT", 512, "mkfs.ext4 -q -F -U " + rootUUID, 96 * mib, true, false},
 		{"BIOS, GPT", 4096, "mkfs.xfs -q -s size=4096 -m uuid=" + rootUUID, 320 * mib, false, true},
 		{"BIOS, MBR", 512, "mkfs.btrfs -q -U " + rootUUID, 200 * mib, true, true},
+		{"BIOS, XFS", 512, "mkfs.ext2 -q -F -U " + rootUUID, 64 * mib, false, false},
+		{"BIOS, XFS", 4096, "mkfs.ext3 -q -F -b 4096 -U " + rootUUID, 64 * mib, false, false},
 		{"BIOS, MBR", 4096, "mkfs.ext4 -q -F -b 4096 -U " + rootUUID, 400 * mib, true, false}, // as large as its partition
 	}
 	for _, tt := range tests {
@@ -151,11 +154,17 @@ func TestRootWritePartitions(t *testing.T) {
 					t.Errorf("blkid of %s: %s, want %s", role, out, want[role])
 				}
 			}
-			if out := run(t, "", "swaplabel", path(RoleSwap)); !strings.Contains(out, "LABEL: swap1") {
-				t.Errorf("swaplabel: %s", out)
+			if l.Swap > 0 {
+				if out := run(t, "", "swaplabel", path(RoleSwap)); !strings.Contains(out, "LABEL: swap1") {
+					t.Errorf("swaplabel: %s", out)
+				}
 			}
 			if l.Ephemeral > 0 {
-				run(t, "", "e2fsck", "-fn", path(RoleEphemeral))
+				if l.EphemeralFormat == "xfs" {
+					run(t, "", "xfs_repair", "-n", path(RoleEphemeral))
+				} else {
+					run(t, "", "e2fsck", "-fn", path(RoleEphemeral))
+				}
 				if out := run(t, "", "blkid", "-p", path(RoleEphemeral)); !strings.Contains(out, `TYPE="`+l.EphemeralFormat) {
 					t.Errorf("blkid of ephemeral: %s", out)
 				}
@@ -179,7 +188,7 @@ func TestRootWritePartitions(t *testing.T) {
 func judgeRoot(t *testing.T, kind, device string, size int64) {
 	t.Helper()
 	switch kind {
-	case "ext4":
+	case "ext2", "ext3", "ext4":
 		run(t, "", "e2fsck", "-fn", device)
 		out := run(t, "", "dumpe2fs", "-h", device)
 		var blocks, block int64

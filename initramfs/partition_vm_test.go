@@ -87,6 +87,50 @@ func TestVMDeployPartitionImageBIOS(t *testing.T) {
 	booted.Expect(t, `IMAGE RUNS[\s\S]*root=UUID=6f2c1a30-8d0e-4c55-9f6e-2f4d3c9a7b10 .*marker=from-bios`, 3*time.Minute)
 }
 
+// Images of other file systems are written, grown and started as well; their own programs are the judges.
+func TestVMDeployPartitionImageFileSystems(t *testing.T) {
+	for _, tt := range []struct {
+		name   string
+		system *system
+		size   int // MiB
+		judge  func(t *testing.T, fs string)
+	}{
+		{"xfs", xfsSystem, 300, func(t *testing.T, fs string) {
+			run(t, "xfs_repair", "-n", fs)
+			if out := run(t, "xfs_db", "-r", "-c", "sb 0", "-c", "p dblocks", fs); !strings.Contains(out, "dblocks = 256000") {
+				t.Errorf("xfs did not grow: %s", out)
+			}
+		}},
+		{"btrfs", btrfsSystem, 200, func(t *testing.T, fs string) {
+			run(t, "btrfs", "check", "--readonly", fs)
+			if out := run(t, "btrfs", "inspect-internal", "dump-super", fs); !strings.Contains(out, "total_bytes\t\t1048576000\n") {
+				t.Errorf("btrfs did not grow: %s", out)
+			}
+		}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t)
+			l.image = tt.system.make(t)[1<<20 : (1+tt.size)<<20]
+			l.handoff, l.sizes = "reboot", ", root_mb: 1000"
+			l.start()
+			vm := vmtest.Start(t, l.machine())
+			vm.Expect(t, `boot loader: /dev/vdb: GRUB for BIOS`, deployTime+bootTime)
+			vm.Expect(t, `hand-off: reboot`, deployTime)
+			vm.Wait(t, time.Minute)
+			if strings.Contains(vm.Console(), "WARNING") {
+				t.Errorf("console has a warning:\n%s", vm.Console())
+			}
+			disk := vm.Disks[1]
+			fs := l.path("root")
+			run(t, "dd", "if="+disk, "of="+fs, "bs=1M", "skip=2", "count=1000", "conv=sparse", "status=none") // 1 config drive, 2 root
+			tt.judge(t, fs)
+			booted := vmtest.Start(t, vmtest.Machine{Firmware: "bios", Kernel: "none", Disks: []vmtest.Disk{{Path: disk}}})
+			booted.Expect(t, `IMAGE RUNS[\s\S]*root=UUID=6f2c1a30-8d0e-4c55-9f6e-2f4d3c9a7b1[01] .*marker=from-bios`, 3*time.Minute)
+		})
+	}
+}
+
 // An image without a boot loader for BIOS is no success, and the error says what it lacks.
 func TestVMPartitionImageWithoutBIOSLoader(t *testing.T) {
 	t.Parallel()
