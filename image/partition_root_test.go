@@ -48,6 +48,16 @@ func rootImage(t *testing.T, size int64, mkfs string, files ...string) []byte {
 	return b
 }
 
+// uuidOf is the UUID of the file system in an image, by the word of blkid. (To mkfs.btrfs none can be given: it refuses one that any other disk has, such as that of a test beside this one.)
+func uuidOf(t *testing.T, published []byte) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "image")
+	if err := os.WriteFile(file, published, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(run(t, "", "blkid", "-p", "-s", "UUID", "-o", "value", file))
+}
+
 // qcow2Of makes a qcow2 image.
 func qcow2Of(t *testing.T, raw []byte) []byte {
 	t.Helper()
@@ -96,10 +106,10 @@ func TestRootWritePartitions(t *testing.T) {
 		{"UEFI", 512, "mkfs.ext4 -q -F -U " + rootUUID, 96 * mib, true, false},
 		{"UEFI", 4096, "mkfs.ext4 -q -F -b 4096 -U " + rootUUID, 96 * mib, true, false},
 		{"UEFI", 512, "mkfs.xfs -q -m uuid=" + rootUUID, 320 * mib, false, true},
-		{"UEFI", 4096, "mkfs.btrfs -q -U " + rootUUID, 200 * mib, false, false},
+		{"UEFI", 4096, "mkfs.btrfs -q", 200 * mib, false, false},
 		{"BIOS, GPT", 512, "mkfs.ext4 -q -F -U " + rootUUID, 96 * mib, true, false},
 		{"BIOS, GPT", 4096, "mkfs.xfs -q -s size=4096 -m uuid=" + rootUUID, 320 * mib, false, true},
-		{"BIOS, MBR", 512, "mkfs.btrfs -q -U " + rootUUID, 200 * mib, true, true},
+		{"BIOS, MBR", 512, "mkfs.btrfs -q", 200 * mib, true, true},
 		{"BIOS, XFS", 512, "mkfs.ext2 -q -F -U " + rootUUID, 64 * mib, false, false},
 		{"BIOS, XFS", 4096, "mkfs.ext3 -q -F -b 4096 -U " + rootUUID, 64 * mib, false, false},
 		{"BIOS, MBR", 4096, "mkfs.ext4 -q -F -b 4096 -U " + rootUUID, 400 * mib, true, false}, // as large as its partition
@@ -108,6 +118,7 @@ func TestRootWritePartitions(t *testing.T) {
 		kind := strings.TrimPrefix(strings.Fields(tt.mkfs)[0], "mkfs.")
 		t.Run(fmt.Sprintf("%s, %d, %s", tt.layout, tt.sector, kind), func(t *testing.T) {
 			published := rootImage(t, tt.size, tt.mkfs, debianTree()...)
+			uuid := uuidOf(t, published)
 			if tt.qcow2 {
 				published = qcow2Of(t, published)
 			}
@@ -127,7 +138,7 @@ func TestRootWritePartitions(t *testing.T) {
 					t.Errorf("warning: %s", w)
 				}
 			}
-			if r.RootUUID != rootUUID || (r.ESPUUID != "") != l.UEFI || (r.Loader != "") != l.UEFI {
+			if r.RootUUID != uuid || (r.ESPUUID != "") != l.UEFI || (r.Loader != "") != l.UEFI {
 				t.Errorf("root UUID %s, ESP %q, loader %q", r.RootUUID, r.ESPUUID, r.Loader)
 			}
 
@@ -143,7 +154,7 @@ func TestRootWritePartitions(t *testing.T) {
 			// What is in it.
 			path := func(role Role) string { return fmt.Sprintf("%sp%d", device, r.Roles[role].Number) }
 			want := map[Role]string{
-				RoleRoot: `UUID="` + rootUUID, RoleSwap: `LABEL="swap1"`, RoleEphemeral: `LABEL="ephemeral0"`, RoleESP: `UUID="` + r.ESPUUID,
+				RoleRoot: `UUID="` + uuid, RoleSwap: `LABEL="swap1"`, RoleEphemeral: `LABEL="ephemeral0"`, RoleESP: `UUID="` + r.ESPUUID,
 				RoleConfigDrive: map[int]string{512: `LABEL="config-2"`, 4096: `LABEL="CONFIG-2"`}[tt.sector],
 			}
 			for role := range r.Roles {
@@ -230,7 +241,7 @@ func judgeESP(t *testing.T, disk string, r Partitioned) {
 	if out := run(t, "", "fsck.fat", "-n", "-v", file); strings.Contains(out, "differ") || strings.Contains(out, "dirty") {
 		t.Errorf("fsck.fat:\n%s", out)
 	}
-	grubConfig := "search.fs_uuid " + rootUUID + " root\nlinux /boot/vmlinuz-6.1.0-56-amd64 root=UUID=" + rootUUID + " ro\ninitrd /boot/initrd.img-6.1.0-56-amd64\nboot\n"
+	grubConfig := "search.fs_uuid " + r.RootUUID + " root\nlinux /boot/vmlinuz-6.1.0-56-amd64 root=UUID=" + r.RootUUID + " ro\ninitrd /boot/initrd.img-6.1.0-56-amd64\nboot\n"
 	for name, want := range map[string]string{"EFI/debian/grub.cfg": grubConfig, "EFI/BOOT/BOOTX64.EFI": "shim", "EFI/BOOT/grubx64.efi": debianGRUB, "EFI/debian/shimx64.efi": "shim",
 		"EFI/debian/BOOTX64.CSV": "csv"} {
 		if got := run(t, "", "mtype", "-i", file, "::"+name); got != want {

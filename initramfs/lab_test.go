@@ -324,7 +324,7 @@ mke2fs -q -t ext4 -U 6f2c1a30-8d0e-4c55-9f6e-2f4d3c9a7b10 -L root -d root fs 62M
 // biosSystem has GRUB for BIOS where Debian's packages put it, and neither a menu nor boot code; its file system, which begins at 1 MiB, is a partition image.
 var biosSystem = &system{script: biosRoot + "mke2fs -q -t ext4 -U 6f2c1a30-8d0e-4c55-9f6e-2f4d3c9a7b10 -L root -d root fs 62M\n"}
 
-// xfsSystem and btrfsSystem are the same on other file systems, of 300 and 200 MiB. (mkfs.btrfs refuses a UUID that another file system has.)
+// xfsSystem and btrfsSystem are the same on other file systems, of 300 and 200 MiB.
 var (
 	xfsSystem = &system{script: biosRoot + `
 truncate -s 300M fs
@@ -334,7 +334,7 @@ mount -o loop fs mnt
 cp -r root/. mnt/
 umount mnt
 `}
-	btrfsSystem = &system{script: biosRoot + "truncate -s 200M fs; mkfs.btrfs -q -U 6f2c1a30-8d0e-4c55-9f6e-2f4d3c9a7b11 -L root --rootdir root fs\n"}
+	btrfsSystem = &system{script: biosRoot + "truncate -s 200M fs; mkfs.btrfs -q -L root --rootdir root fs\n"}
 )
 
 const biosRoot = `
