@@ -34,6 +34,9 @@ var ErrProtected = errors.New("protected disk")
 // ErrRAID is in every error of software RAID.
 var ErrRAID = errors.New("software RAID")
 
+// ErrVolumes is in every error of volume groups.
+var ErrVolumes = errors.New("logical volumes")
+
 // ErrPartition means that the partition that is meant is not there, or not of use.
 var ErrPartition = errors.New("no such partition")
 

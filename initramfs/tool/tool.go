@@ -35,8 +35,16 @@ const (
 	Resize2fs Tool = "resize2fs"
 )
 
+// MkfsXFS makes file systems of the kind xfs.
+const MkfsXFS Tool = "mkfs.xfs"
+
+// Lvm makes volume groups and logical volumes, and tells what is there of them. Its first argument is the command.
+const Lvm Tool = "lvm"
+
 // All returns every program of the list.
-func All() []Tool { return []Tool{Busybox, Dropbear, Dropbearkey, Mdadm, Mke2fs, E2fsck, Resize2fs} }
+func All() []Tool {
+	return []Tool{Busybox, Dropbear, Dropbearkey, Mdadm, Mke2fs, E2fsck, Resize2fs, MkfsXFS, Lvm}
+}
 
 // String returns the program's name, such as "busybox".
 func (t Tool) String() string { return string(t) }
@@ -55,6 +63,10 @@ func (t Tool) Package() string {
 		return "mdadm"
 	case Mke2fs, E2fsck, Resize2fs:
 		return "e2fsprogs"
+	case MkfsXFS:
+		return "xfsprogs"
+	case Lvm:
+		return "lvm2"
 	}
 	return ""
 }
