@@ -293,19 +293,25 @@ func forget(root fs.FS, group string) error {
 	}
 	dir := filepath.Join("/dev", group)
 	links, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) {
+	if errors.Is(err, fs.ErrNotExist) || group == "." || group == ".." {
 		return nil
 	}
 	if err != nil {
 		return err
 	}
+	others := false
 	for _, l := range links {
-		if l.Type() != fs.ModeSymlink {
-			return fmt.Errorf("%s is no volume", filepath.Join(dir, l.Name()))
+		target, err := os.Readlink(filepath.Join(dir, l.Name()))
+		if err != nil || !strings.HasPrefix(target, "/dev/mapper/"+prefix) {
+			others = true // a directory of somebody else
+			continue
 		}
 		if err := os.Remove(filepath.Join(dir, l.Name())); err != nil {
 			return err
 		}
+	}
+	if others {
+		return nil
 	}
 	return os.Remove(dir)
 }

@@ -189,9 +189,12 @@ func (l layoutVolume) volume(group string, disks int) (v volume, errs []error) {
 			fail("size_percent is %d, want 1 to 100", v.percent)
 			v.percent = 1
 		}
+	case l.Percent == nil && l.Size == nil:
+		fail("it has neither size_gb nor size_percent")
+		v.size = gib
 	case json.Unmarshal(l.Size, &text) == nil && text == "MAX":
 	case json.Unmarshal(l.Size, &gib64) != nil || string(l.Size) == "null":
-		fail("size_gb is %s, want a whole number of GiB or \"MAX\"", raid.Clip(bytes.TrimSpace(append(l.Size, ' '))))
+		fail("size_gb is %s, want a whole number of GiB or \"MAX\"", raid.Clip(l.Size))
 		v.size = gib
 	case gib64 < 1 || gib64 > 1<<30:
 		fail("size_gb is %d, which is no size", gib64)

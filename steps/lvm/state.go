@@ -330,7 +330,7 @@ func (s *state) add(groups, physical, logical []map[string]string) error {
 			return fmt.Errorf("vgs: vg_missing_pv_count: %w", err)
 		}
 		index[g["vg_uuid"]] = len(s.groups)
-		s.groups = append(s.groups, existing{name: g["vg_name"], uuid: g["vg_uuid"], missing: missing})
+		s.groups = append(s.groups, existing{name: lvmName(g["vg_name"]), uuid: g["vg_uuid"], missing: missing})
 	}
 	places := s.places()
 	for _, v := range physical {
@@ -348,9 +348,19 @@ func (s *state) add(groups, physical, logical []map[string]string) error {
 		if err != nil {
 			return fmt.Errorf("lvs: lv_size: %w", err)
 		}
-		s.groups[i].volumes = append(s.groups[i].volumes, existingVolume{v["lv_name"], v["lv_layout"], size})
+		s.groups[i].volumes = append(s.groups[i].volumes, existingVolume{lvmName(v["lv_name"]), v["lv_layout"], size})
 	}
 	return nil
+}
+
+// lvmName is a name that comes from a disk, with what lvm(8) allows in names alone.
+func lvmName(s string) string {
+	return strings.Map(func(c rune) rune {
+		if c < 128 && (plain("a"+string(c)) || c == '+') {
+			return c
+		}
+		return '?'
+	}, s)
 }
 
 // parseReport reads what the reporting commands of lvm2 print: lvmreport(7). All values are texts.
