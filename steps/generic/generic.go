@@ -149,7 +149,7 @@ func (Manager) Steps() []steps.Step {
 		Priority:  map[steps.Phase]int{steps.Clean: 0, steps.Deploy: 0, steps.Service: 0},
 		Abortable: true,
 		Asks:      true,
-		Args: []steps.Arg{{Name: "logical_volumes", Description: "The volume groups and logical volumes to make, a list of groups (docs/lvm.schema.json). " +
+		Args: []steps.Arg{{Name: "logical_volumes", Description: "The volume groups and logical volumes to make, a list of groups. " +
 			"Without it: the node's property of this name."}},
 		Check: lvm.Check,
 		Run:   lvm.Create,

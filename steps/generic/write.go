@@ -12,6 +12,7 @@ import (
 	"github.com/ironhand/ironhand/image"
 	"github.com/ironhand/ironhand/inspect"
 	"github.com/ironhand/ironhand/steps"
+	"github.com/ironhand/ironhand/steps/lvm"
 	"github.com/ironhand/ironhand/steps/raid"
 	"github.com/ironhand/ironhand/stream"
 )
@@ -124,6 +125,9 @@ func writeImage(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 		}
 	}
 	if err := raid.Release(ctx, h, j.Node, choice.Disk.Name); err != nil {
+		return nil, err
+	}
+	if err := lvm.Release(ctx, h, j.Node, choice.Disk.Name); err != nil {
 		return nil, err
 	}
 	disk, err := h.Open(choice.Disk.Name)

@@ -649,6 +649,30 @@ func TestArguments(t *testing.T) {
 	}
 }
 
+// An image does not go onto a disk with one of the node's own groups.
+func TestRelease(t *testing.T) {
+	call := func(command, fields, rows string) string {
+		return fmt.Sprintf("$ lvm %s --config %q --devices /dev/sda1 --reportformat json --units b --nosuffix --foreign --shared --options %s\n{\"report\": [{\"x\": [%s]}]}\n", command, settings, fields, rows)
+	}
+	script := call("vgs", "vg_uuid,vg_name,vg_missing_pv_count", `{"vg_uuid":"U","vg_name":"vg","vg_missing_pv_count":"0"}`) +
+		call("pvs", "vg_uuid,pv_name", `{"vg_uuid":"U","pv_name":"/dev/sda1"}`) + call("lvs", "vg_uuid,lv_name,lv_layout,lv_size", ``)
+	for _, test := range []struct{ name, layout, disk, script, want string }{
+		{"one of the node's", vg(`{"name": "a", "size_gb": 1}`), "/dev/sda", script, `volume group "vg" is on /dev/sda`},
+		{"on another disk", vg(`{"name": "a", "size_gb": 1}`), "/dev/sdb", script, ""},
+		{"of a former life", strings.Replace(vg(`{"name": "a", "size_gb": 1}`), `"vg"`, `"new"`, 1), "/dev/sda", script, ""},
+		{"no layout", ``, "/dev/sda", "", ""},
+		{"a layout that is none", `7`, "/dev/sda", "", "logical_volumes in properties"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			h := steps.Host{Machine: inspect.Machine{FS: files()}, Tools: tooltest.New(t, test.script)}
+			n := steps.Node{Properties: map[string]json.RawMessage{"logical_volumes": json.RawMessage(test.layout)}}
+			if err := Release(t.Context(), h, n, test.disk); (err == nil) != (test.want == "") || err != nil && (!strings.Contains(err.Error(), test.want) || !errors.Is(err, steps.ErrVolumes)) {
+				t.Errorf("Release() = %v, want %q", err, test.want)
+			}
+		})
+	}
+}
+
 func FuzzLayout(f *testing.F) {
 	for _, test := range parseTests {
 		if len(test.layout) < 4096 {
