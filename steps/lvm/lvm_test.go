@@ -447,6 +447,18 @@ make volume group vg of /dev/sda1
 	}
 }
 
+// A power cut while marks are changed leaves some that do not say that all is finished. They go, and before the one that says it.
+func TestUnmark(t *testing.T) {
+	layout := vg2(`{"name": "a", "size_gb": 10}`)
+	s := made(machine(), mustPlan(t, machine(), layout))
+	for name, made := range map[string]bool{"/dev/sda": true, "/dev/sdb": false} {
+		s.disk(name).mark = raid.Mark{Run: "r", Made: made, Partitions: s.disk(name).parts}
+	}
+	if p := mustPlan(t, s, layout); fmt.Sprint(p.unmark) != "[/dev/sdb /dev/sda]" || p.String() != "leave volume group vg as it is" {
+		t.Errorf("plan:\n%s\nmarks taken away from %v", p, p.unmark)
+	}
+}
+
 func TestPlanRemoval(t *testing.T) {
 	unfinished := machine().with("sda", "", gpt.EFISystem, gpt.LinuxData)
 	unfinished.disk("/dev/sda").mark = raid.Mark{Run: "r", Partitions: unfinished.disk("/dev/sda").parts}

@@ -488,6 +488,29 @@ func TestGuestRefusals(t *testing.T) {
 	}
 }
 
+// Somebody who is asked says no: then nothing is touched.
+func TestGuestRefused(t *testing.T) {
+	b := newBench(t)
+	layout := `[{"name":"vg",` + on("vda") + `,"volumes":[{"name":"x","size_gb":1}]}]`
+	no := errors.New("no")
+	shown := ""
+	b.host.Confirm = func(_ context.Context, plan string) error { shown = plan; return no }
+	sum := b.sum("vda")
+	if _, err := b.create(layout); !errors.Is(err, no) || !strings.Contains(shown, "make volume group vg of /dev/vda1") || b.sum("vda") != sum {
+		t.Errorf("create_volumes: %v, shown %q", err, shown)
+	}
+	b.host.Confirm = nil
+	b.mustCreate(layout)
+	b.host.Confirm = func(_ context.Context, plan string) error { shown = plan; return no }
+	sum = b.sum("vda")
+	if err := b.remove(); !errors.Is(err, no) || !strings.Contains(shown, "delete volume group vg of /dev/vda1") || b.sum("vda") != sum {
+		t.Errorf("delete_volumes: %v, shown %q", err, shown)
+	}
+	b.host.Confirm = nil
+	b.mustDelete()
+	b.wantEmpty()
+}
+
 // reread has the kernel read a disk's partition table.
 func (b *bench) reread(disk string) {
 	b.t.Helper()
@@ -682,34 +705,37 @@ func (b *bench) restart() {
 	}
 }
 
+// killedLayout is made where the machine is killed.
+var killedLayout = `[{"name":"vg",` + on("vda", "vdb") + `,"volumes":[{"name":"root","size_gb":1,"type":"raid1","file_system":"ext4","is_root_volume":true},{"name":"swap","size_gb":1,"file_system":"swap"}]}]`
+
+// wantKilledLayout wants all of it to be there, and no marks.
+func (b *bench) wantKilledLayout() {
+	b.t.Helper()
+	b.want("vg/root raid,raid1 1024\nvg/swap linear 1024")
+	if got := b.activate(); got != "vg-root ext4, vg-swap swap" {
+		b.t.Errorf("volumes hold %s", got)
+	}
+	b.deactivate()
+	for _, d := range []string{"/dev/vda", "/dev/vdb"} {
+		if head, _, err := probe(b.host.Machine.FS, d, 4*gib); err != nil || raid.ReadMark(head).Run != "" {
+			b.t.Errorf("a mark is left on %s, %v", d, err)
+		}
+	}
+}
+
 // The machine is killed at each operation of a creation and of a deletion; the step is run again and ends right.
 func TestGuestKilled(t *testing.T) {
 	b := newBench(t)
-	layout := `[{"name":"vg",` + on("vda", "vdb") + `,"volumes":[{"name":"root","size_gb":1,"type":"raid1","file_system":"ext4","is_root_volume":true},{"name":"swap","size_gb":1,"file_system":"swap"}]}]`
-	const volumes = "vg/root raid,raid1 1024\nvg/swap linear 1024"
-	right := func() {
-		t.Helper()
-		b.want(volumes)
-		if got := b.activate(); got != "vg-root ext4, vg-swap swap" {
-			t.Errorf("volumes hold %s", got)
-		}
-		b.deactivate()
-		for _, d := range []string{"/dev/vda", "/dev/vdb"} {
-			if head, _, err := probe(b.host.Machine.FS, d, 4*gib); err != nil || raid.ReadMark(head).Run != "" {
-				t.Errorf("a mark is left on %s, %v", d, err)
-			}
-		}
-	}
 	for n, killed := 0, true; killed; n++ {
 		b.said = nil
 		b.killAfter(n)
-		_, err := b.create(layout)
+		_, err := b.create(killedLayout)
 		if killed = errors.Is(err, errKilled); err != nil && !killed {
 			t.Fatalf("killed after %d operations: %v", n, err)
 		}
 		b.restart()
-		b.mustCreate(layout)
-		right()
+		b.mustCreate(killedLayout)
+		b.wantKilledLayout()
 		b.killAfter(n)
 		if err := b.remove("vg"); err != nil && !errors.Is(err, errKilled) {
 			t.Fatalf("deletion killed after %d operations: %v", n, err)
@@ -722,10 +748,12 @@ func TestGuestKilled(t *testing.T) {
 		}
 		t.Logf("killed after %d operations: %v", n, killed)
 	}
+}
 
-	// Killed while the marks are changed: at first everything is made anew, from the first change on nothing is.
-	b.said = nil
-	b.mustCreate(layout)
+// Killed while the marks are changed: at first everything is made anew, from the first change on nothing is.
+func TestGuestMarks(t *testing.T) {
+	b := newBench(t)
+	b.mustCreate(killedLayout)
 	uuid := func() string { return b.run("lvm", "vgs", "--noheadings", "-o", "vg_uuid") }
 	was := uuid()
 	state, err := look(t.Context(), b.host)
@@ -748,16 +776,16 @@ func TestGuestKilled(t *testing.T) {
 	for _, m := range []struct{ b, onB bool }{{true, true}, {false, true}, {false, false}} {
 		marks(true, m.b, m.onB)
 		b.restart()
-		b.mustCreate(layout)
-		right()
+		b.mustCreate(killedLayout)
+		b.wantKilledLayout()
 	}
 	if got := uuid(); got != was {
 		t.Errorf("the group was made anew: it was %s, is %s", was, got)
 	}
 	marks(false, false, true)
 	b.restart()
-	b.mustCreate(layout)
-	right()
+	b.mustCreate(killedLayout)
+	b.wantKilledLayout()
 	if uuid() == was {
 		t.Error("a group that was not finished is left as it is")
 	}

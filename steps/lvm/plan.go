@@ -129,10 +129,15 @@ func planCreation(groups []group, s state, skip inspect.SkipList, b bootPart) (p
 		case skipped[d.Name]:
 		case s.unfinished(d):
 			p.redo = append(p.redo, d.Name)
-		case d.mark.Run != "" && d.mark.Made:
+		case d.mark.Run != "" && s.finished(d.mark.Run):
 			p.unmark = append(p.unmark, d.Name)
 		}
 	}
+	// Those that do not say themselves that it is finished go first: the others say it for them.
+	slices.SortStableFunc(p.unmark, func(a, b string) int {
+		made := map[bool]int{true: 1}
+		return made[s.disk(a).mark.Made] - made[s.disk(b).mark.Made]
+	})
 	s = s.without(p.redo)
 
 	// 2. Each group gets its disks, and each volume its place on them.

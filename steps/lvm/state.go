@@ -397,9 +397,14 @@ func (s state) without(disks []string) state {
 	return rest
 }
 
+// finished tells whether a mark of some work says that it is finished.
+func (s state) finished(run string) bool {
+	return slices.ContainsFunc(s.disks, func(d disk) bool { return d.mark.Run == run && d.mark.Made })
+}
+
 // unfinished tells whether all that is on a disk was being made or taken away when that was interrupted.
 func (s state) unfinished(d disk) bool {
-	if d.mark.Run == "" || len(d.parts) == 0 || slices.ContainsFunc(s.disks, func(o disk) bool { return o.mark.Run == d.mark.Run && o.mark.Made }) {
+	if d.mark.Run == "" || len(d.parts) == 0 || s.finished(d.mark.Run) {
 		return false
 	}
 	return !slices.ContainsFunc(d.parts, func(p stream.Partition) bool { return !slices.Contains(d.mark.Partitions, p) }) // somebody else's since
