@@ -243,11 +243,11 @@ func (b *bench) wantEmpty() {
 
 // member tells whether an array that runs is on a disk.
 func (b *bench) member(disk string) bool {
-	arrays, err := raid.Arrays(b.t.Context(), b.host)
+	arrays, err := raid.RunningArrays(b.t.Context(), b.host)
 	if err != nil {
 		b.t.Fatal(err)
 	}
-	return slices.ContainsFunc(arrays, func(a raid.Array) bool { return slices.Contains(a.Disks, disk) })
+	return slices.ContainsFunc(arrays, func(a raid.RunningArray) bool { return slices.Contains(a.Disks, disk) })
 }
 
 // table is the kind of a disk's partition table and START SIZE TYPE of each partition, in sectors.

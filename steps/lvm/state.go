@@ -89,7 +89,7 @@ func look(ctx context.Context, h steps.Host) (s state, err error) {
 	if err != nil {
 		return s, err
 	}
-	arrays, err := raid.Arrays(ctx, h)
+	arrays, err := raid.RunningArrays(ctx, h)
 	if err != nil {
 		return s, err
 	}
@@ -105,7 +105,7 @@ func look(ctx context.Context, h steps.Host) (s state, err error) {
 			continue
 		}
 		one := disk{Disk: d}
-		if i := slices.IndexFunc(arrays, func(a raid.Array) bool { return a.Device == d.Name }); i >= 0 {
+		if i := slices.IndexFunc(arrays, func(a raid.RunningArray) bool { return a.Device == d.Name }); i >= 0 {
 			one.isArray, one.array, one.broken, one.below = true, arrays[i].Name, !arrays[i].Whole, arrays[i].Disks
 		} else if d.Type != "disk" {
 			continue

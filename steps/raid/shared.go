@@ -46,8 +46,8 @@ func ChooseDisks(list []Wanted, from []inspect.Disk) (chosen []inspect.Disk, err
 	return chosen, err
 }
 
-// Array is one that runs.
-type Array struct {
+// RunningArray is an array that runs.
+type RunningArray struct {
 	Device  string   // /dev/md0
 	Name    string   // of the volume; may be empty
 	Whole   bool     // no member is missing
@@ -55,8 +55,8 @@ type Array struct {
 	Members []string // disks and partitions
 }
 
-// Arrays lists the arrays that run. A disk that cannot be read is an error.
-func Arrays(ctx context.Context, h steps.Host) (list []Array, err error) {
+// RunningArrays lists the arrays that run. A disk that cannot be read is an error.
+func RunningArrays(ctx context.Context, h steps.Host) (list []RunningArray, err error) {
 	s, err := look(ctx, h)
 	if err != nil {
 		return nil, err
@@ -65,7 +65,7 @@ func Arrays(ctx context.Context, h steps.Host) (list []Array, err error) {
 		if a.device == "" {
 			continue
 		}
-		one := Array{Device: a.device, Name: a.name, Whole: !a.degraded}
+		one := RunningArray{Device: a.device, Name: a.name, Whole: !a.degraded}
 		for _, m := range a.members {
 			one.Disks, one.Members = append(one.Disks, m.disk), append(one.Members, m.device())
 		}
