@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/ironhand/ironhand/image"
 	"github.com/ironhand/ironhand/image/gpt"
@@ -166,20 +167,20 @@ func (g newGroup) make(ctx context.Context, h steps.Host) (err error) {
 	if err := forget(h.Machine.FS, g.name); err != nil {
 		return err
 	}
-	run := func(command string, args ...string) error {
+	run := func(ctx context.Context, command string, args ...string) error {
 		_, err := lvm(ctx, h.Tools, g.devices, command, args...)
 		return err
 	}
-	if err := run("vgcreate", append([]string{"--yes", "--physicalextentsize", fmt.Sprintf("%dm", extent/mib), "--dataalignment", fmt.Sprintf("%dm", metadata/mib), g.name}, g.devices...)...); err != nil {
+	if err := run(ctx, "vgcreate", append([]string{"--yes", "--physicalextentsize", fmt.Sprintf("%dm", extent/mib), "--dataalignment", fmt.Sprintf("%dm", metadata/mib), g.name}, g.devices...)...); err != nil {
 		return err
 	}
 	defer func() {
-		if e := run("vgchange", "--activate", "n", g.name); e != nil {
-			err = errors.Join(err, e)
-		}
+		ctx, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute) // also when the step was aborted
+		defer cancel()
+		err = errors.Join(err, run(ctx, "vgchange", "--activate", "n", g.name))
 	}()
 	for _, v := range g.volumes {
-		if err := run("lvcreate", v.args(g.name)...); err != nil {
+		if err := run(ctx, "lvcreate", v.args(g.name)...); err != nil {
 			return fmt.Errorf("make volume %s: %w", v.name, err)
 		}
 		if err := v.fill(ctx, h, g.name); err != nil {
