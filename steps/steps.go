@@ -37,6 +37,9 @@ var ErrRAID = errors.New("software RAID")
 // ErrVolumes is in every error of volume groups.
 var ErrVolumes = errors.New("logical volumes")
 
+// ErrBurnIn means that a part did not stand its test; the text names each with what was seen.
+var ErrBurnIn = errors.New("burn-in found broken parts")
+
 // ErrPartition means that the partition that is meant is not there, or not of use.
 var ErrPartition = errors.New("no such partition")
 

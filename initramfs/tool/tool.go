@@ -41,10 +41,22 @@ const MkfsXFS Tool = "mkfs.xfs"
 // Lvm makes volume groups and logical volumes, and tells what is there of them. Its first argument is the command.
 const Lvm Tool = "lvm"
 
-// All returns every program of the list.
-func All() []Tool {
+// StressNG loads processors and memory, Fio disks and networks. They are in the ramdisk for burn-in alone.
+const (
+	StressNG Tool = "stress-ng"
+	Fio      Tool = "fio"
+)
+
+// Deploy returns the programs that every ramdisk has.
+func Deploy() []Tool {
 	return []Tool{Busybox, Dropbear, Dropbearkey, Mdadm, Mke2fs, E2fsck, Resize2fs, MkfsXFS, Lvm}
 }
+
+// BurnIn returns the programs that the ramdisk for burn-in has on top.
+func BurnIn() []Tool { return []Tool{StressNG, Fio} }
+
+// All returns every program of the list.
+func All() []Tool { return append(Deploy(), BurnIn()...) }
 
 // String returns the program's name, such as "busybox".
 func (t Tool) String() string { return string(t) }
@@ -67,6 +79,8 @@ func (t Tool) Package() string {
 		return "xfsprogs"
 	case Lvm:
 		return "lvm2"
+	case StressNG, Fio:
+		return string(t)
 	}
 	return ""
 }
