@@ -14,6 +14,7 @@ import (
 	"github.com/ironhand/ironhand/image"
 	"github.com/ironhand/ironhand/inspect"
 	"github.com/ironhand/ironhand/steps"
+	"github.com/ironhand/ironhand/steps/lvm"
 	"github.com/ironhand/ironhand/steps/raid"
 	"github.com/ironhand/ironhand/stream"
 )
@@ -134,6 +135,9 @@ func writeImage(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 		}
 	}
 	if err := raid.Release(ctx, h, j.Node, choice.Disk.Name); err != nil {
+		return nil, err
+	}
+	if err := lvm.Release(ctx, h, j.Node, choice.Disk.Name); err != nil {
 		return nil, err
 	}
 	disk, err := h.Open(choice.Disk.Name)
