@@ -52,6 +52,10 @@ test-root: packages ## tests on loop devices and network namespaces; root
 test-vm: packages ramdisk image iso ## tests of the real ramdisk in virtual machines
 	@echo "== virtual machine tests"; REQUIRE=root,vm $(GO) test -count=1 -p 1 -timeout 60m -run 'TestVM' ./...
 
+.PHONY: test-long
+test-long: packages ramdisk image ## a loss of power at each operation, which takes half an hour
+	@LONG=1 REQUIRE=root,vm $(GO) test -count=1 -timeout 90m -run 'TestVMVolumesKilled|TestVMRaid' ./steps/lvm ./steps/raid
+
 .PHONY: test-demo
 test-demo: packages build ramdisk image ## the demo under each firmware, with other media, NICs and hand-offs
 	@for how in "FIRMWARE=uefi HANDOFF=reboot" "FIRMWARE=secureboot MEDIUM=usb MEMORY=512" "FIRMWARE=bios HANDOFF=reboot NIC=e1000e MEDIUM=cd"; do \

@@ -160,14 +160,9 @@ func (w *window) hurry(c *chunk, now time.Time) {
 	l.part.interrupt(errSlow)
 }
 
-// median sorts a few numbers by itself: slices.Sort for one more type is 10 KiB of program.
 func median(rates []float64) float64 {
 	sorted := slices.Clone(rates)
-	for i := range sorted {
-		for j := i; j > 0 && sorted[j-1] > sorted[j]; j-- {
-			sorted[j-1], sorted[j] = sorted[j], sorted[j-1]
-		}
-	}
+	slices.Sort(sorted)
 	return sorted[len(sorted)/2]
 }
 

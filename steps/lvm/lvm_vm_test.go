@@ -32,43 +32,23 @@ import (
 	"github.com/ironhand/ironhand/stream"
 )
 
-var guest = flag.Bool("guest", false, "run the tests for a virtual machine with disks")
-
-// judges are programs that say what is on the disks, with their libraries.
-func judges(t *testing.T, programs ...string) map[string]string {
-	t.Helper()
-	files := map[string]string{}
-	for _, name := range programs {
-		path, err := exec.LookPath(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		files["usr/bin/"+name] = path
-		out, err := exec.Command("ldd", path).Output()
-		if err != nil {
-			t.Fatalf("ldd %s: %v", path, err)
-		}
-		for _, word := range strings.Fields(string(out)) {
-			if strings.HasPrefix(word, "/") {
-				file, err := filepath.EvalSymlinks(word)
-				if err != nil {
-					t.Fatal(err)
-				}
-				files[strings.TrimPrefix(word, "/")] = file
-			}
-		}
-	}
-	return files
-}
+var (
+	guest = flag.Bool("guest", false, "run the tests for a virtual machine with disks")
+	every = flag.Int("every", 1, "of the operations at which a machine is killed, take each n-th")
+)
 
 // Groups and volumes are made and deleted on disks of all kinds, by a real kernel; lvm, blkid, sfdisk, e2fsck and xfs_repair say what came out.
 func TestVMVolumes(t *testing.T) {
 	runGuest(t, "TestGuest[^K]", "", "", "", "nvme", "nvme", "scsi", "sata")
 }
 
-// The machine loses its power, in a manner of speaking, at each operation.
+// The machine loses its power, in a manner of speaking, at each operation; at each fourth, unless there is time: LONG.
 func TestVMVolumesKilled(t *testing.T) {
-	runGuest(t, "TestGuestKilled", "", "")
+	tests := "TestGuestKilled -every=4"
+	if os.Getenv("LONG") != "" {
+		tests = "TestGuestKilled"
+	}
+	runGuest(t, tests, "", "")
 }
 
 // runGuest runs tests in a machine with disks on some buses, virtio if it is empty.
@@ -84,7 +64,7 @@ func runGuest(t *testing.T, tests string, buses ...string) {
 		m.Disks = append(m.Disks, d)
 	}
 	vmtest.RunInGuest(t, ".", vmtest.Guest{
-		Machine: m, Files: judges(t, "sfdisk", "blkid", "sgdisk", "dmsetup", "xfs_repair", "wipefs"),
+		Machine: m, Files: vmtest.Programs(t, "sfdisk", "blkid", "sgdisk", "dmsetup", "xfs_repair", "wipefs"),
 		Args: "-guest -test.run=" + tests, Timeout: 40 * time.Minute,
 	})
 }
@@ -726,7 +706,7 @@ func (b *bench) wantKilledLayout() {
 // The machine is killed at each operation of a creation and of a deletion; the step is run again and ends right.
 func TestGuestKilled(t *testing.T) {
 	b := newBench(t)
-	for n, killed := 0, true; killed; n++ {
+	for n, killed := 0, true; killed; n += *every {
 		b.said = nil
 		b.killAfter(n)
 		_, err := b.create(killedLayout)
