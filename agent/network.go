@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -102,6 +103,11 @@ func (a *agent) bringUpNetwork(ctx context.Context) error {
 	if len(plan.Everywhere) > 0 && a.sys.Asker != nil {
 		return a.askEverywhere(ctx, k, plan, sources.BootMAC(), asked)
 	}
+	if from != "nobody" && len(plan.Links) == 0 && a.sys.Asker != nil && !a.config.StrictNetwork { // Ironic writes such, when no port has a network
+		a.console.Stage("network", "WARNING: it describes no link: asking on all NICs instead")
+		plan.Everywhere = []netconfig.Method{netconfig.DHCP4, netconfig.Auto6}
+		return a.askEverywhere(ctx, k, plan, sources.BootMAC(), true)
+	}
 	// 1. Wait for the NICs.
 	for start := time.Now(); ; {
 		state, err := k.State(ctx)
@@ -113,8 +119,11 @@ func (a *agent) bringUpNetwork(ctx context.Context) error {
 			break
 		}
 		if time.Since(start) > nicWait {
-			if !plan.HasNIC(state) || a.config.StrictNetwork {
+			if a.config.StrictNetwork || !plan.HasNIC(state) && a.sys.Asker == nil {
 				return hint(err, look)
+			}
+			if !plan.HasNIC(state) {
+				return a.askInstead(ctx, k, plan.DNS, sources.BootMAC(), hint(err, look))
 			}
 			break
 		}
@@ -135,9 +144,27 @@ func (a *agent) bringUpNetwork(ctx context.Context) error {
 		if err != nil {
 			a.sayLines("network", err.Error())
 		}
-		go given.Keep(ctx, k, a.sys.Asker, a.sayNetwork)
+		go given.Keep(ctx, k, a.sys.Asker, nil, a.sayNetwork)
 	}
 	return a.showNetwork(ctx, k)
+}
+
+// askInstead asks on all NICs because the description is for none of them. If nobody answers, that it does not fit is what is wrong.
+func (a *agent) askInstead(ctx context.Context, k netconfig.Kernel, dns []netip.Addr, boot netconfig.MAC, why error) error {
+	a.sayLines("network", "WARNING: "+why.Error())
+	a.console.Stage("network", "WARNING: none of the NICs that are described is here: asking on all NICs instead")
+	err := a.askEverywhere(ctx, k, netconfig.Plan{DNS: dns, Everywhere: []netconfig.Method{netconfig.DHCP4, netconfig.Auto6}}, boot, true)
+	if err != nil {
+		return errors.Join(why, err)
+	}
+	state, err := k.State(ctx)
+	if err != nil {
+		return fmt.Errorf("read the state of the network: %w", err)
+	}
+	if !slices.ContainsFunc(state.NICs, netconfig.NIC.Addressed) {
+		return why
+	}
+	return nil
 }
 
 func (a *agent) sayNetwork(line string) { a.sayLines("network", line) }
@@ -194,10 +221,6 @@ func (a *agent) askEverywhere(ctx context.Context, k netconfig.Kernel, plan netc
 	if len(plan.Links) == 0 {
 		return hint(errors.New("the machine has no NIC that the kernel has a driver for"), "that the ramdisk has the driver of the NIC")
 	}
-	a.console.Stage("network", "asking on %d NICs: %s", len(plan.Links), methodNames(plan.Links[0].Auto))
-	if err := keepFile(mark, nil); err != nil {
-		return fmt.Errorf("keep for a restart that the network was asked for: %w", err)
-	}
 	var try func(context.Context) error
 	if len(a.config.APIURLs) > 0 { // else the conductor is looked for later, or comes to us, and who answers first is not who leads to it
 		try = func(ctx context.Context) error {
@@ -205,11 +228,25 @@ func (a *agent) askEverywhere(ctx context.Context, k netconfig.Kernel, plan netc
 			return err
 		}
 	}
-	given, err := plan.Acquire(ctx, k, a.sys.Asker, try, a.sayNetwork)
-	if err != nil {
-		a.sayLines("network", err.Error())
+	var given netconfig.Acquired
+	if asked == nil && try != nil && state.Configured() { // what works for an agent of this boot is not put at risk
+		a.console.Stage("network", "set up by an earlier agent of this boot: trying it as it is")
+		var err error
+		if given, err = plan.Resume(ctx, k, try); err != nil {
+			a.sayLines("network", err.Error())
+		}
 	}
-	go given.Keep(ctx, k, a.sys.Asker, a.sayNetwork)
+	if !given.Works {
+		a.console.Stage("network", "asking on %d NICs: %s", len(plan.Links), methodNames(plan.Links[0].Auto))
+		if err := keepFile(mark, nil); err != nil {
+			return fmt.Errorf("keep for a restart that the network was asked for: %w", err)
+		}
+		var err error
+		if given, err = plan.Acquire(ctx, k, a.sys.Asker, try, a.sayNetwork); err != nil {
+			a.sayLines("network", err.Error())
+		}
+	}
+	go given.Keep(ctx, k, a.sys.Asker, try, a.sayNetwork)
 	return a.showNetwork(ctx, k)
 }
 

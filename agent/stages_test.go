@@ -282,6 +282,12 @@ func TestAskForNetwork(t *testing.T) {
 				panic(err)
 			}
 		}, both, []string{"asking on 2 NICs"}, "left as it is", ""},
+		{"description for another machine", "data", nil, both, []string{"WARNING: link a: no such NIC: no NIC has the MAC 52:54:00:00:00:71", "none of the NICs that are described is here: asking on all NICs instead", "asking on 2 NICs: dhcpv4, ipv6-auto",
+			"eth1 52:54:00:00:00:02 192.0.2.50/24 via 192.0.2.1\n"}, "", ""},
+		{"description for another machine, and nobody answers", "data", nil, map[string]time.Duration{"52:54:00:00:00:01": 0}, []string{"asking on all NICs instead", "asking on 1 NICs"}, "", "no NIC has the MAC 52:54:00:00:00:71"},
+		{"description for another machine, strict", "data ironhand-strict-network", nil, both, nil, "asking", "no NIC has the MAC 52:54:00:00:00:71"},
+		{"description of nothing", "empty", nil, both, []string{"WARNING: it describes no link: asking on all NICs instead", "asking on 2 NICs"}, "", ""},
+		{"description of nothing, strict", "empty ironhand-strict-network", nil, both, nil, "asking", ""},
 		{"ip=dhcp", "ip=dhcp", func(w *wire, _ string) { w.setUp() }, both, []string{"as described by kernel command line", "asking on 2 NICs: dhcpv4\n", "192.0.2.50/24"}, "left as it is", ""},
 		{"ip=dhcp with BOOTIF", "ip=dhcp BOOTIF=52:54:00:00:00:02", nil, both, []string{"as described by kernel command line", "BOOTIF: dhcpv4 from 192.0.2.2", "192.0.2.50/24"}, "asking on", ""},
 		{"late NIC", "BOOTIF=52:54:00:00:00:02", nil, map[string]time.Duration{"52:54:00:00:00:01": 0, "52:54:00:00:00:02": 5 * time.Second}, []string{"asking on 2 NICs"}, "", ""},
@@ -297,6 +303,15 @@ func TestAskForNetwork(t *testing.T) {
 					test.before(w, dir)
 				}
 				a, console := newTestAgent(t, System{StateDir: dir, Cmdline: test.cmdline, Asker: servers{"eth1"}, Network: func() (netconfig.Kernel, error) { return w, nil }})
+				switch {
+				case strings.Contains(test.cmdline, "data"):
+					a.config.NetworkData = []byte(strings.ReplaceAll(twoLinks, "52:54:00:00:00:0", "52:54:00:00:00:7"))
+				case strings.Contains(test.cmdline, "empty"):
+					a.config.NetworkData = []byte(`{"links": [], "networks": [], "services": []}`)
+				}
+				if a.config.NetworkData != nil {
+					a.config.NetworkFrom, a.config.StrictNetwork = "floppy", strings.Contains(test.cmdline, "strict")
+				}
 				err := a.bringUpNetwork(ctx)
 				cancel()
 				synctest.Wait()
@@ -309,6 +324,32 @@ func TestAskForNetwork(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// An agent that is started again tries the network that an earlier one has set up, and if the conductor answers leaves it as it is.
+func TestResumeNetwork(t *testing.T) {
+	address := clockServer(t, nil, 0)
+	for _, api := range []string{"http://" + address, "http://127.0.0.1:1"} {
+		dir := t.TempDir()
+		if err := keepFile(filepath.Join(dir, askedEverywhere), nil); err != nil {
+			t.Fatal(err)
+		}
+		w := &wire{start: time.Now(), nics: map[string]time.Duration{"52:54:00:00:00:01": 0, "52:54:00:00:00:02": 0}}
+		w.setUp()
+		a, console := newTestAgent(t, System{StateDir: dir, Asker: servers{"eth1"}, Network: func() (netconfig.Kernel, error) { return w, nil }})
+		a.config = Config{APIURLs: []string{api}, RequestTimeout: 10 * time.Second}
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		err := a.bringUpNetwork(ctx)
+		cancel()
+		works := api == "http://"+address
+		if works && err != nil {
+			t.Errorf("bringUpNetwork() = %v", err)
+		}
+		wantText(t, "console", console.String(), "set up by an earlier agent of this boot: trying it as it is")
+		if strings.Contains(console.String(), "asking on 2 NICs") == works {
+			t.Errorf("conductor answers %v; console\n%s", works, console)
+		}
 	}
 }
 
