@@ -150,7 +150,7 @@ func TestAcquire(t *testing.T) {
 				if left, err := a.Plan.Changes(k.state); len(left) > 0 || err != nil {
 					t.Errorf("left: %v, %v", left, err)
 				}
-				if strings.Count(k.String(), "default via") > 2-len(plan.Links)%2 {
+				if strings.Count(k.String(), "route default via") > 2-len(plan.Links)%2 {
 					t.Errorf("too many default routes:\n%s", k)
 				}
 			})
@@ -320,10 +320,10 @@ func TestKeepChangesLittle(t *testing.T) {
 		did    string
 	}{
 		{"name server", given("192.0.2.50/24", "192.0.2.1", "192.0.2.54", time.Hour), "set dns 192.0.2.54, 198.51.100.53"},
-		{"gateway", given("192.0.2.50/24", "192.0.2.2", "192.0.2.53", time.Hour), "remove route default via 192.0.2.1 dev eth0\nadd route default via 192.0.2.2 dev eth0"},
+		{"gateway", given("192.0.2.50/24", "192.0.2.2", "192.0.2.53", time.Hour), "remove route default via 192.0.2.1 dev eth0\nadd route default via 192.0.2.2 dev eth0\nset source 192.0.2.50 on eth0: 192.0.2.0/24, default via 192.0.2.2"},
 		{"no gateway any more", given("192.0.2.50/24", "", "192.0.2.53", time.Hour),
 			"remove route default via 192.0.2.1 dev eth0\nremove route default via 198.51.100.1 dev eth1 metric 1025\nadd route default via 198.51.100.1 dev eth1"},
-		{"address", given("192.0.2.60/24", "192.0.2.1", "192.0.2.53", time.Hour), "remove address 192.0.2.50/24 from eth0\nadd address 192.0.2.60/24 to eth0"},
+		{"address", given("192.0.2.60/24", "192.0.2.1", "192.0.2.53", time.Hour), "remove address 192.0.2.50/24 from eth0\nadd address 192.0.2.60/24 to eth0\nremove source 192.0.2.50\nset source 192.0.2.60 on eth0: 192.0.2.0/24, default via 192.0.2.1"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {

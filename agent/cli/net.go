@@ -168,6 +168,11 @@ func showNetwork(out io.Writer, s netconfig.State) error {
 	for _, r := range s.Routes {
 		fmt.Fprintf(w, "route\t%s\t%s\n", r.NIC, r.Route)
 	}
+	for _, from := range s.Sources {
+		for _, r := range from.Routes {
+			fmt.Fprintf(w, "route\t%s\t%s from %s\n", from.NIC, r, from.Address)
+		}
+	}
 	for _, d := range s.DNS {
 		fmt.Fprintf(w, "dns\t%s\n", d)
 	}
