@@ -97,7 +97,7 @@ func ThisMachine() (System, error) {
 		Machine:   inspect.Local(),
 		Local:     true,
 		FindMedia: media.Find,
-		Network:   NewKernel,
+		Network:   sync.OnceValues(NewKernel), // it remembers what was heard
 		Asker:     netconfig.NewAsker(),
 		OpenDisk: func(path string) (steps.Disk, error) {
 			d, err := stream.OpenDevice(path)

@@ -178,8 +178,21 @@ func (a *agent) showNetwork(ctx context.Context, k netconfig.Kernel) error {
 	for _, line := range networkLines(state) {
 		a.console.Stage("network", "%s", line)
 	}
+	// Switches say only now and then who they are: it is known by the time that somebody asks.
+	for _, n := range state.NICs {
+		if n.Carrier && !n.Loopback {
+			go func() {
+				if err := k.Do(ctx, netconfig.Listen{NIC: n.Name, For: listenTime}); err != nil {
+					a.log.Debug("listen for LLDP and VLANs", "nic", n.Name, "err", err)
+				}
+			}()
+		}
+	}
 	return nil
 }
+
+// listenTime is a little more than the time between two announcements of a switch (IEEE 802.1AB, 9.2.5.7).
+const listenTime = 35 * time.Second
 
 func methodNames(methods []netconfig.Method) string {
 	var names []string

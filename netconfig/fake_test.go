@@ -169,6 +169,10 @@ func (k *fakeKernel) Do(ctx context.Context, c Change) error {
 		k.removeSource(c.Address)
 	case SetDNS:
 		k.state.DNS = c.Servers
+	case Listen:
+		if len(c.NIC) > 0 {
+			k.nic(c.NIC).Heard.For += time.Second
+		}
 	case AskNeighbor:
 		if k.asked == nil {
 			k.asked = map[netip.Addr]time.Time{}

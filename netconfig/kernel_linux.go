@@ -30,6 +30,7 @@ type linux struct {
 
 	mu     sync.Mutex
 	others map[owned]bool // addresses of ours that another machine has, which the kernel does not remember for IPv4
+	heard  map[string]Heard
 }
 
 type owned struct {
@@ -81,6 +82,7 @@ func (k *linux) State(ctx context.Context) (State, error) {
 		}
 		n.Addresses = addresses[n.Index]
 		k.mu.Lock()
+		n.Heard = k.heard[n.Name]
 		for i, a := range n.Addresses {
 			n.Addresses[i].Duplicate = a.Duplicate || k.others[owned{n.Name, a.Prefix.Addr()}]
 		}
@@ -526,6 +528,8 @@ func (k *linux) Do(ctx context.Context, c Change) error {
 		return replaceFile(k.resolvConf, resolvConf(c.Servers))
 	case AskOwner:
 		return k.onLink(c.NIC, func(l netlink.Link) error { return k.askOwner(ctx, l, c.Address) })
+	case Listen:
+		return k.onLink(c.NIC, func(l netlink.Link) error { return k.listen(ctx, l, c.For) })
 	case AskNeighbor:
 		return k.onLink(c.NIC, func(l netlink.Link) error { return k.askNeighbor(l, c.Address) })
 	}

@@ -28,6 +28,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"time"
 )
 
 // Reasons for which a caller may want to act differently. They are wrapped in
@@ -217,6 +218,7 @@ type NIC struct {
 	Carrier      bool     // has link; always false while switched off
 	Addresses    []Address
 	Options      map[Option]int // those in the list of options that this kernel has
+	Heard        Heard          // by Listen
 }
 
 // Address is an address that a NIC has.
@@ -366,6 +368,12 @@ type (
 		NIC     string
 		Address netip.Addr
 	}
+	// Listen hears for so long, or until its context ends, which VLANs' frames arrive at a NIC, and what its neighbour says of itself. It
+	// sends nothing. What was heard appears in NIC.Heard as it comes.
+	Listen struct {
+		NIC string
+		For time.Duration
+	}
 	// AskNeighbor forgets what is known of an address on a link and asks for it
 	// anew (ARP, neighbour discovery). The answer appears in State.Neighbors.
 	AskNeighbor struct {
@@ -405,6 +413,7 @@ func (c SetDNS) String() string       { return "set dns " + list(c.Servers) }
 func (c AskOwner) String() string {
 	return fmt.Sprintf("ask %s whether others have %s", c.NIC, c.Address)
 }
+func (c Listen) String() string      { return fmt.Sprintf("listen on %s for %s", c.NIC, c.For) }
 func (c AskNeighbor) String() string { return fmt.Sprintf("ask %s who has %s", c.NIC, c.Address) }
 
 // on returns the route with its NIC: "default via 192.0.2.1 dev eth0 metric 5".
