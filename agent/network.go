@@ -263,6 +263,25 @@ func (a *agent) askEverywhere(ctx context.Context, k netconfig.Kernel, plan netc
 	return a.showNetwork(ctx, k)
 }
 
+// Conductor is what the settings of this machine name as the Ironic API, with the CA certificates that count for it; ok says whether they name one. It is read from
+// where the agent of this boot has read it.
+func (s System) Conductor() (t netconfig.Target, ok bool, err error) {
+	kept, err := state{s.StateDir}.media()
+	if err != nil {
+		return t, false, fmt.Errorf("read what was kept of the media: %w", err)
+	}
+	config, err := ParseConfig(Sources{Ramdisk: s.Root, Media: kept, Cmdline: s.Cmdline})
+	if err != nil || len(config.servers()) == 0 {
+		return t, false, err
+	}
+	trust, err := config.trust()
+	if err != nil {
+		return t, false, err
+	}
+	t, err = netconfig.ParseTarget(config.servers()[0], trust.config())
+	return t, err == nil, err
+}
+
 // networkLines is one line for each NIC that has addresses.
 func networkLines(s netconfig.State) []string {
 	var lines []string

@@ -279,7 +279,14 @@ func (a *agent) reachConductor(ctx context.Context) error {
 		server, skew, err := a.measureAny(ctx)
 		if err == nil {
 			a.console.Stage("conductor", "%s answers", server)
-			return a.chooseClock(server, skew)
+			if err := a.chooseClock(server, skew); err != nil {
+				return err
+			}
+			if a.sys.Network != nil {
+				target := a.checkTarget()
+				go a.explainWay(ctx, target) // what was reached by which way; nothing waits for it
+			}
+			return nil
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -367,7 +374,9 @@ func (a *agent) setClock(skew time.Duration, from string) error {
 }
 
 // explainNetwork looks at each thing on the way to the conductor.
-func (a *agent) explainNetwork(ctx context.Context) {
+func (a *agent) explainNetwork(ctx context.Context) { a.explainWay(ctx, a.checkTarget()) }
+
+func (a *agent) explainWay(ctx context.Context, target netconfig.Target) {
 	k, err := a.network()
 	if err != nil {
 		a.console.Stage("network", "%v", err)
@@ -375,7 +384,7 @@ func (a *agent) explainNetwork(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	report := netconfig.Check(ctx, k, a.checkTarget())
+	report := netconfig.Check(ctx, k, target)
 	a.sayLines("network", report.String())
 }
 

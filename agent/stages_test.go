@@ -353,6 +353,31 @@ func TestResumeNetwork(t *testing.T) {
 	}
 }
 
+// What the conductor is comes from the medium that was kept, and the kernel command line.
+func TestConductorOfThisBoot(t *testing.T) {
+	site := newAuthority(t, "site")
+	dir := t.TempDir()
+	system := System{StateDir: dir, Root: fstest.MapFS{}}
+	if _, known, err := system.Conductor(); known || err != nil {
+		t.Errorf("Conductor() without settings = %v, %v", known, err)
+	}
+	medium := media.Medium{Kind: "cd", Device: "/dev/sr0", Label: "config-2", Files: map[string][]byte{
+		"etc/ironic-python-agent.d/ironic-tls.conf": []byte("[DEFAULT]\napi_url = https://192.0.2.1:6385\ncafile = /etc/ironic-python-agent/ironic.crt\n"),
+		"etc/ironic-python-agent/ironic.crt":        []byte(site.pem),
+	}}
+	if err := (state{dir}).keepMedia([]media.Medium{medium}); err != nil {
+		t.Fatal(err)
+	}
+	to, known, err := system.Conductor()
+	if err != nil || !known || to.String() != "192.0.2.1:6385" || to.TLS == nil || to.TLS.RootCAs == nil {
+		t.Errorf("Conductor() = %v, %v, %v", to, known, err)
+	}
+	system.Cmdline = "ipa-api-url=http://192.0.2.9:80"
+	if to, known, err = system.Conductor(); err != nil || !known || to.String() != "192.0.2.9:80" || to.TLS != nil {
+		t.Errorf("Conductor() = %v, %v, %v", to, known, err)
+	}
+}
+
 // setUp is what firmware or another program may have done.
 func (w *wire) setUp() {
 	w.state.NICs = []netconfig.NIC{{Name: "eth0", Addresses: []netconfig.Address{{Prefix: netip.MustParsePrefix("203.0.113.5/24")}}}}
