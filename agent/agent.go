@@ -60,6 +60,7 @@ type System struct {
 	// ReadDisk opens a disk for reading, whoever uses it. Nil if there are none to look at.
 	ReadDisk     func(path string) (io.ReadCloser, error)
 	SetClock     func(time.Time) error
+	SetRTC       func(time.Time) error // the clock on the board
 	LoadKernel   func(ctx context.Context, disk string) (string, error)
 	KernelLoaded func() bool
 	UnloadKernel func() error // called only if one is loaded
@@ -108,6 +109,7 @@ func ThisMachine() (System, error) {
 		},
 		ReadDisk:     func(path string) (io.ReadCloser, error) { return os.Open(path) },
 		SetClock:     setClock,
+		SetRTC:       setRTC,
 		LoadKernel:   LoadKernel,
 		KernelLoaded: boot.KernelLoaded,
 		UnloadKernel: boot.UnloadKernel,
@@ -154,6 +156,7 @@ type agent struct {
 	media      []media.Medium
 	config     Config
 	trust      trust
+	ntpFound   []string   // addresses that were given with those of the NICs
 	ntp        *ntpAnswer // nil without NTP server, or without its answer
 	inventory  inspect.Inventory
 	macs       []net.HardwareAddr

@@ -86,6 +86,7 @@ type Config struct {
 	Poll              bool
 	SSHKey            string
 	StrictNetwork     bool
+	SetRTC            bool // with the system's clock, that on the board
 	Inspection        inspectionConfig
 
 	// CA is the content of CAFile, found on a medium or in the ramdisk; nil without one.

@@ -144,6 +144,7 @@ func (a *agent) bringUpNetwork(ctx context.Context) error {
 		if err != nil {
 			a.sayLines("network", err.Error())
 		}
+		a.ntpFound = addressTexts(given.NTP())
 		go given.Keep(ctx, k, a.sys.Asker, nil, a.sayNetwork)
 	}
 	return a.showNetwork(ctx, k)
@@ -200,6 +201,13 @@ func methodNames(methods []netconfig.Method) string {
 		names = append(names, string(m))
 	}
 	return strings.Join(names, ", ")
+}
+
+func addressTexts(all []netip.Addr) (texts []string) {
+	for _, one := range all {
+		texts = append(texts, one.String())
+	}
+	return texts
 }
 
 // askedEverywhere is a file that says that an agent of this boot has set up the network by asking.
@@ -259,6 +267,7 @@ func (a *agent) askEverywhere(ctx context.Context, k netconfig.Kernel, plan netc
 			a.sayLines("network", err.Error())
 		}
 	}
+	a.ntpFound = addressTexts(given.NTP())
 	go given.Keep(ctx, k, a.sys.Asker, try, a.sayNetwork)
 	return a.showNetwork(ctx, k)
 }

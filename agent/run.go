@@ -247,26 +247,29 @@ func (a *agent) awaitHardware(ctx context.Context) error {
 	return sleep(ctx, a.config.HardwareDelay)
 }
 
-// setClockByNTP asks the NTP server, if one was given, and sets the clock. Anyone on the network can answer for NTP: if the
+// setClockByNTP asks the NTP server that was given, else those that DHCP servers have named, and sets the clock. Anyone on the network can answer for NTP: if the
 // conductor's time will be proven by its certificate, the clock waits for that, and NTP only makes it finer.
 func (a *agent) setClockByNTP(context.Context) error {
-	server := a.config.NTPServer
-	if server == "" {
-		return nil
+	servers := a.ntpFound
+	if a.config.NTPServer != "" {
+		servers = []string{a.config.NTPServer}
 	}
-	skew, err := askNTP(server)
-	if err != nil {
-		if a.config.ClockMust {
-			return hint(fmt.Errorf("NTP server %s: %w", server, err), "ipa-ntp-server and the way to it, or turn fail_if_clock_not_set off")
+	for _, server := range servers {
+		skew, err := askNTP(server)
+		if err != nil {
+			if a.config.ClockMust && a.config.NTPServer != "" {
+				return hint(fmt.Errorf("NTP server %s: %w", server, err), "ipa-ntp-server and the way to it, or turn fail_if_clock_not_set off")
+			}
+			a.console.Stage("clock", "NTP server %s: %v; going on without", server, err)
+			continue
 		}
-		a.console.Stage("clock", "NTP server %s: %v; going on without", server, err)
-		return nil
+		a.ntp = &ntpAnswer{server, skew}
+		if !a.config.Poll && a.trust.proves(a.config.servers()) {
+			return nil
+		}
+		return a.setClock(skew, "NTP server "+server)
 	}
-	a.ntp = &ntpAnswer{server, skew}
-	if !a.config.Poll && a.trust.proves(a.config.servers()) {
-		return nil
-	}
-	return a.setClock(skew, "NTP server "+server)
+	return nil
 }
 
 // reachConductor calls the Ironic API until it answers, explains what is in the way while it does
@@ -369,7 +372,14 @@ func (a *agent) setClock(skew time.Duration, from string) error {
 		a.console.Stage("clock", "%s; %v", text, err)
 		return nil
 	}
-	a.console.Stage("clock", "%s; set to %s (the clock on the board is left as it is)", text, now.UTC().Format(time.RFC3339))
+	board := "the clock on the board is left as it is"
+	if a.config.SetRTC {
+		board = "the clock on the board too"
+		if err := a.sys.SetRTC(time.Now()); err != nil {
+			board = err.Error()
+		}
+	}
+	a.console.Stage("clock", "%s; set to %s (%s)", text, now.UTC().Format(time.RFC3339), board)
 	return nil
 }
 

@@ -92,6 +92,7 @@ func Settings() []Setting {
 		{"ironhand-ssh-key", "", "", false, "A public key that lets root log in by SSH while the agent runs, for debugging: the long word in the middle of a line of authorized_keys. More may be in `ironhand/authorized_keys` on a medium. There is no login otherwise.", text(func(c *Config) *string { return &c.SSHKey })},
 		{"ironhand-poll", "", "false", false, "The conductor is not called and asks by itself: no lookup, no heartbeats, and `ipa-agent-token` is needed. The conductor says which node this is by `poll.set_node_info`.", boolean(func(c *Config) *bool { return &c.Poll })},
 		{"ironhand-strict-network", "", "false", false, "Do not go on if anything is wrong with the description of the network. Otherwise what is sound is brought up, and the console says what was left out.", boolean(func(c *Config) *bool { return &c.StrictNetwork })},
+		{"ironhand-set-rtc", "", "false", false, "When the clock is set, set the one on the board too, in UTC. Otherwise that is never written.", boolean(func(c *Config) *bool { return &c.SetRTC })},
 		{"ironhand.shell", "", "", false, "`1`: an emergency shell on the consoles beside the agent; `only`: without the agent. Anybody at the console is root then. Kernel command line only.", nil},
 	}, inspectionSettings()...)
 }

@@ -417,6 +417,7 @@ func TestReachConductor(t *testing.T) {
 		{"by the answer", "", nil, 400 * day, []string{"conductor: https://" + address + " answers", "this machine's is 400 days behind, says https://" + address, "; set to 2"}},
 		{"cannot be set", "", errors.New("set the clock: not permitted"), 0, []string{"400 days behind", "; set the clock: not permitted"}},
 		{"by NTP", ntpServer(t, 400*day+20*time.Second, 1), nil, 400*day + 20*time.Second, []string{"400 days behind, says NTP server", "answers"}},
+		{"by NTP that was found", ntpServer(t, 400*day+20*time.Second, 1), nil, 400*day + 20*time.Second, []string{"NTP server 127.0.0.1:1: ", "going on without", "400 days behind, says NTP server 127.0.0.1:"}},
 		{"NTP far from the proven time", ntpServer(t, 410*day, 1), nil, 400 * day, []string{"WARNING: NTP server", " are 240h0m", "the latter is believed", "400 days behind, says https"}},
 		{"NTP server is silent", "127.0.0.1:1", nil, 400 * day, []string{"NTP server 127.0.0.1:1: ", "going on without", "400 days behind, says https"}},
 	}
@@ -431,6 +432,11 @@ func TestReachConductor(t *testing.T) {
 			}})
 			a.trust = trusts(true, site)
 			a.config = Config{APIURLs: []string{"https://127.0.0.1:1", "https://" + address}, NTPServer: test.ntp, RequestTimeout: 10 * time.Second, LookupTimeout: time.Minute}
+			if test.name == "by NTP that was found" {
+				a.ntpFound, a.config.NTPServer = []string{"127.0.0.1:1", test.ntp}, ""
+			} else if test.ntp != "" {
+				a.ntpFound = []string{ntpServer(t, 900*day, 1)} // counts for nothing beside the one that was given
+			}
 			if err := errors.Join(a.setClockByNTP(t.Context()), a.reachConductor(t.Context())); err != nil {
 				t.Fatalf("setClockByNTP and reachConductor: %v", err)
 			}
@@ -438,6 +444,37 @@ func TestReachConductor(t *testing.T) {
 				t.Errorf("the clock was set ahead by %v, want %v", got, test.clock)
 			}
 			wantText(t, "console", console.String(), test.console...)
+		})
+	}
+}
+
+// The clock on the board is written only if that is asked for.
+func TestSetRTC(t *testing.T) {
+	tests := []struct {
+		name    string
+		asked   bool
+		err     error
+		console string
+	}{
+		{"not asked for", false, nil, "(the clock on the board is left as it is)"},
+		{"asked for", true, nil, "(the clock on the board too)"},
+		{"asked for, and there is none", true, errors.New("open /dev/rtc0: no such file or directory"), "(open /dev/rtc0: no such file or directory)"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			var set []string
+			a, console := newTestAgent(t, System{
+				SetClock: func(time.Time) error { set = append(set, "system"); return nil },
+				SetRTC:   func(time.Time) error { set = append(set, "board"); return test.err },
+			})
+			a.config.SetRTC = test.asked
+			if err := a.setClock(time.Hour, "NTP server n"); err != nil {
+				t.Fatal(err)
+			}
+			if want := []string{"system", "board"}; test.asked && !slices.Equal(set, want) || !test.asked && !slices.Equal(set, want[:1]) {
+				t.Errorf("set %q", set)
+			}
+			wantText(t, "console", console.String(), test.console)
 		})
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"time"
@@ -38,6 +39,7 @@ type Lease struct {
 	Addresses []netip.Prefix // none: the kernel has those of advertisements
 	Routes    []Route
 	DNS       []netip.Addr
+	NTP       []netip.Addr
 	Renew     time.Duration // after this it is to be asked for again; 0 is never
 }
 
@@ -99,6 +101,19 @@ type Acquired struct {
 	Works  bool // it was tried, with success
 	base   Plan // without what was given
 	leases []leased
+}
+
+// NTP returns the time servers that the links were given, in the order of the plan.
+func (a Acquired) NTP() []netip.Addr {
+	var all []netip.Addr
+	for _, g := range a.leases {
+		for _, s := range g.lease.NTP {
+			if !slices.Contains(all, s) && len(all) < serversMost {
+				all = append(all, s)
+			}
+		}
+	}
+	return all
 }
 
 type leased struct {
@@ -249,6 +264,9 @@ func (l Lease) String() string {
 	}
 	if len(l.DNS) > 0 {
 		text += ", dns " + list(l.DNS)
+	}
+	if len(l.NTP) > 0 {
+		text += ", ntp " + list(l.NTP)
 	}
 	return text
 }
@@ -582,11 +600,7 @@ func lease4(m *dhcpv4.DHCPv4) (Lease, error) {
 			}
 		}
 	}
-	for _, ip := range m.DNS() {
-		if a, ok := netip.AddrFromSlice(ip.To4()); ok && !a.IsUnspecified() && !a.IsMulticast() && len(l.DNS) < serversMost {
-			l.DNS = append(l.DNS, a)
-		}
-	}
+	l.DNS, l.NTP = servers(m.DNS()), servers(m.NTPServers())
 	lasts := m.IPAddressLeaseTime(time.Hour)
 	l.Renew = max(m.IPAddressRenewalTime(lasts/2), time.Minute)
 	return l, nil
@@ -629,12 +643,20 @@ func lease6(m *dhcpv6.Message, stateful bool) (Lease, error) {
 			return l, errors.New("the answer has no address that can be used")
 		}
 	}
-	for _, ip := range m.Options.DNS() {
-		if a, ok := netip.AddrFromSlice(ip); ok && !a.IsUnspecified() && !a.IsMulticast() && len(l.DNS) < serversMost {
-			l.DNS = append(l.DNS, a.Unmap())
+	l.DNS, l.NTP = servers(m.Options.DNS()), servers(append(m.Options.NTPServers(), m.Options.SNTP()...))
+	return l, nil
+}
+
+// servers are the addresses that a server can have, each once.
+func servers(ips []net.IP) []netip.Addr {
+	var all []netip.Addr
+	for _, ip := range ips {
+		a, ok := netip.AddrFromSlice(ip)
+		if a = a.Unmap(); ok && !a.IsUnspecified() && !a.IsMulticast() && a != broadcast() && len(all) < serversMost && !slices.Contains(all, a) {
+			all = append(all, a)
 		}
 	}
-	return l, nil
+	return all
 }
 
 // advertisement is what we need of a router advertisement (RFC 4861, section 4.2).

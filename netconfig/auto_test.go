@@ -418,6 +418,7 @@ func TestLease4(t *testing.T) {
 			"dhcpv4 from 192.0.2.2, 192.0.2.50/24, default via 192.0.2.1, 198.51.100.0/24", ""},
 		{"no mask", ack(dhcpv4.WithNetmask(net.CIDRMask(0, 32)), router("192.0.2.1")), "dhcpv4 from 192.0.2.2, 192.0.2.50/32, default via 192.0.2.1", ""},
 		{"DNS", ack(dhcpv4.WithOption(dhcpv4.OptDNS(net.IPv4(192, 0, 2, 53), net.IPv4zero))), "dhcpv4 from 192.0.2.2, 192.0.2.50/24, dns 192.0.2.53", ""},
+		{"NTP", ack(dhcpv4.WithOption(dhcpv4.OptNTPServers(net.IPv4(192, 0, 2, 123), net.IPv4(192, 0, 2, 123), net.IPv4bcast))), "dhcpv4 from 192.0.2.2, 192.0.2.50/24, ntp 192.0.2.123", ""},
 		{"router that is us, or nobody", ack(router("0.0.0.0", "192.0.2.50")), "dhcpv4 from 192.0.2.2, 192.0.2.50/24", ""},
 		{"no address", ack(dhcpv4.WithYourIP(net.IPv4zero)), "", "0.0.0.0 is not an address for a machine"},
 		{"group's address", ack(dhcpv4.WithYourIP(net.IPv4(224, 0, 0, 1))), "", "224.0.0.1 is not an address for a machine"},
