@@ -95,7 +95,7 @@ func serve(t *testing.T, peer *netnstest.Peer, port int, talk func(net.Conn)) {
 }
 
 // serveNames answers DNS questions (RFC 1035): the conductor has one IPv4
-// address, other names do not exist.
+// address, "both.example.org" one of each family, other names do not exist.
 func serveNames(t *testing.T, peer *netnstest.Peer, address string) {
 	c := peer.ListenPacket(t, address)
 	go func() {
@@ -117,7 +117,11 @@ func serveNames(t *testing.T, peer *netnstest.Peer, address string) {
 			kind := binary.BigEndian.Uint16(b[end+1:])
 			answer := append([]byte{b[0], b[1], 0x85, 0x80, 0, 1, 0, 0, 0, 0, 0, 0}, question...)
 			switch {
-			case name != conductor+".":
+			case name == "both.example.org." && kind == 28:
+				answer[7] = 1
+				answer = append(answer, 0xc0, 12, 0, 28, 0, 1, 0, 0, 0, 60, 0, 16)
+				answer = append(answer, netip.MustParseAddr("2001:db8:1::7").AsSlice()...)
+			case name != conductor+"." && name != "both.example.org.":
 				answer[3] |= 3 // no such name
 			case kind == 1:
 				answer[7] = 1
@@ -219,7 +223,7 @@ func TestRootDuplicateIPv4(t *testing.T) {
 	}
 	target := netconfig.Target{Host: "198.51.100.7", Port: 80}
 	r := netconfig.Check(t.Context(), k, target)
-	if r.Cause != "another machine has the address 192.0.2.10 of eth0" && !r.OK || !strings.Contains(r.String(), "192.0.2.10/24 (duplicate)") {
+	if r.Cause != "another machine has the address 192.0.2.10 of eth0" || !strings.Contains(r.String(), "192.0.2.10/24 (duplicate)") {
 		t.Errorf("Check =\n%s", r)
 	}
 	peer.IP(t, "addr del 192.0.2.10/24 dev far0")
@@ -326,6 +330,42 @@ func TestRootWrongVLAN(t *testing.T) {
 		if out := string(netnstest.IP(t, "-d link show dev "+nic)); !strings.Contains(out, "promiscuity 0") {
 			t.Errorf("after listening: %s", out)
 		}
+	}
+}
+
+// A name is looked up in both families, by name servers of both, and one family that leads there will do.
+func TestRootBothFamilies(t *testing.T) {
+	if !netnstest.Enter(t) {
+		return
+	}
+	peer := router(t)
+	peer.IP(t, "addr add 2001:db8::53/64 dev far0 nodad")
+	for _, address := range []string{"192.0.2.53:53", "[2001:db8::53]:53"} {
+		serveNames(t, peer, address)
+	}
+	six := peer.Listen(t, "[2001:db8:1::7]:80")
+	peer.Listen(t, "198.51.100.7:80")
+	k, _ := kernel(t)
+	if err := parse(t, data).Apply(t.Context(), k); err != nil {
+		t.Fatal(err)
+	}
+	target := netconfig.Target{Host: "both.example.org", Port: 80}
+	want := []string{"dns 192.0.2.53 on eth0: ", "dns 2001:db8::53 on eth0: ", "tcp 198.51.100.7:80 on eth0 via 192.0.2.1: connects", "tcp [2001:db8:1::7]:80 on eth0 via 2001:db8::1: connects"}
+	r := netconfig.Check(t.Context(), k, target)
+	for _, line := range want {
+		if !r.OK || !strings.Contains(r.String(), line) {
+			t.Errorf("no %q in\n%s", line, r)
+		}
+	}
+	if err := six.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if r = netconfig.Check(t.Context(), k, target); !r.OK || !strings.Contains(r.String(), "tcp [2001:db8:1::7]:80 on eth0 via 2001:db8::1: refused") {
+		t.Errorf("with IPv4 alone\n%s", r)
+	}
+	peer.IP(t, "addr del 192.0.2.53/24 dev far0")
+	if r = netconfig.Check(t.Context(), k, target); !r.OK || !strings.Contains(r.String(), "dns 2001:db8::53 on eth0: ") {
+		t.Errorf("with the IPv6 name server alone\n%s", r)
 	}
 }
 
