@@ -16,6 +16,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ironhand/ironhand/agent/ironic"
@@ -156,8 +157,9 @@ type agent struct {
 	media      []media.Medium
 	config     Config
 	trust      trust
-	ntpFound   []string   // addresses that were given with those of the NICs
-	ntp        *ntpAnswer // nil without NTP server, or without its answer
+	reached    atomic.Bool // the conductor has answered, by the network as it is
+	ntpFound   []string    // addresses that were given with those of the NICs
+	ntp        *ntpAnswer  // nil without NTP server, or without its answer
 	inventory  inspect.Inventory
 	macs       []net.HardwareAddr
 	neighbours map[string][]lldp.TLV // by interface; nil if nobody has listened

@@ -281,6 +281,7 @@ func (a *agent) reachConductor(ctx context.Context) error {
 	for start, attempt := time.Now(), 1; ; attempt++ {
 		server, skew, err := a.measureAny(ctx)
 		if err == nil {
+			a.reached.Store(true)
 			a.console.Stage("conductor", "%s answers", server)
 			if err := a.chooseClock(server, skew); err != nil {
 				return err

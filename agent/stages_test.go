@@ -353,6 +353,34 @@ func TestResumeNetwork(t *testing.T) {
 	}
 }
 
+// A network that has led to the conductor once is not changed any more, whoever answers later and however the conductor is then.
+func TestReachedNetworkStays(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		w := &wire{start: time.Now(), nics: map[string]time.Duration{"52:54:00:00:00:01": 0, "52:54:00:00:00:02": 0}}
+		a, console := newTestAgent(t, System{StateDir: dir, Asker: servers{"eth1"}, Network: func() (netconfig.Kernel, error) { return w, nil }})
+		a.config = Config{APIURLs: []string{"http://127.0.0.1:1"}, RequestTimeout: time.Second} // nobody is there
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		if err := a.bringUpNetwork(ctx); err != nil {
+			t.Fatal(err)
+		}
+		tried := func() int { return strings.Count(console.String(), "with what eth1 was given: ") }
+		time.Sleep(5 * time.Minute)
+		before := tried()
+		if before < 3 {
+			t.Errorf("tried %d times in five minutes:\n%s", before, console)
+		}
+		a.reached.Store(true)
+		time.Sleep(10 * time.Minute)
+		if after := tried(); after > before+1 { // one may have begun
+			t.Errorf("tried %d times more", after-before)
+		}
+		cancel()
+		synctest.Wait()
+	})
+}
+
 // What the conductor is comes from the medium that was kept, and the kernel command line.
 func TestConductorOfThisBoot(t *testing.T) {
 	site := newAuthority(t, "site")
