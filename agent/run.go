@@ -119,6 +119,12 @@ func (a *agent) findMedia(ctx context.Context) error {
 	}
 	for attempt := 1; ; attempt++ {
 		found, seen, err := a.sys.FindMedia(ctx, func(s string) { a.log.Debug(s) })
+		found, strange := ofThisBoot(found, cmdline["ir_pub_id"])
+		for _, m := range strange {
+			if attempt == 1 {
+				a.console.Stage("media", "%s %s, label %s: left out: it was published by %.60q, and ir_pub_id names another", m.Kind, m.Device, m.Label, m.Publisher)
+			}
+		}
 		if len(found) > 0 && (err == nil || attempt >= brokenAttempts) {
 			for _, m := range found {
 				a.console.Stage("media", "%s %s, label %s: %d files", m.Kind, m.Device, m.Label, len(m.Files))
@@ -148,6 +154,19 @@ func (a *agent) findMedia(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// ofThisBoot sorts out CDs that somebody else published than the conductor has named for this boot: the config drive of a former tenant has the labels too. One without
+// a publisher was made by hand. Source: ironic-python-agent-builder dib/ironic-python-agent-ramdisk/static/usr/local/bin/ironic-python-agent-resolve-configdrive.sh.
+func ofThisBoot(found []media.Medium, publisher string) (own, strange []media.Medium) {
+	for _, m := range found {
+		if publisher != "" && m.Publisher != "" && !strings.EqualFold(m.Publisher, publisher) {
+			strange = append(strange, m)
+		} else {
+			own = append(own, m)
+		}
+	}
+	return own, strange
 }
 
 // setMedia also has the steps know whence the settings came: such a device is not erased.

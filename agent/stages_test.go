@@ -84,6 +84,14 @@ func TestFindMedia(t *testing.T) {
 			[]string{"cd /dev/sr0", "media: read /dev/fd0: input/output error", "WARNING: going on without what could not be read"}, "", true},
 		{"none", "boot_method=vmedia", func(int) ([]media.Medium, error) { return nil, nil }, 19 * time.Second,
 			[]string{"media: /dev/sda: an internal disk"}, "no configuration medium found", false},
+		{"a former tenant's", "boot_method=vmedia ir_pub_id=0F1D3F6C-6F0C-4C1E-9D31-0A4C1B2E7A55", func(int) ([]media.Medium, error) {
+			files := map[string][]byte{media.NetworkDataFile: []byte("{}")}
+			return []media.Medium{{Kind: media.CD, Device: "/dev/sr0", Label: "config-2", Publisher: "ironic", Files: files}, {Kind: media.CD, Device: "/dev/sr1", Label: "config-2", Publisher: "0f1d3f6c-6f0c-4c1e-9d31-0a4c1b2e7a55", Files: files},
+				{Kind: media.CD, Device: "/dev/sr2", Label: "config-2", Files: files}}, nil
+		}, 0, []string{`media: cd /dev/sr0, label config-2: left out: it was published by "ironic", and ir_pub_id names another`, "media: cd /dev/sr1, label config-2: 1 files", "media: cd /dev/sr2, label config-2: 1 files"}, "", true},
+		{"a former tenant's alone", "boot_method=vmedia ir_pub_id=0f1d3f6c", func(int) ([]media.Medium, error) {
+			return []media.Medium{{Kind: media.CD, Device: "/dev/sr0", Label: "config-2", Publisher: "ironic"}}, nil
+		}, 19 * time.Second, []string{"left out"}, "no configuration medium found", false},
 		{"none, and none is needed", "boot_method=vmedia ipa-api-url=https://192.0.2.1:6385", func(int) ([]media.Medium, error) { return nil, nil }, 19 * time.Second,
 			[]string{"media: /dev/sda: an internal disk", "media: no configuration medium found", "going on with the kernel command line"}, "", false},
 		{"none, and the API is looked for", "boot_method=vmedia ipa-use-mdns=1", func(int) ([]media.Medium, error) { return nil, nil }, 19 * time.Second,
