@@ -307,7 +307,7 @@ func (a *agent) reachConductor(ctx context.Context) error {
 			}
 			if a.sys.Network != nil {
 				target := a.checkTarget()
-				go a.explainWay(ctx, target) // what was reached by which way; nothing waits for it
+				go a.explainWay(ctx, func() netconfig.Target { return target }) // what was reached by which way; nothing waits for it
 			}
 			return nil
 		}
@@ -404,9 +404,9 @@ func (a *agent) setClock(skew time.Duration, from string) error {
 }
 
 // explainNetwork looks at each thing on the way to the conductor.
-func (a *agent) explainNetwork(ctx context.Context) { a.explainWay(ctx, a.checkTarget()) }
+func (a *agent) explainNetwork(ctx context.Context) { a.explainWay(ctx, a.checkTarget) }
 
-func (a *agent) explainWay(ctx context.Context, target netconfig.Target) {
+func (a *agent) explainWay(ctx context.Context, target func() netconfig.Target) {
 	k, err := a.network()
 	if err != nil {
 		a.console.Stage("network", "%v", err)
@@ -414,7 +414,7 @@ func (a *agent) explainWay(ctx context.Context, target netconfig.Target) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	report := netconfig.Check(ctx, k, target)
+	report := netconfig.Check(ctx, k, target())
 	a.sayLines("network", report.String())
 }
 
