@@ -121,6 +121,12 @@ type leased struct {
 	lease Lease
 }
 
+// same reports whether a link was given the same again.
+func (l leased) same(other leased) bool {
+	return l.link == other.link && l.lease.Method == other.lease.Method && slices.Equal(l.lease.Addresses, other.lease.Addresses) &&
+		slices.Equal(l.lease.Routes, other.lease.Routes) && slices.Equal(l.lease.DNS, other.lease.DNS)
+}
+
 type answer struct {
 	leased
 	method Method
@@ -211,6 +217,9 @@ func (a Acquired) acquire(ctx context.Context, k Kernel, asker Asker, try func(c
 			a = next
 			continue
 		}
+		if slices.ContainsFunc(a.leases, one.same) {
+			continue // in force already, and tried: Keep has just done so
+		}
 		next, err := a.instead(ctx, k, p.with(of(got, one.link)), try)
 		if err == nil {
 			return next, nil
@@ -218,11 +227,16 @@ func (a Acquired) acquire(ctx context.Context, k Kernel, asker Asker, try func(c
 		errs = append(errs, fmt.Errorf("with what %s was given: %w", one.link, err))
 	}
 	if try != nil && len(order) > 0 {
-		keep := order[0]
-		if len(a.leases) > 0 && slices.Contains(order, a.leases[0].link) {
-			keep = a.leases[0].link
+		kept := of(got, order[0])
+		if len(a.leases) > 0 && slices.Contains(order, a.leases[0].link) { // and what it was given before, unless that was given anew
+			kept = of(got, a.leases[0].link)
+			for _, old := range a.leases {
+				if !slices.ContainsFunc(kept, func(g leased) bool { return g.lease.Method == old.lease.Method }) {
+					kept = append(kept, old)
+				}
+			}
 		}
-		next, err := a.become(ctx, k, p.with(of(got, keep)))
+		next, err := a.become(ctx, k, p.with(kept))
 		if err != nil {
 			errs = append(errs, err)
 		}
@@ -332,13 +346,21 @@ func (p Plan) awaitOwn(ctx context.Context, k Kernel, l Link) error {
 	}
 }
 
+// index returns the place of a link in the plan.
+func (p Plan) index(id string) int {
+	return slices.IndexFunc(p.Links, func(l Link) bool { return l.ID == id })
+}
+
 // with returns the plan with what was given added to it. Of default routes that several links were given, the first in the plan is preferred,
 // whoever answered first: so an agent that is started again leaves all as it is.
 func (p Plan) with(given []leased) Acquired {
-	place := func(l leased) int {
-		return slices.IndexFunc(p.Links, func(have Link) bool { return have.ID == l.link })
-	}
-	given = slices.SortedStableFunc(slices.Values(given), func(x, y leased) int { return place(x) - place(y) })
+	given = slices.SortedStableFunc(slices.Values(given), func(x, y leased) int {
+		i, j := p.index(x.link), p.index(y.link)
+		if i == j && i >= 0 {
+			return slices.Index(p.Links[i].Auto, x.lease.Method) - slices.Index(p.Links[i].Auto, y.lease.Method)
+		}
+		return i - j
+	})
 	a := Acquired{Plan: Plan{Links: slices.Clone(p.Links), DNS: slices.Clone(p.DNS)}, base: p, leases: given}
 	type slot struct {
 		destination netip.Prefix
@@ -479,7 +501,7 @@ func (a Acquired) Keep(ctx context.Context, k Kernel, asker Asker, try func(cont
 			return
 		}
 		at := slices.IndexFunc(a.leases, func(g leased) bool { return next == question{g.link, g.lease.Method} })
-		link := a.base.Links[slices.IndexFunc(a.base.Links, func(l Link) bool { return l.ID == next.link })]
+		link := a.base.Links[a.base.index(next.link)]
 		lease, err := a.base.ask(ctx, k, asker, link, next.method)
 		if ctx.Err() != nil {
 			return
@@ -505,11 +527,10 @@ func (a Acquired) Keep(ctx context.Context, k Kernel, asker Asker, try func(cont
 		if at < 0 {
 			fresh = append(fresh, leased{next.link, lease})
 		} else {
-			old := fresh[at].lease
-			if slices.Equal(lease.Addresses, old.Addresses) && slices.Equal(lease.Routes, old.Routes) && slices.Equal(lease.DNS, old.DNS) {
+			fresh[at].lease = lease
+			if fresh[at].same(a.leases[at]) {
 				continue
 			}
-			fresh[at].lease = lease
 		}
 		said(fmt.Sprintf("%s: now %s", next.link, lease))
 		works := a.Works

@@ -269,6 +269,46 @@ func TestKeepSearches(t *testing.T) {
 	})
 }
 
+// While the conductor is away, the only network that there is stays as it is.
+func TestKeepSearchesQuietly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := &recorder{fakeKernel: &fakeKernel{state: withLinkLocal(machine()), cables: map[string]time.Duration{"eth0": 0}}}
+		v4, v6 := given("192.0.2.50/24", "192.0.2.1", "192.0.2.53", time.Hour), given("2001:db8::50/128", "", "2001:db8::53", time.Hour)
+		servers := &fakeServers{answers: map[string]fakeAnswer{"eth0 dhcpv4": {time.Second, []Lease{v4}}, "eth0 ipv6-auto": {2 * time.Second, []Lease{v6}}}}
+		time.AfterFunc(3*time.Minute, func() { // the order of the answers is another, and then one is not there
+			servers.mu.Lock()
+			servers.answers["eth0 dhcpv4"] = fakeAnswer{3 * time.Second, []Lease{v4}}
+			servers.mu.Unlock()
+		})
+		time.AfterFunc(6*time.Minute, func() {
+			servers.mu.Lock()
+			delete(servers.answers, "eth0 ipv6-auto")
+			servers.mu.Unlock()
+		})
+		start := time.Now()
+		try := func(context.Context) error {
+			if time.Since(start) < 10*time.Minute {
+				return errors.New("unreachable")
+			}
+			return nil
+		}
+		a, err := Everywhere(k.state, []Method{DHCP4, Auto6}, "").Acquire(t.Context(), k, servers, try, quiet)
+		if err == nil {
+			t.Fatal("it works")
+		}
+		before := k.String()
+		if !strings.Contains(before, "192.0.2.50/24 2001:db8::50/128") {
+			t.Fatalf("machine\n%s", before)
+		}
+		k.did = nil
+		keeping(t, a, k, servers, try, 15*time.Minute)
+		if len(k.did) > 0 {
+			t.Errorf("did %q", k.did)
+		}
+		compare(t, "machine", k.String(), before)
+	})
+}
+
 // A server that begins to answer late is heard, though nothing was given before.
 func TestKeepAsksForWhatIsMissing(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
