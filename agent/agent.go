@@ -9,6 +9,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -73,6 +74,7 @@ type System struct {
 	// StartSSH lets some accounts log in, and no others, and returns the host key's fingerprint in words.
 	StartSSH    func(ctx context.Context, a accounts) (key string, err error)
 	InstallUEFI func(ctx context.Context, disk string) (string, error)
+	InstallBIOS func(ctx context.Context, disk, root string) (string, error) // root is the UUID of a file system
 	Tools       tool.Runner
 	LoadModules func(ctx context.Context, names ...string) error
 }
@@ -136,7 +138,18 @@ func ThisMachine() (System, error) {
 			}
 			return v.String(), nil
 		},
+		InstallBIOS: installBIOS,
 	}, nil
+}
+
+// installBIOS makes BIOS start the system in a disk's partition with this UUID.
+func installBIOS(ctx context.Context, disk, root string) (what string, err error) {
+	d, err := stream.OpenDevice(disk)
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, d.Close()) }()
+	return image.InstallBIOS(ctx, image.BIOSDisk{Name: disk, Disk: d}, image.LocalVolumes(disk, tool.Exec{}, loadFileSystem), root)
 }
 
 const levelDebug = slog.LevelDebug
@@ -172,6 +185,7 @@ type agent struct {
 	token      ironic.Secret
 
 	retirement retirement
+	endLeases  func() // ends the asking for what the network was given, and returns when it has; nil if nothing was given
 
 	mu       sync.Mutex
 	node     steps.Node      // as the conductor sent it last

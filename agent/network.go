@@ -144,8 +144,7 @@ func (a *agent) bringUpNetwork(ctx context.Context) error {
 		if err != nil {
 			a.sayLines("network", err.Error())
 		}
-		a.ntpFound = addressTexts(given.NTP())
-		go given.Keep(ctx, k, a.sys.Asker, nil, a.sayNetwork)
+		a.keepLeases(ctx, k, given, nil)
 	}
 	return a.showNetwork(ctx, k)
 }
@@ -166,6 +165,18 @@ func (a *agent) askInstead(ctx context.Context, k netconfig.Kernel, dns []netip.
 		return why
 	}
 	return nil
+}
+
+// keepLeases has what the network was given last until ctx ends, or a.endLeases is called; try is that of [netconfig.Acquired.Keep].
+func (a *agent) keepLeases(ctx context.Context, k netconfig.Kernel, given netconfig.Acquired, try func(context.Context) error) {
+	a.ntpFound = addressTexts(given.NTP())
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	a.endLeases = func() { cancel(); <-ended }
+	go func() {
+		defer close(ended)
+		given.Keep(ctx, k, a.sys.Asker, try, a.sayNetwork)
+	}()
 }
 
 func (a *agent) sayNetwork(line string) { a.sayLines("network", line) }
@@ -270,8 +281,7 @@ func (a *agent) askEverywhere(ctx context.Context, k netconfig.Kernel, plan netc
 			a.sayLines("network", err.Error())
 		}
 	}
-	a.ntpFound = addressTexts(given.NTP())
-	go given.Keep(ctx, k, a.sys.Asker, try, a.sayNetwork)
+	a.keepLeases(ctx, k, given, try)
 	return a.showNetwork(ctx, k)
 }
 

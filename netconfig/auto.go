@@ -41,6 +41,7 @@ type Lease struct {
 	DNS       []netip.Addr
 	NTP       []netip.Addr
 	Renew     time.Duration // after this it is to be asked for again; 0 is never
+	Router    netip.Addr    // IPv6: whose advertisement it was; the zero Addr without one
 }
 
 // Asker asks on a NIC that has link for what a method gives, and repeats itself until
@@ -481,26 +482,26 @@ func (a Acquired) Keep(ctx context.Context, k Kernel, asker Asker, try func(cont
 			said(err.Error())
 		}
 	}
-	due := map[question]time.Time{}
+	due := map[asking]time.Time{}
 	for _, q := range a.questions(ctx, k, try != nil) {
 		due[q] = time.Now().Add(searchWait)
 	}
 	for _, g := range a.leases {
 		if g.lease.Renew > 0 {
-			due[question{g.link, g.lease.Method}] = time.Now().Add(g.lease.Renew)
+			due[asking{g.link, g.lease.Method}] = time.Now().Add(g.lease.Renew)
 		}
 	}
 	for {
-		var next question
+		var next asking
 		for q := range due {
-			if next == (question{}) || due[q].Before(due[next]) || due[q].Equal(due[next]) && q.link+string(q.method) < next.link+string(next.method) {
+			if next == (asking{}) || due[q].Before(due[next]) || due[q].Equal(due[next]) && q.link+string(q.method) < next.link+string(next.method) {
 				next = q
 			}
 		}
-		if next == (question{}) || pause(ctx, max(time.Until(due[next]), time.Second)) != nil {
+		if next == (asking{}) || pause(ctx, max(time.Until(due[next]), time.Second)) != nil {
 			return
 		}
-		at := slices.IndexFunc(a.leases, func(g leased) bool { return next == question{g.link, g.lease.Method} })
+		at := slices.IndexFunc(a.leases, func(g leased) bool { return next == asking{g.link, g.lease.Method} })
 		link := a.base.Links[a.base.index(next.link)]
 		lease, err := a.base.ask(ctx, k, asker, link, next.method)
 		if ctx.Err() != nil {
@@ -541,20 +542,20 @@ func (a Acquired) Keep(ctx context.Context, k Kernel, asker Asker, try func(cont
 	}
 }
 
-// question is what a link asks for.
-type question struct {
+// asking is what a link of a plan asks for.
+type asking struct {
 	link   string
 	method Method
 }
 
 // questions returns those that got no answer. If one way was chosen, the others are not asked for any more; where an earlier program chose it,
 // those links are asked that have an address.
-func (a Acquired) questions(ctx context.Context, k Kernel, chosen bool) []question {
+func (a Acquired) questions(ctx context.Context, k Kernel, chosen bool) []asking {
 	have, err := k.State(ctx)
 	if err != nil || chosen && len(a.leases) > 0 {
 		return nil
 	}
-	var all []question
+	var all []asking
 	for _, l := range a.base.Links {
 		n, _ := a.base.device(l, have)
 		for _, m := range l.Auto {
@@ -563,7 +564,7 @@ func (a Acquired) questions(ctx context.Context, k Kernel, chosen bool) []questi
 				return h.Prefix.Addr().Is6() == m.is6() && !h.Prefix.Addr().IsLinkLocalUnicast()
 			})
 			if !answered && (has || !chosen) {
-				all = append(all, question{l.ID, m})
+				all = append(all, asking{l.ID, m})
 			}
 		}
 	}
