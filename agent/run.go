@@ -230,6 +230,8 @@ func (a *agent) useSettings(config Config) (err error) {
 		Limit:     config.DownloadLimit,
 		RefuseMD5: !config.MD5Enabled,
 		Formats:   config.ImageFormats,
+
+		PublicKeys: config.ImageKeys,
 	}
 	if config.AnyImageFormat {
 		a.host.Download.Formats = nil

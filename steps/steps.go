@@ -168,6 +168,8 @@ type Download struct {
 	RefuseMD5 bool
 	// Formats are those that an image may have whose format the conductor does not know, by Ironic's names; nil for all.
 	Formats []string
+	// PublicKeys are those that images are signed with. If there are any, an image without a valid signature by one of them is not written.
+	PublicKeys []stream.PublicKey
 	// BasicAuth returns user and password for image servers, unless the conductor sends them with the image; nil without.
 	BasicAuth func() (user, password string)
 }
