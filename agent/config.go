@@ -88,6 +88,7 @@ type Config struct {
 	VLANs             []string // as in [wantedVLANs]
 	RescueNetwork     string   // followPorts or keepNetwork
 	StrictNetwork     bool
+	SetRTC            bool // with the system's clock, that on the board
 	Inspection        inspectionConfig
 
 	// ImageKeyNames are files with keys that images must be signed with, or such keys; ImageKeys are what is in them.

@@ -100,6 +100,7 @@ func Settings() []Setting {
 		{"ironhand-rescue-network", "", followPorts, false, "After `rescue.finalize_rescue`: `follow` asks for addresses again on all NICs, because Ironic moves the ports to the tenant's network; `keep` leaves the network as it is.", oneOf(func(c *Config) *string { return &c.RescueNetwork }, followPorts, keepNetwork)},
 		{"ironhand-poll", "", "false", false, "The conductor is not called and asks by itself: no lookup, no heartbeats, and `ipa-agent-token` is needed. The conductor says which node this is by `poll.set_node_info`.", boolean(func(c *Config) *bool { return &c.Poll })},
 		{"ironhand-strict-network", "", "false", false, "Do not go on if anything is wrong with the description of the network. Otherwise what is sound is brought up, and the console says what was left out.", boolean(func(c *Config) *bool { return &c.StrictNetwork })},
+		{"ironhand-set-rtc", "", "false", false, "When the clock is set, set the one on the board too, in UTC. Otherwise that is never written.", boolean(func(c *Config) *bool { return &c.SetRTC })},
 		{"ironhand.shell", "", "", false, "`1`: an emergency shell on the consoles beside the agent; `only`: without the agent. Anybody at the console is root then. Kernel command line only.", nil},
 	}, inspectionSettings()...)
 }

@@ -22,6 +22,8 @@ const module = "github.com/ironhand/ironhand/"
 // that is not here may import nothing of ours. To change the rule, change the table
 // and say why in docs/design.md.
 //
+// inspect/lldp imports nothing and reads frames: the verdict on the network says what the switch has said.
+//
 // image/volume (FAT and ISO 9660) imports nothing of ours, as image/gpt does: what makes the media and the ISO that nodes boot from needs
 // the same two formats as what makes a config drive.
 var imports = map[string][]string{
@@ -39,6 +41,7 @@ var imports = map[string][]string{
 	"steps/holders":              {},
 	"steps":                      {"inspect", "stream", "initramfs/tool"},
 	"image":                      {"stream", "initramfs/tool", "image/gpt", "image/qcow2", "image/volume"},
+	"netconfig":                  {"inspect/lldp"},
 	"inspect":                    {"inspect/ipmi", "inspect/lldp", "inspect/ocp", "inspect/recording"},
 	"initramfs":                  {"initramfs/tool", "image/volume"},
 	"initramfs/media":            {"image/volume"},
