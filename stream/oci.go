@@ -30,7 +30,7 @@ const (
 
 // OCIOptions says how an image is fetched from a registry. The zero value is usable.
 type OCIOptions struct {
-	HTTP HTTPOptions // Authorization and Accept are not used; a Transport must be an *http.Transport
+	HTTP HTTPOptions // Authorization, Accept and KeepTLS are not used; a Transport must be an *http.Transport
 	// Login returns user and password for a registry, which may be told with its port; nil, or "" twice, for none.
 	Login func(host string) (user, password string)
 	// Architecture of the machine, as Go calls it; empty for that of this program.
@@ -66,6 +66,7 @@ func NewOCI(ctx context.Context, name string, o OCIOptions) (Source, Digest, err
 	}
 	var m manifest
 	for range 3 {
+		o.HTTP.KeepTLS = want.IsZero() // nothing else proves what a tag leads to
 		src, err := NewHTTP(ref.base+"/manifests/"+where, o.HTTP)
 		if err != nil {
 			return bad(err)
@@ -92,7 +93,7 @@ func NewOCI(ctx context.Context, name string, o OCIOptions) (Source, Digest, err
 	if err != nil {
 		return bad(err)
 	}
-	o.HTTP.Accept = ""
+	o.HTTP.Accept, o.HTTP.KeepTLS = "", false
 	src, err := NewHTTP(ref.base+"/blobs/"+layer.String(), o.HTTP)
 	if err != nil {
 		return bad(err)

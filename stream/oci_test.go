@@ -4,12 +4,14 @@ package stream
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -339,6 +341,50 @@ func TestOCIRedirect(t *testing.T) {
 	}
 	if n := strings.Count(strings.Join(s.seen, "\n"), "/token "); n != 1 {
 		t.Errorf("%d tokens were asked for: %q", n, s.seen)
+	}
+}
+
+// What a tag leads to is proven by TLS alone, and not taken from where there is none. What a digest proves may come from there.
+func TestOCIKeepsTLS(t *testing.T) {
+	image := []byte("image")
+	s := &shelf{things: map[string][]byte{}}
+	b, err := json.Marshal(map[string]any{"schemaVersion": 2, "layers": []any{map[string]string{"digest": s.put("blobs", image), "mediaType": "x"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest := s.put("manifests", b)
+	s.things["/v2/os/debian/manifests/12"] = b
+	plain := httptest.NewServer(s)
+	defer plain.Close()
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, plain.URL+r.URL.Path, http.StatusTemporaryRedirect)
+	}))
+	defer server.Close()
+	transport := server.Client().Transport.(*http.Transport).Clone()
+	transport.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		if address == "example.com:443" { // which the server has a certificate for
+			address = server.Listener.Addr().String()
+		}
+		return (&net.Dialer{}).DialContext(ctx, network, address)
+	}
+	for _, test := range []struct{ name, ref, err string }{
+		{"tag", ":12", "not protected by TLS"},
+		{"digest", "@" + digest, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			src, want, err := NewOCI(t.Context(), "oci://example.com/os/debian"+test.ref, OCIOptions{HTTP: HTTPOptions{Transport: transport}})
+			if test.err != "" || err != nil {
+				if test.err == "" || err == nil || !strings.Contains(err.Error(), test.err) {
+					t.Errorf("NewOCI() = %v, want %q", err, test.err)
+				}
+				return
+			}
+			r := NewReader(t.Context(), []Source{src}, want, ReaderOptions{})
+			defer r.Close()
+			if err := r.Verify(); err != nil {
+				t.Errorf("the image: %v", err)
+			}
+		})
 	}
 }
 
