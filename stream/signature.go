@@ -260,6 +260,9 @@ func FetchSignature(ctx context.Context, src Source, keys []PublicKey, o ReaderO
 // FetchSignatureBeside reads the signature of an image that one of the keys may have made. It is beside the image, at each place of it the name of which is given, with the suffix of such
 // keys; open makes sources of names. If there is none, the error wraps [ErrSignature].
 func FetchSignatureBeside(ctx context.Context, images []string, open func(name string) (Source, error), keys []PublicKey, o ReaderOptions) (Signature, error) {
+	if len(images) == 0 || len(keys) == 0 {
+		return Signature{}, fmt.Errorf("%w: there is no image, or no key, to look for one of", ErrSignature)
+	}
 	var errs []error
 	for _, image := range images {
 		tried := map[string]bool{}

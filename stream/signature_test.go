@@ -207,6 +207,26 @@ func TestReaderSignature(t *testing.T) {
 	}
 }
 
+// To look nowhere is to find none, and not that none is needed.
+func TestSignatureBesideNothing(t *testing.T) {
+	keys := []PublicKey{{minisign: true}}
+	open := func(string) (Source, error) { return nil, errors.New("nothing is to be opened") }
+	for _, test := range []struct {
+		name   string
+		images []string
+		keys   []PublicKey
+	}{
+		{"no image", nil, keys},
+		{"no key", []string{"/image"}, nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if s, err := FetchSignatureBeside(t.Context(), test.images, open, test.keys, ReaderOptions{}); !errors.Is(err, ErrSignature) {
+				t.Errorf("FetchSignatureBeside() = %v, %v, want an ErrSignature", s, err)
+			}
+		})
+	}
+}
+
 func TestBeside(t *testing.T) {
 	for _, test := range []struct{ image, want string }{
 		{"/images/a.img", "/images/a.img.sig"},
