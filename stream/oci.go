@@ -122,7 +122,8 @@ var (
 
 func parseReference(name string) (reference, error) {
 	scheme, rest, _ := strings.Cut(name, "://")
-	if strings.Contains(rest, "@") && !strings.Contains(rest, "@sha") {
+	host, repository, _ := strings.Cut(rest, "/")
+	if strings.Contains(host, "@") || strings.Contains(rest, "@") && !strings.Contains(rest, "@sha") {
 		return reference{}, errors.New("image in a registry: user and password do not belong into the URL")
 	}
 	bad := func(what string) (reference, error) {
@@ -131,7 +132,6 @@ func parseReference(name string) (reference, error) {
 	if scheme != "oci" && scheme != "oci+http" {
 		return bad("it does not begin with oci://")
 	}
-	host, repository, _ := strings.Cut(rest, "/")
 	repository, digest, hasDigest := strings.Cut(repository, "@")
 	repository, tag, hasTag := strings.Cut(repository, ":")
 	r := reference{name: name, host: host, tag: tag}

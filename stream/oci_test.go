@@ -48,6 +48,8 @@ func TestParseReference(t *testing.T) {
 		{"oci://r.example/a@sha256:00", "", "", "its digest"},
 		{"oci://r.example/a@sha1:" + hex[:40], "", "", "its digest"},
 		{"oci://me:hush@r.example/a:b", "", "", "do not belong"},
+		{"oci://me:hush@shop.example/a:b", "", "", "do not belong"},
+		{"oci://me:hush@sha256.example/a@sha256:" + hex, "", "", "do not belong"},
 	} {
 		r, err := parseReference(test.name)
 		where := r.tag
