@@ -66,7 +66,7 @@ func ParsePublicKeys(text []byte) ([]PublicKey, error) {
 			if err != nil || len(b) != 2+8+ed25519.PublicKeySize || string(b[:2]) != "Ed" {
 				return nil, errors.New("public key: it is neither one of minisign nor PEM")
 			}
-			if _, err := newCurve().decode(b[10:]); err != nil {
+			if err := newCurve().checkKey(b[10:]); err != nil {
 				return nil, fmt.Errorf("public key: %w", err)
 			}
 			keys = append(keys, PublicKey{minisign: true, id: [8]byte(b[2:10]), ed: b[10:]})
@@ -95,7 +95,7 @@ func parsePEM(block *pem.Block) (PublicKey, error) {
 			return PublicKey{ec: key}, nil
 		}
 	case ed25519.PublicKey:
-		if _, err := newCurve().decode(key); err != nil {
+		if err := newCurve().checkKey(key); err != nil {
 			return PublicKey{}, fmt.Errorf("public key: %w", err)
 		}
 		return PublicKey{ed: key}, nil
