@@ -3,6 +3,7 @@
 package stream
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -19,6 +20,8 @@ import (
 
 // maxManifest is how long a manifest or an index may be, bytes. Registries take up to 4 MiB.
 const maxManifest = 4 << 20
+
+const mostInManifest = 100_000 // of whatever kind
 
 // What a manifest and an index are called (OCI image specification, and Docker's names before that).
 const (
@@ -202,6 +205,9 @@ func parseManifest(text []byte) (manifest, error) {
 	var m manifest
 	if len(text) > maxManifest {
 		return m, fmt.Errorf("it is longer than %d bytes", maxManifest)
+	}
+	if bytes.Count(text, []byte(",")) > mostInManifest { // each takes a hundred times its bytes when it is read
+		return m, fmt.Errorf("there are more than %d things in it", mostInManifest)
 	}
 	if err := json.Unmarshal(text, &m); err != nil {
 		return m, errors.New("it is not JSON of the form of a manifest")

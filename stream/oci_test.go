@@ -245,6 +245,9 @@ func TestOCI(t *testing.T) {
 		{name: "manifest of schema 1", setUp: func(s *shelf) { tag(s, []byte(`{"schemaVersion": 1}`)) }, err: "neither a manifest nor an index"},
 		{name: "web page", setUp: func(s *shelf) { tag(s, []byte(`<html>`)) }, err: "not JSON"},
 		{name: "endless", setUp: func(s *shelf) { tag(s, bytes.Repeat([]byte(" "), maxManifest+1)) }, err: "longer than"},
+		{name: "of a million machines", setUp: func(s *shelf) {
+			tag(s, []byte(`{"schemaVersion": 2, "manifests": [`+strings.Repeat("{},", 1e6)+`{}]}`))
+		}, err: "more than 100000 things"},
 		{name: "digest of another kind", setUp: func(s *shelf) { tag(s, manifestOf(layer("md5:00", "x", nil))) }, err: "none of sha256 or sha512"},
 		{name: "digest that is a path", setUp: func(s *shelf) { tag(s, manifestOf(layer("sha256:../../x", "x", nil))) }, err: "not hexadecimal"},
 		{name: "an index of indexes", setUp: func(s *shelf) {
