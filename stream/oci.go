@@ -34,8 +34,8 @@ const (
 // OCIOptions says how an image is fetched from a registry. The zero value is usable.
 type OCIOptions struct {
 	HTTP HTTPOptions // Authorization, Accept and KeepTLS are not used; a Transport must be an *http.Transport
-	// Login returns user and password for a registry, which may be told with its port; nil, or "" twice, for none.
-	Login func(host string) (user, password string)
+	// Login returns user and password for a repository, HOST/PATH or HOST:PORT/PATH; nil, or "" twice, for none.
+	Login func(repository string) (user, password string)
 	// Architecture of the machine, as Go calls it; empty for that of this program.
 	Architecture string
 	Reader       ReaderOptions // for what leads to the image
@@ -106,12 +106,13 @@ func NewOCI(ctx context.Context, name string, o OCIOptions) (Source, Digest, err
 
 // reference is what an oci:// URL names.
 type reference struct {
-	name   string // the URL
-	host   string
-	base   string // URL of the repository
-	scope  string // what a token has to be for
-	tag    string // "" if there is a digest
-	digest Digest
+	name       string // the URL
+	host       string
+	repository string // on it
+	base       string // URL of the repository
+	scope      string // what a token has to be for
+	tag        string // "" if there is a digest
+	digest     Digest
 }
 
 func (r reference) String() string { return r.name }
@@ -166,6 +167,7 @@ func parseReference(name string) (reference, error) {
 	if scheme == "oci+http" || isLoopback(host) {
 		protocol = "http"
 	}
+	r.repository = repository
 	r.base = protocol + "://" + host + "/v2/" + repository
 	if _, err := url.Parse(r.base); err != nil {
 		return bad("there is no host in it")

@@ -95,6 +95,17 @@ func TestLogins(t *testing.T) {
 			t.Errorf("login(%s) = %s %s", host, user, password)
 		}
 	}
+	// A login for a part of a registry is for no other part of it.
+	team := func(user string) string { return base64.StdEncoding.EncodeToString([]byte(user + ":x")) }
+	login, err = ParseLogins([]byte(`{"auths": {"r/a": {"auth": "` + team("a") + `"}, "r/b": {"auth": "` + team("b") + `"}, "r": {"auth": "` + team("all") + `"}, "s/a/": {"auth": "` + team("sa") + `"}}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for repository, want := range map[string]string{"r/a": "a", "r/a/x": "a", "R/b/x/y": "b", "r/ab": "all", "r": "all", "s/a/x": "sa", "s/b": "", "s": ""} {
+		if user, _ := login(repository); user != want {
+			t.Errorf("login(%s) = %q, want %q", repository, user, want)
+		}
+	}
 	for _, text := range []string{``, `[]`, `{"auths": []}`, `{"auths": {"a": {"auth": "hush"}}}`, `{"auths": {"a": {"auth": "!"}}}`} {
 		if login, err := ParseLogins([]byte(text)); text != "" && err == nil || err != nil && strings.Contains(err.Error(), "hush") {
 			t.Errorf("ParseLogins(%s) = %v, %v", text, login == nil, err)
@@ -327,9 +338,9 @@ func TestOCIRedirect(t *testing.T) {
 	server := httptest.NewServer(s)
 	defer server.Close()
 	u, _ := url.Parse(server.URL)
-	src, digest, err := NewOCI(t.Context(), "oci://"+u.Host+"/os/debian", OCIOptions{Login: func(host string) (string, string) {
-		if host != u.Host {
-			t.Errorf("asked for the login of %s", host)
+	src, digest, err := NewOCI(t.Context(), "oci://"+u.Host+"/os/debian", OCIOptions{Login: func(repository string) (string, string) {
+		if repository != u.Host+"/os/debian" {
+			t.Errorf("asked for the login of %s", repository)
 		}
 		return "me", "hush"
 	}})
