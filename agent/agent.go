@@ -19,7 +19,6 @@ import (
 	"time"
 
 	"github.com/ironhand/ironhand/agent/ironic"
-	"github.com/ironhand/ironhand/image"
 	"github.com/ironhand/ironhand/initramfs/boot"
 	"github.com/ironhand/ironhand/initramfs/media"
 	"github.com/ironhand/ironhand/initramfs/tool"
@@ -27,6 +26,7 @@ import (
 	"github.com/ironhand/ironhand/inspect/lldp"
 	"github.com/ironhand/ironhand/netconfig"
 	"github.com/ironhand/ironhand/steps"
+	"github.com/ironhand/ironhand/steps/raid"
 	"github.com/ironhand/ironhand/stream"
 )
 
@@ -70,7 +70,7 @@ type System struct {
 	KernelLog    func() ([]byte, error)
 	// StartSSH lets some accounts log in, and no others, and returns the host key's fingerprint in words.
 	StartSSH    func(ctx context.Context, a accounts) (key string, err error)
-	InstallUEFI func(ctx context.Context, disk string) (string, error)
+	InstallUEFI func(ctx context.Context, h steps.Host, disk string) (string, error)
 	Tools       tool.Runner
 	LoadModules func(ctx context.Context, names ...string) error
 }
@@ -126,13 +126,7 @@ func ThisMachine() (System, error) {
 		Tools:     tool.Exec{},
 
 		LoadModules: boot.LoadModules,
-		InstallUEFI: func(ctx context.Context, disk string) (string, error) {
-			v, err := image.InstallUEFI(ctx, disk, "/sys/firmware/efi/efivars", loadFileSystem)
-			if err != nil {
-				return "", err
-			}
-			return v.String(), nil
-		},
+		InstallUEFI: installUEFI,
 	}, nil
 }
 
@@ -197,6 +191,7 @@ func newAgent(o Options) *agent {
 
 		LoadModules: a.sys.LoadModules,
 	}
+	a.host.Arrays = func(ctx context.Context) ([]steps.Array, error) { return raid.Arrays(ctx, a.host) }
 	return a
 }
 

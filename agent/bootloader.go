@@ -6,6 +6,11 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"strings"
+
+	"github.com/ironhand/ironhand/image"
+	"github.com/ironhand/ironhand/steps"
+	"github.com/ironhand/ironhand/steps/raid"
 )
 
 // imageCommands make the firmware start what was deployed.
@@ -37,7 +42,7 @@ func (a *agent) installBootloader(ctx context.Context, params json.RawMessage) (
 	}
 	ignored := in.Ignore == nil && a.config.IgnoreBootloader || in.Ignore != nil && *in.Ignore
 	if mode == "uefi" {
-		entry, err := a.sys.InstallUEFI(ctx, d.Disk)
+		entry, err := a.sys.InstallUEFI(ctx, a.host, d.Disk)
 		if err != nil && ignored {
 			a.sayLines("boot loader", fmt.Sprintf("WARNING: boot entry for %s: %v; going on, as ignore_bootloader_failure says", d.Disk, err))
 			return nil, nil
@@ -45,7 +50,7 @@ func (a *agent) installBootloader(ctx context.Context, params json.RawMessage) (
 		if err != nil {
 			return nil, newError("DeviceNotFound", "boot entry for %s: %w", d.Disk, err)
 		}
-		a.console.Stage("boot loader", "%s", entry)
+		a.sayLines("boot loader", entry)
 		return nil, nil
 	}
 	if in.RootUUID == nil || *in.RootUUID == "" || isDiskID(*in.RootUUID) {
@@ -58,6 +63,31 @@ func (a *agent) installBootloader(ctx context.Context, params json.RawMessage) (
 		return nil, nil
 	}
 	return nil, err
+}
+
+// installUEFI makes the boot entry for a disk; for an array, what firmware starts from on each disk with a member of it, and an entry for each. It returns a line for each entry.
+func installUEFI(ctx context.Context, h steps.Host, disk string) (string, error) {
+	const variables = "/sys/firmware/efi/efivars"
+	if !raid.IsArray(h.Machine.FS, disk) {
+		v, err := image.InstallUEFI(ctx, disk, variables, loadFileSystem)
+		if err != nil {
+			return "", err
+		}
+		return v.String(), nil
+	}
+	esp, disks, err := raid.PrepareUEFI(ctx, h, disk)
+	if err != nil {
+		return "", err
+	}
+	entries, err := image.InstallUEFICopies(ctx, esp, disks, variables, loadFileSystem)
+	if err != nil {
+		return "", err
+	}
+	var lines []string
+	for _, e := range entries {
+		lines = append(lines, e.String())
+	}
+	return strings.Join(lines, "\n"), nil
 }
 
 // isDiskID tells whether s is an MBR disk identifier, which stands for a whole disk image.

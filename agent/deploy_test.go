@@ -451,7 +451,7 @@ func TestIgnoreBootloaderFailure(t *testing.T) {
 		{true, `{"ignore_bootloader_failure": false}`, "FAILED DeviceNotFound: "},
 		{false, `{"ignore_bootloader_failure": null}`, "FAILED DeviceNotFound: "},
 	} {
-		a, do, _, _ := commandAgent(t, System{InstallUEFI: func(context.Context, string) (string, error) { return "", errors.New("no ESP") }})
+		a, do, _, _ := commandAgent(t, System{InstallUEFI: func(context.Context, steps.Host, string) (string, error) { return "", errors.New("no ESP") }})
 		a.inventory = inspect.Inventory{Boot: inspect.Boot{Mode: "uefi"}}
 		a.deployed = &steps.Deployed{Disk: "/dev/sda"}
 		a.config.IgnoreBootloader = test.setting
@@ -488,7 +488,7 @@ func TestInstallBootloader(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			made := false
-			a, do, _, console := commandAgent(t, System{InstallUEFI: func(_ context.Context, disk string) (string, error) {
+			a, do, _, console := commandAgent(t, System{InstallUEFI: func(_ context.Context, _ steps.Host, disk string) (string, error) {
 				made = true
 				return "Boot0007 on " + disk, test.fail
 			}})

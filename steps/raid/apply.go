@@ -3,6 +3,7 @@
 package raid
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
@@ -377,7 +378,7 @@ func (a newArray) make(ctx context.Context, h steps.Host) error {
 		return err
 	}
 	// As ironic-python-agent calls it (ironic_python_agent/raid_utils.py, create_raid_device). --run answers questions, --force has RAID 5 begin with all members.
-	args := []string{"--create", a.device, "--force", "--run", "--metadata=1.2", "--homehost=" + homehost, "--level=" + strings.TrimPrefix(a.level, "raid"),
+	args := []string{"--create", a.device, "--force", "--run", "--metadata=" + cmp.Or(a.version, "1.2"), "--homehost=" + homehost, "--level=" + strings.TrimPrefix(a.level, "raid"),
 		"--name=" + a.name, "--raid-devices=" + strconv.Itoa(len(a.members))}
 	for _, m := range a.members {
 		args = append(args, m.device())

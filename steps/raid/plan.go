@@ -37,6 +37,7 @@ type table struct {
 
 type newArray struct {
 	device  string // /dev/md0
+	version string // of its superblocks; "" is 1.2
 	level   string // as in sysfs
 	name    string
 	members []member

@@ -67,7 +67,7 @@ func TestVMRaid(t *testing.T) {
 		Machine: vmtest.Machine{MemoryMiB: 768, Disks: []vmtest.Disk{
 			disk("virtio", 0), disk("virtio", 0), disk("virtio", 0), disk("nvme", 4096), disk("nvme", 4096), disk("scsi", 0), disk("sata", 0),
 		}},
-		Files: judges(t, "sfdisk", "blkid", "sgdisk", "mke2fs"),
+		Files: judges(t, "sfdisk", "blkid", "sgdisk", "mke2fs", "cmp"),
 		Args:  "-guest -test.run=TestGuest", Timeout: 20 * time.Minute,
 	})
 }
