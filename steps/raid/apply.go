@@ -47,7 +47,7 @@ func (p plan) apply(ctx context.Context, h steps.Host) error {
 	// 3. Marks, then partition tables.
 	run := rand.Text()
 	for i, t := range p.tables {
-		if err := writeMark(opened[i], mark{Run: run, Partitions: t.parts}); err != nil {
+		if err := writeMark(opened[i], mark{Run: run, Serial: string(t.disk.Serial), Partitions: t.parts}); err != nil {
 			return fmt.Errorf("mark %s: %w", t.disk.Name, err)
 		}
 	}
@@ -75,7 +75,7 @@ func (p plan) apply(ctx context.Context, h steps.Host) error {
 
 	// 5. It is done when the first mark says so; then they go.
 	for _, t := range p.tables {
-		if err := changeMark(t.disk.Name, mark{Run: run, Made: true, Partitions: t.parts}); err != nil {
+		if err := changeMark(t.disk.Name, mark{Run: run, Serial: string(t.disk.Serial), Made: true, Partitions: t.parts}); err != nil {
 			return err
 		}
 	}
