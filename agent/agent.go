@@ -71,6 +71,7 @@ type System struct {
 	// StartSSH lets some accounts log in, and no others, and returns the host key's fingerprint in words.
 	StartSSH    func(ctx context.Context, a accounts) (key string, err error)
 	InstallUEFI func(ctx context.Context, h steps.Host, disk string) (string, error)
+	InstallBIOS func(ctx context.Context, h steps.Host, disk, root string) (string, error) // root is the UUID of a file system
 	Tools       tool.Runner
 	LoadModules func(ctx context.Context, names ...string) error
 }
@@ -127,6 +128,7 @@ func ThisMachine() (System, error) {
 
 		LoadModules: boot.LoadModules,
 		InstallUEFI: installUEFI,
+		InstallBIOS: installBIOS,
 	}, nil
 }
 

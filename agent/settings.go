@@ -131,7 +131,7 @@ func Unused() []UnusedSetting {
 		{"", "[container] run_options", true, containers},
 
 		{"ipa-agent-token-required", "agent_token_required", false, "a token is always required"},
-		{"", "enable_bios_bootloader_install", false, "no program of an image is run to install a boot loader: that was the hole CVE-2026-43003"},
+		{"", "enable_bios_bootloader_install", false, "a boot loader is installed without it: no program of an image is run for that, which was the hole CVE-2026-43003"},
 		{"", "[disk_utils] dd_block_size", false, otherWay},
 		{"", "[disk_utils] partition_detection_attempts", false, otherWay},
 		{"", "[disk_utils] partprobe_attempts", false, otherWay},

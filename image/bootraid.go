@@ -74,11 +74,5 @@ func dropBootEntries(vars efiVars, stale []uint16) error {
 			return fmt.Errorf("write BootOrder: %w", err)
 		}
 	}
-	for _, n := range stale {
-		name := BootVariable{Number: n}.name()
-		if err := vars.Delete(name); err != nil {
-			return fmt.Errorf("delete %s: %w", name, err)
-		}
-	}
-	return nil
+	return deleteEntries(vars, stale)
 }

@@ -45,6 +45,23 @@ const (
 	btrfsResize = 0x50009403 // BTRFS_IOC_RESIZE, _IOW(0x94, 3, struct btrfs_ioctl_vol_args)
 )
 
+// subvolume is the number of the subvolume of a btrfs that root is in: include/uapi/linux/btrfs.h, BTRFS_IOC_INO_LOOKUP, _IOWR(0x94, 18, struct btrfs_ioctl_ino_lookup_args).
+func subvolume(root *os.Root) (uint64, error) {
+	d, err := root.Open(".")
+	if err != nil {
+		return 0, err
+	}
+	defer d.Close() // only asked
+	args := struct {
+		tree, object uint64
+		name         [4080]byte
+	}{object: 256} // of which every subvolume has one
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, d.Fd(), 0xd0009412, uintptr(unsafe.Pointer(&args))); errno != 0 {
+		return 0, fmt.Errorf("ask for the subvolume: %w", errno)
+	}
+	return args.tree, nil
+}
+
 // Grow runs e2fsck and resize2fs for ext2, ext3 and ext4; xfs and btrfs grow while they are mounted.
 func (v localVolumes) Grow(ctx context.Context, p Partition, f FileSystem) error {
 	return v.with(ctx, p, func(device string) error {

@@ -49,3 +49,46 @@ func TestVMDeployPartitionImage(t *testing.T) {
 	booted := vmtest.Start(t, vmtest.Machine{Firmware: "secureboot", Kernel: "none", Disks: []vmtest.Disk{{Path: disk}}})
 	booted.Expect(t, `IMAGE RUNS[\s\S]*root=UUID=6f2c1a30-8d0e-4c55-9f6e-2f4d3c9a7b10 .*marker=from-esp`, 3*time.Minute)
 }
+
+// The image of a file system is written to a machine with BIOS, onto an MBR whose four primary partitions are all in use, and the conductor asks for the boot loader as Ironic of Zed does. The machine then starts from the disk alone.
+func TestVMDeployPartitionImageBIOS(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.image = biosSystem.make(t)[1<<20 : 63<<20]
+	l.handoff, l.sizes = "reboot", ", root_mb: 1000, swap_mb: 16, ephemeral_mb: 64"
+	l.start()
+	vm := vmtest.Start(t, l.machine())
+	vm.Expect(t, `boot loader: /dev/vdb: GRUB for BIOS, from /usr/lib/grub/i386-pc; it starts /boot/vmlinuz-1`, deployTime+bootTime)
+	vm.Expect(t, `hand-off: reboot`, deployTime)
+	if why := vm.Wait(t, time.Minute); why != "guest-reset" {
+		t.Errorf("the machine ended by %s, want guest-reset", why)
+	}
+	if err := l.result(time.Minute); err != nil {
+		t.Errorf("conductor: %v\n%s", err, l.timeline())
+	}
+	if strings.Contains(vm.Console(), "WARNING") {
+		t.Errorf("console has a warning:\n%s", vm.Console())
+	}
+	disk := vm.Disks[1]
+	if out := run(t, "sfdisk", "--verify", disk); !strings.Contains(out, "No errors detected") {
+		t.Errorf("sfdisk --verify: %s", out)
+	}
+	// 1 ephemeral, 65 swap, 81 config drive, 82 root
+	run(t, "e2fsck", "-fn", disk+"?offset=85983232")
+	if out := run(t, "blkid", "-p", "-O", "84934656", disk); !strings.Contains(out, `LABEL="config-2"`) {
+		t.Errorf("blkid of the config drive: %s", out)
+	}
+	booted := vmtest.Start(t, vmtest.Machine{Firmware: "bios", Kernel: "none", Disks: []vmtest.Disk{{Path: disk}}})
+	booted.Expect(t, `IMAGE RUNS[\s\S]*root=UUID=6f2c1a30-8d0e-4c55-9f6e-2f4d3c9a7b10 .*marker=from-bios`, 3*time.Minute)
+}
+
+// An image without a boot loader for BIOS is no success, and the error says what it lacks.
+func TestVMPartitionImageWithoutBIOSLoader(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.image = signedSystem.make(t)[1<<20 : 63<<20]
+	l.handoff, l.sizes = "reboot", ", root_mb: 1000"
+	l.start()
+	vm := vmtest.Start(t, l.machine())
+	l.wantFailure(vm, "the image has no boot loader that can be installed without running it: GRUB for BIOS, from /usr/lib/grub/i386-pc", deployTime+bootTime)
+}

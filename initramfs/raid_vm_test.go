@@ -94,50 +94,72 @@ func TestVMDeployOverArray(t *testing.T) {
 	checkDisk(t, vm.Disks[1], 512)
 }
 
-// A mirror is made through the API, a real Debian goes onto it, and the machine then starts from it through its firmware: with both disks, and with either of them taken away.
-func TestVMDeployOnArray(t *testing.T) {
-	t.Parallel()
-	l := newLab(t)
-	l.bootMode, l.handoff, l.hint = "uefi", "poweroff", "{serial: NONE}" // the node's root volume counts, and not the hint
+// onArray has a mirror made through the API, and a real Debian written onto it. It returns the machine, which is switched off, for its firmware to start.
+func onArray(t *testing.T, l *lab, firmware string, expect ...string) vmtest.Machine {
+	t.Helper()
+	l.handoff, l.hint = "poweroff", "{serial: NONE}" // the node's root volume counts, and not the hint
 	l.raid = "{logical_disks: [{size_gb: 3, raid_level: '1', controller: software, volume_name: system, is_root_volume: true}, {size_gb: MAX, raid_level: '0', controller: software}]}"
 	l.serve(vmtest.Artefact(t, "image/debian-raid.img.zst"))
 	l.start()
 	m := l.machine()
-	m.Firmware, m.MemoryMiB, m.Variables = "uefi", 768, l.path("variables")
-	l.run("cp", "/usr/share/OVMF/OVMF_VARS_4M.fd", m.Variables)
+	m.Firmware, m.MemoryMiB = firmware, 768
+	if firmware == "uefi" {
+		m.Variables = l.path("variables")
+		l.run("cp", "/usr/share/OVMF/OVMF_VARS_4M.fd", m.Variables)
+	}
 	m.Disks[0].Size = m.Disks[1].Size
 	vm := vmtest.Start(t, m)
-	vm.Expect(t, `made /dev/md0 "system"`, deployTime)
-	vm.Expect(t, `writing .* to /dev/md0 `, deployTime)
-	vm.Expect(t, `the members of /dev/md0 are not brought in step while the image is written`, deployTime)
-	vm.Expect(t, `the members of /dev/md0 are brought in step again`, deployTime)
-	vm.Expect(t, `made /dev/md2 "esp", of /dev/vda3, /dev/vdb3`, deployTime)
-	vm.Expect(t, `Boot\w+ debian \(RAID, part0\) \\EFI\\debian\\shimx64.efi`, deployTime)
-	vm.Expect(t, `Boot\w+ debian \(RAID, part1\) \\EFI\\debian\\shimx64.efi`, deployTime)
+	for _, text := range append([]string{
+		`made /dev/md0 "system"`, `writing .* to /dev/md0 `, `the members of /dev/md0 are not brought in step while the image is written`, `the members of /dev/md0 are brought in step again`,
+	}, expect...) {
+		vm.Expect(t, text, deployTime)
+	}
 	if err := l.result(5 * time.Minute); err != nil {
 		t.Fatalf("conductor: %v\n%s", err, l.timeline())
 	}
 	vm.Wait(t, time.Minute)
+	for i := range m.Disks {
+		m.Disks[i].Path = vm.Disks[i]
+	}
+	m.Kernel, m.Floppy, m.NICs = "none", "", nil
+	return m
+}
+
+// startsWith wants the deployed system to start by the machine's firmware with both disks, and with either of them taken away.
+func startsWith(t *testing.T, m vmtest.Machine) {
+	t.Helper()
+	disks := m.Disks
+	for _, m.Disks = range [][]vmtest.Disk{disks, disks[1:], disks[:1]} {
+		vm := vmtest.Start(t, m)
+		vm.Expect(t, `lab-host login:`, 10*time.Minute) // of its config drive, a partition of the array
+		vm.Stop()
+	}
+}
+
+func TestVMDeployOnArray(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.bootMode = "uefi"
+	m := onArray(t, l, "uefi", `made /dev/md2 "esp", of /dev/vda3, /dev/vdb3`,
+		`Boot\w+ debian \(RAID, part0\) \\EFI\\debian\\shimx64.efi`, `Boot\w+ debian \(RAID, part1\) \\EFI\\debian\\shimx64.efi`)
 
 	// The same file system, as firmware sees it, on both, by the word of blkid and cmp.
 	const at, length = "1048576", "67108864" // of the image's
-	for _, d := range vm.Disks {
-		if out := l.run("blkid", "-p", "-O", at, d); !strings.Contains(out, `TYPE="vfat"`) || !strings.Contains(out, `LABEL="ESP"`) {
-			t.Errorf("blkid -p -O %s %s: %s", at, d, out)
+	for _, d := range m.Disks {
+		if out := l.run("blkid", "-p", "-O", at, d.Path); !strings.Contains(out, `TYPE="vfat"`) || !strings.Contains(out, `LABEL="ESP"`) {
+			t.Errorf("blkid -p -O %s %s: %s", at, d.Path, out)
 		}
-		if out := l.run("sfdisk", "--dump", d); !strings.Contains(out, "type=C12A7328-F81F-11D2-BA4B-00A0C93EC93B") {
-			t.Errorf("sfdisk --dump %s:\n%s", d, out)
+		if out := l.run("sfdisk", "--dump", d.Path); !strings.Contains(out, "type=C12A7328-F81F-11D2-BA4B-00A0C93EC93B") {
+			t.Errorf("sfdisk --dump %s:\n%s", d.Path, out)
 		}
 	}
-	l.run("cmp", "-i", at, "-n", length, vm.Disks[0], vm.Disks[1])
+	l.run("cmp", "-i", at, "-n", length, m.Disks[0].Path, m.Disks[1].Path)
+	startsWith(t, m)
+}
 
-	for _, disks := range [][]int{{0, 1}, {1}, {0}} {
-		again := vmtest.Machine{Firmware: "uefi", Variables: m.Variables, Kernel: "none", MemoryMiB: 768}
-		for _, i := range disks {
-			again.Disks = append(again.Disks, vmtest.Disk{Path: vm.Disks[i], Serial: m.Disks[i].Serial})
-		}
-		started := vmtest.Start(t, again)
-		started.Expect(t, `lab-host login:`, 10*time.Minute) // of its config drive, a partition of the array
-		started.Stop()
-	}
+func TestVMDeployOnArrayBIOS(t *testing.T) {
+	t.Parallel()
+	m := onArray(t, newLab(t), "", `/dev/vda: GRUB for BIOS`, `/dev/vdb: GRUB for BIOS`)
+	m.Firmware = "bios"
+	startsWith(t, m)
 }

@@ -140,7 +140,7 @@ func (d *deployment) writeImage(ctx context.Context) error {
 	return nil
 }
 
-// prepareBoot has the firmware's boot entry made. Without UEFI a whole disk image needs nothing.
+// prepareBoot has the firmware's boot entry made. Without UEFI a whole disk image needs nothing, unless it is on an array.
 func (d *deployment) prepareBoot(ctx context.Context) error {
 	d.index = 2
 	c, err := d.once(ctx, "standby.get_partition_uuids", func() any { return struct{}{} })
@@ -155,7 +155,7 @@ func (d *deployment) prepareBoot(ctx context.Context) error {
 	if err := json.Unmarshal(c.Result, &uuids); err != nil {
 		return fmt.Errorf("standby.get_partition_uuids: result is not of the expected form")
 	}
-	if d.n.config.BootMode != "uefi" && d.n.config.Image.RootMB == 0 {
+	if d.n.config.BootMode != "uefi" && d.n.config.Image.RootMB == 0 && d.n.config.RAID == nil {
 		return nil
 	}
 	_, err = d.follow(ctx, "image.install_bootloader", nil, func() any {

@@ -12,6 +12,7 @@ import (
 	"io/fs"
 	"os"
 	"slices"
+	"strings"
 
 	"github.com/ironhand/ironhand/image"
 	"github.com/ironhand/ironhand/image/gpt"
@@ -474,3 +475,144 @@ func syncAction(root fs.FS, device string) string {
 func setSync(device, action string) error {
 	return os.WriteFile("/sys/block/"+sysName(device)+"/md/sync_action", []byte(action), 0)
 }
+
+// biosBootSize is that of GRUB's partition in a GPT. Source: as espSize.
+const biosBootSize = 2 * mib
+
+// InstallBIOS makes BIOS start the system in the array at device from each disk with a member of it: the one whose file system has the UUID root, or, if that is empty, the one that has
+// GRUB for BIOS. v shows the file systems in the array. It returns a line for each disk. Errors are those of [image.InstallBIOS], too.
+func InstallBIOS(ctx context.Context, h steps.Host, device, root string, v image.Volumes) (what string, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("%w: boot loader for %s: %w", steps.ErrRAID, device, err)
+		}
+	}()
+	// 1. What there is, and a place for GRUB on each disk. All are found before one is changed.
+	s, err := look(ctx, h)
+	if err != nil {
+		return "", err
+	}
+	a, err := s.running(device)
+	if err != nil {
+		return "", err
+	}
+	var adds []*addition
+	for i, name := range a.disks() {
+		d := s.disk(name)
+		if d == nil {
+			return "", fmt.Errorf("%s, which a member is on, is no disk that can be written to", name)
+		}
+		if d.mbr {
+			continue // GRUB lies between the MBR and the first partition
+		}
+		_, add, err := placeFor(h, *d, gpt.BIOSBoot, fmt.Sprintf("bios-boot-part-%d", i), biosBootSize)
+		if err != nil {
+			return "", err
+		}
+		if add != nil {
+			adds = append(adds, add)
+		}
+	}
+
+	// 2. GRUB is made of what is in the image.
+	l, err := prepareBIOS(ctx, h, device, root, v)
+	if err != nil {
+		return "", err
+	}
+
+	// 3. It goes onto each disk.
+	for _, add := range adds {
+		h.Say("partition %s: BIOS boot partition %d of %s more", add.disk, add.partition.Number, size(biosBootSize))
+		if err := add.write(); err != nil {
+			return "", err
+		}
+	}
+	var disks []image.BIOSDisk
+	defer func() {
+		for _, d := range disks {
+			err = errors.Join(err, d.Close())
+		}
+	}()
+	var lines []string
+	for _, name := range a.disks() {
+		d := s.disk(name)
+		f, err := os.OpenFile(name, os.O_RDWR|os.O_SYNC, 0)
+		if err != nil {
+			return "", err
+		}
+		disks = append(disks, image.BIOSDisk{Name: name, Disk: sharedDisk{f, d.Size, int(d.LogicalSectors)}})
+		lines = append(lines, name+": "+l.What)
+	}
+	if err := l.Install(ctx, disks); err != nil {
+		return "", err
+	}
+	return strings.Join(lines, "\n"), nil
+}
+
+// prepareBIOS finds the root file system in an array, and makes GRUB for it.
+func prepareBIOS(ctx context.Context, h steps.Host, device, root string, v image.Volumes) (l *image.BIOSLoader, err error) {
+	d, err := h.Open(device)
+	if err != nil {
+		return nil, err
+	}
+	defer func() { err = errors.Join(err, d.Close()) }()
+	held, err := image.PartitionsOf(d)
+	if err != nil {
+		return nil, err
+	}
+	var trouble []error
+	for _, p := range held {
+		if p.Type == "" || p.Type == "vfat" || p.Type == "iso9660" || root != "" && !strings.EqualFold(p.UUID, root) {
+			continue
+		}
+		if root == "" {
+			has, err := image.HasDirectory(ctx, v, p, "usr/lib/grub/i386-pc")
+			if err != nil {
+				trouble = append(trouble, err) // it matters only if no other has it
+			}
+			if !has {
+				continue
+			}
+		}
+		err := v.Change(ctx, p.Partition, p.FileSystem, func(inside *os.Root) (err error) {
+			l, err = image.PrepareBIOS(ctx, inside, p.FileSystem)
+			return err
+		})
+		if err != nil {
+			return nil, fmt.Errorf("prepare GRUB in partition %d of %s: %w", p.Number, device, err)
+		}
+		return l, nil
+	}
+	if root == "" {
+		return nil, errors.Join(append([]error{fmt.Errorf("%w: no file system in it has /usr/lib/grub/i386-pc", image.ErrNoImageLoader)}, trouble...)...)
+	}
+	return nil, fmt.Errorf("%w: %.40q", image.ErrNoRoot, root)
+}
+
+// sharedDisk is a disk of which partitions are in use by an array. What is written elsewhere is nobody else's.
+type sharedDisk struct {
+	*os.File
+	size   int64
+	sector int
+}
+
+func (d sharedDisk) Size() int64     { return d.size }
+func (d sharedDisk) SectorSize() int { return d.sector }
+
+// Zero writes zeros.
+func (d sharedDisk) Zero(ctx context.Context, at, n int64) error {
+	for zeros := make([]byte, mib); n > 0; {
+		if err := ctx.Err(); err != nil {
+			return context.Cause(ctx)
+		}
+		done, err := d.WriteAt(zeros[:min(n, mib)], at)
+		if err != nil {
+			return err
+		}
+		at, n = at+int64(done), n-int64(done)
+	}
+	return nil
+}
+
+// RereadPartitions does nothing: the kernel cannot, and is told of each partition.
+func (d sharedDisk) RereadPartitions(context.Context) error { return nil }

@@ -7,6 +7,7 @@ package raid
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"os"
@@ -19,6 +20,7 @@ import (
 	"github.com/ironhand/ironhand/image"
 	"github.com/ironhand/ironhand/image/gpt"
 	fat "github.com/ironhand/ironhand/image/volume"
+	"github.com/ironhand/ironhand/initramfs/tool"
 	"github.com/ironhand/ironhand/steps"
 	"github.com/ironhand/ironhand/stream"
 )
@@ -275,6 +277,56 @@ func TestGuestHold(t *testing.T) {
 	action("resync")
 	if err := os.WriteFile("/proc/sys/dev/raid/speed_limit_max", []byte("200000"), 0); err != nil {
 		t.Fatal(err)
+	}
+	b.mustDelete()
+	b.wantEmpty()
+}
+
+// Disks with a GPT get a partition for GRUB; what is in them is for GRUB's own tests.
+func TestGuestBIOS(t *testing.T) {
+	b := newBench(t)
+	b.node.Properties = map[string]json.RawMessage{"capabilities": json.RawMessage(`"boot_mode:bios,disk_label:gpt"`)}
+	b.mustCreate(software("1 1 system vda vdb"))
+	const raidType, biosType = "A19D880F-05FC-4D3B-A006-743F0F84911E", "21686148-6449-6E6F-744E-656564454649"
+	before := b.table("/dev/vda")
+	if err := b.write("/dev/md0", osImage(t, 512, false), stream.Digest{}); err != nil {
+		t.Fatal(err)
+	}
+	install := func() error {
+		_, err := InstallBIOS(t.Context(), b.host, "/dev/md0", "", image.LocalVolumes("/dev/md0", tool.Exec{}, nil))
+		return err
+	}
+	// There is no file system with GRUB in the image: nothing is changed.
+	if err := install(); !errors.Is(err, image.ErrNoImageLoader) || !errors.Is(err, steps.ErrRAID) || b.table("/dev/vda") != before {
+		t.Errorf("InstallBIOS() = %v, table %s", err, b.table("/dev/vda"))
+	}
+	state, err := look(t.Context(), b.host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for i, want := range []string{"1 partition more", "none more"} {
+		_, add, err := placeFor(b.host, *state.disk("/dev/vda"), gpt.BIOSBoot, "bios-boot-part-0", biosBootSize)
+		if err != nil || (add != nil) != (i == 0) {
+			t.Fatalf("placeFor() = %v, %v, want %s", add, err, want)
+		}
+		if add != nil {
+			if err := add.write(); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	if got, want := b.table("/dev/vda"), before+", 2048 4096 "+biosType; got != want || !strings.Contains(got, raidType) {
+		t.Errorf("table %s, want %s", got, want)
+	}
+	// There is no room for an EFI system partition.
+	if _, _, err := PrepareUEFI(t.Context(), b.host, "/dev/md0"); err == nil {
+		t.Error("PrepareUEFI() of an image without")
+	}
+	if err := b.write("/dev/md0", osImage(t, 512, true), stream.Digest{}); err != nil {
+		t.Fatal(err)
+	}
+	if _, _, err := PrepareUEFI(t.Context(), b.host, "/dev/md0"); err == nil || !strings.Contains(err.Error(), "nowhere on /dev/vda are 550 MiB free") {
+		t.Errorf("PrepareUEFI() without room = %v", err)
 	}
 	b.mustDelete()
 	b.wantEmpty()

@@ -37,6 +37,7 @@ type state struct {
 type disk struct {
 	inspect.Disk
 	parts []stream.Partition // that the kernel knows
+	mbr   bool               // its table is no GPT
 	raid  []int              // numbers of the partitions that are for software RAID by their type
 	stale []int              // numbers of the partitions, 0 for the disk, with a superblock
 	mark  mark               // of a creation that was not finished; the zero mark if there is none
@@ -137,6 +138,9 @@ func lookAtDisk(root fs.FS, i inspect.Disk) (d disk, found []foundBlock, err err
 		return d, nil, err
 	}
 	d.raid = raidPartitions(head, int(i.LogicalSectors))
+	if mbr, err := gpt.ParseMBR(head); err == nil {
+		d.mbr = len(mbr.Partitions()) > 0 && !mbr.Guards()
+	}
 	note := func(number int, blocks []superblock) {
 		for n, b := range blocks {
 			if n == 0 {
