@@ -68,7 +68,7 @@ func TestVMRaid(t *testing.T) {
 			{Size: 4 << 30, Serial: "A"}, {Size: 4 << 30, Serial: "B"}, disk("virtio", 0), disk("nvme", 4096), disk("nvme", 4096), disk("scsi", 0), disk("sata", 0),
 		}},
 		Files: judges(t, "sfdisk", "blkid", "sgdisk", "mke2fs", "cmp"),
-		Args:  "-guest -test.run=TestGuestBIOS|TestGuestBoot", Timeout: 20 * time.Minute,
+		Args:  "-guest -test.run=TestGuest", Timeout: 20 * time.Minute,
 	})
 }
 
