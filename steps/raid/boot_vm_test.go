@@ -286,7 +286,7 @@ func TestGuestHold(t *testing.T) {
 func TestGuestBIOS(t *testing.T) {
 	b := newBench(t)
 	b.node.Properties = map[string]json.RawMessage{"capabilities": json.RawMessage(`"boot_mode:bios,disk_label:gpt"`)}
-	b.mustCreate(software("1 1 system vda vdb"))
+	b.mustCreate(software("1 MAX system vda vdb"))
 	const raidType, biosType = "A19D880F-05FC-4D3B-A006-743F0F84911E", "21686148-6449-6E6F-744E-656564454649"
 	before := b.table("/dev/vda")
 	if err := b.write("/dev/md0", osImage(t, 512, false), stream.Digest{}); err != nil {
