@@ -163,3 +163,37 @@ func TestVMDeployOnArrayBIOS(t *testing.T) {
 	m.Firmware = "bios"
 	startsWith(t, m)
 }
+
+// The images of file systems go onto an array, too, and start with one disk taken away.
+func TestVMPartitionImageOnArray(t *testing.T) {
+	for _, test := range []struct {
+		firmware, mode string
+		image          *system
+		line, marker   string
+	}{
+		{"uefi", "uefi", signedSystem, `boot loader: Boot\w+ .*RAID, part0\) .*shimx64.efi`, "from-esp"},
+		{"", "bios", biosSystem, `boot loader: /dev/vda: GRUB for BIOS`, "from-bios"},
+	} {
+		t.Run(test.mode, func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t)
+			l.image = test.image.make(t)[1<<20 : 63<<20]
+			l.bootMode, l.handoff, l.sizes = test.mode, "poweroff", ", root_mb: 500"
+			l.raid = "{logical_disks: [{size_gb: 2, raid_level: '1', controller: software, is_root_volume: true}]}"
+			l.start()
+			m := l.machine()
+			m.Firmware = test.firmware
+			vm := vmtest.Start(t, m)
+			vm.Expect(t, test.line, deployTime+bootTime)
+			if err := l.result(5 * time.Minute); err != nil {
+				t.Fatalf("conductor: %v\n%s", err, l.timeline())
+			}
+			vm.Wait(t, time.Minute)
+			if strings.Contains(vm.Console(), "WARNING") {
+				t.Errorf("console has a warning:\n%s", vm.Console())
+			}
+			booted := vmtest.Start(t, vmtest.Machine{Firmware: test.mode, Kernel: "none", Disks: []vmtest.Disk{{Path: vm.Disks[1]}}})
+			booted.Expect(t, `IMAGE RUNS[\s\S]*root=UUID=6f2c1a30-8d0e-4c55-9f6e-2f4d3c9a7b10 .*marker=`+test.marker, 3*time.Minute)
+		})
+	}
+}

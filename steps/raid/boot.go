@@ -30,6 +30,9 @@ const (
 	espSize  = 550 * mib
 )
 
+// MostESP is the size, in MiB, that the EFI system partition in an array has at the most, so that those of the disks have room for all of it.
+const MostESP = 548
+
 // Arrays are those of the machine, with those that do not run.
 func Arrays(ctx context.Context, h steps.Host) ([]steps.Array, error) {
 	s, err := look(ctx, h)
@@ -91,8 +94,8 @@ func PrepareUEFI(ctx context.Context, h steps.Host, device string) (esp string, 
 	if err != nil {
 		return "", nil, err
 	}
-	if source.Size > espSize-mib {
-		return "", nil, fmt.Errorf("that of the image has %s, and no more than %s are free for it before the arrays", size(source.Size), size(espSize-mib))
+	if source.Size > MostESP*mib {
+		return "", nil, fmt.Errorf("that of the image has %s, and no more than %s are free for it before the arrays", size(source.Size), size(MostESP*mib))
 	}
 
 	// 2. A place for it on each disk. All are found before one is changed.

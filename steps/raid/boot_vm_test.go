@@ -331,3 +331,35 @@ func TestGuestBIOS(t *testing.T) {
 	b.mustDelete()
 	b.wantEmpty()
 }
+
+// The machine is killed at points of the copying; the command is run again and ends right.
+func TestGuestBootKilled(t *testing.T) {
+	b := newBench(t)
+	b.mustCreate(software("1 1 system vda vdb"))
+	path := osImage(t, 512, true)
+	for n, killed := 0, true; killed; n += 1 + n/3 {
+		if err := b.write(b.device("system"), path, stream.Digest{}); err != nil {
+			t.Fatal(err)
+		}
+		b.killAfter(n)
+		_, _, err := PrepareUEFI(t.Context(), b.host, b.device("system"))
+		if killed = errors.Is(err, errKilled); err != nil && !killed {
+			t.Fatalf("killed after %d operations: %v", n, err)
+		}
+		b.restart()
+		esp, _, err := PrepareUEFI(t.Context(), b.host, b.device("system"))
+		if err != nil {
+			t.Fatalf("killed after %d operations, and again: %v", n, err)
+		}
+		b.run("busybox", "dd", "if="+path, "of=/tmp/esp", "bs=1048576", "skip=1", "count=32")
+		for _, m := range []string{esp, "/dev/vda2", "/dev/vdb2"} {
+			b.run("cmp", "-n", fmt.Sprint(32*mib), "/tmp/esp", m)
+		}
+		if got := b.detail(); got != "any:esp raid1 1.0 vda2 vdb2\nany:system raid1 1.2 vda1 vdb1" {
+			t.Errorf("killed after %d operations: arrays:\n%s", n, got)
+		}
+		t.Logf("killed after %d operations: %v", n, killed)
+	}
+	b.mustDelete()
+	b.wantEmpty()
+}
