@@ -9,4 +9,6 @@ import (
 	"os"
 )
 
+func openShared(string) (*os.File, error) { return nil, errors.ErrUnsupported }
+
 func addPartition(*os.File, int, int64, int64) error { return errors.ErrUnsupported }

@@ -242,7 +242,7 @@ func placeFor(h steps.Host, d disk, kind gpt.GUID, name string, bytes int64) (m 
 
 // write puts the partition into the table of a disk whose other partitions are in use, and makes the kernel know it. At each moment one of the GPT's two copies is whole.
 func (a addition) write() (err error) {
-	f, err := os.OpenFile(a.disk, os.O_RDWR|os.O_SYNC, 0)
+	f, err := openShared(a.disk)
 	if err != nil {
 		return err
 	}
@@ -333,7 +333,7 @@ const bootCode = 440
 
 // clearBootCode takes the boot code off a disk whose partitions are in use.
 func clearBootCode(path string) (err error) {
-	f, err := os.OpenFile(path, os.O_RDWR|os.O_SYNC, 0)
+	f, err := openShared(path)
 	if err != nil {
 		return err
 	}
@@ -539,7 +539,7 @@ func InstallBIOS(ctx context.Context, h steps.Host, device, root string, v image
 	var lines []string
 	for _, name := range a.disks() {
 		d := s.disk(name)
-		f, err := os.OpenFile(name, os.O_RDWR|os.O_SYNC, 0)
+		f, err := openShared(name)
 		if err != nil {
 			return "", err
 		}
