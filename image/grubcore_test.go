@@ -196,3 +196,19 @@ func FuzzGrubKernel(f *testing.F) {
 		}
 	})
 }
+
+func FuzzGrubDependencies(f *testing.F) {
+	f.Add("ext2: fshelp\nfshelp:\nloop: loop\n")
+	f.Fuzz(func(t *testing.T, list string) {
+		seen := map[string]bool{}
+		for _, name := range grubDependencies(list, []string{"ext2", "loop"}) {
+			if seen[name] {
+				t.Errorf("%q is there twice", name)
+			}
+			seen[name] = true
+		}
+		if !seen["ext2"] || !seen["loop"] {
+			t.Error("a module is missing that was asked for")
+		}
+	})
+}

@@ -27,13 +27,17 @@ type localVolumes struct {
 	prepare Prepare
 }
 
-// Format runs mke2fs.
+// Format runs mke2fs or mkfs.xfs.
 func (v localVolumes) Format(ctx context.Context, p Partition, kind, label string) error {
 	return v.with(ctx, p, func(device string) error {
 		if v.tools == nil {
 			return errors.New("no programs can be run here")
 		}
 		// Nothing is discarded: what is behind a partition may hold on to its discards for long.
+		if kind == "xfs" {
+			_, err := v.tools.Run(ctx, tool.MkfsXFS, "-q", "-f", "-K", "-L", label, device)
+			return err
+		}
 		_, err := v.tools.Run(ctx, tool.Mke2fs, "-q", "-F", "-t", kind, "-L", label, "-E", "nodiscard", device)
 		return err
 	})
