@@ -29,7 +29,7 @@ demo: packages ## the main job, from a cold machine to a running Debian; FIRMWAR
 
 .PHONY: test
 test: packages ## all tests
-	@export REQUIRE=root,vm; $(MAKE) --no-print-directory check test-root test-vm test-ironic test-demo
+	@export REQUIRE=root,vm; $(MAKE) --no-print-directory check test-fuzz test-root test-vm test-ironic test-demo
 
 .PHONY: check
 check: ## format, vet, static analysis, import table, generated files, unit tests; no root
@@ -61,6 +61,10 @@ test-demo: packages build ramdisk image ## the demo under each firmware, with ot
 test-ironic: packages ramdisk image ## the real ramdisk, driven by a real Ironic of Debian's packages
 	@scripts/packages packages-ironic.txt
 	@echo "== tests with a real Ironic"; REQUIRE=root,vm,ironic $(GO) test -count=1 -p 1 -timeout 40m -v -run '^TestIronic' ./agent/interop
+
+.PHONY: test-fuzz
+test-fuzz: packages ## what reads images and all that is fetched with them, a minute for each fuzz target
+	@echo "== fuzzing"; scripts/fuzz 60s ./image/qcow2 FuzzDecode $(foreach t,Decompress Gzip Zstd XZ Bzip2 LZ4 ParseChecksums ContentRange Signature PublicKeys Manifest RegistryAnswers,./stream Fuzz$(t))
 
 .PHONY: fuzz
 fuzz: ## each fuzz target for FUZZTIME (20s)

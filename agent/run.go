@@ -211,6 +211,8 @@ func (a *agent) useSettings(config Config) (err error) {
 		Limit:     config.DownloadLimit,
 		RefuseMD5: !config.MD5Enabled,
 		Formats:   config.ImageFormats,
+
+		PublicKeys: config.ImageKeys,
 	}
 	if config.AnyImageFormat {
 		a.host.Download.Formats = nil
