@@ -125,10 +125,13 @@ $(B)/ironhand.iso: $(B)/initramfs.cpio.zst $(B)/mkramdisk
 	@$(B)/mkramdisk iso --kernel $(B)/kernel/vmlinuz --initramfs $(B)/initramfs.cpio.zst --out $@
 
 .PHONY: image
-image: $(B)/image/debian.img.zst ## the operating system image of the demo and the tests, from real Debian
+image: $(B)/image/debian.img.zst $(B)/image/debian-raid.img.zst ## the operating system images of the demo and the tests, from real Debian
 
 $(B)/image/debian.img.zst: $(wildcard demo/image/*) $(wildcard demo/image/files/*)
 	@demo/image/build $(B)/image
+
+$(B)/image/debian-raid.img.zst: $(wildcard demo/image/*) $(wildcard demo/image/files/*)
+	@demo/image/build $(B)/image raid
 
 .PHONY: clean
 clean: ## remove what was built; the kernel and the operating system image stay

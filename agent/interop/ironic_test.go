@@ -32,6 +32,16 @@ func (b *bench) smallImage(size int64) string {
 	return file
 }
 
+// espImage is an image with an EFI system partition, whose boot loader is none, and nothing else.
+func (b *bench) espImage() string {
+	b.t.Helper()
+	file := b.path("esp.img")
+	b.run("bash", "-c", `truncate -s 40M "$1" && printf 'label: gpt\nstart=2048, size=65536, type=C12A7328-F81F-11D2-BA4B-00A0C93EC93B\n' | sfdisk --quiet --no-reread --no-tell-kernel "$1" &&
+		truncate -s 32M "$1.fat" && mkfs.vfat -i 1234abcd -n ESP "$1.fat" >/dev/null && mmd -i "$1.fat" ::EFI ::EFI/BOOT && mcopy -i "$1.fat" /bin/true ::EFI/BOOT/BOOTX64.EFI &&
+		dd if="$1.fat" of="$1" bs=1M seek=1 conv=notrunc status=none`, "bash", file)
+	return file
+}
+
 // The life of a UEFI node: automated cleaning, deployment of a real Debian with a config drive, the first boot from the disk, and back.
 func TestIronicUEFI(t *testing.T) {
 	b := newBench(t, nil)
@@ -204,6 +214,23 @@ func TestIronicRAID(t *testing.T) {
 			}
 		}
 	}
+
+	// An operating system goes onto the root volume, and what firmware starts onto both disks. Automated cleaning before leaves the arrays.
+	n.do("provide")
+	n.until("available", 5*time.Minute)
+	n.setImage(b.espImage(), nil)
+	n.do("active")
+	n.until("active", 5*time.Minute)
+	wantConsole(t, n, "to /dev/md", "boot loader: Boot", "ironic1 (RAID, part0)", "ironic1 (RAID, part1)")
+	for i, d := range n.machine.Disks {
+		if out := b.run("blkid", "-p", "-O", "1048576", d.Path); !strings.Contains(out, `UUID="1234-ABCD"`) || !strings.Contains(out, `TYPE="vfat"`) {
+			t.Errorf("blkid of the EFI system partition of disk %d: %s", i, out)
+		}
+	}
+	n.do("deleted")
+	n.until("available", 5*time.Minute)
+	n.do("manage")
+	n.until("manageable", time.Minute)
 
 	// The machine was switched off; the arrays are found again. What cannot be leaves them as they are.
 	configure(20)

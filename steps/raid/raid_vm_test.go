@@ -65,9 +65,9 @@ func TestVMRaid(t *testing.T) {
 	}
 	vmtest.RunInGuest(t, ".", vmtest.Guest{
 		Machine: vmtest.Machine{MemoryMiB: 768, Disks: []vmtest.Disk{
-			disk("virtio", 0), disk("virtio", 0), disk("virtio", 0), disk("nvme", 4096), disk("nvme", 4096), disk("scsi", 0), disk("sata", 0),
+			{Size: 4 << 30, Serial: "A"}, {Size: 4 << 30, Serial: "B"}, disk("virtio", 0), disk("nvme", 4096), disk("nvme", 4096), disk("scsi", 0), disk("sata", 0),
 		}},
-		Files: judges(t, "sfdisk", "blkid", "sgdisk", "mke2fs"),
+		Files: judges(t, "sfdisk", "blkid", "sgdisk", "mke2fs", "cmp"),
 		Args:  "-guest -test.run=TestGuest", Timeout: 20 * time.Minute,
 	})
 }
@@ -444,8 +444,8 @@ func TestGuestKilled(t *testing.T) {
 	}
 	marks := func(a, b bool, onB bool) {
 		for disk, m := range map[string]mark{
-			"/dev/vda": {Run: "r", Made: a, Partitions: state.disk("/dev/vda").parts},
-			"/dev/vdb": {Run: "r", Made: b, Partitions: state.disk("/dev/vdb").parts},
+			"/dev/vda": {Run: "r", Serial: "A", Made: a, Partitions: state.disk("/dev/vda").parts},
+			"/dev/vdb": {Run: "r", Serial: "B", Made: b, Partitions: state.disk("/dev/vdb").parts},
 		} {
 			if disk == "/dev/vdb" && !onB {
 				m = mark{}
