@@ -18,7 +18,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"slices"
 	"strings"
 	"time"
 
@@ -181,9 +180,9 @@ type opened struct {
 	closers     []io.Closer
 }
 
-// close ends the reading. What is to be known of it, verify tells.
+// close ends the reading, first of all what the others wait for. What is to be known of it, verify tells.
 func (o *opened) close() {
-	for _, c := range slices.Backward(o.closers) {
+	for _, c := range o.closers {
 		c.Close()
 	}
 }
@@ -191,7 +190,7 @@ func (o *opened) close() {
 // open reads the start of the image, for a place of room bytes.
 func (s Spec) open(ctx context.Context, meter *stream.Meter, room int64) (_ *opened, err error) {
 	reader := stream.NewReader(ctx, s.Sources, s.Digest, stream.ReaderOptions{Patience: s.Patience, Log: s.Log, Meter: meter, Connections: cmp.Or(s.Connections, 4)})
-	o := &opened{reader: reader, closers: []io.Closer{reader}, format: Raw, verify: reader.Verify}
+	o := &opened{reader: reader, closers: []io.Closer{reader}, format: Raw}
 	defer func() {
 		if err != nil {
 			o.close()
@@ -206,6 +205,10 @@ func (s Spec) open(ctx context.Context, meter *stream.Meter, room int64) (_ *ope
 		return nil, err
 	}
 	o.closers, o.compression = append(o.closers, content), content.Compression
+	o.verify = func() error {
+		content.Close() // what is left of it is read, and not unpacked
+		return reader.Verify()
+	}
 	if content.QCOW2 {
 		o.format = QCOW2
 	}
@@ -222,6 +225,7 @@ func (s Spec) open(ctx context.Context, meter *stream.Meter, room int64) (_ *ope
 			if err := d.Verify(); err != nil {
 				return fmt.Errorf("content of the disk: %w", err)
 			}
+			content.Close()
 			return reader.Verify()
 		}
 	}

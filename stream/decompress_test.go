@@ -12,6 +12,7 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+	"testing/synctest"
 
 	"github.com/klauspost/compress/zstd"
 )
@@ -79,6 +80,7 @@ func TestDecompress(t *testing.T) {
 		{name: "gzip, empty members", in: join(run(t, nil, "gzip"), gz, run(t, nil, "gzip")), want: raw, compression: Gzip},
 		{name: "gzip, padded with zeros", in: join(gz, make([]byte, 5000)), want: raw, compression: Gzip},
 		{name: "gzip of nothing", in: run(t, nil, "gzip"), compression: Gzip},
+		{name: "gzip, all that a header may have", in: join(gz[:3], []byte{gz[3] | 0x1e}, gz[4:10], []byte("\x05\x00extraname\x00comment\x00sm"), gz[10:]), want: raw, compression: Gzip},
 		{name: "zstd", in: zst, want: raw, compression: Zstd},
 		{name: "zstd of a file", in: run(t, raw, "zstd", "-c", "--stream-size=600000"), want: raw, compression: Zstd, least: 600_000},
 		{name: "zstd, two frames", in: join(zst, zst), want: join(raw, raw), compression: Zstd},
@@ -118,7 +120,11 @@ func TestDecompress(t *testing.T) {
 		{name: "gzip, cut in its header", in: gz[:5], err: "unpack gzip", is: io.ErrUnexpectedEOF},
 		{name: "gzip, cut in the second member", in: join(gz, gz[:7]), err: "unpack gzip", is: io.ErrUnexpectedEOF},
 		{name: "gzip, changed", in: flip(gz, len(gz)/2), err: "unpack gzip"},
-		{name: "gzip, wrong sum", in: flip(gz, len(gz)-8), err: "unpack gzip: gzip: invalid checksum"},
+		{name: "gzip, wrong sum", in: flip(gz, len(gz)-8), err: "unpack gzip: the checksum of a member is wrong"},
+		{name: "gzip, wrong length", in: flip(gz, len(gz)-1), err: "unpack gzip: the length of a member is wrong"},
+		{name: "gzip, a header of the future", in: join(gz[:3], []byte{0x20}, gz[4:]), err: "unpack gzip: a member is packed in a way that is not known"},
+		{name: "gzip, cut in its name", in: join(gz[:3], []byte{8}, gz[4:10], []byte("name")), err: "unpack gzip", is: io.ErrUnexpectedEOF},
+		{name: "gzip, cut in what is extra", in: join(gz[:3], []byte{4}, gz[4:10], []byte("\x05\x00ext")), err: "unpack gzip", is: io.ErrUnexpectedEOF},
 		{name: "gzip, garbage behind it", in: join(gz, []byte("garbage")), err: "neither a member nor zeros"},
 		{name: "gzip, garbage behind its zeros", in: join(gz, make([]byte, 9), []byte("garbage")), err: "not zero"},
 		{name: "zstd, cut", in: zst[:len(zst)/2], err: "unpack zstd", is: io.ErrUnexpectedEOF},
@@ -246,4 +252,28 @@ func FuzzDecompress(f *testing.F) {
 			t.Errorf("%d bytes, at least %d were announced", n, c.Least)
 		}
 	})
+}
+
+// Who does not read on leaves nothing behind: synctest.Test waits for all goroutines.
+func TestDecompressClose(t *testing.T) {
+	raw := bytes.Repeat(noise(300_000), 30)
+	for name, packed := range map[string][]byte{
+		"gzip": run(t, raw, "gzip", "-1"), "zstd": run(t, raw, "zstd"), "zstd, short frames": bytes.Repeat(run(t, raw[:3_000_000], "zstd"), 9),
+		"xz": run(t, raw, "xz", "-0"), "bzip2": run(t, raw, "bzip2"), "lz4": run(t, raw, "lz4", "-c"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c, err := Decompress(bytes.NewReader(packed), 0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got := make([]byte, 1000)
+				if _, err := io.ReadFull(c, got); err != nil || !bytes.Equal(got, raw[:1000]) {
+					t.Errorf("read %v", err)
+				}
+				c.Close()
+				c.Close()
+			})
+		})
+	}
 }

@@ -35,6 +35,8 @@ var imports = map[string][]string{
 	"steps/erase":                {"steps", "steps/holders", "steps/raid", "image", "image/gpt", "inspect"},
 	"steps/raid":                 {"steps", "steps/holders", "image/gpt", "stream", "inspect", "initramfs/tool"},
 	"steps/holders":              {},
+	"stream":                     {"stream/inflate"},
+	"image/qcow2":                {"stream/inflate"},
 	"steps":                      {"inspect", "stream", "initramfs/tool"},
 	"image":                      {"stream", "initramfs/tool", "image/gpt", "image/qcow2", "image/volume"},
 	"inspect":                    {"inspect/ipmi", "inspect/lldp", "inspect/recording"},

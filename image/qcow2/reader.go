@@ -10,7 +10,7 @@ import (
 	"io"
 	"runtime"
 
-	"github.com/klauspost/compress/flate"
+	"github.com/ironhand/ironhand/stream/inflate"
 	"github.com/klauspost/compress/zstd"
 )
 
@@ -57,7 +57,7 @@ type slot struct {
 	err    error
 	done   chan struct{} // closed when out and err are there
 
-	deflate io.ReadCloser
+	deflate inflate.Decoder
 	zstd    *zstd.Decoder
 }
 
@@ -271,24 +271,17 @@ func short(err error) error {
 
 // unpack unpacks one cluster. What comes after it in its last sector belongs to others.
 func (s *slot) unpack(c Compression) (err error) {
-	var r io.Reader
+	if c == Deflate {
+		return s.deflate.Fill(s.out, s.packed)
+	}
 	in := bytes.NewReader(s.packed)
-	switch {
-	case c == Zstd && s.zstd == nil:
+	if s.zstd == nil {
 		s.zstd, err = zstd.NewReader(in, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(8<<20), zstd.WithDecoderMaxMemory(8<<20))
-		r = s.zstd
-	case c == Zstd:
+	} else {
 		err = s.zstd.Reset(in)
-		r = s.zstd
-	case s.deflate == nil:
-		s.deflate = flate.NewReader(in)
-		r = s.deflate
-	default:
-		err = s.deflate.(flate.Resetter).Reset(in, nil)
-		r = s.deflate
 	}
 	if err == nil {
-		_, err = io.ReadFull(r, s.out)
+		_, err = io.ReadFull(s.zstd, s.out)
 	}
 	return short(err)
 }
