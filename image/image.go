@@ -263,7 +263,7 @@ func openRaw(reader *stream.Reader, content *stream.Content, disk io.Reader, dis
 	case err != nil && n < len(start) && !atEnd(disk, err):
 		return nil, nil, err
 	}
-	return stream.NewExtents(io.MultiReader(bytes.NewReader(start[:n]), disk), size), start[:n:n], nil
+	return stream.NewExtents(stream.Rejoin(start[:n:n], disk), size), start[:n:n], nil
 }
 
 // readBack reads the table that is on the disk now. buf is for the bytes.

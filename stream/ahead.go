@@ -16,11 +16,11 @@ const (
 // ahead unpacks on a goroutine of its own, up to 2 MiB ahead of who reads.
 type ahead struct {
 	free   chan []byte
-	filled chan []byte // in order
-	part   []byte      // that is being filled; nil if none
-	err    error       // that comes after the last piece; may be read when filled is closed
-	now    []byte      // the piece that is read from
-	rest   []byte      // of it
+	filled chan piece // in order
+	part   []byte     // that is being filled; nil if none
+	err    error      // that comes after the last piece; may be read when filled is closed
+	now    piece      // that is read from
+	rest   piece      // what is left of it
 
 	quit  chan struct{}
 	stop  sync.Once
@@ -29,9 +29,17 @@ type ahead struct {
 
 var errQuit = errors.New("nobody reads on")
 
+// piece is bytes, or else a number of zeros.
+type piece struct {
+	b     []byte
+	zeros int64
+}
+
+func (p piece) empty() bool { return len(p.b) == 0 && p.zeros == 0 }
+
 // newAhead has unpack call put for what it has unpacked. Its error is what Read returns in the end, io.EOF for nil.
 func newAhead(unpack func(a *ahead) error) *ahead {
-	a := &ahead{free: make(chan []byte, aheadCount), filled: make(chan []byte, aheadCount), quit: make(chan struct{}), ended: make(chan struct{})}
+	a := &ahead{free: make(chan []byte, aheadCount), filled: make(chan piece, aheadCount), quit: make(chan struct{}), ended: make(chan struct{})}
 	for range aheadCount {
 		a.free <- nil // memory is taken when it is needed
 	}
@@ -42,7 +50,9 @@ func newAhead(unpack func(a *ahead) error) *ahead {
 			a.err = io.EOF
 		}
 		if len(a.part) > 0 {
-			a.filled <- a.part
+			if err := a.hand(piece{b: a.part}); a.err == io.EOF && err != nil {
+				a.err = err
+			}
 		}
 		close(a.filled)
 	}()
@@ -65,12 +75,34 @@ func (a *ahead) begin() error {
 	return nil
 }
 
-// pass hands part on if it is full. There is a place for each.
-func (a *ahead) pass() {
-	if len(a.part) == cap(a.part) {
-		a.filled <- a.part
+// pass hands part on if it is full.
+func (a *ahead) pass() error {
+	if len(a.part) < cap(a.part) {
+		return nil
+	}
+	err := a.hand(piece{b: a.part})
+	a.part = nil
+	return err
+}
+
+func (a *ahead) hand(p piece) error {
+	select {
+	case a.filled <- p:
+		return nil
+	case <-a.quit:
+		return errQuit
+	}
+}
+
+// zero puts n zeros.
+func (a *ahead) zero(n int64) error {
+	if len(a.part) > 0 {
+		if err := a.hand(piece{b: a.part}); err != nil {
+			return err
+		}
 		a.part = nil
 	}
+	return a.hand(piece{zeros: n})
 }
 
 // put takes a copy of what was unpacked.
@@ -81,7 +113,9 @@ func (a *ahead) put(b []byte) error {
 		}
 		n := copy(a.part[len(a.part):cap(a.part)], b)
 		a.part, b = a.part[:len(a.part)+n], b[n:]
-		a.pass()
+		if err := a.pass(); err != nil {
+			return err
+		}
 	}
 	return nil
 }
@@ -94,9 +128,11 @@ func (a *ahead) copy(r io.Reader) error {
 		}
 		n, err := r.Read(a.part[len(a.part):cap(a.part)])
 		a.part = a.part[:len(a.part)+n]
-		a.pass()
 		if err == io.EOF {
 			return nil
+		}
+		if err == nil {
+			err = a.pass()
 		}
 		if err != nil {
 			return err
@@ -106,12 +142,12 @@ func (a *ahead) copy(r io.Reader) error {
 
 // next goes to the next piece if there is nothing left of this one.
 func (a *ahead) next() error {
-	if len(a.rest) > 0 {
+	if !a.rest.empty() {
 		return nil
 	}
-	if a.now != nil {
-		a.free <- a.now[:0]
-		a.now = nil
+	if a.now.b != nil {
+		a.free <- a.now.b[:0]
+		a.now = piece{}
 	}
 	var ok bool
 	if a.now, ok = <-a.filled; !ok {
@@ -128,9 +164,25 @@ func (a *ahead) Read(p []byte) (int, error) {
 	if err := a.next(); err != nil {
 		return 0, err
 	}
-	n := copy(p, a.rest)
-	a.rest = a.rest[n:]
+	if a.rest.zeros > 0 {
+		n := int(min(int64(len(p)), a.rest.zeros))
+		clear(p[:n])
+		a.rest.zeros -= int64(n)
+		return n, nil
+	}
+	n := copy(p, a.rest.b)
+	a.rest.b = a.rest.b[n:]
 	return n, nil
+}
+
+// lend is Read without a copy: the bytes are good until the next call.
+func (a *ahead) lend() (piece, error) {
+	if err := a.next(); err != nil {
+		return piece{}, err
+	}
+	p := a.rest
+	a.rest = piece{}
+	return p, nil
 }
 
 // peek returns the first bytes, up to n. That there are none, or fewer, is no error.
@@ -138,7 +190,7 @@ func (a *ahead) peek(n int) ([]byte, error) {
 	if err := a.next(); err != nil && err != io.EOF {
 		return nil, err
 	}
-	return a.rest[:min(n, len(a.rest))], nil
+	return a.rest.b[:min(n, len(a.rest.b))], nil
 }
 
 // Close waits until unpacking has ended, which may take until the reader underneath returns.

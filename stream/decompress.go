@@ -85,9 +85,7 @@ func unpackTo(c Compression, packed *bufio.Reader, maxWindow int64, a *ahead) er
 	case Gzip:
 		return gunzip(packed, a.put)
 	case Zstd:
-		z := newZstdFrames(packed, maxWindow)
-		defer z.Close()
-		return a.copy(z)
+		return unzstd(packed, maxWindow, a)
 	case XZ:
 		r, err := xz.NewReader(packed, uint32(maxWindow))
 		if err != nil {

@@ -4,6 +4,7 @@ package stream
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/maphash"
@@ -275,5 +276,159 @@ func TestDecompressClose(t *testing.T) {
 				c.Close()
 			})
 		})
+	}
+}
+
+// Zeros that a zstd file has much of are handed on as their number, and count for its length and its sum.
+func TestZstdZeros(t *testing.T) {
+	text := noise(3000)
+	blank := make([]byte, 40<<20)
+	for _, tt := range []struct {
+		name string
+		raw  []byte
+		args string // of zstd
+		hole int64  // that comes as its number, at least, bytes
+	}{
+		{"in the middle", join(text, blank, text, noise(200_000), text), "-1 --zstd=wlog=20", 39 << 20},
+		{"at the start", join(blank, text), "-3", 39 << 20},
+		{"at the end", join(noise(9<<20), blank), "-3", 39 << 20},
+		{"twice", join(noise(9<<20), blank, text, blank, text), "-1 --zstd=wlog=20", 79 << 20},
+		{"nothing else", blank, "-3", 39 << 20},
+		{"without sum", join(noise(9<<20), blank, text), "-1 --no-check --zstd=wlog=18", 39 << 20},
+		{"no blocks of 128 KiB", join(noise(9<<20), blank[:31<<20+4711], text), "-1 --zstd=wlog=20", 30 << 20},
+		{"long window", join(noise(9<<20), blank, text), "-3 --long=27", 0},
+	} {
+		for _, known := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, length known %v", tt.name, known), func(t *testing.T) {
+				args := append(strings.Fields(tt.args), "-c", "-q")
+				if known {
+					args = append(args, fmt.Sprintf("--stream-size=%d", len(tt.raw)))
+				}
+				packed := run(t, tt.raw, "zstd", args...)
+				c, err := Decompress(bytes.NewReader(packed), 0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer c.Close()
+				got, hole := make([]byte, 0, len(tt.raw)), int64(0)
+				for {
+					p, err := c.r.(*ahead).lend()
+					if err == io.EOF {
+						break
+					}
+					if err != nil {
+						t.Fatal(err)
+					}
+					hole += p.zeros
+					got = append(append(got, p.b...), make([]byte, p.zeros)...)
+				}
+				if !bytes.Equal(got, tt.raw) {
+					t.Errorf("got %d bytes, other than the %d wanted", len(got), len(tt.raw))
+				}
+				if hole < tt.hole {
+					t.Errorf("%d bytes came as their number, want at least %d", hole, tt.hole)
+				}
+				if strings.Contains(tt.args, "no-check") {
+					return
+				}
+				if _, _, err := unpack(flip(packed, len(packed)-1)); err == nil || !strings.Contains(err.Error(), "unpack zstd: CRC") {
+					t.Errorf("with a wrong sum: %v", err)
+				}
+				if _, _, err := unpack(packed[:len(packed)-1]); !errors.Is(err, io.ErrUnexpectedEOF) {
+					t.Errorf("cut: %v", err)
+				}
+			})
+		}
+	}
+}
+
+func TestZstdLongFrameLies(t *testing.T) {
+	raw := join(noise(9<<20), make([]byte, 20<<20), noise(3000))
+	packed := run(t, raw, "zstd", "-c", "-q", fmt.Sprintf("--stream-size=%d", len(raw)))
+	if binary.LittleEndian.Uint32(packed[6:]) != uint32(len(raw)) {
+		t.Fatal("the length is elsewhere")
+	}
+	for _, more := range []int{-1, 1, -5 << 20, 5 << 20} {
+		binary.LittleEndian.PutUint32(packed[6:], uint32(len(raw)+more))
+		if _, _, err := unpack(packed); err == nil || !strings.Contains(err.Error(), "unpack zstd: frame size") {
+			t.Errorf("%d bytes more: %v", more, err)
+		}
+	}
+}
+
+// Short frames of zeros, of which most images that are made for seeking consist.
+func TestZstdBlankFrames(t *testing.T) {
+	const size = 1 << 20
+	data := noise(size)
+	frame, blank := run(t, data, "zstd", "-q", "-c"), run(t, make([]byte, size), "zstd", "-q", "-c")
+	shorter := run(t, make([]byte, size/2), "zstd", "-q", "-c")
+	var packed, raw []byte
+	for i := range 60 {
+		switch {
+		case i%10 == 0:
+			packed, raw = append(packed, frame...), append(raw, data...)
+		case i%10 == 7:
+			packed, raw = append(packed, shorter...), append(raw, make([]byte, size/2)...)
+		default:
+			packed, raw = append(packed, blank...), append(raw, make([]byte, size)...)
+		}
+	}
+	c, err := Decompress(bytes.NewReader(packed), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	start := make([]byte, 300_000)
+	if _, err := io.ReadFull(c, start); err != nil {
+		t.Fatal(err)
+	}
+	x := NewExtents(Rejoin(start, c), int64(len(raw)))
+	var got []byte
+	for {
+		e, err := x.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Offset != int64(len(got)) {
+			t.Fatalf("a part at %d, where one at %d was due", e.Offset, len(got))
+		}
+		part := make([]byte, e.Length)
+		if !e.Hole {
+			if _, err := io.ReadFull(x, part); err != nil {
+				t.Fatal(err)
+			}
+		} else if e.Length >= holeSize && !isZero(raw[e.Offset:][:holeSize]) {
+			t.Fatalf("a hole at %d", e.Offset)
+		}
+		got = append(got, part...)
+	}
+	if !bytes.Equal(got, raw) {
+		t.Errorf("got %d bytes, other than the %d wanted", len(got), len(raw))
+	}
+}
+
+func TestXXH64(t *testing.T) {
+	var x xxh64
+	for in, want := range map[string]uint64{"": 0xef46db3751d8e999, "a": 0xd24ec4f1a98c6e5b, "abc": 0x44bc2cf5ad770999} {
+		x.reset()
+		if x.write([]byte(in)); x.sum() != want {
+			t.Errorf("%q: %x, want %x", in, x.sum(), want)
+		}
+	}
+	var y xxh64
+	x.reset()
+	y.reset()
+	data := noise(500)
+	for i := range 200 {
+		x.write(data[:i])
+		y.write(data[:i])
+		x.zeros(int64(i * 7))
+		y.write(zeros[:i*7])
+		if x.sum() != y.sum() {
+			t.Fatalf("after %d zeros: %x, want %x", i*7, x.sum(), y.sum())
+		}
 	}
 }
