@@ -67,7 +67,7 @@ fuzz: ## each fuzz target for FUZZTIME (20s)
 	@scripts/fuzz $(or $(FUZZTIME),20s)
 
 .PHONY: bench
-bench: packages $(B)/ironhand ## compare with Debian's programs; SIZE=MiB of the image (4096), ROUNDS (3), quiet cores
+bench: packages $(B)/ironhand $(B)/lossylink $(B)/cut ## compare with Debian's programs; SIZE=MiB of the image (4096), ROUNDS (3), quiet cores
 	@scripts/packages packages-bench.txt
 	@scripts/bench $(B)/ironhand $(SIZE) $(ROUNDS)
 
@@ -85,6 +85,9 @@ build: $(B)/ironhand $(B)/mkramdisk $(B)/labconductor ## the three programs, sta
 $(B)/ironhand $(B)/mkramdisk $(B)/labconductor: $(SOURCES)
 	@mkdir -p $(B); echo "building $@"
 	@GOFIPS140=v1.0.0 $(GO) build $(BUILD_FLAGS) $(if $(filter %/ironhand,$@),$(AGENT_FLAGS)) -o $@ ./cmd/$(@F)
+
+$(B)/lossylink $(B)/cut: $(wildcard tools/*/*.go) go.mod
+	@mkdir -p $(B); $(GO) build -o $@ ./tools/$(@F)
 
 .PHONY: kernel
 kernel: $(B)/kernel/.complete
