@@ -274,6 +274,77 @@ func small() []byte {
 	return b
 }
 
+// Images that were changed here and there, or cut, are refused or read as QEMU reads them.
+func TestBrokenAsQEMU(t *testing.T) {
+	const size = 1<<20 + 512
+	want := pattern(size)
+	rng := rand.New(rand.NewSource(1))
+	for _, options := range []string{"", "-c", "-c -o compression_type=zstd", "-o extended_l2=on", "-c -o cluster_size=4k"} {
+		t.Run(options, func(t *testing.T) {
+			dir := t.TempDir()
+			raw, file, broken, out := filepath.Join(dir, "raw"), filepath.Join(dir, "qcow2"), filepath.Join(dir, "broken"), filepath.Join(dir, "out")
+			if err := os.WriteFile(raw, want, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			qemu(t, "qemu-img", append(append([]string{"convert", "-f", "raw", "-O", "qcow2"}, strings.Fields(options)...), raw, file)...)
+			good, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			h, err := ParseHeader(good)
+			if err != nil {
+				t.Fatal(err)
+			}
+			l2 := int64(binary.BigEndian.Uint64(good[h.l1:]) & offsetMask)
+			written, refused := 0, 0
+			for i := range 40 {
+				b := bytes.Clone(good)
+				switch i % 4 {
+				case 0: // cut, at a cluster's end or anywhere
+					at := rng.Int63n(int64(len(b)))
+					if i%8 == 0 {
+						at &^= h.ClusterSize - 1
+					}
+					b = b[:at]
+				case 1: // the header, but for reference counts and snapshots, which are not looked at
+					at := rng.Intn(48 + 24)
+					if at >= 48 {
+						at += 24
+					}
+					b[at] ^= 1 << rng.Intn(8)
+				case 2: // an entry of the first L2 table that is used
+					b[l2+rng.Int63n(min(size/h.ClusterSize*h.entrySize(), h.ClusterSize))] ^= 1 << rng.Intn(8)
+				case 3: // two such entries are the same
+					n := min(size/h.ClusterSize, h.perTable())
+					copy(b[l2+rng.Int63n(n)*h.entrySize():][:h.entrySize()], b[l2+rng.Int63n(n)*h.entrySize():])
+				}
+				for _, ahead := range []bool{true, false} {
+					got, err := decode(b, ahead)
+					if err != nil {
+						refused++
+						continue
+					}
+					written++
+					if err := os.WriteFile(broken, b, 0o600); err != nil {
+						t.Fatal(err)
+					}
+					qemu(t, "qemu-img", "convert", "-f", "qcow2", "-O", "raw", broken, out)
+					judged, err := os.ReadFile(out)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if whole := len(got) &^ 511; !bytes.Equal(got[:whole], judged) { // QEMU leaves out what is less than a sector at the end
+						t.Errorf("change %d, ahead %v: other bytes than QEMU reads", i, ahead)
+					}
+				}
+			}
+			if written == 0 || refused == 0 {
+				t.Errorf("%d were written, %d refused", written, refused)
+			}
+		})
+	}
+}
+
 func TestRefused(t *testing.T) {
 	be := binary.BigEndian
 	put32 := func(at int, v uint32) func([]byte) []byte {
