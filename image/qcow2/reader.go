@@ -49,6 +49,9 @@ type Reader struct {
 // slotMemory bounds what the packed clusters take that are unpacked at the same time, in bytes. Each may take three times its size.
 const slotMemory = 16 << 20
 
+// mostSlots is how many of them there are at the most: the hash of the file cannot keep up with more.
+const mostSlots = 12
+
 // slot is a packed cluster on its way.
 type slot struct {
 	run    item
@@ -76,7 +79,7 @@ func NewReader(r io.Reader) (*Reader, error) {
 	c := h.ClusterSize
 	q := &Reader{h: h, fileSize: -1, in: bufio.NewReaderSize(io.MultiReader(bytes.NewReader(head), r), int(max(64<<10, 3*c))), seed: maphash.MakeSeed()}
 	q.items.h = &q.h
-	for range max(1, min(runtime.GOMAXPROCS(0), slotMemory/int(3*c))) {
+	for range max(1, min(2*runtime.GOMAXPROCS(0), mostSlots, slotMemory/int(3*c))) {
 		q.idle = append(q.idle, &slot{})
 	}
 	return q, nil
