@@ -101,8 +101,14 @@ $(B)/vmlinux: $(B)/kernel/.complete $(B)/mkramdisk
 .PHONY: ramdisk
 ramdisk: $(B)/initramfs.cpio.zst $(B)/initramfs-virtual.cpio $(B)/vmlinux ## the initramfs for servers, and the small one of the tests
 
+.PHONY: ramdisk-burnin
+ramdisk-burnin: $(B)/initramfs-burnin.cpio.zst ## the initramfs with the programs for burn-in
+
 $(B)/initramfs.cpio.zst: $(B)/ironhand $(B)/mkramdisk $(B)/kernel/.complete
 	@$(B)/mkramdisk initramfs --agent $(B)/ironhand --modules $(B)/kernel/modules/ --set server --compress best --out $@
+
+$(B)/initramfs-burnin.cpio.zst: $(B)/ironhand $(B)/mkramdisk $(B)/kernel/.complete
+	@$(B)/mkramdisk initramfs --role burnin --agent $(B)/ironhand --modules $(B)/kernel/modules/ --set server --compress best --out $@
 
 $(B)/initramfs-virtual.cpio: $(B)/ironhand $(B)/mkramdisk $(B)/kernel/.complete
 	@$(B)/mkramdisk initramfs --agent $(B)/ironhand --modules $(B)/kernel/modules/ --set virtual --compress none --out $@

@@ -148,6 +148,7 @@ var errorForms = []struct {
 	{steps.ErrPartition, "DeviceNotFound"},
 	{steps.ErrProtected, "ProtectedDeviceError"},
 	{steps.ErrErase, "BlockDeviceEraseError"},
+	{steps.ErrBurnIn, "CommandExecutionError"},
 	{steps.ErrNoStep, "HardwareManagerMethodNotFound"},
 	{steps.ErrNoManager, "HardwareManagerNotFound"},
 }

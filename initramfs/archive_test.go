@@ -13,6 +13,7 @@ import (
 	"strings"
 	"testing"
 
+	"github.com/ironhand/ironhand/initramfs/tool"
 	"github.com/klauspost/compress/zstd"
 )
 
@@ -210,7 +211,7 @@ func TestBuildRefuses(t *testing.T) {
 		{"agent is dynamic", Spec{Agent: "/bin/ls"}, "CGO_ENABLED=0"},
 		{"no modules there", Spec{Agent: agent, Modules: empty}, "read kernel modules"},
 		{"no such firmware directory", Spec{Agent: agent, Modules: moduleTree(t, kernelModules()), Firmware: "/nonexistent"}, "firmware: stat /nonexistent"},
-		{"tools are missing", Spec{Agent: agent, Tools: true, Root: empty}, "install the Debian package busybox-static"},
+		{"tools are missing", Spec{Agent: agent, Tools: tool.Deploy(), Root: empty}, "install the Debian package busybox-static"},
 		{"file in the place of another", Spec{Agent: agent, Files: map[string]string{"init": text}}, "there already"},
 		{"unknown compression", Spec{Agent: agent, Compression: "lzma"}, "want none, fast or best"},
 	} {

@@ -12,6 +12,8 @@ import (
 	"io"
 	"maps"
 	"slices"
+
+	"github.com/ironhand/ironhand/initramfs/tool"
 )
 
 // Spec says what an initramfs is made from.
@@ -20,7 +22,7 @@ type Spec struct {
 	Modules     string            // directory of the modules of the kernel that will boot it; "" for no modules
 	Set         Set               // which of them
 	Firmware    string            // directory of firmware files as /lib/firmware; "" for none
-	Tools       bool              // add the programs of package tool, with their libraries
+	Tools       []tool.Tool       // programs, which come with their libraries
 	Root        string            // where these are found: "" for "/", or a directory that packages were unpacked to
 	Files       map[string]string // further files: path in the initramfs, without a slash in front, to path here
 	Compression Compression
@@ -51,10 +53,8 @@ func Build(w io.Writer, s Spec) (Report, error) {
 	if err := AddStatic(&a, "init", s.Agent); err != nil {
 		return report, err
 	}
-	if s.Tools {
-		if err := (Programs{Root: root(s.Root)}).AddTools(&a); err != nil {
-			return report, err
-		}
+	if err := (Programs{Root: root(s.Root)}).AddTools(&a, s.Tools); err != nil {
+		return report, err
 	}
 	if s.Modules != "" {
 		modules, err := ReadModules(s.Modules)

@@ -10,6 +10,7 @@ import (
 	"time"
 
 	"github.com/ironhand/ironhand/initramfs"
+	"github.com/ironhand/ironhand/initramfs/tool"
 	"github.com/ironhand/ironhand/initramfs/vmtest"
 )
 
@@ -39,7 +40,7 @@ func TestVMISOFirmware(t *testing.T) {
 	}
 	const cmdline = initramfs.DefaultCmdline + " some.key=a:b,c/d@e%f+g"
 	_, err = initramfs.ISO{
-		Kernel: vmtest.Artefact(t, "kernel/vmlinuz"), Initramfs: marker(t, initramfs.Spec{Tools: true, Compression: initramfs.Best}),
+		Kernel: vmtest.Artefact(t, "kernel/vmlinuz"), Initramfs: marker(t, initramfs.Spec{Tools: tool.Deploy(), Compression: initramfs.Best}),
 		Cmdline: cmdline, Loaders: initramfs.DebianLoaders("/"),
 	}.Write(f)
 	if err != nil {
@@ -75,7 +76,7 @@ func TestVMISOFirmware(t *testing.T) {
 // Every compression is one that the kernel reads, also with another archive behind it.
 func TestVMInitramfsCompression(t *testing.T) {
 	vmtest.Require(t)
-	second := marker(t, initramfs.Spec{Tools: true, Compression: initramfs.Fast})
+	second := marker(t, initramfs.Spec{Tools: tool.Deploy(), Compression: initramfs.Fast})
 	for _, compression := range []initramfs.Compression{initramfs.None, initramfs.Fast, initramfs.Best} {
 		t.Run(string(compression), func(t *testing.T) {
 			first := marker(t, initramfs.Spec{Compression: compression})

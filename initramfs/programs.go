@@ -20,9 +20,9 @@ type Programs struct {
 	Root string
 }
 
-// AddTools adds every program that the ramdisk may run, with its links.
-func (p Programs) AddTools(a *Archive) error {
-	for _, t := range tool.All() {
+// AddTools adds programs that the agent runs, with their links.
+func (p Programs) AddTools(a *Archive, tools []tool.Tool) error {
+	for _, t := range tools {
 		source, err := p.findTool(t)
 		if err != nil {
 			return err

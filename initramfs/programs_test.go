@@ -22,7 +22,7 @@ func TestAddTools(t *testing.T) {
 		write(t, filepath.Join(root, "usr/bin", string(tl)), b, 0o755)
 	}
 	var a Archive
-	must(t, Programs{Root: root}.AddTools(&a))
+	must(t, Programs{Root: root}.AddTools(&a, tool.All()))
 	var want []string
 	for _, tl := range tool.All() {
 		want = append(want, tl.Path())

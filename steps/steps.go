@@ -34,6 +34,9 @@ var ErrProtected = errors.New("protected disk")
 // ErrRAID is in every error of software RAID.
 var ErrRAID = errors.New("software RAID")
 
+// ErrBurnIn means that a part did not stand its test; the text names each with what was seen.
+var ErrBurnIn = errors.New("burn-in found broken parts")
+
 // ErrPartition means that the partition that is meant is not there, or not of use.
 var ErrPartition = errors.New("no such partition")
 

@@ -9,6 +9,7 @@ import (
 	"strings"
 
 	"github.com/ironhand/ironhand/initramfs"
+	"github.com/ironhand/ironhand/initramfs/tool"
 )
 
 func initramfsCommand() command {
@@ -30,6 +31,7 @@ func runInitramfs(c *call) error {
 	firmware := c.String("firmware", "", "`directory` of firmware files, as /lib/firmware, of which those that the modules name are added")
 	compress := c.String("compress", string(initramfs.Best), "`how`: none, fast or best (zstd)")
 	root := c.String("root", "/", "`directory` in which the ramdisk's programs are found, where packages were unpacked")
+	role := c.String("role", "deploy", "`what` it is for: deploy, or burnin with the programs for that on top")
 	noTools := c.Bool("no-tools", false, "add no programs but the agent: then there is no emergency shell")
 	var files, more list
 	c.Var(&more, "module", "one more kernel module by `name`; may be repeated")
@@ -38,8 +40,17 @@ func runInitramfs(c *call) error {
 		return err
 	}
 	spec := initramfs.Spec{
-		Agent: *agent, Modules: *modules, Firmware: *firmware, Tools: !*noTools, Root: *root,
+		Agent: *agent, Modules: *modules, Firmware: *firmware, Root: *root,
 		Files: map[string]string{}, Compression: initramfs.Compression(*compress),
+	}
+	switch {
+	case *role != "deploy" && *role != "burnin":
+		return usageError{fmt.Sprintf("--role %s: want deploy or burnin", *role)}
+	case *noTools:
+	case *role == "burnin":
+		spec.Tools = tool.All()
+	default:
+		spec.Tools = tool.Deploy()
 	}
 	var err error
 	if spec.Set, err = initramfs.NewSet(*set); err != nil {

@@ -35,8 +35,20 @@ const (
 	Resize2fs Tool = "resize2fs"
 )
 
+// StressNG loads processors and memory, Fio disks and networks. They are in the ramdisk for burn-in alone.
+const (
+	StressNG Tool = "stress-ng"
+	Fio      Tool = "fio"
+)
+
+// Deploy returns the programs that every ramdisk has.
+func Deploy() []Tool { return []Tool{Busybox, Dropbear, Dropbearkey, Mdadm, Mke2fs, E2fsck, Resize2fs} }
+
+// BurnIn returns the programs that the ramdisk for burn-in has on top.
+func BurnIn() []Tool { return []Tool{StressNG, Fio} }
+
 // All returns every program of the list.
-func All() []Tool { return []Tool{Busybox, Dropbear, Dropbearkey, Mdadm, Mke2fs, E2fsck, Resize2fs} }
+func All() []Tool { return append(Deploy(), BurnIn()...) }
 
 // String returns the program's name, such as "busybox".
 func (t Tool) String() string { return string(t) }
@@ -55,6 +67,8 @@ func (t Tool) Package() string {
 		return "mdadm"
 	case Mke2fs, E2fsck, Resize2fs:
 		return "e2fsprogs"
+	case StressNG, Fio:
+		return string(t)
 	}
 	return ""
 }

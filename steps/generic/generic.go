@@ -9,6 +9,7 @@ import (
 	"encoding/json"
 
 	"github.com/ironhand/ironhand/steps"
+	"github.com/ironhand/ironhand/steps/burnin"
 	"github.com/ironhand/ironhand/steps/erase"
 	"github.com/ironhand/ironhand/steps/raid"
 )
@@ -142,5 +143,31 @@ func (Manager) Steps() []steps.Step {
 		Asks:      true, // and needs not: it changes nothing
 		Args:      []steps.Arg{{Name: "raid_config", Unlisted: true}},
 		Run:       raid.Validate,
+	}, {
+		Name:      "burnin_cpu",
+		Interface: "deploy",
+		Priority:  map[steps.Phase]int{steps.Clean: 0},
+		Abortable: true,
+		Run:       burnin.CPU,
+	}, {
+		Name:      "burnin_memory",
+		Interface: "deploy",
+		Priority:  map[steps.Phase]int{steps.Clean: 0},
+		Abortable: true,
+		Run:       burnin.Memory,
+	}, {
+		Name:      "burnin_disk",
+		Interface: "deploy",
+		Priority:  map[steps.Phase]int{steps.Clean: 0},
+		Deploys:   true, // what was deployed is gone
+		Abortable: true,
+		Asks:      true,
+		Run:       burnin.Disk,
+	}, {
+		Name:      "burnin_network",
+		Interface: "deploy",
+		Priority:  map[steps.Phase]int{steps.Clean: 0},
+		Abortable: true,
+		Run:       burnin.Network,
 	}}
 }

@@ -236,6 +236,10 @@ func TestGuestCreateAndDelete(t *testing.T) {
 			b.run("mdadm", "--create", "/dev/md9", "--run", "--metadata=1.0", "--level=1", "--raid-devices=2", "/dev/"+disks[0], "/dev/"+disks[1])
 			b.fill("/dev/md9")
 			b.run("mdadm", "--stop", "/dev/md9")
+			if _, err := b.create(test.config); err == nil || !strings.Contains(err.Error(), "/dev/"+disks[0]+" as a whole is a member of an array that does not run") {
+				t.Fatalf("a creation on disks that an array has: %v", err)
+			}
+			b.mustDelete()
 			b.mustCreate(test.config)
 			b.wantDetail(test.detail)
 			if got := b.table("/dev/" + disks[0]); got != test.table {
@@ -572,7 +576,7 @@ func TestGuestRelease(t *testing.T) {
 		{"one of the node's", config, "", "/dev/vda", "/dev/md0 system is one of the node's volumes"},
 		{"one of the node's without a name", config, "", "/dev/sda", "/dev/md1 md1 is one of the node's volumes"},
 		{"on the skip list", "", `[{"volume_name": "system"}]`, "/dev/vdb", "/dev/md0 system is one of the node's volumes"},
-		{"the node's root volume, and another disk", strings.Replace(config, `"volume_name":"system"`, `"volume_name":"system","is_root_volume":true`, 1), "", "/dev/nvme0n1", "the node's root volume is /dev/md0 system"},
+		{"the node's root volume, and another disk", strings.Replace(config, `"volume_name":"system"`, `"volume_name":"system","is_root_volume":true`, 1), "", "/dev/nvme0n1", `the node's root volume is the array "system"`},
 		{"not of RAID", config, "", "/dev/nvme0n1", ""},
 	} {
 		n := steps.Node{RAIDConfig: json.RawMessage(test.config), Properties: map[string]json.RawMessage{"skip_block_devices": json.RawMessage(test.skip)}}

@@ -1,0 +1,351 @@
+// SPDX-License-Identifier: Apache-2.0
+
+// Package burnin puts load on the parts of a machine, watches meanwhile what the machine counts of errors, and gives each part a verdict.
+//
+// The load is that of the programs which the trade trusts, stress-ng and fio, with their verification on, and with the options that Ironic's users set in
+// driver_info (ironic-python-agent's burnin.py has their names). A program that says that all went well is half of a verdict. The other half is the machine's: memory errors
+// that were corrected, PCIe errors, a disk that asked twice, a processor that was throttled. See [rules].
+package burnin
+
+import (
+	"cmp"
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+	"sync"
+	"time"
+
+	"github.com/ironhand/ironhand/initramfs/tool"
+	"github.com/ironhand/ironhand/inspect"
+	"github.com/ironhand/ironhand/steps"
+)
+
+// Report is the result of a step.
+type Report struct {
+	Load    string             `json:"load"` // what was run
+	Started time.Time          `json:"started"`
+	Ended   time.Time          `json:"ended"`
+	Parts   []Part             `json:"parts"`
+	Celsius map[string]float64 `json:"celsius"` // the highest of each sensor
+}
+
+// failures names the parts that failed, "" if none has.
+func (r Report) failures() string {
+	var list []string
+	for _, p := range r.Parts {
+		if p.Verdict == Fail {
+			list = append(list, p.Name+": "+strings.Join(p.Reasons, "; "))
+		}
+	}
+	return strings.Join(list, ". ")
+}
+
+// A load is one program, or one for each part.
+type load struct {
+	text  string        // for people
+	lasts time.Duration // 0 if not known
+	// run returns a verdict for each part that it has tested. An error means that it could not test.
+	run func(ctx context.Context) ([]Part, error)
+}
+
+// do runs a load under watch.
+func do(ctx context.Context, h steps.Host, l load) (any, error) {
+	report := Report{Load: l.text, Started: time.Now().UTC()}
+	h.Say("burn-in: %s", l.text)
+	w, err := startWatch(ctx, h, func() {
+		if h.Progress != nil {
+			h.Progress(map[string]any{"load": l.text, "seconds": int(time.Since(report.Started).Seconds()), "of": int(l.lasts.Seconds())})
+		}
+	})
+	if err != nil {
+		return nil, err
+	}
+	parts, err := l.run(ctx)
+	seen := w.end(context.WithoutCancel(ctx))
+	if err != nil {
+		return nil, err
+	}
+	report.Parts, report.Celsius, report.Ended = parts, w.celsius(), time.Now().UTC()
+	for _, s := range seen {
+		// A disk is known by more than the kernel's name once it was tested.
+		i := slices.IndexFunc(report.Parts, func(p Part) bool { return p.Name == s.Name || strings.HasPrefix(p.Name, s.Name+" ") })
+		if i < 0 {
+			report.Parts = append(report.Parts, s)
+			continue
+		}
+		report.Parts[i].Verdict = cmp.Or(s.Verdict, report.Parts[i].Verdict)
+		report.Parts[i].Reasons = append(report.Parts[i].Reasons, s.Reasons...)
+	}
+	sortParts(report.Parts)
+	for _, p := range report.Parts {
+		h.Say("burn-in: %s", strings.TrimSpace(fmt.Sprintf("%-7s %s  %s", p.Verdict, p.Name, strings.Join(p.Reasons, "; "))))
+	}
+	if failed := report.failures(); failed != "" {
+		return nil, fmt.Errorf("%w: %s", steps.ErrBurnIn, failed)
+	}
+	return report, nil
+}
+
+// judged is the verdict of a program on one part: it found an error if it ended by itself and with a status that says so.
+func judged(part string, err error, found func(exit int) bool) ([]Part, error) {
+	var failed *tool.Error
+	switch {
+	case err == nil:
+		return []Part{{Name: part, Verdict: Pass, Reasons: []string{}}}, nil
+	case errors.As(err, &failed) && failed.Exit > 0 && found(failed.Exit):
+		return []Part{{Name: part, Verdict: Fail, Reasons: []string{err.Error()}}}, nil
+	}
+	return nil, err
+}
+
+// stressFound is stress-ng's exit status of a stressor that failed, such as by a verification. Source: stress-ng(1), EXIT STATUS.
+func stressFound(exit int) bool { return exit == 2 }
+
+// CPU is the step burnin_cpu.
+func CPU(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
+	r := newReader(j.Node)
+	workers, lasts, file := r.number("agent_burnin_cpu_cpu", 0), r.seconds("agent_burnin_cpu_timeout", 24*time.Hour), r.file("agent_burnin_cpu_outputfile")
+	return stress(ctx, h, r, "processors", lasts, file, "--cpu", strconv.FormatInt(workers, 10))
+}
+
+// Memory is the step burnin_memory.
+func Memory(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
+	r := newReader(j.Node)
+	workers, lasts, file := r.number("agent_burnin_vm_vm", 0), r.seconds("agent_burnin_vm_timeout", 24*time.Hour), r.file("agent_burnin_vm_outputfile")
+	bytes := r.text("agent_burnin_vm_vm-bytes", "98%", amounts, "an amount such as 98% or 16G")
+	return stress(ctx, h, r, "memory", lasts, file, "--vm", strconv.FormatInt(workers, 10), "--vm-bytes", bytes)
+}
+
+func stress(ctx context.Context, h steps.Host, r *reader, part string, lasts time.Duration, file string, args ...string) (any, error) {
+	if r.err == nil && lasts == 0 {
+		r.err = fmt.Errorf("%w: driver_info: a burn-in without end", steps.ErrArgs) // stress-ng takes 0 for that
+	}
+	if r.err != nil {
+		return nil, r.err
+	}
+	if _, err := h.Tools.Run(ctx, tool.StressNG, "--version"); err != nil {
+		return nil, err
+	}
+	args = append(args, "--verify", "--metrics-brief", "--timeout", strconv.Itoa(int(lasts.Seconds())))
+	if file != "" {
+		args = append(args, "--log-file", file)
+	}
+	return do(ctx, h, load{
+		text:  fmt.Sprintf("%s for %v: %s", part, lasts, tool.Line(tool.StressNG, args...)),
+		lasts: lasts,
+		run: func(ctx context.Context) ([]Part, error) {
+			_, err := h.Tools.Run(ctx, tool.StressNG, args...)
+			return judged(part, err, stressFound)
+		},
+	})
+}
+
+// Disk is the step burnin_disk. It writes to all disks that are not on the skip list, and what they held is gone.
+func Disk(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
+	r := newReader(j.Node)
+	loops, lasts := r.number("agent_burnin_fio_disk_loops", 4), r.seconds("agent_burnin_fio_disk_runtime", 0)
+	file, smart := r.file("agent_burnin_fio_disk_outputfile"), r.flag("agent_burnin_fio_disk_smart_test")
+	if r.err == nil && loops == 0 {
+		r.fail("agent_burnin_fio_disk_loops", loops, "1 or more")
+	}
+	if r.err != nil {
+		return nil, r.err
+	}
+	if smart {
+		return nil, fmt.Errorf("%w: driver_info: agent_burnin_fio_disk_smart_test: self-tests of disks cannot be started yet", steps.ErrArgs)
+	}
+	if _, err := h.Tools.Run(ctx, tool.Fio, "--version"); err != nil {
+		return nil, err
+	}
+	disks, skipped, err := chooseDisks(ctx, h, j.Node)
+	if err != nil {
+		return nil, err
+	}
+	if h.Confirm != nil {
+		var plan strings.Builder
+		for _, d := range disks {
+			fmt.Fprintf(&plan, "overwrite all of %s\n", title(d))
+		}
+		if err := h.Confirm(ctx, plan.String()); err != nil {
+			return nil, err
+		}
+	}
+	how := fmt.Sprintf("%d times", loops)
+	if lasts > 0 {
+		how = fmt.Sprintf("for %v", lasts)
+	}
+	return do(ctx, h, load{
+		text:  fmt.Sprintf("%d disks, written and verified %s", len(disks), how),
+		lasts: lasts,
+		run: func(ctx context.Context) ([]Part, error) {
+			tested, errs := make([][]Part, len(disks)), make([]error, len(disks))
+			var all sync.WaitGroup
+			for i, d := range disks {
+				all.Go(func() {
+					_, err := h.Tools.Run(ctx, tool.Fio, diskArgs(d.Name, loops, lasts, file)...)
+					if err == nil {
+						h.Say("burn-in: %s is through", d.Name)
+					}
+					tested[i], errs[i] = judged(title(d), err, func(int) bool { return true })
+				})
+			}
+			all.Wait()
+			return append(slices.Concat(tested...), skipped...), errors.Join(errs...)
+		},
+	})
+}
+
+// diskArgs write all of a disk and read it back, as often as asked. ironic-python-agent's are others, with which no disk fails: of a mix of reads and writes
+// (rw=readwrite) fio verifies nothing, and with continue_on_error=verify it exits with 0 whatever it finds.
+func diskArgs(disk string, loops int64, lasts time.Duration, file string) []string {
+	args := []string{"--name", disk, "--filename", disk, "--rw", "write", "--bs", "4k", "--direct", "1", "--ioengine", "libaio", "--iodepth", "32",
+		"--verify", "crc32c", "--verify_fatal", "1", "--loops", strconv.FormatInt(loops, 10)}
+	if lasts > 0 {
+		args = append(args, "--runtime", strconv.Itoa(int(lasts.Seconds())), "--time_based")
+	}
+	args = append(args, "--output-format", "json")
+	if file != "" {
+		args = append(args, "--output", file+"."+strings.ReplaceAll(strings.TrimPrefix(disk, "/dev/"), "/", "_"))
+	}
+	return args
+}
+
+// chooseDisks returns the disks to be written to, and what is left out and why. Nothing is written yet. A disk that somebody uses is an error.
+func chooseDisks(ctx context.Context, h steps.Host, n steps.Node) (disks []inspect.Disk, skipped []Part, err error) {
+	all, err := h.Machine.Disks(ctx)
+	if err != nil {
+		return nil, nil, err
+	}
+	list, err := inspect.ParseSkipList(n.Properties["skip_block_devices"])
+	if err != nil {
+		return nil, nil, fmt.Errorf("skip_block_devices: %w", err)
+	}
+	use, skip, err := list.Split(all)
+	if err != nil {
+		return nil, nil, err
+	}
+	leave := func(d inspect.Disk, why string) {
+		skipped = append(skipped, Part{Name: title(d), Verdict: Skipped, Reasons: []string{why}})
+	}
+	for _, d := range skip {
+		leave(d, "it is on the skip list")
+	}
+	var errs []error
+	for _, d := range use {
+		medium := slices.ContainsFunc(h.Media, func(m string) bool { return strings.HasPrefix(m, d.Name) })
+		switch {
+		case d.Size == 0:
+			continue // no medium in it
+		case d.Type != "disk":
+			continue // it is made of disks
+		case d.ReadOnly:
+			leave(d, "it is read-only")
+		case medium:
+			leave(d, "this machine's settings were read from it")
+		case d.Removable || d.Tran == "usb":
+			leave(d, "it is removable, or on USB")
+		default:
+			opened, err := h.Open(d.Name) // nobody else has it: no mount, no array, no volume
+			if err == nil {
+				err = opened.Close()
+			}
+			if err != nil {
+				errs = append(errs, fmt.Errorf("%s: %w", title(d), err))
+			}
+			disks = append(disks, d)
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return nil, nil, fmt.Errorf("nothing was written: %w", err)
+	}
+	if len(disks) == 0 {
+		return nil, nil, fmt.Errorf("%w to burn in", inspect.ErrNoDisk)
+	}
+	return disks, skipped, nil
+}
+
+// title is a disk as people find it.
+func title(d inspect.Disk) string {
+	t := d.Name
+	if d.Model != "" {
+		t += " " + string(d.Model)
+	}
+	if d.Serial != "" {
+		t += " serial " + string(d.Serial)
+	}
+	return t
+}
+
+// readerRetry is how long fio waits for a partner that is not ready yet, exit status readerEarly.
+const (
+	readerRetry = 30 * time.Second
+	readerEarly = 16
+)
+
+// Network is the step burnin_network: two machines send to each other, one way and then the other.
+func Network(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
+	r := newReader(j.Node)
+	lasts, file, p := r.seconds("agent_burnin_fio_network_runtime", 6*time.Hour), r.file("agent_burnin_fio_network_outputfile"), r.pairing()
+	if r.err == nil && lasts == 0 {
+		r.fail("agent_burnin_fio_network_runtime", 0, "1 or more")
+	}
+	if r.err != nil {
+		return nil, r.err
+	}
+	if _, err := h.Tools.Run(ctx, tool.Fio, "--version"); err != nil {
+		return nil, err
+	}
+	roles := []string{"writer", "reader"}
+	if p.Role == "reader" {
+		slices.Reverse(roles)
+	}
+	return do(ctx, h, load{
+		text:  fmt.Sprintf("network with %s for %v each way, first as the %s", p.Partner, lasts, p.Role),
+		lasts: 2 * lasts,
+		run: func(ctx context.Context) ([]Part, error) {
+			for _, role := range roles {
+				if parts, err := exchange(ctx, h, role, p.Partner, lasts, file); err != nil || parts[0].Verdict != Pass {
+					return parts, err
+				}
+			}
+			return judged("network to "+p.Partner, nil, nil)
+		},
+	})
+}
+
+// exchange is one way. A reader whose partner does not listen yet tries again, for as long as the step is let run.
+func exchange(ctx context.Context, h steps.Host, role, partner string, lasts time.Duration, file string) ([]Part, error) {
+	args := networkArgs(role, partner, lasts, file)
+	for told := false; ; told = true {
+		_, err := h.Tools.Run(ctx, tool.Fio, args...)
+		var failed *tool.Error
+		if role != "reader" || !errors.As(err, &failed) || failed.Exit != readerEarly {
+			return judged("network to "+partner, err, func(int) bool { return true })
+		}
+		if !told {
+			h.Say("burn-in: %s does not listen yet; it is tried every %v", partner, readerRetry)
+		}
+		select {
+		case <-time.After(readerRetry):
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
+}
+
+func networkArgs(role, partner string, lasts time.Duration, file string) []string {
+	args := []string{"--ioengine", "net", "--port", "9000", "--fill_device", "1", "--group_reporting", "--gtod_reduce", "1", "--numjobs", "16", "--name", role}
+	if role == "writer" {
+		args = append(args, "--rw", "write", "--runtime", strconv.Itoa(int(lasts.Seconds())), "--time_based", "--listen")
+	} else {
+		args = append(args, "--rw", "read", "--hostname", partner)
+	}
+	args = append(args, "--output-format", "json")
+	if file != "" {
+		args = append(args, "--output", file+"."+role)
+	}
+	return args
+}

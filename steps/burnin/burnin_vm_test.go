@@ -1,0 +1,158 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package burnin
+
+import (
+	"context"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"math/rand/v2"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ironhand/ironhand/initramfs"
+	"github.com/ironhand/ironhand/initramfs/tool"
+	"github.com/ironhand/ironhand/initramfs/vmtest"
+	"github.com/ironhand/ironhand/inspect"
+	"github.com/ironhand/ironhand/steps"
+	"github.com/ironhand/ironhand/stream"
+)
+
+var guest = flag.Bool("guest", false, "run the tests for a virtual machine with disks")
+
+// The programs of the ramdisk for burn-in run on a machine with a good disk, one that has sectors which cannot be read, and one that returns other data than
+// was written: somebody else writes to its file.
+func TestVMBurnIn(t *testing.T) {
+	vmtest.Require(t)
+	dir := t.TempDir()
+	programs := filepath.Join(dir, "programs.cpio")
+	var a initramfs.Archive
+	if err := (initramfs.Programs{Root: "/"}).AddTools(&a, tool.BurnIn()); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Create(programs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.WriteTo(f); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+
+	const size = 24 << 20
+	unreadable, changing, config := filepath.Join(dir, "unreadable"), filepath.Join(dir, "changing"), filepath.Join(dir, "blkdebug")
+	for name, content := range map[string][]byte{unreadable: nil, changing: nil, config: []byte("[inject-error]\nevent = \"read_aio\"\nerrno = \"5\"\nsector = \"20000\"\nonce = \"off\"\n")} {
+		if err := os.WriteFile(name, content, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if content == nil {
+			if err := os.Truncate(name, size); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	ctx, cancel := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() { // until the machine has ended
+		defer close(done)
+		f, err := os.OpenFile(changing, os.O_WRONLY, 0)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		defer f.Close()
+		for ctx.Err() == nil {
+			if _, err := fmt.Fprint(f, rand.Uint64()); err != nil {
+				t.Error(err)
+			}
+			if at, err := f.Seek(4096, 1); err != nil || at > size-8192 {
+				f.Seek(4096, 0)
+			}
+			time.Sleep(time.Millisecond)
+		}
+	}()
+	defer func() { cancel(); <-done }()
+	vmtest.RunInGuest(t, ".", vmtest.Guest{
+		Machine: vmtest.Machine{MemoryMiB: 1024, Initrds: []string{vmtest.Artefact(t, "initramfs-virtual.cpio"), programs}, Disks: []vmtest.Disk{
+			{Size: size, Serial: "GOOD"}, {Path: "blkdebug:" + config + ":" + unreadable, Serial: "UNREADABLE", Format: "raw"}, {Path: changing, Serial: "CHANGING"},
+		}},
+		Args: "-guest -test.run=TestGuest", Timeout: 10 * time.Minute,
+	})
+}
+
+func guestHost(t *testing.T) steps.Host {
+	if !*guest {
+		t.Skip("runs in the machine of TestVMBurnIn")
+	}
+	return steps.Host{
+		Machine: inspect.Local(), Tools: tool.Exec{}, Log: slog.New(slog.DiscardHandler), Say: t.Logf,
+		Open: func(path string) (steps.Disk, error) { return stream.OpenDevice(path) },
+	}
+}
+
+func node(options map[string]any, skip string) steps.Node {
+	return steps.Node{Record: map[string]any{"driver_info": options}, Properties: map[string]json.RawMessage{"skip_block_devices": json.RawMessage(skip)}}
+}
+
+func TestGuestStress(t *testing.T) {
+	h := guestHost(t)
+	n := node(map[string]any{"agent_burnin_cpu_timeout": "3", "agent_burnin_cpu_outputfile": "/tmp/cpu", "agent_burnin_vm_timeout": "3", "agent_burnin_vm_vm-bytes": "64M", "agent_burnin_vm_vm": "1"}, "")
+	for part, step := range map[string]func(context.Context, steps.Host, steps.Job) (any, error){"processors": CPU, "memory": Memory} {
+		result, err := step(t.Context(), h, steps.Job{Node: n})
+		if err != nil {
+			t.Errorf("%s: %v", part, err)
+			continue
+		}
+		if r := result.(Report); lines(r.Parts) != "PASS|"+part+"|\n" || r.Ended.Sub(r.Started) < 3*time.Second {
+			t.Errorf("%s: %+v", part, r)
+		}
+	}
+	if b, err := os.ReadFile("/tmp/cpu"); err != nil || !strings.Contains(string(b), "successful run") {
+		t.Errorf("the program's own report: %s, %v", b, err)
+	}
+	// It is stopped at once.
+	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	defer cancel()
+	n.Record["driver_info"] = map[string]any{}
+	if _, err := CPU(ctx, h, steps.Job{Node: n}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("stopped: %v", err)
+	}
+}
+
+func TestGuestDisks(t *testing.T) {
+	h := guestHost(t)
+	options := map[string]any{"agent_burnin_fio_disk_loops": "1", "agent_burnin_fio_disk_outputfile": "/tmp/fio"}
+	result, err := Disk(t.Context(), h, steps.Job{Node: node(options, `[{"serial": "UNREADABLE"}, {"serial": "CHANGING"}]`)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = "PASS|/dev/vda serial GOOD|\nSKIPPED|/dev/vdb serial UNREADABLE|it is on the skip list\nSKIPPED|/dev/vdc serial CHANGING|it is on the skip list\n"
+	if got := lines(result.(Report).Parts); got != want {
+		t.Errorf("parts:\n%swant:\n%s", got, want)
+	}
+	if b, err := os.ReadFile("/tmp/fio.vda"); err != nil || !json.Valid(b) {
+		t.Errorf("fio's report: %s, %v", b, err)
+	}
+	_, err = Disk(t.Context(), h, steps.Job{Node: node(options, "")})
+	if !errors.Is(err, steps.ErrBurnIn) {
+		t.Fatalf("with broken disks: %v", err)
+	}
+	for _, want := range []string{"/dev/vdb serial UNREADABLE: fio", "Input/output error", "/dev/vdc serial CHANGING: fio", "verify", "disks: ", "kernel messages of broken hardware, the first: I/O error, dev vdb"} {
+		if !strings.Contains(err.Error(), want) {
+			t.Errorf("%v\ndoes not have %q", err, want)
+		}
+	}
+	if strings.Contains(err.Error(), "GOOD") {
+		t.Errorf("%v: the good disk is among the broken ones", err)
+	}
+}
