@@ -221,6 +221,8 @@ func FuzzDecompress(f *testing.F) {
 		join(run(f, raw, "gzip"), run(f, nil, "gzip"), make([]byte, 20)), []byte("\x50\x2a\x4d\x18\xff\xff\xff\xff"), []byte("QFI\xfb"), []byte("BZh9"),
 		run(f, raw, "xz"), join(run(f, raw, "xz", "-T2", "--block-size=1500", "--check=sha256"), make([]byte, 4)), run(f, raw, "bzip2"), run(f, raw, "lz4", "-c"), run(f, raw, "lz4", "-c", "-BD", "-B4", "--content-size"),
 		join(run(f, raw, "zstd", "--stream-size=4000"), run(f, raw[:100], "zstd"), []byte("\x50\x2a\x4d\x18\x04\x00\x00\x00seek")),
+		// A long frame of blocks that repeat a byte: much else, then zeros, then less of it.
+		join([]byte("\x28\xb5\x2f\xfd\x00\x38"), bytes.Repeat([]byte("\x02\x00\x10x"), 66), bytes.Repeat([]byte("\x02\x00\x10\x00"), 9), []byte("\x02\x00\x10x\x02\x00\x10\x00\x03\x00\x10\x00")),
 	} {
 		f.Add(seed)
 	}
