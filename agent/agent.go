@@ -167,6 +167,7 @@ type agent struct {
 	token      ironic.Secret
 
 	retirement retirement
+	endLeases  func() // ends the asking for what the network was given, and returns when it has; nil if nothing was given
 
 	mu       sync.Mutex
 	node     steps.Node      // as the conductor sent it last

@@ -85,6 +85,8 @@ type Config struct {
 	KexecWatchdog     time.Duration
 	Poll              bool
 	SSHKey            string
+	VLANs             []string // as in [wantedVLANs]
+	RescueNetwork     string   // followPorts or keepNetwork
 	StrictNetwork     bool
 	Inspection        inspectionConfig
 

@@ -286,6 +286,8 @@ func TestExecuteStep(t *testing.T) {
 			`FAILED InvalidCommandParamsError: invalid arguments: image_info: missing`},
 		{"no such step", "clean.execute_clean_step", `{"step": {"step": "none"}}`, nil,
 			`FAILED HardwareManagerMethodNotFound: no hardware manager has the step "none"`},
+		{"the step of another deploy interface", "deploy.execute_deploy_step", `{"step": {"step": "execute_bootc_install", "interface": "deploy", "args": {"image_source": "oci://registry/image", "configdrive": null, "oci_pull_secret": null}}}`, nil,
+			`FAILED HardwareManagerMethodNotFound: no hardware manager has the step "execute_bootc_install"`},
 		{"unknown argument", "clean.execute_clean_step", `{"step": {"step": "echo", "args": {"what": 1, "whit": 2}}}`, nil,
 			`FAILED CleaningError: Unexpected exception performing clean step echo. unknown argument "whit"`},
 		{"unknown argument beside the step", "deploy.execute_deploy_step", `{"step": {"step": "fail"}, "force": true}`, nil,
@@ -333,6 +335,11 @@ func TestDeployedIsForgotten(t *testing.T) {
 	if got, want := do("standby.prepare_image", `{"image_info": {}}`).text(), `SUCCEEDED {"result":"prepare_image: image (i) written to device /dev/sda root_uuid=0x1"}`; got != want {
 		t.Errorf("prepare_image = %s, want %s", got, want)
 	}
+	for range 2 { // a disk that has the image by what the agent knows may have lost it since
+		if got, want := do("standby.cache_image", `{"image_info": {}, "force": false, "configdrive": null}`).text(), `SUCCEEDED {"result":"cache_image: image (i) cached to device /dev/sda root_uuid=0x1"}`; got != want {
+			t.Errorf("cache_image = %s, want %s", got, want)
+		}
+	}
 	next, again, _, _ := commandAgent(t, system)
 	if err := next.remember(t.Context()); err != nil {
 		t.Fatal(err)
@@ -348,6 +355,9 @@ func TestDeployedIsForgotten(t *testing.T) {
 	*fail = errors.New("bang")
 	if got := do("standby.prepare_image", `{"image_info": {}}`).text(); got != "FAILED CommandExecutionError: bang" {
 		t.Errorf("prepare_image that fails = %s", got)
+	}
+	if got := do("standby.cache_image", `{"image_info": {}}`).text(); got != "FAILED CommandExecutionError: bang" {
+		t.Errorf("cache_image that fails = %s", got)
 	}
 	if got := known(do); got != `SUCCEEDED {}` {
 		t.Errorf("UUIDs after that = %s", got)

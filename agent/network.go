@@ -135,9 +135,20 @@ func (a *agent) bringUpNetwork(ctx context.Context) error {
 		if err != nil {
 			a.sayLines("network", err.Error())
 		}
-		go given.Keep(ctx, k, a.sys.Asker, a.sayNetwork)
+		a.keepLeases(ctx, k, given)
 	}
 	return a.showNetwork(ctx, k)
+}
+
+// keepLeases has what the network was given last until ctx ends, or a.endLeases is called.
+func (a *agent) keepLeases(ctx context.Context, k netconfig.Kernel, given netconfig.Acquired) {
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	a.endLeases = func() { cancel(); <-ended }
+	go func() {
+		defer close(ended)
+		given.Keep(ctx, k, a.sys.Asker, a.sayNetwork)
+	}()
 }
 
 func (a *agent) sayNetwork(line string) { a.sayLines("network", line) }
@@ -209,7 +220,7 @@ func (a *agent) askEverywhere(ctx context.Context, k netconfig.Kernel, plan netc
 	if err != nil {
 		a.sayLines("network", err.Error())
 	}
-	go given.Keep(ctx, k, a.sys.Asker, a.sayNetwork)
+	a.keepLeases(ctx, k, given)
 	return a.showNetwork(ctx, k)
 }
 

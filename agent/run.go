@@ -387,6 +387,7 @@ func (a *agent) takeInventory(ctx context.Context) error {
 	set, probed := steps.NewSet(ctx, a.host, a.managers) // before the inventory, which has the arrays that this starts
 	set.Prioritize("inject_files", a.config.InjectPriority)
 	a.set = set
+	a.makeVLANs(ctx, nil)
 	inventory, err := a.sys.Machine.Inventory(ctx)
 	for attempt := 1; len(inspect.LookupMACs(inventory)) == 0; attempt++ {
 		if attempt > macAttempts {

@@ -55,7 +55,7 @@ func virtual() Set {
 func server() Set {
 	s := virtual()
 	s.Names = slices.Concat(s.Names,
-		[]string{"mii", "libphy", "ipmi_ssif", "ipmi_watchdog", "ipmi_poweroff", "acpi_ipmi", "iscsi_ibft", "msr", "i2c_i801", "i2c_piix4", "i2c_ismt", "vmd", "nfit", "nd_pmem"},
+		[]string{"mii", "libphy", "ipmi_ssif", "ipmi_watchdog", "ipmi_poweroff", "acpi_ipmi", "iscsi_ibft", "msr", "i2c_i801", "i2c_piix4", "i2c_ismt", "vmd", "nfit", "nd_pmem", "cxl_acpi", "cxl_pci", "cxl_mem"},
 	)
 	s.Dirs = []string{
 		"kernel/drivers/ata", "kernel/drivers/scsi", "kernel/drivers/nvme", "kernel/drivers/message", "kernel/drivers/md",

@@ -70,6 +70,12 @@ func Anonymous(files fstest.MapFS, inv Inventory, key []byte) fstest.MapFS {
 			}
 		case "vpd_pg83":
 			if names, err := parseVPD83(f.Data); err == nil {
+				switch {
+				case names.otherKind != "1":
+					r.text(names.other)
+				case !strings.HasPrefix(names.t10, "ATA ") && len(names.t10) > 8: // those of ATA disks hold the model, and the serial number of page 80h
+					r.text(clean([]byte(names.t10[8:])))
+				}
 				r.text(names.naa)
 			}
 		}

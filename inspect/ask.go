@@ -25,6 +25,7 @@ const (
 	askPermanentMAC = "nic/%s/permanent-mac" // bytes of the address
 	askDriver       = "nic/%s/driver"        // struct ethtool_drvinfo
 	askModes        = "nic/%s/modes"         // supported link modes, a bit each, least significant byte first
+	askSpeed        = "nic/%s/speed"         // Mbit/s as the driver says it, also while the interface is down: 4 bytes, least significant first
 	askIPMI         = "ipmi/%s"              // bytes in hex: network function, command, data. Answer: completion code, data
 	askHealth       = "disk/%s/%s"           // of a disk by its kernel name, one of the pages of health.go
 )
@@ -115,6 +116,18 @@ func (r *reader) nicFirmware(nic string) string {
 		return s
 	}
 	return ""
+}
+
+// driverSpeed returns the Mbit/s that a driver says; 0 if it knows none.
+func (r *reader) driverSpeed(nic string) int64 {
+	b := r.askNIC(askSpeed, nic)
+	if len(b) != 4 {
+		return 0
+	}
+	if mbps := int32(binary.LittleEndian.Uint32(b)); mbps > 0 { // -1: SPEED_UNKNOWN
+		return int64(mbps)
+	}
+	return 0
 }
 
 // highestSpeed returns the Mbit/s of the fastest of the link modes, a bit each; 0 if none has a speed.

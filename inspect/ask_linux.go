@@ -30,7 +30,11 @@ func ask(ctx context.Context, question string) ([]byte, error) {
 	case kind == "nic" && what == "driver":
 		return ethtoolDriver(device)
 	case kind == "nic" && what == "modes":
-		return ethtoolModes(device)
+		modes, _, err := ethtoolLink(device)
+		return modes, err
+	case kind == "nic" && what == "speed":
+		_, speed, err := ethtoolLink(device)
+		return speed, err
 	case kind == "nic" && what == "lldp":
 		return lldp.Receive(ctx, device)
 	case kind == "ipmi":
@@ -106,8 +110,8 @@ func ethtoolDriver(nic string) ([]byte, error) {
 	return append([]byte(nil), unsafe.Slice((*byte)(unsafe.Pointer(&info)), unsafe.Sizeof(info))...), nil
 }
 
-// ethtoolModes asks for the link settings: once for how long they are, then for themselves.
-func ethtoolModes(nic string) ([]byte, error) {
+// ethtoolLink asks for the link settings: once for how long they are, then for themselves.
+func ethtoolLink(nic string) (modes, speed []byte, err error) {
 	const most = 127     // words of a mask, as their number is a signed byte
 	settings := struct { // struct ethtool_link_settings
 		command, speed uint32
@@ -117,15 +121,15 @@ func ethtoolModes(nic string) ([]byte, error) {
 		masks          [3 * most]uint32
 	}{command: unix.ETHTOOL_GLINKSETTINGS}
 	if err := ethtool(nic, unsafe.Pointer(&settings)); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
 	words := -int(settings.words)
 	if words <= 0 {
-		return nil, unix.EOPNOTSUPP
+		return nil, nil, unix.EOPNOTSUPP
 	}
 	settings.words = int8(words)
 	if err := ethtool(nic, unsafe.Pointer(&settings)); err != nil {
-		return nil, err
+		return nil, nil, err
 	}
-	return linkModes(settings.masks[:words]), nil
+	return linkModes(settings.masks[:words]), linkModes([]uint32{settings.speed}), nil
 }

@@ -12,7 +12,7 @@ import (
 
 // A Change is one thing that is different in a machine, as a person would say it.
 type Change struct {
-	Part  string `json:"part"`          // system, firmware, cpu, memory, disk, nic, pci, tpm, bmc
+	Part  string `json:"part"`          // system, firmware, cpu, memory, disk, nic, pci, cxl, tpm, bmc
 	Where string `json:"where"`         // bay 3, DIMM A1, 0000:3d:00.0; empty if there is but one
 	What  string `json:"what"`          // added, removed, replaced, moved, or the property that is another
 	Old   string `json:"old,omitempty"` // as people write it
@@ -82,6 +82,7 @@ func Changes(old, now Inventory) []Change {
 		return d.list // an inventory that was kept as JSON has no details
 	}
 	d.pci(old, now)
+	d.cxl(old.Details.CXL, now.Details.CXL)
 	switch a, b := old.Details.TPM, now.Details.TPM; {
 	case a == nil && b != nil:
 		d.add("tpm", "", added, "", "version "+b.Version)
@@ -314,12 +315,13 @@ func (d *differ) nics(old, now []NIC) {
 	}
 }
 
-// pci compares what is in the slots, but for interfaces and disks, which were compared already.
+// pci compares what is in the slots, but for interfaces, disks and memory, which are compared for themselves.
 func (d *differ) pci(old, now Inventory) {
 	others := func(i Inventory) (list []PCIDevice) {
 		for _, p := range i.Details.PCI {
 			nic := slices.ContainsFunc(i.Interfaces, func(n NIC) bool { return string(n.PCIAddress) == p.Bus })
-			if !nic && !strings.HasPrefix(p.Class, "0108") {
+			cxl := slices.ContainsFunc(i.Details.CXL, func(m CXLMemory) bool { return m.PCIAddress == p.Bus })
+			if !nic && !cxl && !strings.HasPrefix(p.Class, "0108") {
 				list = append(list, p)
 			}
 		}
@@ -339,5 +341,26 @@ func (d *differ) pci(old, now Inventory) {
 	}
 	for _, b := range come {
 		d.add("pci", b.Bus, added, "", say(*b))
+	}
+}
+
+// cxl compares memory on CXL, by serial number and then by place.
+func (d *differ) cxl(old, now []CXLMemory) {
+	pairs, gone, come := pair(old, now, func(m CXLMemory) string { return m.Serial }, func(m CXLMemory) string { return m.PCIAddress })
+	say := func(m CXLMemory) string { return humanSize(m.Volatile+m.Persistent) + " serial " + m.Serial }
+	for _, p := range pairs {
+		a, b := *p[0], *p[1]
+		if a.Serial != b.Serial {
+			d.add("cxl", b.PCIAddress, replaced, say(a), say(b))
+			continue
+		}
+		d.property("cxl", b.PCIAddress, "firmware", a.Firmware, b.Firmware)
+		d.property("cxl", b.PCIAddress, "size", humanSize(a.Volatile+a.Persistent), humanSize(b.Volatile+b.Persistent))
+	}
+	for _, a := range gone {
+		d.add("cxl", a.PCIAddress, removed, say(*a), "")
+	}
+	for _, b := range come {
+		d.add("cxl", b.PCIAddress, added, "", say(*b))
 	}
 }

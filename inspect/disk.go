@@ -224,6 +224,9 @@ func readDisk(r *reader, dir, name, kind string, size int64) Disk {
 	read(func() {
 		for _, p := range byPaths(r, dir) {
 			d.ByPaths = append(d.ByPaths, "/dev/disk/by-path/"+p)
+			if strings.HasPrefix(name, "vd") && strings.HasPrefix(p, "pci-") { // an older name, which udev's rules still give too
+				d.ByPaths = append(d.ByPaths, "/dev/disk/by-path/virtio-"+p)
+			}
 		}
 		d.ByPath = first(d.ByPaths)
 	}, "by_path")

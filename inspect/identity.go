@@ -8,6 +8,7 @@ import (
 	"errors"
 	"fmt"
 	"slices"
+	"strconv"
 	"strings"
 )
 
@@ -103,9 +104,29 @@ func identifySCSI(r *reader, device string, d Disk) identity {
 		id.serials = distinct(unitSerial, underscored(unitSerial))
 		if names.naa != "" {
 			id.serials = distinct(append(id.serials, names.naa, "3"+names.naa)...)
+		} else {
+			long, short := names.scsiID(string(d.Vendor), id.model, unitSerial)
+			id.serials = distinct(append(id.serials, short, long)...)
 		}
 	}
 	return id
+}
+
+// scsiID returns the serial numbers that udev's scsi_id makes of a disk without an NAA name (systemd, src/udev/scsi_id/scsi_serial.c): the kind of the
+// designator, with vendor and model where it has none of its own, and the designator; or else S and the unit serial number.
+func (v vpd83) scsiID(vendor, model, unitSerial string) (long, short string) {
+	kind, short := v.otherKind, v.other
+	if short == "" {
+		kind, short = "S", unitSerial
+	}
+	if short == "" {
+		return "", ""
+	}
+	long = kind + short
+	if kind == "S" || kind == "0" {
+		long = fmt.Sprintf("%s%-8s%-16s%s", kind, vendor, model, short)
+	}
+	return underscored(long), underscored(short)
 }
 
 // setNAA takes over a name of 16 or 32 hex digits. lsblk shows the longest form.
@@ -169,6 +190,8 @@ func parseVPD80(page []byte) (string, error) {
 type vpd83 struct {
 	naa string // 16 or 32 lower-case hex digits
 	t10 string // vendor in 8 characters, then the vendor's own identification
+
+	other, otherKind string // what scsi_id takes where there is no NAA name, and the digit of its kind: 2 EUI-64, 1 T10, 0 the vendor's own
 }
 
 // parseVPD83 returns the best designators: the longest NAA name, since an extended one is the more exact, and the first
@@ -196,6 +219,12 @@ func parseVPD83(page []byte) (vpd83, error) {
 			}
 		case kind == 1 && names.t10 == "":
 			names.t10 = string(value)
+		}
+		if digit := strconv.Itoa(int(kind)); kind <= 2 && len(value) > 0 && digit > names.otherKind {
+			names.otherKind, names.other = digit, clean(value)
+			if codeSet == 1 { // binary
+				names.other = hex.EncodeToString(value)
+			}
 		}
 	}
 	return names, nil

@@ -64,6 +64,7 @@ type Details struct {
 	NUMA           *NUMA // nil if not known
 	TPM            *TPM  // nil without one
 	HostInterfaces []HostInterface
+	CXL            []CXLMemory
 }
 
 // Inventory looks at the machine. It returns all that could be read, and one joined error that names each thing that
@@ -102,6 +103,7 @@ func (m Machine) Inventory(ctx context.Context) (Inventory, error) {
 			v := readHostInterfaces(r)
 			return func() { inv.Details.HostInterfaces = v }
 		}},
+		{"CXL memory", deviceLimit, func(r *reader) func() { v := readCXL(r); return func() { inv.Details.CXL = v } }},
 	}
 	own, puts := make([]*reader, len(parts)), make([]func(), len(parts))
 	var all sync.WaitGroup

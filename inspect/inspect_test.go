@@ -43,7 +43,7 @@ func recorded(t testing.TB, name string) Machine {
 }
 
 func TestInventory(t *testing.T) {
-	for _, name := range []string{"virtio", "sata-nvme", "sas", "qemu", "server"} {
+	for _, name := range []string{"virtio", "sata-nvme", "sas", "qemu", "judged", "server"} {
 		t.Run(name, func(t *testing.T) {
 			m := Recorded(inspecttest.Server())
 			if name != "server" {
@@ -107,7 +107,7 @@ func report(t *testing.T, inv Inventory) string {
 		fmt.Fprintf(&out, "%+v\n", m)
 	}
 	fmt.Fprintf(&out, "TPM %+v\n", inv.Details.TPM)
-	for _, list := range []any{inv.Details.PCI, inv.Details.USB, inv.Details.NUMA, inv.Details.HostInterfaces, inv.Details.Accelerators()} {
+	for _, list := range []any{inv.Details.PCI, inv.Details.USB, inv.Details.NUMA, inv.Details.HostInterfaces, inv.Details.Accelerators(), inv.Details.CXL} {
 		b, err := json.Marshal(list)
 		if err != nil {
 			t.Fatal(err)
@@ -692,6 +692,37 @@ func TestArchitecture(t *testing.T) {
 		if got := architecture(values([]byte(tt.cpuinfo), ":")); got != tt.want {
 			t.Errorf("architecture(%q) = %q, want %q", tt.cpuinfo, got, tt.want)
 		}
+	}
+}
+
+// On ARM the kernel names the core by numbers, and has features instead of flags.
+func TestARM(t *testing.T) {
+	for _, tt := range []struct{ name, cpuinfo, kernel, want string }{
+		{"Neoverse-N1", "processor\t: 0\nBogoMIPS\t: 50.00\nFeatures\t: fp asimd aes\nCPU implementer\t: 0x41\nCPU architecture: 8\nCPU variant\t: 0x3\nCPU part\t: 0xd0c\n\nprocessor\t: 1\n", "aarch64",
+			`{"model_name":"Neoverse-N1","frequency":"3000.0000","count":4,"architecture":"aarch64","flags":["fp","asimd","aes"],"socket_count":2}`},
+		{"an old kernel", "Features\t: fp\nCPU implementer\t: 0xc0\nCPU architecture: 8\nCPU part\t: 0xac4\n", "",
+			`{"model_name":"Ampere-1a","frequency":"3000.0000","count":4,"architecture":"aarch64","flags":["fp"],"socket_count":2}`},
+		{"a core that nobody knows", "CPU implementer\t: 0xff\nCPU architecture: 8\nCPU part\t: 0x001\n", "aarch64",
+			`{"model_name":"","frequency":"3000.0000","count":4,"architecture":"aarch64","flags":[],"socket_count":2}`},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			files := fstest.MapFS{"proc/cpuinfo": {Data: []byte(tt.cpuinfo)}, "sys/devices/system/cpu/present": {Data: []byte("0-3\n")}}
+			if tt.kernel != "" {
+				files["proc/sys/kernel/arch"] = &fstest.MapFile{Data: []byte(tt.kernel + "\n")}
+			}
+			for i := range 4 {
+				dir := fmt.Sprintf("sys/devices/system/cpu/cpu%d/", i)
+				files[dir+"topology/physical_package_id"] = &fstest.MapFile{Data: fmt.Appendln(nil, 36*(i/2))}
+				files[dir+"topology/core_id"] = &fstest.MapFile{Data: fmt.Appendln(nil, i)}
+				files[dir+"cpufreq/cpuinfo_max_freq"] = &fstest.MapFile{Data: []byte("3000000\n")}
+			}
+			r := &reader{ctx: t.Context(), fsys: files}
+			cpu := readCPU(r)
+			got, err := json.Marshal(cpu)
+			if err != nil || string(got) != tt.want || cpu.Cores != 4 || r.count() != 0 {
+				t.Errorf("%d cores, %v\n%s (%v), want\n%s", cpu.Cores, r.problems(), got, err, tt.want)
+			}
+		})
 	}
 }
 

@@ -177,7 +177,7 @@ func TestRootPermanentMACFails(t *testing.T) {
 // recordedTables are the SMBIOS tables of the recorded machines.
 func recordedTables(t *testing.T) map[string][]byte {
 	tables := map[string][]byte{"server": inspecttest.Tables(32)}
-	for _, name := range []string{"virtio", "sata-nvme", "sas", "qemu"} {
+	for _, name := range []string{"virtio", "sata-nvme", "sas", "qemu", "judged"} {
 		tables[name] = inspecttest.Machine(t, "testdata/"+name+".txt")[smbiosFile].Data
 	}
 	return tables

@@ -126,7 +126,7 @@ func readNIC(r *reader, name, dir, device string, addresses []netip.Prefix) NIC 
 		mac      net.HardwareAddr
 	}
 	said, _ := within(r, "driver of interface "+name, driverLimit, func(r *reader) answers {
-		return answers{r.nicFirmware(name), highestSpeed(r.askNIC(askModes, name)), r.permanentMAC(name)}
+		return answers{r.nicFirmware(name), cmp.Or(highestSpeed(r.askNIC(askModes, name)), r.driverSpeed(name)), r.permanentMAC(name)}
 	})
 	if device != "" {
 		n.Vendor = Text(r.text(device + "/vendor"))

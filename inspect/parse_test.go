@@ -6,6 +6,7 @@ import (
 	"encoding/hex"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"io/fs"
 	"slices"
 	"strings"
@@ -102,6 +103,34 @@ func TestParseVPD83(t *testing.T) {
 	}
 }
 
+// What udev's scsi_id gives as ID_SERIAL and ID_SERIAL_SHORT. TestVMJudges has it judge QEMU's disks.
+func TestSCSIID(t *testing.T) {
+	const model = "HARDDISK"
+	for _, tt := range []struct{ name, page, unitSerial, long, short string }{
+		{"the vendor's own", "00 83 00 08 02 00 00 04 53 50 49 31", "SPI1", "0QEMU_HARDDISK_SPI1", "SPI1"},
+		{"no designator", "00 83 00 00", "A B", "SQEMU_HARDDISK_A_B", "A_B"},
+		{"nothing", "00 83 00 00", "", "", ""},
+		{"T10 before the vendor's own", "00 83 00 14 02 00 00 04 53 50 49 31 02 01 00 08 41 43 4d 45 20 20 20 58", "SPI1", "1ACME_X", "ACME_X"},
+		{"EUI-64 before T10", "00 83 00 14 02 01 00 04 41 43 4d 45 01 02 00 08 00 11 22 33 44 55 66 77", "SPI1", "20011223344556677", "0011223344556677"},
+		{"of the port", "00 83 00 08 02 10 00 04 53 50 49 31", "SPI2", "SQEMU_HARDDISK_SPI2", "SPI2"},
+		{"not UTF-8", "00 83 00 07 02 00 00 03 41 ff 42", "", "0QEMU_HARDDISK_A_B", "A_B"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			names, err := parseVPD83(unhex(t, tt.page))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if long, short := names.scsiID("QEMU", model, tt.unitSerial); long != tt.long || short != tt.short {
+				t.Errorf("scsiID = %q, %q, want %q, %q", long, short, tt.long, tt.short)
+			}
+		})
+	}
+	names := vpd83{other: "1", otherKind: "0"}
+	if long, _ := names.scsiID("EIGHTCHR", "SIXTEEN-CHARS-16", "x"); long != "0EIGHTCHRSIXTEEN-CHARS-161" {
+		t.Errorf("scsiID = %q, want vendor and model in their 8 and 16 characters", long)
+	}
+}
+
 func errorText(err error) string {
 	if err == nil {
 		return ""
@@ -151,6 +180,65 @@ func TestInstalledMemory(t *testing.T) {
 			got, err := parseInstalledMemory(unhex(t, tt.tables))
 			if got != tt.want || errorText(err) != tt.err {
 				t.Errorf("parseInstalledMemory = %d, %v, want %d, %s", got, err, tt.want, tt.err)
+			}
+		})
+	}
+}
+
+// What computes is known by its class, a display controller only by its vendor too: every BMC has one.
+func TestAccelerators(t *testing.T) {
+	for _, tt := range []struct{ vendor, class, want string }{
+		{"10de", "030200", "NVIDIA GPU"}, {"10de", "030000", "NVIDIA GPU"}, {"1002", "038000", "AMD GPU"}, {"8086", "030000", "Intel GPU"}, {"1da3", "120000", "Habana accelerator"},
+		{"10ee", "120000", "Xilinx accelerator"}, {"8086", "0b4000", "Intel co-processor"}, {"abcd", "030200", "GPU"}, {"abcd", "120000", "accelerator"},
+		{"1a03", "030000", ""}, {"102b", "030000", ""}, {"1234", "030000", ""}, {"10de", "040300", ""}, {"10de", "0300", "NVIDIA GPU"}, {"8086", "050210", ""}, {"8086", "", ""}, {"8086", "020000", ""},
+	} {
+		if got := accelerator(PCIDevice{VendorID: tt.vendor, Class: tt.class}); got != tt.want {
+			t.Errorf("accelerator of vendor %s and class %s is %q, want %q", tt.vendor, tt.class, got, tt.want)
+		}
+	}
+}
+
+func TestTPM(t *testing.T) {
+	const dir = "sys/class/tpm/tpm0"
+	for _, tt := range []struct {
+		name  string
+		files map[string]string
+		want  string
+	}{
+		{"none", nil, "<nil>"},
+		{"2.0 with two banks", map[string]string{"tpm_version_major": "2\n", "pcr-sha1/0": "", "pcr-sha384/0": ""}, "&{2.0 [sha1 sha384] }"},
+		{"1.2", map[string]string{"tpm_version_major": "1\n"}, "&{1.2 [] }"},
+		{"of an old kernel", map[string]string{"uevent": ""}, "&{ [] }"},
+		{"of another version", map[string]string{"tpm_version_major": "\xff3\n"}, "&{_3 [] }"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			files := fstest.MapFS{}
+			for name, text := range tt.files {
+				files[dir+"/"+name] = &fstest.MapFile{Data: []byte(text)}
+			}
+			if got := fmt.Sprint(readTPM(&reader{ctx: t.Context(), fsys: files})); got != tt.want {
+				t.Errorf("readTPM = %s, want %s", got, tt.want)
+			}
+		})
+	}
+}
+
+func TestCXL(t *testing.T) {
+	for _, tt := range []struct{ name, file, content, want, problem string }{
+		{"as it is", "serial", "0x1122334455\n", "[{mem0 0000:c1:00.0 0x1122334455 1.0.7 274877906944 0 1}]", ""},
+		{"no size", "ram/size", "", "[{mem0 0000:c1:00.0 0x1122334455 1.0.7 0 0 1}]", ""},
+		{"a size that is none", "pmem/size", "much\n", "[{mem0 0000:c1:00.0 0x1122334455 1.0.7 274877906944 0 1}]", "mem0/pmem/size: strconv.ParseInt"},
+		{"a size beyond reason", "ram/size", "0xffffffffffffffff\n", "[{mem0 0000:c1:00.0 0x1122334455 1.0.7 0 0 1}]", "value out of range"},
+		{"firmware that is no text", "firmware_version", "A\xff\x00B\x00\x00", "[{mem0 0000:c1:00.0 0x1122334455 A__B 274877906944 0 1}]", ""},
+		{"no node", "numa_node", "-1\n", "[{mem0 0000:c1:00.0 0x1122334455 1.0.7 274877906944 0 -1}]", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			files := inspecttest.Server()
+			files["sys/devices/pci0000:00/0000:c1:00.0/mem0/"+tt.file] = &fstest.MapFile{Data: []byte(tt.content)}
+			r := &reader{ctx: t.Context(), fsys: files}
+			got, problem := fmt.Sprint(readCXL(r)), fmt.Sprint(errors.Join(r.problems()...))
+			if got != tt.want || (tt.problem == "") != (r.count() == 0) || !strings.Contains(problem, tt.problem) {
+				t.Errorf("readCXL = %s, %s, want %s, %q", got, problem, tt.want, tt.problem)
 			}
 		})
 	}
@@ -209,6 +297,9 @@ func FuzzVPD83(f *testing.F) {
 		v, _ := parseVPD83(page)
 		if n := len(v.naa); n != 0 && n != 16 && n != 32 {
 			t.Errorf("NAA name %q", v.naa)
+		}
+		if long, short := v.scsiID("ACME", "DISK", ""); !utf8.ValidString(long+short) || (long == "") != (short == "") {
+			t.Errorf("scsiID = %q, %q", long, short)
 		}
 	})
 }

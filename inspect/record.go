@@ -138,7 +138,11 @@ func (r *recorder) there(name string, info fs.FileInfo) {
 	name = r.resolve(name)
 	if target, err := fs.ReadLink(r.inner, name); err == nil {
 		r.link(name, target)
-		return
+		if to := path.Join(path.Dir(name), target); !path.IsAbs(target) && fs.ValidPath(to) {
+			name = to // or the link would lead nowhere
+		} else {
+			return
+		}
 	}
 	mode := fs.FileMode(0o444)
 	if info.IsDir() {

@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"maps"
+	"net/netip"
 	"os"
 	"slices"
 	"strings"
@@ -23,7 +24,7 @@ import (
 // A recording of a machine gives the same inventory, with all details, after it went through its text.
 func TestRecord(t *testing.T) {
 	machines := map[string]Machine{"server": Recorded(inspecttest.Server())}
-	for _, name := range []string{"virtio", "sata-nvme", "sas", "qemu"} {
+	for _, name := range []string{"virtio", "sata-nvme", "sas", "qemu", "judged"} {
 		machines[name] = recorded(t, name)
 	}
 	for name, m := range machines {
@@ -52,6 +53,31 @@ func TestRecord(t *testing.T) {
 	}
 }
 
+// A link that only has to lead somewhere leads there in the recording too: the class of a SCSI host says how disks are attached.
+func TestRecordKeepsLinks(t *testing.T) {
+	files := inspecttest.Server()
+	delete(files, "sys/class/sas_host/host0/uevent")
+	files["sys/class/sas_host/host0"] = linkTo("../../devices/pci0000:00/0000:18:00.0/host0/sas_host/host0")
+	files["sys/devices/pci0000:00/0000:18:00.0/host0/sas_host/host0"] = &fstest.MapFile{Mode: fs.ModeDir | 0o555}
+	for name := range files { // the other sign of SAS
+		if strings.HasSuffix(name, "/sas_device") {
+			delete(files, name)
+		}
+	}
+	same, kept := Recorded(files).Record()
+	if _, err := same.Disks(t.Context()); err != nil {
+		t.Fatal(err)
+	}
+	again, err := Load(recording.Format("", kept()))
+	if err != nil {
+		t.Fatal(err)
+	}
+	disks, err := again.Disks(t.Context())
+	if err != nil || disks[0].Tran != "sas" {
+		t.Errorf("%v is attached by %q (%v), want sas", disks[0], disks[0].Tran, err)
+	}
+}
+
 // The kernel's command line may hold a token.
 func TestRecordKeepsNoSecrets(t *testing.T) {
 	files := inspecttest.Server()
@@ -68,7 +94,7 @@ func TestRecordKeepsNoSecrets(t *testing.T) {
 
 // Nothing that identifies the machine is left, in text or in bytes, and all else is the same.
 func TestAnonymous(t *testing.T) {
-	for name, m := range map[string]Machine{"server": Recorded(inspecttest.Server()), "sas": recorded(t, "sas"), "sata-nvme": recorded(t, "sata-nvme"), "qemu": recorded(t, "qemu")} {
+	for name, m := range map[string]Machine{"server": Recorded(inspecttest.Server()), "sas": recorded(t, "sas"), "sata-nvme": recorded(t, "sata-nvme"), "qemu": recorded(t, "qemu"), "judged": recorded(t, "judged")} {
 		t.Run(name, func(t *testing.T) {
 			same, files := m.Record()
 			inv, err := same.Inventory(t.Context())
@@ -94,6 +120,9 @@ func TestAnonymous(t *testing.T) {
 			for _, module := range inv.Memory.Modules {
 				ids = append(ids, module.Serial)
 			}
+			for _, c := range inv.Details.CXL {
+				ids = append(ids, c.Serial)
+			}
 			ids = append(ids, inv.SystemVendor.SerialNumber, inv.System.UUID, string(inv.BMCMAC), "192.0.2.10\x00", inv.Hostname)
 			for _, id := range ids {
 				id = strings.TrimPrefix(strings.TrimPrefix(strings.TrimPrefix(id, "0x"), "eui."), "naa.")
@@ -104,6 +133,9 @@ func TestAnonymous(t *testing.T) {
 				if bytes.Contains(whole, []byte(id)) || bytes.Contains(whole, []byte(strings.ToUpper(id))) || err == nil && len(digits) >= 6 && bytes.Contains(whole, digits) {
 					t.Errorf("%q is still there", id)
 				}
+			}
+			if a, err := netip.ParseAddr(string(inv.BMCAddress)); err == nil && !a.IsUnspecified() && bytes.Contains(whole, a.AsSlice()) {
+				t.Errorf("the BMC's address %v is still there", a)
 			}
 			again, err := Load(text)
 			if err != nil {
@@ -141,6 +173,8 @@ func TestAnonymousOthers(t *testing.T) {
 		"answers/nic/eno1/lldp":  {Data: []byte(frame)},
 		"sys/class/net/eno1/mtu": {Data: []byte("1500\n")},
 		"sys/class/iscsi_connection/connection1:0/persistent_address":                         {Data: []byte("10.1.2.3\n")},
+		"sys/devices/x/0:0:0:0/vpd_pg83":                                                      {Data: []byte("\x00\x83\x00\x0f\x02\x00\x00\x0bOF-THE-DISK")},
+		"sys/devices/x/0:0:1:0/vpd_pg83":                                                      {Data: []byte("\x00\x83\x00\x17\x02\x01\x00\x13ACME    OF-NEXT-ONE")},
 		"sys/class/iscsi_session/session1/targetname":                                         {Data: []byte("iqn.2001-04.com.acme:target\n")},
 		"sys/devices/platform/host5/session1/iscsi_session/session1/initiatorname":            {Data: []byte("iqn.2001-04.com.acme:initiator\n")},
 		"sys/devices/platform/host5/iscsi_host/host5/ipaddress":                               {Data: []byte("10.1.2.4\n")},
@@ -152,7 +186,7 @@ func TestAnonymousOthers(t *testing.T) {
 	for name, f := range hidden {
 		whole = append(append(whole, name...), f.Data...)
 	}
-	for _, secret := range []string{"tor1", "\x04\x64\x9b\x32\x2d\x00", "\x0a\x01\x02\x03", "10.1.2.", "acme", "SERIAL-OF-CPU", "TAG-OF-CPU", "TAG-OF-DIMM"} {
+	for _, secret := range []string{"tor1", "\x04\x64\x9b\x32\x2d\x00", "\x0a\x01\x02\x03", "10.1.2.", "acme", "SERIAL-OF-CPU", "TAG-OF-CPU", "TAG-OF-DIMM", "OF-THE-DISK", "OF-NEXT-ONE"} {
 		if bytes.Contains(whole, []byte(secret)) {
 			t.Errorf("%q is still there", secret)
 		}
@@ -226,6 +260,10 @@ func TestChanges(t *testing.T) {
 		{"Secure Boot is off", func(f fstest.MapFS) {
 			f["sys/firmware/efi/efivars/SecureBoot-8be4df61-93ca-11d2-aa0d-00e098032b8c"].Data[4] = 0
 		}, "firmware: Secure Boot, on -> off"},
+		{"CXL memory is gone", func(f fstest.MapFS) { drop(f, "0000:c1:00.0"); drop(f, "sys/bus/cxl") }, "cxl in 0000:c1:00.0: removed, 256.0 GiB serial 0x1122334455"},
+		{"CXL memory is replaced", func(f fstest.MapFS) { swap(f, "0x1122334455", "0x99") }, "cxl in 0000:c1:00.0: replaced, 256.0 GiB serial 0x1122334455 -> 256.0 GiB serial 0x99"},
+		{"CXL memory's firmware and size", func(f fstest.MapFS) { swap(f, "1.0.7", "1.0.8"); swap(f, "0x4000000000", "0x2000000000") },
+			"cxl in 0000:c1:00.0: firmware, 1.0.7 -> 1.0.8\ncxl in 0000:c1:00.0: size, 256.0 GiB -> 128.0 GiB"},
 		{"SMBIOS cannot be read", func(f fstest.MapFS) { delete(f, smbiosFile) }, ""},
 		{"half the processors", func(f fstest.MapFS) { f["sys/devices/system/cpu/present"].Data = []byte("0-15\n") }, "cpu: sockets, 2 -> 1\ncpu: threads, 64 -> 16"},
 	} {

@@ -236,7 +236,7 @@ type HostInterface struct {
 	Service    string // address of the BMC's side; empty likewise
 	Port       int
 	Name       string // host name of the service, as the BMC gives it
-	UUID       string // of the service
+	UUID       string // of the service; empty if it has none
 	USBVendor  string // 0x0b1f, of a USB device
 	USBProduct string
 }
@@ -297,7 +297,9 @@ func (h *HostInterface) redfish(b []byte) bool {
 	if len(b) < 91 {
 		return false
 	}
-	h.UUID = smbiosUUID(b[:16])
+	if h.UUID = smbiosUUID(b[:16]); strings.Trim(h.UUID, "0-") == "" || strings.Trim(h.UUID, "f-") == "" { // not set
+		h.UUID = ""
+	}
 	address := func(format byte, b []byte) netip.Addr {
 		switch format {
 		case 1:

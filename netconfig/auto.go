@@ -39,6 +39,7 @@ type Lease struct {
 	Routes    []Route
 	DNS       []netip.Addr
 	Renew     time.Duration // after this it is to be asked for again; 0 is never
+	Router    netip.Addr    // IPv6: whose advertisement it was; the zero Addr without one
 }
 
 // Asker asks on a NIC that has link for what a method gives, and repeats itself until

@@ -74,7 +74,7 @@ func (sockets) Ask(ctx context.Context, n NIC, m Method) (Lease, error) {
 				return Lease{}, err
 			}
 		}
-		l.Method = m
+		l.Method, l.Router = m, router
 		for _, s := range heard.dns {
 			l.DNS = appendNew(l.DNS, s)
 		}

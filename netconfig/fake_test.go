@@ -152,6 +152,9 @@ func (k *fakeKernel) Do(ctx context.Context, c Change) error {
 		}
 		for _, r := range k.state.Routes {
 			if r.Destination == c.Route.Destination && r.metric() == c.Route.metric() {
+				if r.NIC == c.NIC && r.Gateway == c.Route.Gateway {
+					return nil
+				}
 				return errors.New("file exists")
 			}
 		}

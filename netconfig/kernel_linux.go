@@ -423,7 +423,9 @@ func (k *linux) Do(ctx context.Context, c Change) error {
 		return k.onLink(c.NIC, func(l netlink.Link) error { return k.addRoute(l, c) })
 	case RemoveRoute:
 		return k.onLink(c.NIC, func(l netlink.Link) error {
-			err := k.netlink.RouteDel(route(l, c.Route))
+			old := route(l, c.Route)
+			old.Protocol = 0 // whoever has made it: the kernel finds no route of an advertisement by ours
+			err := k.netlink.RouteDel(old)
 			if errors.Is(err, unix.ESRCH) {
 				return nil
 			}

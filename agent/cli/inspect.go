@@ -12,8 +12,11 @@ import (
 	"io"
 	"io/fs"
 	"os"
+	"slices"
 	"strings"
+	"sync"
 	"testing/fstest"
+	"time"
 
 	"github.com/ironhand/ironhand/inspect"
 	"github.com/ironhand/ironhand/inspect/recording"
@@ -21,7 +24,7 @@ import (
 
 func inspectCommand() command {
 	return command{
-		name: "inspect", args: "[--format table|json] [--from FILE] [--record FILE [--anonymous]] [--diff OLD] [--hints JSON [--why]] [--health] [--lldp TIME]",
+		name: "inspect", args: "[--format table|json|ocp] [--from FILE] [--record FILE [--anonymous]] [--diff OLD] [--hints JSON [--why]] [--health] [--lldp TIME]",
 		help:    "Say what this machine is made of, and what has changed since. Changes nothing.",
 		example: "ironhand inspect --diff last-week.txt",
 		run:     runInspect,
@@ -30,7 +33,7 @@ func inspectCommand() command {
 
 // runInspect prints what could be read, and fails if something could not.
 func runInspect(ctx context.Context, c *call) error {
-	format := c.flags.String("format", "table", "table, or json: as the conductor sees it")
+	format := c.flags.String("format", "table", "table; json: as the conductor sees it; or ocp: lines of the Open Compute Project's Test and Validation output")
 	from := c.flags.String("from", "", "`file` that --record has written, of any machine, instead of this machine")
 	record := c.flags.String("record", "", "`file` for all that was read, as text")
 	anonymous := c.flags.Bool("anonymous", false, "with --record: serial numbers, addresses and the like are replaced by others")
@@ -43,8 +46,10 @@ func runInspect(ctx context.Context, c *call) error {
 		return err
 	}
 	switch {
-	case *format != "table" && *format != "json":
-		return usagef("--format %s: want table or json", *format)
+	case !slices.Contains([]string{"table", "json", "ocp"}, *format):
+		return usagef("--format %s: want table, json or ocp", *format)
+	case *format == "ocp" && (*hints != "" || *old != ""):
+		return usagef("--format ocp is neither for --hints nor for --diff")
 	case *anonymous && *record == "":
 		return usagef("--anonymous is for --record")
 	case *why && *hints == "":
@@ -66,35 +71,7 @@ func runInspect(ctx context.Context, c *call) error {
 	if *record != "" {
 		m, files = m.Record()
 	}
-	heard := make(chan error, 1)
-	var neighbours neighbours
-	if *lldp > 0 {
-		go func() {
-			var err error
-			neighbours, err = m.Listen(ctx, *lldp)
-			heard <- err
-		}()
-	} else {
-		heard <- nil
-	}
-	var health []inspect.Health
-	asked := make(chan error, 1)
-	if *healthWanted {
-		go func() {
-			var err error
-			health, err = m.Health(ctx)
-			asked <- err
-		}()
-	} else {
-		asked <- nil
-	}
-	i, err := m.Inventory(ctx)
-	err = errors.Join(err, <-asked, <-heard)
-	if neighbours != nil {
-		for n, nic := range i.Interfaces {
-			i.Interfaces[n].LLDP = neighbours[nic.Name]
-		}
-	}
+	i, health, err := look(ctx, m, *healthWanted, *lldp)
 	if *record != "" {
 		if werr := writeRecording(*record, files(), i, *anonymous, err); werr != nil {
 			return werr
@@ -116,10 +93,37 @@ func runInspect(ctx context.Context, c *call) error {
 		}
 		return err
 	}
+	if *format == "ocp" {
+		if werr := printOCP(c, i, *healthWanted, health, err); werr != nil {
+			return werr
+		}
+		return err
+	}
 	if perr := printInventory(c.stdout, i, health); perr != nil {
 		return perr
 	}
 	return err
+}
+
+// look asks the machine, its disks if health is wanted, and its switches if lldp is the time to listen for them, all beside each other.
+func look(ctx context.Context, m inspect.Machine, healthWanted bool, lldp time.Duration) (i inspect.Inventory, health []inspect.Health, err error) {
+	var heard neighbours
+	var unheard, unasked error
+	var others sync.WaitGroup
+	if lldp > 0 {
+		others.Go(func() { heard, unheard = m.Listen(ctx, lldp) })
+	}
+	if healthWanted {
+		others.Go(func() { health, unasked = m.Health(ctx) })
+	}
+	i, err = m.Inventory(ctx)
+	others.Wait()
+	if heard != nil {
+		for n, nic := range i.Interfaces {
+			i.Interfaces[n].LLDP = heard[nic.Name]
+		}
+	}
+	return i, health, errors.Join(err, unasked, unheard)
 }
 
 // readFile reads a file of at most the size of a recording.

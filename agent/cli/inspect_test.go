@@ -4,6 +4,7 @@ package cli
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"flag"
 	"os"
@@ -12,9 +13,12 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
+	"testing/synctest"
+	"time"
 
 	"github.com/ironhand/ironhand/inspect"
 	"github.com/ironhand/ironhand/inspect/inspecttest"
+	"github.com/ironhand/ironhand/inspect/ocp/ocptest"
 	"github.com/ironhand/ironhand/inspect/recording"
 )
 
@@ -100,6 +104,38 @@ func TestInspectFiles(t *testing.T) {
 	}
 }
 
+// A BMC, a disk and a switch that do not answer are named, and take no longer than the slowest of them.
+func TestInspectBesideEachOther(t *testing.T) {
+	files := inspecttest.Server()
+	synctest.Test(t, func(t *testing.T) {
+		until := make(chan struct{})
+		m := inspect.Recorded(files)
+		answer := m.Ask
+		m.Ask = func(ctx context.Context, question string) ([]byte, error) {
+			switch {
+			case strings.HasPrefix(question, "ipmi/"), strings.HasPrefix(question, "disk/nvme1n1/"): // not even the end of ctx helps
+				<-until
+			case strings.HasSuffix(question, "/lldp"):
+				<-ctx.Done()
+				return nil, ctx.Err()
+			}
+			return answer(ctx, question)
+		}
+		start := time.Now()
+		i, _, err := look(t.Context(), m, true, 30*time.Second)
+		took := time.Since(start)
+		close(until)
+		for _, want := range []string{"BMC: no answer within 20s", "health of disk nvme1n1: no answer within 10s"} {
+			if err == nil || !strings.Contains(err.Error(), want) {
+				t.Errorf("error %v, want %q in it", err, want)
+			}
+		}
+		if took != 30*time.Second || len(i.Disks) != 24 || len(i.Interfaces) != 8 || i.Interfaces[0].LLDP == nil {
+			t.Errorf("took %v, found %d disks and %d interfaces, want 30s, 24 and 8", took, len(i.Disks), len(i.Interfaces))
+		}
+	})
+}
+
 func TestInspectHints(t *testing.T) {
 	machine := keep(t, inspecttest.Server())
 	code, out, stderr := run(t, "", "inspect", "--from", machine, "--hints", `{"model": "<in> samsung", "size": ">= 1000"}`, "--why")
@@ -128,6 +164,41 @@ func TestInspectHints(t *testing.T) {
 	}
 }
 
+// Lines for the tools of fleets, with what could not be read and how the disks are.
+func TestInspectOCP(t *testing.T) {
+	failing := inspecttest.Server()
+	log := make([]byte, 512)
+	log[0], log[1], log[2], log[3] = 0x04, 0x2c, 0x01, 100 // media errors have degraded it; 300 K
+	failing["answers/disk/nvme1n1/nvme-health"] = &fstest.MapFile{Data: log}
+	poor := inspecttest.Server()
+	delete(poor, "proc/meminfo")
+	for _, tt := range []struct {
+		name  string
+		files fstest.MapFS
+		args  []string
+		code  int
+		want  []string
+	}{
+		{"without health", failing, nil, 0, []string{`"status":"COMPLETE"`, `"result":"NOT_APPLICABLE"`, `"serialNumber":"S6EWNA0R000000"`, `"serialNumber":"03B71234"`, `"softwareInfoId":"ironhand"`}},
+		{"a disk that fails", failing, []string{"--health"}, 0, []string{`"status":"COMPLETE"`, `"result":"FAIL"`, `"verdict":"disk-failing","type":"FAIL"`, `"name":"temperature","value":27,"unit":"degrees Celsius","hardwareInfoId":"disk-nvme1n1"`}},
+		{"no disk says how it is", inspecttest.Server(), []string{"--health"}, 0, []string{`"result":"NOT_APPLICABLE"`}},
+		{"what could not be read", poor, nil, 1, []string{`"symptom":"not-read","message":"inspect machine: read proc/meminfo: MemTotal is`, `"status":"ERROR"`}},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			code, out, stderr := run(t, "", append([]string{"inspect", "--from", keep(t, tt.files), "--format", "ocp"}, tt.args...)...)
+			ocptest.Check(t, []byte(out))
+			if code != tt.code {
+				t.Errorf("exit status %d, %s, want %d", code, stderr, tt.code)
+			}
+			for _, want := range tt.want {
+				if !strings.Contains(out, want) {
+					t.Errorf("lacks %s:\n%s", want, out)
+				}
+			}
+		})
+	}
+}
+
 func TestInspectBad(t *testing.T) {
 	dir := t.TempDir()
 	write := func(name, text string) string {
@@ -153,6 +224,8 @@ func TestInspectBad(t *testing.T) {
 		{"health of a recording that has none", []string{"--from", machine, "--health"}, 0, ""},
 		{"why without hints", []string{"--why"}, 2, "--why is for --hints"},
 		{"anonymous without file", []string{"--anonymous"}, 2, "--anonymous is for --record"},
+		{"another format", []string{"--format", "xml"}, 2, "want table, json or ocp"},
+		{"a comparison for fleets", []string{"--format", "ocp", "--diff", "x"}, 2, "neither for --hints nor for --diff"},
 		{"two questions", []string{"--hints", "{}", "--diff", "x"}, 2, "two questions"},
 		{"record into nowhere", []string{"--from", machine, "--record", filepath.Join(dir, "none", "x")}, 1, "no such file"},
 		{"of a machine that lacks things", []string{"--from", write("poor", "-- proc/version --\n")}, 1, "proc/cpuinfo"},

@@ -113,6 +113,12 @@ func printInventory(w io.Writer, i inspect.Inventory, health []inspect.Health) e
 			p.row(words(m.Slot, m.Bank), size, m.Kind, speed, m.Manufacturer, m.Part, m.Serial)
 		}
 	}
+	if len(i.Details.CXL) > 0 {
+		p.section("cxl", "SIZE", "PERSISTENT", "SERIAL", "FIRMWARE", "PCI")
+		for _, m := range i.Details.CXL {
+			p.row(m.Name, inspect.Size(m.Volatile+m.Persistent), inspect.Size(m.Persistent), m.Serial, m.Firmware, m.PCIAddress)
+		}
+	}
 
 	p.section("nic", "MAC", "LINK", "MAX", "ADDRESS", "DRIVER", "FIRMWARE", "PCI", "SWITCH")
 	for _, n := range i.Interfaces {

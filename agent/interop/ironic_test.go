@@ -50,7 +50,7 @@ func TestIronicUEFI(t *testing.T) {
 	n.until("available", 5*time.Minute)
 }
 
-// A BIOS node, with the image from a cache of the conductor's, and fast track: one boot of the ramdisk serves cleaning and deployment.
+// A BIOS node, with the image from a cache of the conductor's, and its rescue.
 func TestIronicBIOS(t *testing.T) {
 	b := newBench(t, map[string]string{"agent.image_download_source": "local"})
 	n := b.newNode("bios", "bios")
@@ -62,31 +62,35 @@ func TestIronicBIOS(t *testing.T) {
 	wantConsole(t, n, "step: write_image done")
 	n.fromDisk("BOOT CODE RUNS", time.Minute)
 
-	// Rescue: the tenant gets in with the password, nobody else does, and the API is closed.
-	const password = "tenant's own"
-	n.do("rescue", "rescue_password", password)
-	n.until("rescue", 5*time.Minute)
-	n.vm.Expect(t, `end: rescue mode`, time.Minute)
-	if out, err := n.ssh(password, "echo I am $USER; mount -o ro /dev/vdb2 /mnt && cat /mnt/openstack/latest/meta_data.json"); err != nil || !strings.Contains(out, "I am rescue") || !strings.Contains(out, "from-ironic") {
-		t.Errorf("ssh: %v\n%s", err, out)
-	}
-	if out, err := n.ssh("guessed", "id"); err == nil {
-		t.Errorf("ssh with a wrong password: %s", out)
-	}
-	if conn, err := net.DialTimeout("tcp", net.JoinHostPort(b.network.Guest4.Addr().String(), "9999"), time.Second); err == nil {
-		conn.Close()
-		t.Error("the API is still open")
-	}
-	if strings.Contains(n.vm.Console(), password) {
-		t.Error("the password is on the console")
-	}
-	n.do("unrescue")
-	n.until("active", 5*time.Minute)
-	if n.vm != nil {
-		t.Error("the ramdisk runs on")
-	}
+	// The tenant gets in with the password, nobody else does, and the API is closed.
+	b.sub("rescue and unrescue", func(t *testing.T) {
+		const password = "tenant's own"
+		n.do("rescue", "rescue_password", password)
+		n.until("rescue", 5*time.Minute)
+		n.vm.Expect(t, `rescue: Ironic may move the ports`, time.Minute)
+		n.vm.Expect(t, `end: rescue mode`, time.Minute)
+		if out, err := n.ssh(password, "echo I am $USER; mount -o ro /dev/vdb2 /mnt && cat /mnt/openstack/latest/meta_data.json"); err != nil || !strings.Contains(out, "I am rescue") || !strings.Contains(out, "from-ironic") {
+			t.Errorf("ssh: %v\n%s", err, out)
+		}
+		if out, err := n.ssh("guessed", "id"); err == nil {
+			t.Errorf("ssh with a wrong password: %s", out)
+		}
+		if conn, err := net.DialTimeout("tcp", net.JoinHostPort(b.network.Guest4.Addr().String(), "9999"), time.Second); err == nil {
+			conn.Close()
+			t.Error("the API is still open")
+		}
+		if strings.Contains(n.vm.Console(), password) {
+			t.Error("the password is on the console")
+		}
+		n.do("unrescue")
+		n.until("active", 5*time.Minute)
+		if n.vm != nil {
+			t.Error("the ramdisk runs on")
+		}
+	})
 }
 
+// One boot of the ramdisk serves cleaning and deployment.
 func TestIronicFastTrack(t *testing.T) {
 	b := newBench(t, map[string]string{"deploy.fast_track": "true"})
 	n := b.newNode("fast", "bios")

@@ -13,7 +13,7 @@ import (
 )
 
 // Server makes the files of a large server: 2 sockets, 32 memory modules, 24 disks (20 SAS in an enclosure, 4 NVMe), 8 interfaces, a BMC with IPMI and
-// a Redfish host interface, a TPM, a GPU. They are written after sysfs of Linux 6.1; serial numbers are made up.
+// a Redfish host interface, a TPM, a GPU, memory on CXL. They are written after sysfs of Linux 6.1; serial numbers are made up.
 func Server() fstest.MapFS {
 	s := server{files: fstest.MapFS{}}
 	s.system()
@@ -28,6 +28,7 @@ func Server() fstest.MapFS {
 		s.nic(i)
 	}
 	s.bmc()
+	s.cxl()
 	var text strings.Builder
 	for i := range 8 {
 		fmt.Fprintf(&text, "%d 192.0.2.%d/24\n%d fe80::3eec:efff:fe00:%x/64\n", 10+i, 10+i, 10+i, i)
@@ -167,6 +168,14 @@ func (s server) nic(i int) {
 	copy(driver[68:], "9.20 0x8000d95e 22.0.9")
 	s.file("answers/nic/"+name+"/driver", string(driver))
 	s.file("answers/nic/"+name+"/modes", "\x00\x10\x00\x80\x03\x00\x00\x00") // 10000baseT, 25000baseCR, KR, SR
+}
+
+// cxl is a memory device of 256 GiB.
+func (s server) cxl() {
+	memory := s.pci("0000:c1:00.0", "8086", "0d93", "050210", 1) + "/mem0"
+	s.link("sys/bus/cxl/devices/mem0", memory)
+	s.link("sys/bus/cxl/devices/root0", "sys/devices/platform/ACPI0017:00/root0")
+	s.some(memory, "serial", "0x1122334455", "firmware_version", "1.0.7", "ram/size", "0x4000000000", "pmem/size", "0x0", "numa_node", "1")
 }
 
 // bmc answers on channel 1, and refuses all others.

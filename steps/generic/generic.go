@@ -146,13 +146,13 @@ func (Manager) Steps() []steps.Step {
 	}, {
 		Name:      "burnin_cpu",
 		Interface: "deploy",
-		Priority:  map[steps.Phase]int{steps.Clean: 0},
+		Priority:  map[steps.Phase]int{steps.Clean: 0, steps.Service: 0},
 		Abortable: true,
 		Run:       burnin.CPU,
 	}, {
 		Name:      "burnin_memory",
 		Interface: "deploy",
-		Priority:  map[steps.Phase]int{steps.Clean: 0},
+		Priority:  map[steps.Phase]int{steps.Clean: 0, steps.Service: 0},
 		Abortable: true,
 		Run:       burnin.Memory,
 	}, {
@@ -166,7 +166,7 @@ func (Manager) Steps() []steps.Step {
 	}, {
 		Name:      "burnin_network",
 		Interface: "deploy",
-		Priority:  map[steps.Phase]int{steps.Clean: 0},
+		Priority:  map[steps.Phase]int{steps.Clean: 0, steps.Service: 0},
 		Abortable: true,
 		Run:       burnin.Network,
 	}}
