@@ -63,6 +63,8 @@ type Decoder struct {
 	code [1 << codeBits]uint32
 	lens [288 + 32]uint8
 	buf  []byte
+
+	isFixed bool // the tables are those of fixed codes
 }
 
 // Fill unpacks the stream in in until out is full. What comes after is not looked at. The error is io.ErrUnexpectedEOF if there is not enough.
@@ -214,6 +216,7 @@ func (d *Decoder) blocks() error {
 	return nil
 }
 
+// stored takes a block that is not packed.
 func (d *Decoder) stored() error {
 	d.bits >>= d.n & 7
 	d.n &^= 7
@@ -253,7 +256,12 @@ func (d *Decoder) stored() error {
 	return nil
 }
 
+// fixed makes the tables of a block that brings no codes (RFC 1951, 3.2.6), unless they are there already.
 func (d *Decoder) fixed() error {
+	if d.isFixed {
+		return nil
+	}
+	d.isFixed = true
 	l := &d.lens
 	for i := range 144 {
 		l[i] = 8
@@ -279,7 +287,9 @@ func (d *Decoder) fixed() error {
 // order is that in which the lengths of the code for the lengths of the codes come (RFC 1951, 3.2.7).
 var order = [19]uint8{16, 17, 18, 0, 8, 7, 9, 6, 10, 5, 11, 4, 12, 3, 13, 2, 14, 1, 15}
 
+// dynamic makes the tables of a block that brings its codes (RFC 1951, 3.2.7).
 func (d *Decoder) dynamic() error {
+	d.isFixed = false
 	counts, err := d.take(14)
 	if err != nil {
 		return err
