@@ -32,16 +32,8 @@ func main() {
 	if err != nil {
 		log.Fatal(err)
 	}
-	p := &proxy{server: *server, every: *every, next: *every, times: *times, open: map[*net.TCPConn]bool{}}
-	go func() {
-		for {
-			c, err := l.Accept()
-			if err != nil {
-				log.Fatal(err)
-			}
-			go p.serve(c.(*net.TCPConn))
-		}
-	}()
+	p := newProxy(*server, *every, *times)
+	go func() { log.Fatal(p.accept(l)) }()
 	stop := make(chan os.Signal, 1)
 	signal.Notify(stop, os.Interrupt, syscall.SIGTERM)
 	<-stop
@@ -57,6 +49,21 @@ type proxy struct {
 	every, next int64
 	times       int // that are left
 	open        map[*net.TCPConn]bool
+}
+
+func newProxy(server string, every int64, times int) *proxy {
+	return &proxy{server: server, every: every, next: every, times: times, open: map[*net.TCPConn]bool{}}
+}
+
+// accept serves all connections, until l is closed.
+func (p *proxy) accept(l net.Listener) error {
+	for {
+		c, err := l.Accept()
+		if err != nil {
+			return err
+		}
+		go p.serve(c.(*net.TCPConn))
+	}
 }
 
 // serve carries one connection, until either end or a cut ends it.
