@@ -9,6 +9,7 @@ package agent
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -71,6 +72,7 @@ type System struct {
 	// StartSSH lets some accounts log in, and no others, and returns the host key's fingerprint in words.
 	StartSSH    func(ctx context.Context, a accounts) (key string, err error)
 	InstallUEFI func(ctx context.Context, disk string) (string, error)
+	InstallBIOS func(ctx context.Context, disk, root string) (string, error) // root is the UUID of a file system
 	Tools       tool.Runner
 	LoadModules func(ctx context.Context, names ...string) error
 }
@@ -133,7 +135,18 @@ func ThisMachine() (System, error) {
 			}
 			return v.String(), nil
 		},
+		InstallBIOS: installBIOS,
 	}, nil
+}
+
+// installBIOS makes BIOS start the system in a disk's partition with this UUID.
+func installBIOS(ctx context.Context, disk, root string) (what string, err error) {
+	d, err := stream.OpenDevice(disk)
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, d.Close()) }()
+	return image.InstallBIOS(ctx, image.BIOSDisk{Name: disk, Disk: d}, image.LocalVolumes(disk, tool.Exec{}, loadFileSystem), root)
 }
 
 const levelDebug = slog.LevelDebug

@@ -5,7 +5,10 @@ package agent
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"fmt"
+
+	"github.com/ironhand/ironhand/image"
 )
 
 // imageCommands make the firmware start what was deployed.
@@ -13,11 +16,11 @@ func (a *agent) imageCommands() []Command {
 	return []Command{{Name: "image.install_bootloader", Async: true, Run: a.installBootloader}}
 }
 
-// installBootloader makes a boot entry in a UEFI machine's firmware. A whole disk image on a BIOS
+// installBootloader makes a boot entry in a UEFI machine's firmware, and puts GRUB onto a BIOS machine's disk that has a partition image. A whole disk image on a BIOS
 // machine brings its own boot loader, and nothing is left to do.
 //
 // Nothing of the image is run: ironic-python-agent's grub-install in a chroot of it is the hole
-// CVE-2026-43003.
+// CVE-2026-43003. So this needs no enable_bios_bootloader_install, which conductors of Zed do not know.
 func (a *agent) installBootloader(ctx context.Context, params json.RawMessage) (any, error) {
 	var in struct {
 		RootUUID       *string `json:"root_uuid"`
@@ -52,12 +55,20 @@ func (a *agent) installBootloader(ctx context.Context, params json.RawMessage) (
 		a.console.Stage("boot loader", "BIOS: the image's own is used")
 		return nil, nil
 	}
-	err := newError("InvalidImage", "install a BIOS boot loader for a partition image: the image's own programs would have to be run for that, which was the hole CVE-2026-43003; use UEFI, or a whole disk image")
-	if ignored {
-		a.sayLines("boot loader", "WARNING: "+err.Details+"; going on, as ignore_bootloader_failure says")
+	what, err := a.sys.InstallBIOS(ctx, d.Disk, *in.RootUUID)
+	switch {
+	case err == nil:
+		a.console.Stage("boot loader", "%s: %s", d.Disk, what)
 		return nil, nil
+	case ignored:
+		a.sayLines("boot loader", fmt.Sprintf("WARNING: BIOS boot loader on %s: %v; going on, as ignore_bootloader_failure says", d.Disk, err))
+		return nil, nil
+	case errors.Is(err, image.ErrNoRoot):
+		return nil, newError("DeviceNotFound", "BIOS boot loader on %s: %w", d.Disk, err)
+	case errors.Is(err, image.ErrNoImageLoader):
+		return nil, newError("InvalidImage", "BIOS boot loader on %s: %w", d.Disk, err)
 	}
-	return nil, err
+	return nil, newError("CommandExecutionError", "BIOS boot loader on %s: %w", d.Disk, err)
 }
 
 // isDiskID tells whether s is an MBR disk identifier, which stands for a whole disk image.

@@ -31,7 +31,7 @@ var contract = []contractCommand{
 	{"standby.power_off", true, false, "the clock on the board is left as it is"},
 	{"standby.sync", false, false, "drops no caches and flushes no devices one by one: images go past the caches, and are read back from the disk"},
 	{"standby.get_partition_uuids", false, false, ""},
-	{"image.install_bootloader", true, false, "makes the firmware's boot entry from here and runs nothing of the image; makes no boot loader for BIOS"},
+	{"image.install_bootloader", true, false, "makes the firmware's boot entry, or for BIOS installs GRUB from the image's files; runs nothing of the image"},
 	{"rescue.finalize_rescue", false, false, "a password in the clear is hashed by SHA-512 and not SHA-256; hashes by MD5 and DES are refused; without a password it fails"},
 	{"log.collect_system_logs", false, false, "the files in it are others; secrets are masked"},
 	{"system.lockdown", false, false, ""},

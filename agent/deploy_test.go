@@ -14,6 +14,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/ironhand/ironhand/image"
 	"github.com/ironhand/ironhand/initramfs/boot"
 	"github.com/ironhand/ironhand/inspect"
 	"github.com/ironhand/ironhand/inspect/inspecttest"
@@ -473,6 +474,7 @@ func TestIgnoreBootloaderFailure(t *testing.T) {
 
 func TestInstallBootloader(t *testing.T) {
 	deployed := &steps.Deployed{Disk: "/dev/sda"}
+	const zed = `{"root_uuid": "1be26c0b-03f2-4d2e-ae87-c02d7f33c123", "efi_system_part_uuid": null, "prep_boot_part_uuid": null, "target_boot_mode": "bios"}`
 	tests := []struct {
 		name     string
 		mode     string // of the ramdisk's own boot
@@ -489,8 +491,11 @@ func TestInstallBootloader(t *testing.T) {
 		{"UEFI, fails", "uefi", `{"target_boot_mode": "uefi"}`, deployed, errors.New("no ESP"), "FAILED DeviceNotFound: boot entry for /dev/sda: no ESP", "", true},
 		{"BIOS, whole disk", "bios", `{"root_uuid": "0x1234abcd", "target_boot_mode": "bios"}`, deployed, nil, "SUCCEEDED ", "BIOS: the image's own is used", false},
 		{"BIOS, UEFI asked for", "bios", `{"root_uuid": "", "target_boot_mode": "uefi"}`, deployed, nil, "SUCCEEDED ", "WARNING: the node is to boot by uefi", false},
-		{"BIOS, partition image", "bios", `{"root_uuid": "1be26c0b-03f2-4d2e-ae87-c02d7f33c123"}`, deployed, nil, "FAILED InvalidImage: install a BIOS boot loader for a partition image: the image's own programs would have to be run", "", false},
-		{"BIOS, partition image, which does not matter", "bios", `{"root_uuid": "1be26c0b-03f2-4d2e-ae87-c02d7f33c123", "ignore_bootloader_failure": true}`, deployed, nil, "SUCCEEDED ", "WARNING: install a BIOS boot loader", false},
+		{"BIOS, partition image, as Zed asks", "bios", zed, deployed, nil, "SUCCEEDED ", "boot loader: /dev/sda: GRUB for 1be26c0b-03f2-4d2e-ae87-c02d7f33c123", false},
+		{"BIOS, image without GRUB", "bios", zed, deployed, fmt.Errorf("no kernel: %w", image.ErrNoImageLoader), "FAILED InvalidImage: BIOS boot loader on /dev/sda: no kernel", "", false},
+		{"BIOS, image without GRUB, which does not matter", "bios", `{"root_uuid": "1be26c0b-03f2-4d2e-ae87-c02d7f33c123", "ignore_bootloader_failure": true}`, deployed, image.ErrNoImageLoader, "SUCCEEDED ", "WARNING: BIOS boot loader on /dev/sda", false},
+		{"BIOS, another root", "bios", zed, deployed, image.ErrNoRoot, "FAILED DeviceNotFound: BIOS boot loader on /dev/sda: no partition has this UUID", "", false},
+		{"BIOS, disk fails", "bios", zed, deployed, errors.New("input/output error"), "FAILED CommandExecutionError: BIOS boot loader on /dev/sda: input/output error", "", false},
 		{"nothing deployed", "uefi", `{"root_uuid": "0x1"}`, nil, nil, "FAILED DeviceNotFound: no image was written since this machine was started", "", false},
 		{"UEFI, fails, which does not matter", "uefi", `{"ignore_bootloader_failure": true}`, deployed, errors.New("no ESP"), "SUCCEEDED ", "WARNING: boot entry for /dev/sda: no ESP; going on", true},
 		{"bad parameters", "uefi", `{"root_uuid": 5}`, deployed, nil, "FAILED InvalidCommandParamsError: ", "", false},
@@ -501,6 +506,8 @@ func TestInstallBootloader(t *testing.T) {
 			a, do, _, console := commandAgent(t, System{InstallUEFI: func(_ context.Context, disk string) (string, error) {
 				made = true
 				return "Boot0007 on " + disk, test.fail
+			}, InstallBIOS: func(_ context.Context, disk, root string) (string, error) {
+				return "GRUB for " + root, test.fail
 			}})
 			a.inventory = inspect.Inventory{Boot: inspect.Boot{Mode: test.mode}}
 			a.deployed = test.deployed

@@ -129,7 +129,7 @@ func Unused() []UnusedSetting {
 		{"", "[container] pull_options", containers},
 		{"", "[container] run_options", containers},
 		{"ipa-agent-token-required", "agent_token_required", "a token is always required"},
-		{"", "enable_bios_bootloader_install", "no program of an image is run to install a boot loader: that was the hole CVE-2026-43003"},
+		{"", "enable_bios_bootloader_install", "a boot loader is installed without it: no program of an image is run for that, which was the hole CVE-2026-43003"},
 		{"", "[disk_utils] dd_block_size", otherWay},
 		{"", "[disk_utils] partition_detection_attempts", otherWay},
 		{"", "[disk_utils] partprobe_attempts", otherWay},

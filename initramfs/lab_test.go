@@ -321,6 +321,31 @@ printf 'title Test system\nversion 1\nlinux /boot/vmlinuz-1\ninitrd /boot/initrd
 mke2fs -q -t ext4 -U 6f2c1a30-8d0e-4c55-9f6e-2f4d3c9a7b10 -L root -d root fs 62M
 `}
 
+// biosSystem has GRUB for BIOS where Debian's packages put it, and neither a menu nor boot code; its file system, which begins at 1 MiB, is a partition image.
+var biosSystem = &system{script: biosRoot + "mke2fs -q -t ext4 -U 6f2c1a30-8d0e-4c55-9f6e-2f4d3c9a7b10 -L root -d root fs 62M\n"}
+
+// xfsSystem and btrfsSystem are the same on other file systems, of 300 and 200 MiB.
+var (
+	xfsSystem = &system{script: biosRoot + `
+truncate -s 300M fs
+mkfs.xfs -q -m uuid=6f2c1a30-8d0e-4c55-9f6e-2f4d3c9a7b10 -L root fs
+mkdir mnt
+mount -o loop fs mnt
+cp -r root/. mnt/
+umount mnt
+`}
+	btrfsSystem = &system{script: biosRoot + "truncate -s 200M fs; mkfs.btrfs -q -L root --rootdir root fs\n"}
+)
+
+const biosRoot = `
+mkdir -p root/boot root/usr/lib/grub
+cp vmlinuz root/boot/vmlinuz-1
+cp initrd root/boot/initrd.img-1
+cp -r /usr/lib/grub/i386-pc root/usr/lib/grub/
+mkdir -p root/boot/loader/entries
+printf 'title Test system\nversion 1\nlinux /boot/vmlinuz-1\ninitrd /boot/initrd.img-1\noptions ro console=ttyS0 quiet panic=-1 no_timer_check marker=from-bios\n' >root/boot/loader/entries/one.conf
+`
+
 // bootSystem has systemd-boot's menu, in the form of the Boot Loader Specification, and the kernel on a FAT EFI system partition, and
 // is for a disk with sectors of 4096 bytes.
 var bootSystem = &system{script: `

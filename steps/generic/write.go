@@ -6,6 +6,8 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/url"
+	"slices"
 	"strings"
 	"time"
 
@@ -100,9 +102,13 @@ func writeImage(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 	}
 	var driveImage []byte
 	if drive != nil && *drive != "" {
-		driveImage, err = image.ReadConfigDrive(ctx, *drive, image.DriveOptions{
-			HTTP: stream.HTTPOptions{Transport: h.Transport, Stall: h.Download.Stall}, Patience: h.Download.Budget, Log: h.Log})
-		if err != nil {
+		o := image.DriveOptions{HTTP: stream.HTTPOptions{Transport: h.Transport, Stall: h.Download.Stall}, Patience: h.Download.Budget, Log: h.Log}
+		if info.servedWith(*drive) {
+			if o.HTTP, err = info.options(h); err != nil {
+				return nil, err
+			}
+		}
+		if driveImage, err = image.ReadConfigDrive(ctx, *drive, o); err != nil {
 			return nil, fmt.Errorf("config drive for node %s: %w", j.Node.UUID, err)
 		}
 	}
@@ -184,6 +190,15 @@ func (i imageInfo) options(h steps.Host) (stream.HTTPOptions, error) {
 	}
 	o.Proxy, err = i.proxy()
 	return o, err
+}
+
+// servedWith tells whether a URL is of the image's server: only that one is told how to log in there.
+func (i imageInfo) servedWith(address string) bool {
+	u, err := url.Parse(address)
+	return err == nil && u.Host != "" && slices.ContainsFunc(i.URLs, func(image string) bool {
+		v, err := url.Parse(image)
+		return err == nil && v.Scheme == u.Scheme && strings.EqualFold(v.Host, u.Host)
+	})
 }
 
 // fetchDigest reads the image's digest from a checksum file, which nothing proves but TLS.

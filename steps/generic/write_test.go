@@ -214,6 +214,57 @@ func TestWriteImage(t *testing.T) {
 	}
 }
 
+// A config drive is fetched with the image's password from the image's server, and without it from any other.
+func TestWriteImageFetchesConfigDrive(t *testing.T) {
+	iso, err := image.MakeConfigDrive(map[string][]byte{"openstack/latest/meta_data.json": []byte("first")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name  string
+		other bool
+		want  string
+	}{
+		{"of the image's server", false, "Basic dTpodXNoLWh1c2g="},
+		{"of another server", true, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			b := newBench(t)
+			asked := []string(nil)
+			drive := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				asked = append(asked, r.Header.Get("Authorization"))
+				if len(asked) == 1 { // it is asked again
+					w.WriteHeader(http.StatusServiceUnavailable)
+					return
+				}
+				fmt.Fprint(w, image.EncodeConfigDrive(iso))
+			})
+			images, others := http.NewServeMux(), http.NewServeMux()
+			images.Handle("/debian.img", b.server)
+			images.Handle("/drive", drive)
+			others.Handle("/drive", drive)
+			server, other := httptest.NewServer(images), httptest.NewServer(others)
+			defer server.Close()
+			defer other.Close()
+			b.url = server.URL + "/debian.img"
+			b.host.Download.Budget = 5 * time.Second
+			at := server.URL
+			if test.other {
+				at = other.URL
+			}
+			if _, err := b.run(t, rootDiskHint, change{"image_server_auth_strategy": "http_basic", "image_server_user": "u", "image_server_password": "hush-hush"}, change{"configdrive": at + "/drive"}); err != nil {
+				t.Fatal(err)
+			}
+			if fmt.Sprintf("%q", asked) != fmt.Sprintf("%q", []string{test.want, test.want}) {
+				t.Errorf("asked with %q, want twice %q", asked, test.want)
+			}
+			if !bytes.Contains(b.disk.Bytes[4*mib:], []byte("first")) {
+				t.Error("the config drive is not on the disk")
+			}
+		})
+	}
+}
+
 func TestWriteImageFails(t *testing.T) {
 	inUse := errors.New("in use by /dev/md0")
 	tests := []struct {
