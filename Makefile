@@ -29,7 +29,7 @@ demo: packages ## the main job, from a cold machine to a running Debian; FIRMWAR
 
 .PHONY: test
 test: packages ## all tests
-	@export REQUIRE=root,vm; $(MAKE) --no-print-directory check test-root test-vm test-ironic test-demo
+	@export REQUIRE=root,vm; $(MAKE) --no-print-directory check test-fuzz test-root test-vm test-ironic test-demo
 
 .PHONY: check
 check: ## format, vet, static analysis, import table, generated files, unit tests; no root
@@ -52,6 +52,10 @@ test-root: packages ## tests on loop devices and network namespaces; root
 test-vm: packages ramdisk image iso ## tests of the real ramdisk in virtual machines
 	@echo "== virtual machine tests"; REQUIRE=root,vm $(GO) test -count=1 -p 1 -timeout 60m -run 'TestVM' ./...
 
+.PHONY: test-long
+test-long: packages ramdisk image ## a loss of power at each operation, which takes half an hour
+	@LONG=1 REQUIRE=root,vm $(GO) test -count=1 -timeout 90m -run 'TestVMVolumesKilled|TestVMRaid' ./steps/lvm ./steps/raid
+
 .PHONY: test-demo
 test-demo: packages build ramdisk image ## the demo under each firmware, with other media, NICs and hand-offs
 	@for how in "FIRMWARE=uefi HANDOFF=reboot" "FIRMWARE=secureboot MEDIUM=usb MEMORY=512" "FIRMWARE=bios HANDOFF=reboot NIC=e1000e MEDIUM=cd"; do \
@@ -61,6 +65,10 @@ test-demo: packages build ramdisk image ## the demo under each firmware, with ot
 test-ironic: packages ramdisk image ## the real ramdisk, driven by a real Ironic of Debian's packages
 	@scripts/packages packages-ironic.txt
 	@echo "== tests with a real Ironic"; REQUIRE=root,vm,ironic $(GO) test -count=1 -p 1 -timeout 40m -v -run '^TestIronic' ./agent/interop
+
+.PHONY: test-fuzz
+test-fuzz: packages ## what reads images and all that is fetched with them, a minute for each fuzz target
+	@echo "== fuzzing"; scripts/fuzz 60s ./image/qcow2 FuzzDecode $(foreach t,Decompress Gzip Zstd XZ Bzip2 LZ4 ParseChecksums ContentRange Signature PublicKeys Manifest RegistryAnswers,./stream Fuzz$(t))
 
 .PHONY: fuzz
 fuzz: ## each fuzz target for FUZZTIME (20s)

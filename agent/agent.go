@@ -17,6 +17,7 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ironhand/ironhand/agent/ironic"
@@ -61,6 +62,7 @@ type System struct {
 	// ReadDisk opens a disk for reading, whoever uses it. Nil if there are none to look at.
 	ReadDisk     func(path string) (io.ReadCloser, error)
 	SetClock     func(time.Time) error
+	SetRTC       func(time.Time) error // the clock on the board
 	LoadKernel   func(ctx context.Context, disk string) (string, error)
 	KernelLoaded func() bool
 	UnloadKernel func() error // called only if one is loaded
@@ -99,7 +101,7 @@ func ThisMachine() (System, error) {
 		Machine:   inspect.Local(),
 		Local:     true,
 		FindMedia: media.Find,
-		Network:   NewKernel,
+		Network:   sync.OnceValues(NewKernel), // it remembers what was heard
 		Asker:     netconfig.NewAsker(),
 		OpenDisk: func(path string) (steps.Disk, error) {
 			d, err := stream.OpenDevice(path)
@@ -110,6 +112,7 @@ func ThisMachine() (System, error) {
 		},
 		ReadDisk:     func(path string) (io.ReadCloser, error) { return os.Open(path) },
 		SetClock:     setClock,
+		SetRTC:       setRTC,
 		LoadKernel:   LoadKernel,
 		KernelLoaded: boot.KernelLoaded,
 		UnloadKernel: boot.UnloadKernel,
@@ -167,7 +170,9 @@ type agent struct {
 	media      []media.Medium
 	config     Config
 	trust      trust
-	ntp        *ntpAnswer // nil without NTP server, or without its answer
+	reached    atomic.Bool // the conductor has answered, by the network as it is
+	ntpFound   []string    // addresses that were given with those of the NICs
+	ntp        *ntpAnswer  // nil without NTP server, or without its answer
 	inventory  inspect.Inventory
 	macs       []net.HardwareAddr
 	neighbours map[string][]lldp.TLV // by interface; nil if nobody has listened

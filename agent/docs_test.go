@@ -119,6 +119,7 @@ What the manager for every machine offers. Priority 0 is never automatic.
 - ` + "`erase_pstore`" + ` deletes the crash dumps that kernels left in the firmware's memory, ` + "`clean_uefi_nvram`" + ` boot entries of UEFI.
 - ` + "`create_configuration`" + ` makes the arrays of software RAID of the node's ` + "`target_raid_config`" + `; see [using](using.md#software-raid).
 - ` + "`validate_configuration`" + ` takes ` + "`raid_config`" + `, and says whether that could be made on this machine after a deletion. No phase offers it; it can be called.
+- ` + "`create_volumes` and `delete_volumes`" + ` make and delete volume groups of LVM; see [using](using.md#logical-volumes) and the [schema](lvm.schema.json).
 `)
 	b.WriteString(absentSteps())
 	return b.String()

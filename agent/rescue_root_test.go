@@ -78,7 +78,7 @@ func TestRootRescueFollowsPort(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	a.keepLeases(ctx, k, given)
+	a.keepLeases(ctx, k, given, nil)
 	greets := func(address string) {
 		t.Helper()
 		var err error

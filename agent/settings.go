@@ -74,7 +74,7 @@ func Settings() []Setting {
 		{"", "image_server_auth_strategy", "noauth", false, "`http_basic`: image servers get `image_server_user` and `image_server_password`, unless the conductor says with the image how to log in.", oneOf(func(c *Config) *string { return &c.ImageAuth }, "noauth", "http_basic")},
 		{"", "image_server_user", "", false, "See the one before.", text(func(c *Config) *string { return &c.ImageUser })},
 		{"", "image_server_password", "", true, "See the one before.", secret(func(c *Config) *ironic.Secret { return &c.ImagePassword })},
-		{"", "md5_enabled", "true", false, "Take an image whose only digest is MD5. What the conductor says in the lookup counts more.", boolean(func(c *Config) *bool { return &c.MD5Enabled })},
+		{"", "md5_enabled", "true", false, "Take an image whose only digest is MD5 or SHA-1. What the conductor says in the lookup counts more.", boolean(func(c *Config) *bool { return &c.MD5Enabled })},
 		{"", "permitted_image_formats", "raw,gpt,qcow2", false, "Formats that an image may have whose format the conductor does not know. What the conductor says in the lookup counts more.", texts(func(c *Config) *[]string { return &c.ImageFormats })},
 		{"", "disable_deep_image_inspection", "false", false, "Do not hold images against `permitted_image_formats`. Images are looked into, and unsafe ones refused, all the same. What the conductor says in the lookup counts more.", boolean(func(c *Config) *bool { return &c.AnyImageFormat })},
 		{"ipa-ignore-bootloader-failure", "ignore_bootloader_failure", "false", false, "A boot entry that cannot be made does not fail the deployment.", boolean(func(c *Config) *bool { return &c.IgnoreBootloader })},
@@ -88,12 +88,19 @@ func Settings() []Setting {
 		{"", "[mdns] allowed_overrides", "inspection_callback_url,ntp_server", false, "Options that an answer to multicast DNS may set.", texts(func(c *Config) *[]string { return &c.MDNSOverrides })},
 		{"", "[mdns] lookup_attempts", "3", false, "How often multicast DNS is asked.", number(func(c *Config) *int { return &c.MDNSAttempts })},
 		{"", "[mdns] interfaces", "", false, "Addresses of this machine, separated by commas, on whose NICs multicast DNS is asked; without it all.", addresses(func(c *Config) *[]netip.Addr { return &c.MDNSInterfaces })},
+		{"ironhand-image-public-key", "", "", false, "Public keys, separated by commas, each a file on the configuration medium or in the ramdisk, or the key itself as minisign prints it. With it only images are written that have a valid signature by one of them, as `minisign` or `cosign sign-blob --key` makes it, beside them: URL of the image and `.minisig`, or `.sig`.", func(c *Config, v string) error {
+			if c.ImageKeyNames = commaWords(v); len(c.ImageKeyNames) == 0 {
+				return errors.New("there is no key in it") // and not: any image will do
+			}
+			return nil
+		}},
 		{"ironhand-read-back", "", "sample", false, "How much of a written image is read back and compared: `none`, `sample` or `full`.", func(c *Config, v string) error { return c.ReadBack.UnmarshalText([]byte(v)) }},
 		{"ironhand-kexec-watchdog", "", "0", false, "Seconds after which the watchdog resets the machine if the system started by kexec has not taken it over; 0 arms none. Only for systems that drive the watchdog.", seconds(func(c *Config) *time.Duration { return &c.KexecWatchdog })},
 		{"ironhand-ssh-key", "", "", false, "A public key that lets root log in by SSH while the agent runs, for debugging: the long word in the middle of a line of authorized_keys. More may be in `ironhand/authorized_keys` on a medium. There is no login otherwise.", text(func(c *Config) *string { return &c.SSHKey })},
 		{"ironhand-rescue-network", "", followPorts, false, "After `rescue.finalize_rescue`: `follow` asks for addresses again on all NICs, because Ironic moves the ports to the tenant's network; `keep` leaves the network as it is.", oneOf(func(c *Config) *string { return &c.RescueNetwork }, followPorts, keepNetwork)},
 		{"ironhand-poll", "", "false", false, "The conductor is not called and asks by itself: no lookup, no heartbeats, and `ipa-agent-token` is needed. The conductor says which node this is by `poll.set_node_info`.", boolean(func(c *Config) *bool { return &c.Poll })},
 		{"ironhand-strict-network", "", "false", false, "Do not go on if anything is wrong with the description of the network. Otherwise what is sound is brought up, and the console says what was left out.", boolean(func(c *Config) *bool { return &c.StrictNetwork })},
+		{"ironhand-set-rtc", "", "false", false, "When the clock is set, set the one on the board too, in UTC. Otherwise that is never written.", boolean(func(c *Config) *bool { return &c.SetRTC })},
 		{"ironhand.shell", "", "", false, "`1`: an emergency shell on the consoles beside the agent; `only`: without the agent. Anybody at the console is root then. Kernel command line only.", nil},
 	}, inspectionSettings()...)
 }

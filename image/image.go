@@ -62,11 +62,12 @@ func ParseFormat(s string) (Format, error) {
 
 // Spec says what to write.
 type Spec struct {
-	Sources     []stream.Source // mirrors of one image
-	Digest      stream.Digest   // of the image as published; the zero Digest for none
-	Content     stream.Digest   // of the bytes of the disk in it, which must be raw, plain or packed; the zero Digest for none
-	Format      Format          // empty stands for Auto
-	ConfigDrive []byte          // image of a file system, see ReadConfigDrive; empty for none
+	Sources     []stream.Source  // mirrors of one image
+	Digest      stream.Digest    // of the image as published; the zero Digest for none
+	Content     stream.Digest    // of the bytes of the disk in it, which must be raw, plain or packed; the zero Digest for none
+	Signature   stream.Signature // of the image as published; the zero Signature for none
+	Format      Format           // empty stands for Auto
+	ConfigDrive []byte           // image of a file system, see ReadConfigDrive; empty for none
 	ReadBack    stream.ReadBack
 	Patience    time.Duration         // how long sources may bring nothing; 0 for the default of stream.ReaderOptions
 	Connections int                   // to a web server; 0 for 4
@@ -189,7 +190,7 @@ func (o *opened) close() {
 
 // open reads the start of the image, for a place of room bytes.
 func (s Spec) open(ctx context.Context, meter *stream.Meter, room int64) (_ *opened, err error) {
-	reader := stream.NewReader(ctx, s.Sources, s.Digest, stream.ReaderOptions{Patience: s.Patience, Log: s.Log, Meter: meter, Connections: cmp.Or(s.Connections, 4)})
+	reader := stream.NewReader(ctx, s.Sources, s.Digest, stream.ReaderOptions{Patience: s.Patience, Log: s.Log, Meter: meter, Connections: cmp.Or(s.Connections, 4), Signature: s.Signature})
 	o := &opened{reader: reader, closers: []io.Closer{reader}, format: Raw}
 	defer func() {
 		if err != nil {

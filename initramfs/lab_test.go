@@ -46,6 +46,7 @@ type lab struct {
 	digest   string       // SHA-512 that the conductor tells; "" is the right one
 	server   http.Handler // of the image; nil is one that works
 	network4 string       // network_data.json; "" is the right one
+	only6    bool         // the machine has no IPv4 address, and all URLs have IPv6 ones
 	apiURL   string       // ipa-api-url on the medium; "" is the right one
 	broken   string       // what network_data.json on the medium holds in the end; "" leaves it
 	params   []string     // more parameters on the medium
@@ -83,7 +84,15 @@ func newLab(t testing.TB) *lab {
 }
 
 // api is the URL of the conductor.
-func (l *lab) api() string { return fmt.Sprintf("https://%s:6385", l.network.Host4.Addr()) }
+func (l *lab) api() string { return "https://" + net.JoinHostPort(l.host(), "6385") }
+
+// host is the address of the conductor and of the image's server.
+func (l *lab) host() string {
+	if l.only6 {
+		return l.network.Host6.Addr().String()
+	}
+	return l.network.Host4.Addr().String()
+}
 
 // start starts the conductor and the image's server.
 func (l *lab) start() {
@@ -107,7 +116,7 @@ func (l *lab) start() {
 		})
 	}
 	// The image comes over TLS with the conductor's certificate, from a server that can be made to fail.
-	listener, err := net.Listen("tcp", net.JoinHostPort(l.network.Host4.Addr().String(), "0"))
+	listener, err := net.Listen("tcp", net.JoinHostPort(l.host(), "0"))
 	if err != nil {
 		l.t.Fatal(err)
 	}
@@ -225,6 +234,12 @@ func (l *lab) makeMedium() string {
 }
 
 func (l *lab) networkData(mac string) string {
+	if l.only6 {
+		return fmt.Sprintf(`{
+  "links": [{"id": "port0", "type": "phy", "ethernet_mac_address": %q}],
+  "networks": [{"id": "n6", "network_id": "x", "link": "port0", "type": "ipv6", "ip_address": "%s", "routes": [{"network": "::", "netmask": "::0", "gateway": "%s"}]}],
+  "services": [{"type": "dns", "address": "%[3]s"}]}`, mac, l.network.Guest6, l.network.Host6.Addr())
+	}
 	return fmt.Sprintf(`{
   "links": [{"id": "port0", "type": "phy", "ethernet_mac_address": %q, "mtu": 1500}],
   "networks": [

@@ -34,6 +34,11 @@ func Follow(ctx context.Context, k Kernel, asker Asker, said func(string)) {
 	link := map[string]bool{}
 	linked := map[question]chan struct{}{}
 	broken := false
+	if have, err := k.State(ctx); err == nil { // they lead to gateways of the old network, and an address may be the same in the new one
+		for _, s := range have.Sources {
+			f.do(ctx, []Change{RemoveSource{s.Address}})
+		}
+	}
 	for ctx.Err() == nil {
 		have, err := k.State(ctx)
 		if err != nil && ctx.Err() == nil && !broken {

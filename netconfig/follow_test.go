@@ -254,3 +254,24 @@ func TestFollowTriesAgain(t *testing.T) {
 		compare(t, "machine", k.brief(), "eth0 203.0.113.9/24")
 	})
 }
+
+// What has the address of one NIC left by that one: in another network that may lead to a gateway of the old one.
+func TestFollowForgetsSources(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := &fakeKernel{state: withLinkLocal(machine()), cables: map[string]time.Duration{"eth0": 0, "eth1": 0}}
+		plan, err := ParseNetworkData([]byte(`{"links": [{"id": "a", "type": "phy", "ethernet_mac_address": "52:54:00:aa:bb:01"}, {"id": "b", "type": "phy", "ethernet_mac_address": "52:54:00:aa:bb:02"}],
+			"networks": [{"type": "ipv4", "link": "a", "ip_address": "192.0.2.10/24", "gateway": "192.0.2.1"}, {"type": "ipv4", "link": "b", "ip_address": "198.51.100.10/24", "gateway": "198.51.100.1"}]}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := plan.Apply(t.Context(), k); err != nil || len(k.state.Sources) != 2 {
+			t.Fatalf("Apply() = %v\n%s", err, k)
+		}
+		ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+		defer cancel()
+		Follow(ctx, k, networks{k, func(string) network { return network{} }}, quiet)
+		if got := k.String(); len(k.state.Sources) > 0 || !strings.Contains(got, "192.0.2.10/24") || !strings.Contains(got, "route default via 192.0.2.1 dev eth0") {
+			t.Errorf("machine\n%s", got)
+		}
+	})
+}

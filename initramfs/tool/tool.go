@@ -38,6 +38,9 @@ const (
 // MkfsXFS makes file systems of the kind xfs.
 const MkfsXFS Tool = "mkfs.xfs"
 
+// Lvm makes volume groups and logical volumes, and tells what is there of them. Its first argument is the command.
+const Lvm Tool = "lvm"
+
 // StressNG loads processors and memory, Fio disks and networks. They are in the ramdisk for burn-in alone.
 const (
 	StressNG Tool = "stress-ng"
@@ -46,7 +49,7 @@ const (
 
 // Deploy returns the programs that every ramdisk has.
 func Deploy() []Tool {
-	return []Tool{Busybox, Dropbear, Dropbearkey, Mdadm, Mke2fs, E2fsck, Resize2fs, MkfsXFS}
+	return []Tool{Busybox, Dropbear, Dropbearkey, Mdadm, Mke2fs, E2fsck, Resize2fs, MkfsXFS, Lvm}
 }
 
 // BurnIn returns the programs that the ramdisk for burn-in has on top.
@@ -74,6 +77,8 @@ func (t Tool) Package() string {
 		return "e2fsprogs"
 	case MkfsXFS:
 		return "xfsprogs"
+	case Lvm:
+		return "lvm2"
 	case StressNG, Fio:
 		return string(t)
 	}

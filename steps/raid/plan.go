@@ -120,10 +120,15 @@ func planCreation(volumes []volume, s state, skip inspect.SkipList, b room) (p p
 	}
 	p.redo, s = s.withoutUnfinished(usable)
 	for _, d := range s.disks {
-		if d.mark.Run != "" && d.mark.Made {
+		if d.mark.Run != "" && s.finished(d.mark.Run) {
 			p.unmark = append(p.unmark, d.Name)
 		}
 	}
+	// Those that do not say themselves that it is finished go first: the others say it for them.
+	slices.SortStableFunc(p.unmark, func(a, b string) int {
+		made := map[bool]int{true: 1}
+		return made[s.disk(a).mark.Made] - made[s.disk(b).mark.Made]
+	})
 	if usable, err = s.usable(skip); err != nil {
 		return plan{}, err
 	}
@@ -371,9 +376,14 @@ func (s state) usable(skip inspect.SkipList) ([]disk, error) {
 	}), nil
 }
 
+// finished tells whether a mark of some creation says that it is finished.
+func (s state) finished(run string) bool {
+	return slices.ContainsFunc(s.disks, func(d disk) bool { return d.mark.Run == run && d.mark.Made })
+}
+
 // unfinished tells whether all that is on a disk is of a creation that was interrupted.
 func (s state) unfinished(d disk) bool {
-	if d.mark.Run == "" || len(d.parts) == 0 || slices.ContainsFunc(s.disks, func(o disk) bool { return o.mark.Run == d.mark.Run && o.mark.Made }) {
+	if d.mark.Run == "" || len(d.parts) == 0 || s.finished(d.mark.Run) {
 		return false
 	}
 	return !slices.ContainsFunc(d.parts, func(p stream.Partition) bool { return !slices.Contains(d.mark.Partitions, p) }) // somebody else's since
