@@ -39,6 +39,8 @@ var imports = map[string][]string{
 	"steps/raid":                 {"steps", "steps/holders", "image", "image/gpt", "stream", "inspect", "initramfs/tool"},
 	"steps/lvm":                  {"steps", "steps/holders", "steps/raid", "image", "image/gpt", "stream", "inspect", "initramfs/tool"},
 	"steps/holders":              {},
+	"stream":                     {"stream/inflate"},
+	"image/qcow2":                {"stream/inflate"},
 	"steps":                      {"inspect", "stream", "initramfs/tool"},
 	"image":                      {"stream", "initramfs/tool", "image/gpt", "image/qcow2", "image/volume"},
 	"netconfig":                  {"inspect/lldp"},
