@@ -46,31 +46,37 @@ func (b *bench) espImage() string {
 func TestIronicUEFI(t *testing.T) {
 	b := newBench(t, nil)
 	n := b.newNode("uefi", "uefi")
-	n.do("provide")
-	n.until("available", 5*time.Minute)
-
-	image := vmtest.Artefact(t, "image/debian.img.zst")
-	n.setImage(image, nil)
-	n.do("active", "configdrive", map[string]any{"meta_data": map[string]any{"hostname": "from-ironic", "uuid": n.uuid}})
-	n.until("active", 10*time.Minute)
-	wantConsole(t, n, "step: write_image done", "boot loader: Boot")
-	n.fromDisk(`from-ironic login:`, 5*time.Minute)
-
-	n.do("deleted")
-	n.until("available", 5*time.Minute)
+	b.sub("automated cleaning", func(t *testing.T) {
+		n.do("provide")
+		n.until("available", 5*time.Minute)
+		wantConsole(t, n, "step: erase_devices_metadata done")
+	})
+	b.sub("deployment with a config drive", func(t *testing.T) {
+		n.setImage(vmtest.Artefact(t, "image/debian.img.zst"), nil)
+		n.do("active", "configdrive", map[string]any{"meta_data": map[string]any{"hostname": "from-ironic", "uuid": n.uuid}})
+		n.until("active", 10*time.Minute)
+		wantConsole(t, n, "step: write_image done", "boot loader: Boot")
+		n.fromDisk(`from-ironic login:`, 5*time.Minute)
+	})
+	b.sub("undeployment", func(*testing.T) {
+		n.do("deleted")
+		n.until("available", 5*time.Minute)
+	})
 }
 
 // A BIOS node, with the image from a cache of the conductor's, and its rescue.
 func TestIronicBIOS(t *testing.T) {
 	b := newBench(t, map[string]string{"agent.image_download_source": "local"})
 	n := b.newNode("bios", "bios")
-	n.do("provide")
-	n.until("available", 5*time.Minute)
-	n.setImage(b.smallImage(64<<20), nil)
-	n.do("active", "configdrive", map[string]any{"meta_data": map[string]any{"hostname": "from-ironic"}})
-	n.until("active", 5*time.Minute)
-	wantConsole(t, n, "step: write_image done")
-	n.fromDisk("BOOT CODE RUNS", time.Minute)
+	b.sub("deployment from the conductor's cache", func(t *testing.T) {
+		n.do("provide")
+		n.until("available", 5*time.Minute)
+		n.setImage(b.smallImage(64<<20), nil)
+		n.do("active", "configdrive", map[string]any{"meta_data": map[string]any{"hostname": "from-ironic"}})
+		n.until("active", 5*time.Minute)
+		wantConsole(t, n, "step: write_image done")
+		n.fromDisk("BOOT CODE RUNS", time.Minute)
+	})
 
 	// The tenant gets in with the password, nobody else does, and the API is closed.
 	b.sub("rescue and unrescue", func(t *testing.T) {
