@@ -228,7 +228,7 @@ func (d descriptor) digest() (Digest, error) {
 	}
 	digest, err := ParseDigest(algorithm, hex)
 	if err == nil && digest.String() != d.Digest {
-		err = fmt.Errorf("digest %.140q is not in small letters", d.Digest)
+		return Digest{}, fmt.Errorf("digest %.140q is not in small letters", d.Digest)
 	}
 	return digest, err
 }
