@@ -234,9 +234,14 @@ func diskArgs(disk string, loops int64, lasts time.Duration, file string) []stri
 	}
 	args = append(args, "--output-format", "json")
 	if file != "" {
-		args = append(args, "--output", file+"."+strings.ReplaceAll(strings.TrimPrefix(disk, "/dev/"), "/", "_"))
+		args = append(args, "--output", diskLog(file, disk))
 	}
 	return args
+}
+
+// diskLog is where fio's report on one disk goes.
+func diskLog(file, disk string) string {
+	return file + "." + strings.ReplaceAll(strings.TrimPrefix(disk, "/dev/"), "/", "_")
 }
 
 // chooseDisks returns the disks to be written to, and what is left out and why. Nothing is written yet. A disk that somebody uses is an error.
