@@ -75,7 +75,7 @@ func FuzzProfile(f *testing.F) {
 	})
 }
 
-// memory is a disk in memory, open.
+// memoryDisk is a disk in memory, open.
 type memoryDisk struct {
 	steps.Disk
 	content []byte
@@ -177,8 +177,8 @@ func TestPlan(t *testing.T) {
 `},
 		{name: "the profile names it", profile: disksFor(DisksLoad{Time: Duration(time.Minute), Write: []string{"/dev/vdb"}}), script: fio, want: `burn-in p: 1m0s
 1. 1 disks, written and verified for 1m0s
-   leave /dev/vda serial S-vda as it is: it was not named
    overwrite all of /dev/vdb serial S-vdb, 1.0 MiB
+   leave /dev/vda serial S-vda as it is: it was not named
    leave /dev/vdm serial S-vdm as it is: it was not named
 `},
 		{name: "no such disk", profile: disksFor(DisksLoad{Loops: 1}), disks: "vda vdz", want: `no disk here has the name or the serial number "vdz"`, is: inspect.ErrNoDisk},
