@@ -16,10 +16,10 @@ import (
 	"net"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/ironhand/ironhand/agent/ironic"
-	"github.com/ironhand/ironhand/image"
 	"github.com/ironhand/ironhand/initramfs/boot"
 	"github.com/ironhand/ironhand/initramfs/media"
 	"github.com/ironhand/ironhand/initramfs/tool"
@@ -27,6 +27,7 @@ import (
 	"github.com/ironhand/ironhand/inspect/lldp"
 	"github.com/ironhand/ironhand/netconfig"
 	"github.com/ironhand/ironhand/steps"
+	"github.com/ironhand/ironhand/steps/raid"
 	"github.com/ironhand/ironhand/stream"
 )
 
@@ -60,6 +61,7 @@ type System struct {
 	// ReadDisk opens a disk for reading, whoever uses it. Nil if there are none to look at.
 	ReadDisk     func(path string) (io.ReadCloser, error)
 	SetClock     func(time.Time) error
+	SetRTC       func(time.Time) error // the clock on the board
 	LoadKernel   func(ctx context.Context, disk string) (string, error)
 	KernelLoaded func() bool
 	UnloadKernel func() error // called only if one is loaded
@@ -70,7 +72,8 @@ type System struct {
 	KernelLog    func() ([]byte, error)
 	// StartSSH lets some accounts log in, and no others, and returns the host key's fingerprint in words.
 	StartSSH    func(ctx context.Context, a accounts) (key string, err error)
-	InstallUEFI func(ctx context.Context, disk string) (string, error)
+	InstallUEFI func(ctx context.Context, h steps.Host, disk string) (string, error)
+	InstallBIOS func(ctx context.Context, h steps.Host, disk, root string) (string, error) // root is the UUID of a file system
 	Tools       tool.Runner
 	LoadModules func(ctx context.Context, names ...string) error
 }
@@ -97,7 +100,7 @@ func ThisMachine() (System, error) {
 		Machine:   inspect.Local(),
 		Local:     true,
 		FindMedia: media.Find,
-		Network:   NewKernel,
+		Network:   sync.OnceValues(NewKernel), // it remembers what was heard
 		Asker:     netconfig.NewAsker(),
 		OpenDisk: func(path string) (steps.Disk, error) {
 			d, err := stream.OpenDevice(path)
@@ -108,6 +111,7 @@ func ThisMachine() (System, error) {
 		},
 		ReadDisk:     func(path string) (io.ReadCloser, error) { return os.Open(path) },
 		SetClock:     setClock,
+		SetRTC:       setRTC,
 		LoadKernel:   LoadKernel,
 		KernelLoaded: boot.KernelLoaded,
 		UnloadKernel: boot.UnloadKernel,
@@ -126,13 +130,8 @@ func ThisMachine() (System, error) {
 		Tools:     tool.Exec{},
 
 		LoadModules: boot.LoadModules,
-		InstallUEFI: func(ctx context.Context, disk string) (string, error) {
-			v, err := image.InstallUEFI(ctx, disk, "/sys/firmware/efi/efivars", loadFileSystem)
-			if err != nil {
-				return "", err
-			}
-			return v.String(), nil
-		},
+		InstallUEFI: installUEFI,
+		InstallBIOS: installBIOS,
 	}, nil
 }
 
@@ -154,7 +153,9 @@ type agent struct {
 	media      []media.Medium
 	config     Config
 	trust      trust
-	ntp        *ntpAnswer // nil without NTP server, or without its answer
+	reached    atomic.Bool // the conductor has answered, by the network as it is
+	ntpFound   []string    // addresses that were given with those of the NICs
+	ntp        *ntpAnswer  // nil without NTP server, or without its answer
 	inventory  inspect.Inventory
 	macs       []net.HardwareAddr
 	neighbours map[string][]lldp.TLV // by interface; nil if nobody has listened
@@ -167,6 +168,7 @@ type agent struct {
 	token      ironic.Secret
 
 	retirement retirement
+	endLeases  func() // ends the asking for what the network was given, and returns when it has; nil if nothing was given
 
 	mu       sync.Mutex
 	node     steps.Node      // as the conductor sent it last
@@ -197,6 +199,7 @@ func newAgent(o Options) *agent {
 
 		LoadModules: a.sys.LoadModules,
 	}
+	a.host.Arrays = func(ctx context.Context) ([]steps.Array, error) { return raid.Arrays(ctx, a.host) }
 	return a
 }
 

@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"net"
 	"net/http"
+	"runtime"
 	"runtime/debug"
 	"strings"
 	"sync"
@@ -25,8 +26,8 @@ import (
 // Limits of the API. Conductors stay far below all of them.
 const (
 	// A command to write an image holds the config drive up to three times (in the image's
-	// description, beside it, and in the node), so this is a config drive of about 10 MiB.
-	maxBody        = 32 << 20
+	// description, beside it, and in the node), so this is one of 8 MiB of text, which is 6 MiB packed.
+	maxBody        = 24 << 20
 	maxChunkedBody = 1 << 20 // for clients that do not say beforehand how long it is
 
 	maxConnections = 256
@@ -299,7 +300,8 @@ func readCommand(w http.ResponseWriter, r *http.Request) (name string, params js
 	var body bytes.Buffer
 	if r.ContentLength > 0 {
 		if r.ContentLength > maxChunkedBody {
-			debug.FreeOSMemory() // there may have been another such body just before
+			runtime.GC()         // there may have been another such body just before,
+			debug.FreeOSMemory() // and a sync.Pool (of encoding/json) lets go of a large buffer with the second collection only
 		}
 		body.Grow(int(r.ContentLength) + bytes.MinRead) // else the last doubling takes twice the memory
 	}

@@ -4,7 +4,9 @@ package agent_test
 
 import (
 	"cmp"
+	"errors"
 	"fmt"
+	"log/slog"
 	"slices"
 	"strings"
 	"testing"
@@ -23,13 +25,13 @@ var contract = []contractCommand{
 	{"service.get_service_steps", false, false, ""},
 	{"service.execute_service_step", true, false, ""},
 	{"standby.prepare_image", true, false, ""},
-	{"standby.cache_image", true, true, "up to 2022 only, and no conductor asks for it: images go to the disk at once and are kept nowhere else"},
+	{"standby.cache_image", true, false, "writes the image each time, as with `force`"},
 	{"standby.execute_bootc_install", true, true, "container images are not written"},
 	{"standby.run_image", true, false, "jumps into the deployed kernel if the step `kexec` has loaded one; the clock on the board is left as it is"},
 	{"standby.power_off", true, false, "the clock on the board is left as it is"},
 	{"standby.sync", false, false, "drops no caches and flushes no devices one by one: images go past the caches, and are read back from the disk"},
 	{"standby.get_partition_uuids", false, false, ""},
-	{"image.install_bootloader", true, false, "makes the firmware's boot entry from here and runs nothing of the image; makes no boot loader for BIOS"},
+	{"image.install_bootloader", true, false, "makes the firmware's boot entry, or for BIOS installs GRUB from the image's files; runs nothing of the image"},
 	{"rescue.finalize_rescue", false, false, "a password in the clear is hashed by SHA-512 and not SHA-256; hashes by MD5 and DES are refused; without a password it fails"},
 	{"log.collect_system_logs", false, false, "the files in it are others; secrets are masked"},
 	{"system.lockdown", false, false, ""},
@@ -65,6 +67,27 @@ func TestCommandsOfTheContract(t *testing.T) {
 	for name := range have {
 		t.Errorf("%s is not in the contract", name)
 	}
+}
+
+// A conductor tells a command that an agent lacks by the status and the text. Source: ironic ironic/drivers/modules/agent_client.py, _command.
+func TestAbsentCommands(t *testing.T) {
+	commands, err := agent.NewCommands(agent.CommandList(), slog.New(slog.DiscardHandler), nil, nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	absent := 0
+	for _, c := range contract {
+		if !c.absent {
+			continue
+		}
+		absent++
+		_, err := commands.Do(t.Context(), c.name, []byte(`{}`), true)
+		var e *agent.Error
+		if _, bare, _ := strings.Cut(c.name, "."); !errors.As(err, &e) || e.Code != 400 || e.Type != "InvalidCommandError" || e.Error() != "Invalid command: Unknown command: "+bare {
+			t.Errorf("%s is answered %v", c.name, err)
+		}
+	}
+	t.Logf("of %d commands %d are there", len(contract), len(contract)-absent)
 }
 
 func commandsPage() string {

@@ -85,9 +85,15 @@ type Config struct {
 	KexecWatchdog     time.Duration
 	Poll              bool
 	SSHKey            string
+	VLANs             []string // as in [wantedVLANs]
+	RescueNetwork     string   // followPorts or keepNetwork
 	StrictNetwork     bool
+	SetRTC            bool // with the system's clock, that on the board
 	Inspection        inspectionConfig
 
+	// ImageKeyNames are files with keys that images must be signed with, or such keys; ImageKeys are what is in them.
+	ImageKeyNames []string
+	ImageKeys     []stream.PublicKey
 	// CA is the content of CAFile, found on a medium or in the ramdisk; nil without one.
 	CA []byte
 	// Client is the agent's own certificate for servers that ask for one, and API the one that its API shows in place of one made at
@@ -273,6 +279,19 @@ func (c *Config) readFiles(s Sources) error {
 	}
 	if c.ImageAuth == "http_basic" && (c.ImageUser == "" || c.ImagePassword == "") {
 		errs = append(errs, errors.New("image_server_auth_strategy is http_basic without image_server_user and image_server_password"))
+	}
+	for _, name := range c.ImageKeyNames {
+		b := []byte(name)
+		found, err := stream.ParsePublicKeys(b)
+		if err != nil { // then it is a file
+			if b, err = s.read("ironhand-image-public-key", name); err == nil {
+				found, err = stream.ParsePublicKeys(b)
+			}
+		}
+		if err != nil {
+			errs = append(errs, fmt.Errorf("ironhand-image-public-key %.100s: %w", name, err))
+		}
+		c.ImageKeys = append(c.ImageKeys, found...)
 	}
 	var keys strings.Builder
 	for _, m := range s.Media {

@@ -251,6 +251,34 @@ func TestParseConfigCA(t *testing.T) {
 	}
 }
 
+// Keys for images are files or the keys themselves; what is none is an error, and never: any image will do.
+func TestParseConfigImageKeys(t *testing.T) {
+	const name, key = "etc/ironhand/images.pub", "RWRsM5oL1PKk2WRAm+gTDh+DhRC63OJOJ91OHPzJCTFSt+T6eVBIzc1P"
+	file := "untrusted comment: a\n" + key + "\n"
+	for _, test := range []struct {
+		name, value string
+		ramdisk     fs.FS
+		medium      []string
+		keys        int
+		err         string
+	}{
+		{"the key itself", key, fstest.MapFS{}, nil, 1, ""},
+		{"in the ramdisk", "/" + name, fstest.MapFS{name: {Data: []byte(file)}}, nil, 1, ""},
+		{"on the medium, and another", "/" + name + "," + key, fstest.MapFS{}, []string{name, file + key}, 3, ""},
+		{"nowhere", "/" + name, fstest.MapFS{}, nil, 0, "neither on a configuration medium nor in the ramdisk"},
+		{"one is nowhere", key + ",/" + name, fstest.MapFS{}, nil, 1, "neither on a configuration medium nor in the ramdisk"},
+		{"no key in it", "/" + name, fstest.MapFS{name: {Data: []byte("untrusted comment: a\n")}}, nil, 0, "there is none in it"},
+		{"none in the list", ",", fstest.MapFS{}, nil, 0, "there is no key in it"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			c, err := ParseConfig(Sources{Cmdline: "ironhand-image-public-key=" + test.value, Ramdisk: test.ramdisk, Media: []media.Medium{medium("cd", "/dev/sr0", "", test.medium...)}})
+			if (err == nil) != (test.err == "") || err != nil && !strings.Contains(err.Error(), test.err) || len(c.ImageKeys) != test.keys {
+				t.Errorf("%d keys, %v; want %d and %q", len(c.ImageKeys), err, test.keys, test.err)
+			}
+		})
+	}
+}
+
 func TestTrustConfig(t *testing.T) {
 	for _, test := range []struct {
 		cmdline  string

@@ -11,9 +11,11 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"testing/fstest"
 	"testing/synctest"
 	"time"
 
+	"github.com/ironhand/ironhand/image"
 	"github.com/ironhand/ironhand/initramfs/boot"
 	"github.com/ironhand/ironhand/inspect"
 	"github.com/ironhand/ironhand/inspect/inspecttest"
@@ -286,6 +288,8 @@ func TestExecuteStep(t *testing.T) {
 			`FAILED InvalidCommandParamsError: invalid arguments: image_info: missing`},
 		{"no such step", "clean.execute_clean_step", `{"step": {"step": "none"}}`, nil,
 			`FAILED HardwareManagerMethodNotFound: no hardware manager has the step "none"`},
+		{"the step of another deploy interface", "deploy.execute_deploy_step", `{"step": {"step": "execute_bootc_install", "interface": "deploy", "args": {"image_source": "oci://registry/image", "configdrive": null, "oci_pull_secret": null}}}`, nil,
+			`FAILED HardwareManagerMethodNotFound: no hardware manager has the step "execute_bootc_install"`},
 		{"unknown argument", "clean.execute_clean_step", `{"step": {"step": "echo", "args": {"what": 1, "whit": 2}}}`, nil,
 			`FAILED CleaningError: Unexpected exception performing clean step echo. unknown argument "whit"`},
 		{"unknown argument beside the step", "deploy.execute_deploy_step", `{"step": {"step": "fail"}, "force": true}`, nil,
@@ -333,6 +337,11 @@ func TestDeployedIsForgotten(t *testing.T) {
 	if got, want := do("standby.prepare_image", `{"image_info": {}}`).text(), `SUCCEEDED {"result":"prepare_image: image (i) written to device /dev/sda root_uuid=0x1"}`; got != want {
 		t.Errorf("prepare_image = %s, want %s", got, want)
 	}
+	for range 2 { // a disk that has the image by what the agent knows may have lost it since
+		if got, want := do("standby.cache_image", `{"image_info": {}, "force": false, "configdrive": null}`).text(), `SUCCEEDED {"result":"cache_image: image (i) cached to device /dev/sda root_uuid=0x1"}`; got != want {
+			t.Errorf("cache_image = %s, want %s", got, want)
+		}
+	}
 	next, again, _, _ := commandAgent(t, system)
 	if err := next.remember(t.Context()); err != nil {
 		t.Fatal(err)
@@ -348,6 +357,9 @@ func TestDeployedIsForgotten(t *testing.T) {
 	*fail = errors.New("bang")
 	if got := do("standby.prepare_image", `{"image_info": {}}`).text(); got != "FAILED CommandExecutionError: bang" {
 		t.Errorf("prepare_image that fails = %s", got)
+	}
+	if got := do("standby.cache_image", `{"image_info": {}}`).text(); got != "FAILED CommandExecutionError: bang" {
+		t.Errorf("cache_image that fails = %s", got)
 	}
 	if got := known(do); got != `SUCCEEDED {}` {
 		t.Errorf("UUIDs after that = %s", got)
@@ -451,7 +463,7 @@ func TestIgnoreBootloaderFailure(t *testing.T) {
 		{true, `{"ignore_bootloader_failure": false}`, "FAILED DeviceNotFound: "},
 		{false, `{"ignore_bootloader_failure": null}`, "FAILED DeviceNotFound: "},
 	} {
-		a, do, _, _ := commandAgent(t, System{InstallUEFI: func(context.Context, string) (string, error) { return "", errors.New("no ESP") }})
+		a, do, _, _ := commandAgent(t, System{InstallUEFI: func(context.Context, steps.Host, string) (string, error) { return "", errors.New("no ESP") }})
 		a.inventory = inspect.Inventory{Boot: inspect.Boot{Mode: "uefi"}}
 		a.deployed = &steps.Deployed{Disk: "/dev/sda"}
 		a.config.IgnoreBootloader = test.setting
@@ -463,6 +475,8 @@ func TestIgnoreBootloaderFailure(t *testing.T) {
 
 func TestInstallBootloader(t *testing.T) {
 	deployed := &steps.Deployed{Disk: "/dev/sda"}
+	array := &steps.Deployed{Disk: "/dev/md0"}
+	const zed = `{"root_uuid": "1be26c0b-03f2-4d2e-ae87-c02d7f33c123", "efi_system_part_uuid": null, "prep_boot_part_uuid": null, "target_boot_mode": "bios"}`
 	tests := []struct {
 		name     string
 		mode     string // of the ramdisk's own boot
@@ -479,8 +493,14 @@ func TestInstallBootloader(t *testing.T) {
 		{"UEFI, fails", "uefi", `{"target_boot_mode": "uefi"}`, deployed, errors.New("no ESP"), "FAILED DeviceNotFound: boot entry for /dev/sda: no ESP", "", true},
 		{"BIOS, whole disk", "bios", `{"root_uuid": "0x1234abcd", "target_boot_mode": "bios"}`, deployed, nil, "SUCCEEDED ", "BIOS: the image's own is used", false},
 		{"BIOS, UEFI asked for", "bios", `{"root_uuid": "", "target_boot_mode": "uefi"}`, deployed, nil, "SUCCEEDED ", "WARNING: the node is to boot by uefi", false},
-		{"BIOS, partition image", "bios", `{"root_uuid": "1be26c0b-03f2-4d2e-ae87-c02d7f33c123"}`, deployed, nil, "FAILED InvalidImage: install a BIOS boot loader for a partition image: the image's own programs would have to be run", "", false},
-		{"BIOS, partition image, which does not matter", "bios", `{"root_uuid": "1be26c0b-03f2-4d2e-ae87-c02d7f33c123", "ignore_bootloader_failure": true}`, deployed, nil, "SUCCEEDED ", "WARNING: install a BIOS boot loader", false},
+		{"BIOS, partition image, as Zed asks", "bios", zed, deployed, nil, "SUCCEEDED ", "boot loader: /dev/sda: GRUB for 1be26c0b-03f2-4d2e-ae87-c02d7f33c123", false},
+		{"BIOS, whole disk on an array", "bios", `{"root_uuid": "0x1234abcd"}`, array, nil, "SUCCEEDED ", "boot loader: /dev/md0: GRUB for \n", false},
+		{"BIOS, whole disk on an array, nothing said", "bios", `{"root_uuid": null}`, array, nil, "SUCCEEDED ", "boot loader: /dev/md0: GRUB for \n", false},
+		{"BIOS, whole disk on an array, with its root", "bios", zed, array, nil, "SUCCEEDED ", "boot loader: /dev/md0: GRUB for 1be26c0b", false},
+		{"BIOS, image without GRUB", "bios", zed, deployed, fmt.Errorf("no kernel: %w", image.ErrNoImageLoader), "FAILED InvalidImage: BIOS boot loader on /dev/sda: no kernel", "", false},
+		{"BIOS, image without GRUB, which does not matter", "bios", `{"root_uuid": "1be26c0b-03f2-4d2e-ae87-c02d7f33c123", "ignore_bootloader_failure": true}`, deployed, image.ErrNoImageLoader, "SUCCEEDED ", "WARNING: BIOS boot loader on /dev/sda", false},
+		{"BIOS, another root", "bios", zed, deployed, image.ErrNoRoot, "FAILED DeviceNotFound: BIOS boot loader on /dev/sda: no partition has this UUID", "", false},
+		{"BIOS, disk fails", "bios", zed, deployed, errors.New("input/output error"), "FAILED CommandExecutionError: BIOS boot loader on /dev/sda: input/output error", "", false},
 		{"nothing deployed", "uefi", `{"root_uuid": "0x1"}`, nil, nil, "FAILED DeviceNotFound: no image was written since this machine was started", "", false},
 		{"UEFI, fails, which does not matter", "uefi", `{"ignore_bootloader_failure": true}`, deployed, errors.New("no ESP"), "SUCCEEDED ", "WARNING: boot entry for /dev/sda: no ESP; going on", true},
 		{"bad parameters", "uefi", `{"root_uuid": 5}`, deployed, nil, "FAILED InvalidCommandParamsError: ", "", false},
@@ -488,10 +508,12 @@ func TestInstallBootloader(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			made := false
-			a, do, _, console := commandAgent(t, System{InstallUEFI: func(_ context.Context, disk string) (string, error) {
+			a, do, _, console := commandAgent(t, System{InstallUEFI: func(_ context.Context, _ steps.Host, disk string) (string, error) {
 				made = true
 				return "Boot0007 on " + disk, test.fail
-			}})
+			}, InstallBIOS: func(_ context.Context, _ steps.Host, disk, root string) (string, error) {
+				return disk + ": GRUB for " + root, test.fail
+			}, Machine: inspect.Machine{FS: fstest.MapFS{"sys/block/md0/md/array_state": {Data: []byte("clean\n")}}}})
 			a.inventory = inspect.Inventory{Boot: inspect.Boot{Mode: test.mode}}
 			a.deployed = test.deployed
 			if got := do("image.install_bootloader", test.params).text(); !strings.HasPrefix(got, test.want) {

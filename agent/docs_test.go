@@ -75,17 +75,10 @@ the table names another. The log says where each value came from. Names that beg
 	for _, s := range agent.Settings() {
 		fmt.Fprintf(&b, "| %s | %s | %s | %s |\n", code(s.Param), code(s.Option), code(s.Default), s.Help)
 	}
-	b.WriteString("\n## Without effect\n\nSettings of ironic-python-agent that do nothing here. If one of them is given, the console says so.\n")
-	for _, part := range []struct {
-		later bool
-		title string
-	}{{true, "Not yet: what they are for is not there"}, {false, "They have no meaning here"}} {
-		fmt.Fprintf(&b, "\n%s.\n\n| Parameter | Option in a .conf file | Why |\n|---|---|---|\n", part.title)
-		for _, s := range agent.Unused() {
-			if s.Later == part.later {
-				fmt.Fprintf(&b, "| %s | %s | %s |\n", code(s.Param), code(s.Option), s.Reason)
-			}
-		}
+	b.WriteString("\n## Without effect\n\nSettings of ironic-python-agent that have no meaning here. If one of them is given, the console says so.\n\n" +
+		"| Parameter | Option in a .conf file | Why |\n|---|---|---|\n")
+	for _, s := range agent.Unused() {
+		fmt.Fprintf(&b, "| %s | %s | %s |\n", code(s.Param), code(s.Option), s.Reason)
 	}
 	b.WriteString("\n## Read by process 1\n\nProcess 1 reads further parameters from the kernel command line: `ironhand.hostname=NAME`, `modprobe.blacklist=A,B`,\n" +
 		"`module_blacklist=A,B`, and `MODULE.PARAMETER=VALUE` for modules.\n")
@@ -126,6 +119,8 @@ What the manager for every machine offers. Priority 0 is never automatic.
 - ` + "`erase_pstore`" + ` deletes the crash dumps that kernels left in the firmware's memory, ` + "`clean_uefi_nvram`" + ` boot entries of UEFI.
 - ` + "`create_configuration`" + ` makes the arrays of software RAID of the node's ` + "`target_raid_config`" + `; see [using](using.md#software-raid).
 - ` + "`validate_configuration`" + ` takes ` + "`raid_config`" + `, and says whether that could be made on this machine after a deletion. No phase offers it; it can be called.
+- ` + "`create_volumes` and `delete_volumes`" + ` make and delete volume groups of LVM; see [using](using.md#logical-volumes) and the [schema](lvm.schema.json).
 `)
+	b.WriteString(absentSteps())
 	return b.String()
 }

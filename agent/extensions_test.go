@@ -19,7 +19,6 @@ import (
 	"net/netip"
 	"os"
 	"path/filepath"
-	"slices"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -447,26 +446,5 @@ func TestServePolledRefuses(t *testing.T) {
 			t.Errorf("serve() = %v, want %q", err, want)
 		}
 		a.config.Token = ironic.Secret(strings.Repeat("t", 40))
-	}
-}
-
-// Every command that Ironic's contract lists is there, or is known not to be.
-func TestCommandsOfTheContract(t *testing.T) {
-	a, _ := newTestAgent(t, System{})
-	var have []string
-	for _, c := range a.commands() {
-		have = append(have, c.Name)
-	}
-	for name, want := range map[string]bool{
-		"clean.get_clean_steps": true, "clean.execute_clean_step": true, "deploy.get_deploy_steps": true, "deploy.execute_deploy_step": true,
-		"service.get_service_steps": true, "service.execute_service_step": true, "standby.prepare_image": true, "standby.run_image": true,
-		"standby.power_off": true, "standby.sync": true, "standby.get_partition_uuids": true, "image.install_bootloader": true,
-		"log.collect_system_logs": true, "system.lockdown": true, "flow.start_flow": true, "poll.get_hardware_info": true, "poll.set_node_info": true,
-		"standby.execute_bootc_install": false, // bootc is run from the image, which is not done here
-		"standby.cache_image":           false, // of Ironic Zed, which does not call it
-	} {
-		if slices.Contains(have, name) != want {
-			t.Errorf("command %s: %v, want %v", name, !want, want)
-		}
 	}
 }

@@ -4,11 +4,17 @@ package agent
 
 import (
 	"bytes"
+	"context"
+	"crypto/tls"
 	"encoding/json"
 	"errors"
 	"net/http"
+	"regexp"
+	"slices"
+	"strings"
 	"testing"
 
+	"github.com/ironhand/ironhand/netconfig"
 	"github.com/ironhand/ironhand/steps"
 )
 
@@ -158,4 +164,78 @@ func mustMarshal(t testing.TB, v any) []byte {
 		t.Fatal(err)
 	}
 	return b
+}
+
+// What is given as a key gives a line of authorized_keys, and no more: no options, no second line.
+func FuzzAuthorizedKeys(f *testing.F) {
+	const key = "AAAAC3NzaC1lZDI1NTE5AAAAIJ2NvdmVyeSBpcyBub3QgYSBrZXkgdGhhdCBhbnlib2R5IGhhcw=="
+	f.Add(key, "ssh-ed25519 "+key+" somebody\n# a comment\n")
+	f.Add("", `command="id" ssh-ed25519 `+key)
+	f.Add("AAAAAWE=", "a AAAAAWE=")
+	line := regexp.MustCompile(`^[a-z0-9@.-]{1,64} [A-Za-z0-9+/=]+$`)
+	f.Fuzz(func(t *testing.T, parameter, file string) {
+		keys, err := authorizedKeys(parameter, file)
+		for _, k := range keys {
+			if err != nil || !line.MatchString(k) {
+				t.Errorf("authorizedKeys(%q, %q) = %q, %v", parameter, file, keys, err)
+			}
+		}
+	})
+}
+
+// What is given as a password gives a field of /etc/shadow, and no more.
+func FuzzRescueParams(f *testing.F) {
+	f.Add([]byte(`{"rescue_password": "$6$rounds=5000$saltstring$svn8UoSVapNtMuq1ukKS4tPQd8iKwSMHWjlO", "hashed": true}`))
+	f.Add([]byte(`{"rescue_password": "$6$salt$abcdefgh\nroot::0:0::/:/bin/sh", "hashed": true}`))
+	f.Add([]byte(`{"rescue_password": null, "hashed": null}`))
+	f.Fuzz(func(t *testing.T, raw []byte) {
+		var in struct {
+			Password string `json:"rescue_password"`
+			Hashed   bool   `json:"hashed"`
+		}
+		if json.Unmarshal(raw, &in) == nil && !in.Hashed {
+			return // one in the clear takes long to hash
+		}
+		var got *accounts
+		a, _ := newTestAgent(t, System{Network: func() (netconfig.Kernel, error) { return still{}, nil }, StartSSH: func(_ context.Context, one accounts) (string, error) {
+			got = &one
+			return "", errors.New("not in a test")
+		}})
+		if _, err := a.finalizeRescue(t.Context(), raw); err == nil || in.Password != "" && len(in.Password) > 20 && strings.Contains(err.Error(), in.Password) {
+			t.Errorf("finalize_rescue %s = %v", raw, err)
+		}
+		if got == nil {
+			return
+		}
+		_, shadow, _ := got.files()
+		if got.name != rescueUser || strings.ContainsAny(got.hash, ":\n") || strings.Count(shadow, "\n") != 2 || !strings.HasPrefix(got.hash, "$") {
+			t.Errorf("%s makes %q", raw, shadow)
+		}
+	})
+}
+
+// Whatever the conductor says of TLS, nothing older than 1.2 and no cipher that is not listed is taken.
+func FuzzLimitTLS(f *testing.F) {
+	f.Add("1.3", "ECDHE-ECDSA-AES256-GCM-SHA384:ECDHE-RSA-AES256-GCM-SHA384")
+	f.Add("1.1", "HIGH:!aNULL")
+	f.Add("", "")
+	f.Fuzz(func(t *testing.T, minVersion, ciphers string) {
+		config := &tls.Config{}
+		_, err := LimitTLS(config, minVersion, ciphers)
+		if err != nil {
+			return
+		}
+		if config.MinVersion < tls.VersionTLS12 || config.MinVersion == tls.VersionTLS12 && len(config.CipherSuites) == 0 {
+			t.Errorf("LimitTLS(%q, %q): version %x, suites %v", minVersion, ciphers, config.MinVersion, config.CipherSuites)
+		}
+		var known []uint16
+		for _, c := range opensslCiphers {
+			known = append(known, c.id)
+		}
+		for _, id := range config.CipherSuites {
+			if !slices.Contains(known, id) {
+				t.Errorf("LimitTLS(%q, %q) takes %x", minVersion, ciphers, id)
+			}
+		}
+	})
 }

@@ -109,6 +109,13 @@ func (a *agent) inspectMachine(ctx context.Context) error {
 	heard := a.listenForSwitches(ctx, a.config.Inspection.LLDP || slices.Contains(names, "lldp"))
 	a.waitForAddresses(ctx)
 	a.neighbours = heard()
+	if a.neighbours != nil && a.makeVLANs(ctx, a.neighbours) {
+		if inventory, err := a.sys.Machine.Inventory(ctx); err != nil {
+			a.log.Warn("inventory is incomplete", "err", err)
+		} else {
+			a.inventory = inventory
+		}
+	}
 	report, failures := a.collect(ctx, names)
 	if err := ctx.Err(); err != nil {
 		return err

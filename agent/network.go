@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -102,6 +103,11 @@ func (a *agent) bringUpNetwork(ctx context.Context) error {
 	if len(plan.Everywhere) > 0 && a.sys.Asker != nil {
 		return a.askEverywhere(ctx, k, plan, sources.BootMAC(), asked)
 	}
+	if from != "nobody" && len(plan.Links) == 0 && a.sys.Asker != nil && !a.config.StrictNetwork { // Ironic writes such, when no port has a network
+		a.console.Stage("network", "WARNING: it describes no link: asking on all NICs instead")
+		plan.Everywhere = []netconfig.Method{netconfig.DHCP4, netconfig.Auto6}
+		return a.askEverywhere(ctx, k, plan, sources.BootMAC(), true)
+	}
 	// 1. Wait for the NICs.
 	for start := time.Now(); ; {
 		state, err := k.State(ctx)
@@ -113,8 +119,11 @@ func (a *agent) bringUpNetwork(ctx context.Context) error {
 			break
 		}
 		if time.Since(start) > nicWait {
-			if !plan.HasNIC(state) || a.config.StrictNetwork {
+			if a.config.StrictNetwork || !plan.HasNIC(state) && a.sys.Asker == nil {
 				return hint(err, look)
+			}
+			if !plan.HasNIC(state) {
+				return a.askInstead(ctx, k, plan.DNS, sources.BootMAC(), hint(err, look))
 			}
 			break
 		}
@@ -135,9 +144,39 @@ func (a *agent) bringUpNetwork(ctx context.Context) error {
 		if err != nil {
 			a.sayLines("network", err.Error())
 		}
-		go given.Keep(ctx, k, a.sys.Asker, a.sayNetwork)
+		a.keepLeases(ctx, k, given, nil)
 	}
 	return a.showNetwork(ctx, k)
+}
+
+// askInstead asks on all NICs because the description is for none of them. If nobody answers, that it does not fit is what is wrong.
+func (a *agent) askInstead(ctx context.Context, k netconfig.Kernel, dns []netip.Addr, boot netconfig.MAC, why error) error {
+	a.sayLines("network", "WARNING: "+why.Error())
+	a.console.Stage("network", "WARNING: none of the NICs that are described is here: asking on all NICs instead")
+	err := a.askEverywhere(ctx, k, netconfig.Plan{DNS: dns, Everywhere: []netconfig.Method{netconfig.DHCP4, netconfig.Auto6}}, boot, true)
+	if err != nil {
+		return errors.Join(why, err)
+	}
+	state, err := k.State(ctx)
+	if err != nil {
+		return fmt.Errorf("read the state of the network: %w", err)
+	}
+	if !slices.ContainsFunc(state.NICs, netconfig.NIC.Addressed) {
+		return why
+	}
+	return nil
+}
+
+// keepLeases has what the network was given last until ctx ends, or a.endLeases is called; try is that of [netconfig.Acquired.Keep].
+func (a *agent) keepLeases(ctx context.Context, k netconfig.Kernel, given netconfig.Acquired, try func(context.Context) error) {
+	a.ntpFound = addressTexts(given.NTP())
+	ctx, cancel := context.WithCancel(ctx)
+	ended := make(chan struct{})
+	a.endLeases = func() { cancel(); <-ended }
+	go func() {
+		defer close(ended)
+		given.Keep(ctx, k, a.sys.Asker, try, a.sayNetwork)
+	}()
 }
 
 func (a *agent) sayNetwork(line string) { a.sayLines("network", line) }
@@ -151,8 +190,21 @@ func (a *agent) showNetwork(ctx context.Context, k netconfig.Kernel) error {
 	for _, line := range networkLines(state) {
 		a.console.Stage("network", "%s", line)
 	}
+	// Switches say only now and then who they are: it is known by the time that somebody asks.
+	for _, n := range state.NICs {
+		if n.Carrier && !n.Loopback {
+			go func() {
+				if err := k.Do(ctx, netconfig.Listen{NIC: n.Name, For: listenTime}); err != nil {
+					a.log.Debug("listen for LLDP and VLANs", "nic", n.Name, "err", err)
+				}
+			}()
+		}
+	}
 	return nil
 }
+
+// listenTime is a little more than the time between two announcements of a switch (IEEE 802.1AB, 9.2.5.7).
+const listenTime = 35 * time.Second
 
 func methodNames(methods []netconfig.Method) string {
 	var names []string
@@ -160,6 +212,13 @@ func methodNames(methods []netconfig.Method) string {
 		names = append(names, string(m))
 	}
 	return strings.Join(names, ", ")
+}
+
+func addressTexts(all []netip.Addr) (texts []string) {
+	for _, one := range all {
+		texts = append(texts, one.String())
+	}
+	return texts
 }
 
 // askedEverywhere is a file that says that an agent of this boot has set up the network by asking.
@@ -194,23 +253,55 @@ func (a *agent) askEverywhere(ctx context.Context, k netconfig.Kernel, plan netc
 	if len(plan.Links) == 0 {
 		return hint(errors.New("the machine has no NIC that the kernel has a driver for"), "that the ramdisk has the driver of the NIC")
 	}
-	a.console.Stage("network", "asking on %d NICs: %s", len(plan.Links), methodNames(plan.Links[0].Auto))
-	if err := keepFile(mark, nil); err != nil {
-		return fmt.Errorf("keep for a restart that the network was asked for: %w", err)
-	}
 	var try func(context.Context) error
 	if len(a.config.APIURLs) > 0 { // else the conductor is looked for later, or comes to us, and who answers first is not who leads to it
 		try = func(ctx context.Context) error {
+			if a.reached.Load() { // what has worked is not changed because the conductor is away for a moment
+				return nil
+			}
 			_, _, err := a.measureAny(ctx)
 			return err
 		}
 	}
-	given, err := plan.Acquire(ctx, k, a.sys.Asker, try, a.sayNetwork)
-	if err != nil {
-		a.sayLines("network", err.Error())
+	var given netconfig.Acquired
+	if asked == nil && try != nil && state.Configured() { // what works for an agent of this boot is not put at risk
+		a.console.Stage("network", "set up by an earlier agent of this boot: trying it as it is")
+		var err error
+		if given, err = plan.Resume(ctx, k, try); err != nil {
+			a.sayLines("network", err.Error())
+		}
 	}
-	go given.Keep(ctx, k, a.sys.Asker, a.sayNetwork)
+	if !given.Works {
+		a.console.Stage("network", "asking on %d NICs: %s", len(plan.Links), methodNames(plan.Links[0].Auto))
+		if err := keepFile(mark, nil); err != nil {
+			return fmt.Errorf("keep for a restart that the network was asked for: %w", err)
+		}
+		var err error
+		if given, err = plan.Acquire(ctx, k, a.sys.Asker, try, a.sayNetwork); err != nil {
+			a.sayLines("network", err.Error())
+		}
+	}
+	a.keepLeases(ctx, k, given, try)
 	return a.showNetwork(ctx, k)
+}
+
+// Conductor is what the settings of this machine name as the Ironic API, with the CA certificates that count for it; ok says whether they name one. It is read from
+// where the agent of this boot has read it.
+func (s System) Conductor() (t netconfig.Target, ok bool, err error) {
+	kept, err := state{s.StateDir}.media()
+	if err != nil {
+		return t, false, fmt.Errorf("read what was kept of the media: %w", err)
+	}
+	config, err := ParseConfig(Sources{Ramdisk: s.Root, Media: kept, Cmdline: s.Cmdline})
+	if err != nil || len(config.servers()) == 0 {
+		return t, false, err
+	}
+	trust, err := config.trust()
+	if err != nil {
+		return t, false, err
+	}
+	t, err = netconfig.ParseTarget(config.servers()[0], trust.config())
+	return t, err == nil, err
 }
 
 // networkLines is one line for each NIC that has addresses.

@@ -205,15 +205,18 @@ type replay struct {
 	differences map[string]bool
 	ironic      []exchange // what the recorded agent asked of Ironic
 	conductor   []exchange // what the conductor asked of it
+	inspects    bool       // the recorded agent sent inspection data, and that was all
 	image       []byte
 	server      *httptest.Server // Ironic, and the image server
 
 	mu    sync.Mutex
-	sent  []exchange // by our agent
-	beat  chan exchange
+	sent  []exchange    // by our agent
+	beat  chan exchange // the first heartbeat, or the inspection data
 	gate  chan struct{} // closed when the firmware may answer
 	disks map[string]*streamtest.Disk
 }
+
+var headersThatMatter = []string{"Accept", "Content-Type", "X-OpenStack-Ironic-API-Version", "X-OpenStack-Request-ID"}
 
 const recordedImage = "/images/whole.img"
 
@@ -235,7 +238,8 @@ func newReplay(t *testing.T, file string) *replay {
 			r.conductor = append(r.conductor, e)
 		}
 	}
-	if len(r.ironic) < 3 || len(r.conductor) == 0 {
+	r.inspects = len(r.ironic) == 1 && r.ironic[0].Path == inspectionPath
+	if !r.inspects && (len(r.ironic) < 3 || len(r.conductor) == 0) {
 		t.Fatalf("%d and %d exchanges", len(r.ironic), len(r.conductor))
 	}
 	return r
@@ -261,7 +265,7 @@ func (r *replay) answer(w http.ResponseWriter, q *http.Request) {
 		r.t.Error(err)
 	}
 	e := exchange{Method: q.Method, Path: q.URL.RequestURI(), Headers: map[string]string{}, Request: body}
-	for _, name := range []string{"Accept", "Content-Type", "X-OpenStack-Ironic-API-Version"} {
+	for _, name := range headersThatMatter {
 		if v := q.Header.Get(name); v != "" {
 			e.Headers[name] = v
 		}
@@ -269,7 +273,7 @@ func (r *replay) answer(w http.ResponseWriter, q *http.Request) {
 	r.mu.Lock()
 	r.sent = append(r.sent, e)
 	r.mu.Unlock()
-	if strings.HasPrefix(e.Path, "/v1/heartbeat/") {
+	if strings.HasPrefix(e.Path, "/v1/heartbeat/") || e.Path == inspectionPath {
 		select {
 		case r.beat <- e:
 		default:
@@ -315,6 +319,13 @@ func (r *replay) run() {
 		ended <- err
 		r.t.Fatalf("the agent ended before its first heartbeat: %v", err)
 	}
+	if r.inspects {
+		for !strings.Contains(console.String(), "inspected; there is no ipa-api-url") && ctx.Err() == nil {
+			time.Sleep(5 * time.Millisecond)
+		}
+		r.compareSent()
+		return
+	}
 	var beat struct {
 		URL string `json:"callback_url"`
 		CA  string `json:"agent_verify_ca"`
@@ -334,20 +345,26 @@ func (r *replay) run() {
 
 // options are an agent on a machine of fakes. Its kernel command line is as Ironic writes it.
 func (r *replay) options(powerOff func(), console io.Writer) Options {
-	port := r.freePort()
+	cmdline := fmt.Sprintf("nofb vga=normal ipa-debug=1 ipa-api-url=%s ipa-listen-host=127.0.0.1 ipa-listen-port=%d ipa-disk-wait-attempts=1", r.server.URL, r.freePort())
+	if r.inspects {
+		cmdline = fmt.Sprintf("nofb vga=normal ipa-debug=1 ipa-inspection-callback-url=%s%s ipa-global-request-id=%s", r.server.URL, inspectionPath, r.ironic[0].Headers["X-OpenStack-Request-ID"])
+	}
 	machine := inspecttest.Machine(r.t, "../inspect/testdata/virtio.txt")
 	for name, file := range machine {
 		if strings.HasPrefix(name, "sys/") && strings.HasSuffix(name, "/address") && bytes.HasPrefix(file.Data, []byte("52:54:00:4e:3d:30")) {
 			file.Data = []byte("02:fc:00:00:00:01\n")
 		}
 	}
-	const size = 80 << 20
+	size := int64(80 << 20) // small, for it is written
+	if r.inspects {
+		size = 8 << 30 // smaller ones are never the root disk
+	}
 	inspecttest.Resize(machine, size, 512)
 	return Options{
 		Parts: Parts{Managers: []steps.Manager{generic.Manager{}}}, Version: "1.0", Out: console, Log: console,
 		System: System{
 			Root:     fstest.MapFS{},
-			Cmdline:  fmt.Sprintf("nofb vga=normal ipa-debug=1 ipa-api-url=%s ipa-listen-host=127.0.0.1 ipa-listen-port=%d ipa-disk-wait-attempts=1", r.server.URL, port),
+			Cmdline:  cmdline,
 			StateDir: r.t.TempDir(),
 			Machine:  inspect.Machine{FS: machine},
 			Network:  func() (netconfig.Kernel, error) { return still{}, nil },
@@ -365,7 +382,7 @@ func (r *replay) options(powerOff func(), console io.Writer) Options {
 			LinksDown:    func() error { return nil },
 			KernelLog:    func() ([]byte, error) { return []byte("Linux version 6.1\n"), nil },
 			StartSSH:     func(context.Context, accounts) (string, error) { return "host key SHA256:x", nil },
-			InstallUEFI: func(ctx context.Context, disk string) (string, error) {
+			InstallUEFI: func(ctx context.Context, _ steps.Host, disk string) (string, error) {
 				r.mu.Lock()
 				gate := r.gate
 				r.mu.Unlock()
@@ -570,7 +587,7 @@ func (r *replay) compareSent() {
 			continue
 		}
 		was := r.ironic[i]
-		for _, name := range []string{"Accept", "Content-Type", "X-OpenStack-Ironic-API-Version"} {
+		for _, name := range headersThatMatter {
 			if was.Headers[name] != is.Headers[name] {
 				r.differ(what(is), "header %s is %q, was %q", name, is.Headers[name], was.Headers[name])
 			}

@@ -53,8 +53,40 @@ func (a *agent) finalizeRescue(ctx context.Context, params json.RawMessage) (any
 		}
 	}
 	a.console.Stage("rescue", "ssh %s@%s; %s", rescueUser, where, key)
-	a.console.Stage("rescue", "a port that Ironic moves to another network now does not bring another address, unless DHCP gave this one and until it is renewed")
+	if a.config.RescueNetwork == keepNetwork {
+		a.console.Stage("rescue", "the addresses stay these, as ironhand-rescue-network says")
+		return nil, a.retire(rescuedHere)
+	}
+	a.console.Stage("rescue", "Ironic may move the ports to other networks now: addresses are asked for again on all NICs, and new ones are shown here")
 	return nil, a.retire(rescued)
+}
+
+// Values of ironhand-rescue-network.
+const (
+	followPorts = "follow"
+	keepNetwork = "keep"
+)
+
+// followPorts finds the networks into which Ironic moves the machine's ports after finalize_rescue, until ctx ends. Nothing announces that, and it may
+// take minutes. Source: the ramdisks of ironic-python-agent ask anew on all interfaces when the agent has ended (tinyipa's bootlocal.sh).
+func (a *agent) followPorts(ctx context.Context) {
+	if a.endLeases != nil {
+		a.endLeases()
+	}
+	if a.sys.Asker == nil {
+		return
+	}
+	k, err := a.network()
+	if err != nil {
+		a.sayLines("network", err.Error())
+		return
+	}
+	netconfig.Follow(ctx, k, a.sys.Asker, func(line string) {
+		a.sayLines("network", line)
+		if state, err := k.State(ctx); err == nil {
+			a.console.Stage("rescue", "ssh %s@%s", rescueUser, sshAddresses(state))
+		}
+	})
 }
 
 // forget removes what was kept for the next agent of this boot, which is the conductor's: token, media, keys; and leaves what says that there will be none.

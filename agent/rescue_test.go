@@ -11,6 +11,8 @@ import (
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
+	"time"
 
 	"github.com/go-crypt/crypt/algorithm/shacrypt"
 
@@ -61,7 +63,7 @@ func TestFinalizeRescue(t *testing.T) {
 				t.Errorf("retired: %q, %v", why, err)
 			}
 			if why != "" {
-				wantText(t, "console", console.String(), "rescue: ssh rescue@192.0.2.7; host key SHA256:x", "rescue: a port that Ironic moves to another network")
+				wantText(t, "console", console.String(), "rescue: ssh rescue@192.0.2.7; host key SHA256:x", "rescue: Ironic may move the ports")
 			}
 		})
 	}
@@ -183,6 +185,63 @@ func TestAuthorizedKeys(t *testing.T) {
 					t.Errorf("key %q", k)
 				}
 			}
+		})
+	}
+}
+
+// noAsker is for networks on which nothing is to be asked.
+type noAsker struct{ t *testing.T }
+
+func (n noAsker) Ask(_ context.Context, nic netconfig.NIC, m netconfig.Method) (netconfig.Lease, error) {
+	n.t.Errorf("asked on %s by %s", nic.Name, m)
+	return netconfig.Lease{}, errors.New("not to be asked")
+}
+
+// Who says that the network stays gets that, also of an agent that is started again, which does not read the settings any more.
+func TestRescueKeepsNetwork(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		w := &wire{start: time.Now(), nics: map[string]time.Duration{"52:54:00:00:00:01": 0}}
+		system := System{
+			StateDir: dir, Asker: noAsker{t}, Network: func() (netconfig.Kernel, error) { return w, nil },
+			StartSSH: func(context.Context, accounts) (string, error) { return "host key SHA256:x", nil },
+		}
+		a, console := newTestAgent(t, system)
+		a.config.RescueNetwork = keepNetwork
+		if _, err := a.finalizeRescue(t.Context(), []byte(`{"rescue_password": "tenant's own"}`)); err != nil {
+			t.Fatal(err)
+		}
+		wantText(t, "console", console.String(), "the addresses stay these, as ironhand-rescue-network says")
+		for _, last := range []func(context.Context) error{a.served, func(ctx context.Context) error {
+			a, _ := newTestAgent(t, system)
+			return a.remember(ctx)
+		}} {
+			ctx, cancel := context.WithTimeout(t.Context(), time.Hour)
+			if err := last(ctx); !errors.Is(err, context.DeadlineExceeded) {
+				t.Errorf("the end: %v", err)
+			}
+			cancel()
+		}
+	})
+}
+
+// Who keeps what the network was given ends where that would undo the end, or be in the way of what asks anew, and only there.
+func TestEndOfLeases(t *testing.T) {
+	for why, want := range map[string]bool{lockedDown: true, rescued: true, rescuedHere: false} {
+		t.Run(why, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				downs, ended := 0, -1 // -1: not at all; else how often the links were set down before
+				a, _ := newTestAgent(t, System{StateDir: "/nowhere", LinksDown: func() error { downs++; return nil }})
+				a.endLeases = func() { ended = downs }
+				ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+				defer cancel()
+				if err := a.rest(ctx, why); !errors.Is(err, context.DeadlineExceeded) {
+					t.Errorf("rest() = %v", err)
+				}
+				if ended > 0 || (ended == 0) != want {
+					t.Errorf("leases ended: %d, want %v, before the links are down", ended, want)
+				}
+			})
 		})
 	}
 }

@@ -37,6 +37,8 @@ func (a *agent) systemCommands() []Command {
 const (
 	lockedDown = "locked down"
 	rescued    = "rescue mode until the next boot: the machine is its tenant's, and the API is closed"
+	// rescuedHere also leaves the network as it is.
+	rescuedHere = rescued + "; the network stays as it is"
 )
 
 // lockdown ends the API and takes all network interfaces down, for nodes that are not to be switched off. Source: IPA
@@ -78,13 +80,21 @@ func (a *agent) served(ctx context.Context) error {
 func (a *agent) rest(ctx context.Context, why string) error {
 	switch why {
 	case lockedDown:
+		if a.endLeases != nil {
+			a.endLeases() // which would switch NICs on
+		}
 		if err := a.sys.LinksDown(); err != nil {
 			return fmt.Errorf("lock the machine down: %w", err)
 		}
 		why += ": the network is down until the next boot"
-	case rescued:
+	case rescued, rescuedHere:
 		if err := a.state.forget(); err != nil { // the machine is handed over all the same
 			a.sayLines("end", "FAILED: "+err.Error())
+		}
+		if why == rescued {
+			var following sync.WaitGroup
+			following.Go(func() { a.followPorts(ctx) })
+			defer following.Wait()
 		}
 	}
 	return a.idle(ctx, why)

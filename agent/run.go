@@ -119,6 +119,12 @@ func (a *agent) findMedia(ctx context.Context) error {
 	}
 	for attempt := 1; ; attempt++ {
 		found, seen, err := a.sys.FindMedia(ctx, func(s string) { a.log.Debug(s) })
+		found, strange := ofThisBoot(found, cmdline["ir_pub_id"])
+		for _, m := range strange {
+			if attempt == 1 {
+				a.console.Stage("media", "%s %s, label %s: left out: it was published by %.60q, and ir_pub_id names another", m.Kind, m.Device, m.Label, m.Publisher)
+			}
+		}
 		if len(found) > 0 && (err == nil || attempt >= brokenAttempts) {
 			for _, m := range found {
 				a.console.Stage("media", "%s %s, label %s: %d files", m.Kind, m.Device, m.Label, len(m.Files))
@@ -148,6 +154,19 @@ func (a *agent) findMedia(ctx context.Context) error {
 			return err
 		}
 	}
+}
+
+// ofThisBoot sorts out CDs that somebody else published than the conductor has named for this boot: the config drive of a former tenant has the labels too. One without
+// a publisher was made by hand. Source: ironic-python-agent-builder dib/ironic-python-agent-ramdisk/static/usr/local/bin/ironic-python-agent-resolve-configdrive.sh.
+func ofThisBoot(found []media.Medium, publisher string) (own, strange []media.Medium) {
+	for _, m := range found {
+		if publisher != "" && m.Publisher != "" && !strings.EqualFold(m.Publisher, publisher) {
+			strange = append(strange, m)
+		} else {
+			own = append(own, m)
+		}
+	}
+	return own, strange
 }
 
 // setMedia also has the steps know whence the settings came: such a device is not erased.
@@ -211,6 +230,8 @@ func (a *agent) useSettings(config Config) (err error) {
 		Limit:     config.DownloadLimit,
 		RefuseMD5: !config.MD5Enabled,
 		Formats:   config.ImageFormats,
+
+		PublicKeys: config.ImageKeys,
 	}
 	if config.AnyImageFormat {
 		a.host.Download.Formats = nil
@@ -247,26 +268,29 @@ func (a *agent) awaitHardware(ctx context.Context) error {
 	return sleep(ctx, a.config.HardwareDelay)
 }
 
-// setClockByNTP asks the NTP server, if one was given, and sets the clock. Anyone on the network can answer for NTP: if the
+// setClockByNTP asks the NTP server that was given, else those that DHCP servers have named, and sets the clock. Anyone on the network can answer for NTP: if the
 // conductor's time will be proven by its certificate, the clock waits for that, and NTP only makes it finer.
 func (a *agent) setClockByNTP(context.Context) error {
-	server := a.config.NTPServer
-	if server == "" {
-		return nil
+	servers := a.ntpFound
+	if a.config.NTPServer != "" {
+		servers = []string{a.config.NTPServer}
 	}
-	skew, err := askNTP(server)
-	if err != nil {
-		if a.config.ClockMust {
-			return hint(fmt.Errorf("NTP server %s: %w", server, err), "ipa-ntp-server and the way to it, or turn fail_if_clock_not_set off")
+	for _, server := range servers {
+		skew, err := askNTP(server)
+		if err != nil {
+			if a.config.ClockMust && a.config.NTPServer != "" {
+				return hint(fmt.Errorf("NTP server %s: %w", server, err), "ipa-ntp-server and the way to it, or turn fail_if_clock_not_set off")
+			}
+			a.console.Stage("clock", "NTP server %s: %v; going on without", server, err)
+			continue
 		}
-		a.console.Stage("clock", "NTP server %s: %v; going on without", server, err)
-		return nil
+		a.ntp = &ntpAnswer{server, skew}
+		if !a.config.Poll && a.trust.proves(a.config.servers()) {
+			return nil
+		}
+		return a.setClock(skew, "NTP server "+server)
 	}
-	a.ntp = &ntpAnswer{server, skew}
-	if !a.config.Poll && a.trust.proves(a.config.servers()) {
-		return nil
-	}
-	return a.setClock(skew, "NTP server "+server)
+	return nil
 }
 
 // reachConductor calls the Ironic API until it answers, explains what is in the way while it does
@@ -278,8 +302,16 @@ func (a *agent) reachConductor(ctx context.Context) error {
 	for start, attempt := time.Now(), 1; ; attempt++ {
 		server, skew, err := a.measureAny(ctx)
 		if err == nil {
+			a.reached.Store(true)
 			a.console.Stage("conductor", "%s answers", server)
-			return a.chooseClock(server, skew)
+			if err := a.chooseClock(server, skew); err != nil {
+				return err
+			}
+			if a.sys.Network != nil {
+				target := a.checkTarget()
+				go a.explainWay(ctx, func() netconfig.Target { return target }) // what was reached by which way; nothing waits for it
+			}
+			return nil
 		}
 		if ctx.Err() != nil {
 			return ctx.Err()
@@ -362,12 +394,21 @@ func (a *agent) setClock(skew time.Duration, from string) error {
 		a.console.Stage("clock", "%s; %v", text, err)
 		return nil
 	}
-	a.console.Stage("clock", "%s; set to %s (the clock on the board is left as it is)", text, now.UTC().Format(time.RFC3339))
+	board := "the clock on the board is left as it is"
+	if a.config.SetRTC {
+		board = "the clock on the board too"
+		if err := a.sys.SetRTC(time.Now()); err != nil {
+			board = err.Error()
+		}
+	}
+	a.console.Stage("clock", "%s; set to %s (%s)", text, now.UTC().Format(time.RFC3339), board)
 	return nil
 }
 
 // explainNetwork looks at each thing on the way to the conductor.
-func (a *agent) explainNetwork(ctx context.Context) {
+func (a *agent) explainNetwork(ctx context.Context) { a.explainWay(ctx, a.checkTarget) }
+
+func (a *agent) explainWay(ctx context.Context, target func() netconfig.Target) {
 	k, err := a.network()
 	if err != nil {
 		a.console.Stage("network", "%v", err)
@@ -375,7 +416,7 @@ func (a *agent) explainNetwork(ctx context.Context) {
 	}
 	ctx, cancel := context.WithTimeout(ctx, 30*time.Second)
 	defer cancel()
-	report := netconfig.Check(ctx, k, a.checkTarget())
+	report := netconfig.Check(ctx, k, target())
 	a.sayLines("network", report.String())
 }
 
@@ -387,6 +428,7 @@ func (a *agent) takeInventory(ctx context.Context) error {
 	set, probed := steps.NewSet(ctx, a.host, a.managers) // before the inventory, which has the arrays that this starts
 	set.Prioritize("inject_files", a.config.InjectPriority)
 	a.set = set
+	a.makeVLANs(ctx, nil)
 	inventory, err := a.sys.Machine.Inventory(ctx)
 	for attempt := 1; len(inspect.LookupMACs(inventory)) == 0; attempt++ {
 		if attempt > macAttempts {

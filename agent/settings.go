@@ -63,6 +63,7 @@ func Settings() []Setting {
 		{"ipa-tls-min-version", "tls_min_version", "1.2", false, "Lowest TLS version, `1.2` or `1.3`, of the API and of what the agent calls. What the conductor says in the lookup counts more.", oneOf(func(c *Config) *string { return &c.TLSMinVersion }, "1.2", "1.3")},
 		{"ipa-tls-cipher-suites", "tls_cipher_suites", "", false, "Cipher suites of TLS 1.2, by OpenSSL's names with colons between, of the API and of what the agent calls. What the conductor says in the lookup counts more. If none is known, as of `HIGH:!aNULL`, the default counts, and the console says so.", text(func(c *Config) *string { return &c.TLSCiphers })},
 		{"ipa-tls-certificate-curve", "tls_certificate_curve", "p384", false, "Curve of the API's certificate: `p256`, `p384` or `p521`.", oneOf(func(c *Config) *string { return &c.Curve }, "p256", "p384", "p521")},
+		{"ipa-enable-vlan-interfaces", "enable_vlan_interfaces", "", false, "VLAN interfaces to make, separated by commas, for the inventory; they get no addresses. `eth0.100` or `52:54:00:aa:bb:01.100` is one; `eth0` is all that its switch announces by LLDP, and `all` is that on all interfaces, if the machine is inspected and listens for LLDP.", texts(func(c *Config) *[]string { return &c.VLANs })},
 		{"ipa-ntp-server", "ntp_server", "", false, "NTP server that sets the clock at start.", host(func(c *Config) *string { return &c.NTPServer })},
 		{"", "fail_if_clock_not_set", "false", false, "With an NTP server: go no further if the clock cannot be set at start.", boolean(func(c *Config) *bool { return &c.ClockMust })},
 		{"ipa-hardware-initialization-delay", "hardware_initialization_delay", "0", false, "Seconds to wait, before the network is brought up, for hardware that takes long to appear.", seconds(func(c *Config) *time.Duration { return &c.HardwareDelay })},
@@ -73,7 +74,7 @@ func Settings() []Setting {
 		{"", "image_server_auth_strategy", "noauth", false, "`http_basic`: image servers get `image_server_user` and `image_server_password`, unless the conductor says with the image how to log in.", oneOf(func(c *Config) *string { return &c.ImageAuth }, "noauth", "http_basic")},
 		{"", "image_server_user", "", false, "See the one before.", text(func(c *Config) *string { return &c.ImageUser })},
 		{"", "image_server_password", "", true, "See the one before.", secret(func(c *Config) *ironic.Secret { return &c.ImagePassword })},
-		{"", "md5_enabled", "true", false, "Take an image whose only digest is MD5. What the conductor says in the lookup counts more.", boolean(func(c *Config) *bool { return &c.MD5Enabled })},
+		{"", "md5_enabled", "true", false, "Take an image whose only digest is MD5 or SHA-1. What the conductor says in the lookup counts more.", boolean(func(c *Config) *bool { return &c.MD5Enabled })},
 		{"", "permitted_image_formats", "raw,gpt,qcow2", false, "Formats that an image may have whose format the conductor does not know. What the conductor says in the lookup counts more.", texts(func(c *Config) *[]string { return &c.ImageFormats })},
 		{"", "disable_deep_image_inspection", "false", false, "Do not hold images against `permitted_image_formats`. Images are looked into, and unsafe ones refused, all the same. What the conductor says in the lookup counts more.", boolean(func(c *Config) *bool { return &c.AnyImageFormat })},
 		{"ipa-ignore-bootloader-failure", "ignore_bootloader_failure", "false", false, "A boot entry that cannot be made does not fail the deployment.", boolean(func(c *Config) *bool { return &c.IgnoreBootloader })},
@@ -87,11 +88,19 @@ func Settings() []Setting {
 		{"", "[mdns] allowed_overrides", "inspection_callback_url,ntp_server", false, "Options that an answer to multicast DNS may set.", texts(func(c *Config) *[]string { return &c.MDNSOverrides })},
 		{"", "[mdns] lookup_attempts", "3", false, "How often multicast DNS is asked.", number(func(c *Config) *int { return &c.MDNSAttempts })},
 		{"", "[mdns] interfaces", "", false, "Addresses of this machine, separated by commas, on whose NICs multicast DNS is asked; without it all.", addresses(func(c *Config) *[]netip.Addr { return &c.MDNSInterfaces })},
+		{"ironhand-image-public-key", "", "", false, "Public keys, separated by commas, each a file on the configuration medium or in the ramdisk, or the key itself as minisign prints it. With it only images are written that have a valid signature by one of them, as `minisign` or `cosign sign-blob --key` makes it, beside them: URL of the image and `.minisig`, or `.sig`.", func(c *Config, v string) error {
+			if c.ImageKeyNames = commaWords(v); len(c.ImageKeyNames) == 0 {
+				return errors.New("there is no key in it") // and not: any image will do
+			}
+			return nil
+		}},
 		{"ironhand-read-back", "", "sample", false, "How much of a written image is read back and compared: `none`, `sample` or `full`.", func(c *Config, v string) error { return c.ReadBack.UnmarshalText([]byte(v)) }},
 		{"ironhand-kexec-watchdog", "", "0", false, "Seconds after which the watchdog resets the machine if the system started by kexec has not taken it over; 0 arms none. Only for systems that drive the watchdog.", seconds(func(c *Config) *time.Duration { return &c.KexecWatchdog })},
 		{"ironhand-ssh-key", "", "", false, "A public key that lets root log in by SSH while the agent runs, for debugging: the long word in the middle of a line of authorized_keys. More may be in `ironhand/authorized_keys` on a medium. There is no login otherwise.", text(func(c *Config) *string { return &c.SSHKey })},
+		{"ironhand-rescue-network", "", followPorts, false, "After `rescue.finalize_rescue`: `follow` asks for addresses again on all NICs, because Ironic moves the ports to the tenant's network; `keep` leaves the network as it is.", oneOf(func(c *Config) *string { return &c.RescueNetwork }, followPorts, keepNetwork)},
 		{"ironhand-poll", "", "false", false, "The conductor is not called and asks by itself: no lookup, no heartbeats, and `ipa-agent-token` is needed. The conductor says which node this is by `poll.set_node_info`.", boolean(func(c *Config) *bool { return &c.Poll })},
 		{"ironhand-strict-network", "", "false", false, "Do not go on if anything is wrong with the description of the network. Otherwise what is sound is brought up, and the console says what was left out.", boolean(func(c *Config) *bool { return &c.StrictNetwork })},
+		{"ironhand-set-rtc", "", "false", false, "When the clock is set, set the one on the board too, in UTC. Otherwise that is never written.", boolean(func(c *Config) *bool { return &c.SetRTC })},
 		{"ironhand.shell", "", "", false, "`1`: an emergency shell on the consoles beside the agent; `only`: without the agent. Anybody at the console is root then. Kernel command line only.", nil},
 	}, inspectionSettings()...)
 }
@@ -100,7 +109,6 @@ func Settings() []Setting {
 type UnusedSetting struct {
 	Param  string // as in [Setting]
 	Option string
-	Later  bool   // what it is for is not there yet
 	Reason string // a sentence, which follows "has no effect: "
 }
 
@@ -108,47 +116,44 @@ type UnusedSetting struct {
 // they are all that it has. If one of them is given, the console says so.
 func Unused() []UnusedSetting {
 	const (
-		benchmarks = "inspection runs no benchmarks; burn-in is for that"
-		daemon     = "inspection data is sent once; there is no introspection daemon yet"
+		daemon     = "it is for the program ironic-collect-introspection-data, which runs on computers without the agent; there, `ironhand inspect` says what a machine is made of"
 		otherWay   = "disks are opened exclusively and asked by system calls, without the programs that this is about"
 		noConvert  = "no image is converted: it is unpacked while it is written, within a fixed amount of memory"
 		noMetrics  = "no metrics are sent"
-		containers = "no containers are run"
+		containers = "the ramdisk has no container runtime, and no steps in containers are offered"
 		ownLog     = "the log goes to the consoles and to /run/ironhand/log, whose size is limited, and the conductor can collect it"
 	)
 	return []UnusedSetting{
-		{"ipa-inspection-benchmarks", "", true, benchmarks},
-		{"", "introspection_daemon", true, daemon},
-		{"", "introspection_daemon_post_interval", true, daemon},
-		{"ipa-enable-vlan-interfaces", "enable_vlan_interfaces", true, "VLAN interfaces are not made yet"},
-		{"", "config_drive_rebuild", true, "a config drive is written as the conductor made it"},
-		{"", "disable_bootc_deploy", true, "there is no deployment by bootc"},
-		{"", "[container] allow_arbitrary_containers", true, containers},
-		{"", "[container] allowed_containers", true, containers},
-		{"", "[container] container_steps_file", true, containers},
-		{"", "[container] runner", true, containers},
-		{"", "[container] pull_options", true, containers},
-		{"", "[container] run_options", true, containers},
-
-		{"ipa-agent-token-required", "agent_token_required", false, "a token is always required"},
-		{"", "enable_bios_bootloader_install", false, "no program of an image is run to install a boot loader: that was the hole CVE-2026-43003"},
-		{"", "[disk_utils] dd_block_size", false, otherWay},
-		{"", "[disk_utils] partition_detection_attempts", false, otherWay},
-		{"", "[disk_utils] partprobe_attempts", false, otherWay},
-		{"", "[disk_partitioner] check_device_interval", false, otherWay},
-		{"", "[disk_partitioner] check_device_max_retries", false, otherWay},
-		{"", "[disk_utils] image_convert_memory_limit", false, noConvert},
-		{"", "[disk_utils] image_convert_attempts", false, noConvert},
-		{"", "[metrics] backend", false, noMetrics},
-		{"", "[metrics] prepend_host", false, noMetrics},
-		{"", "[metrics] prepend_host_reverse", false, noMetrics},
-		{"", "[metrics] global_prefix", false, noMetrics},
-		{"", "[metrics_statsd] statsd_host", false, noMetrics},
-		{"", "[metrics_statsd] statsd_port", false, noMetrics},
-		{"", "[mdns] params", false, "it is for services that announce themselves, which the agent does not"},
-		{"", "log_file", false, ownLog},
-		{"", "log_dir", false, ownLog},
-		{"", "use_stderr", false, ownLog},
+		{"ipa-inspection-benchmarks", "", "inspection says what a machine is made of, and runs no benchmarks"},
+		{"", "introspection_daemon", daemon},
+		{"", "introspection_daemon_post_interval", daemon},
+		{"", "config_drive_rebuild", "what a config drive needs for the disk's sectors is done without it, and what was written is read back"},
+		{"", "disable_bootc_deploy", "container images are never deployed"},
+		{"", "[container] allow_arbitrary_containers", containers},
+		{"", "[container] allowed_containers", containers},
+		{"", "[container] container_steps_file", containers},
+		{"", "[container] runner", containers},
+		{"", "[container] pull_options", containers},
+		{"", "[container] run_options", containers},
+		{"ipa-agent-token-required", "agent_token_required", "a token is always required"},
+		{"", "enable_bios_bootloader_install", "a boot loader is installed without it: no program of an image is run for that, which was the hole CVE-2026-43003"},
+		{"", "[disk_utils] dd_block_size", otherWay},
+		{"", "[disk_utils] partition_detection_attempts", otherWay},
+		{"", "[disk_utils] partprobe_attempts", otherWay},
+		{"", "[disk_partitioner] check_device_interval", otherWay},
+		{"", "[disk_partitioner] check_device_max_retries", otherWay},
+		{"", "[disk_utils] image_convert_memory_limit", noConvert},
+		{"", "[disk_utils] image_convert_attempts", noConvert},
+		{"", "[metrics] backend", noMetrics},
+		{"", "[metrics] prepend_host", noMetrics},
+		{"", "[metrics] prepend_host_reverse", noMetrics},
+		{"", "[metrics] global_prefix", noMetrics},
+		{"", "[metrics_statsd] statsd_host", noMetrics},
+		{"", "[metrics_statsd] statsd_port", noMetrics},
+		{"", "[mdns] params", "it is for services that announce themselves, which the agent does not"},
+		{"", "log_file", ownLog},
+		{"", "log_dir", ownLog},
+		{"", "use_stderr", ownLog},
 	}
 }
 

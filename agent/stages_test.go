@@ -16,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"testing"
 	"testing/fstest"
 	"testing/synctest"
@@ -84,6 +85,14 @@ func TestFindMedia(t *testing.T) {
 			[]string{"cd /dev/sr0", "media: read /dev/fd0: input/output error", "WARNING: going on without what could not be read"}, "", true},
 		{"none", "boot_method=vmedia", func(int) ([]media.Medium, error) { return nil, nil }, 19 * time.Second,
 			[]string{"media: /dev/sda: an internal disk"}, "no configuration medium found", false},
+		{"a former tenant's", "boot_method=vmedia ir_pub_id=0F1D3F6C-6F0C-4C1E-9D31-0A4C1B2E7A55", func(int) ([]media.Medium, error) {
+			files := map[string][]byte{media.NetworkDataFile: []byte("{}")}
+			return []media.Medium{{Kind: media.CD, Device: "/dev/sr0", Label: "config-2", Publisher: "ironic", Files: files}, {Kind: media.CD, Device: "/dev/sr1", Label: "config-2", Publisher: "0f1d3f6c-6f0c-4c1e-9d31-0a4c1b2e7a55", Files: files},
+				{Kind: media.CD, Device: "/dev/sr2", Label: "config-2", Files: files}}, nil
+		}, 0, []string{`media: cd /dev/sr0, label config-2: left out: it was published by "ironic", and ir_pub_id names another`, "media: cd /dev/sr1, label config-2: 1 files", "media: cd /dev/sr2, label config-2: 1 files"}, "", true},
+		{"a former tenant's alone", "boot_method=vmedia ir_pub_id=0f1d3f6c", func(int) ([]media.Medium, error) {
+			return []media.Medium{{Kind: media.CD, Device: "/dev/sr0", Label: "config-2", Publisher: "ironic"}}, nil
+		}, 19 * time.Second, []string{"left out"}, "no configuration medium found", false},
 		{"none, and none is needed", "boot_method=vmedia ipa-api-url=https://192.0.2.1:6385", func(int) ([]media.Medium, error) { return nil, nil }, 19 * time.Second,
 			[]string{"media: /dev/sda: an internal disk", "media: no configuration medium found", "going on with the kernel command line"}, "", false},
 		{"none, and the API is looked for", "boot_method=vmedia ipa-use-mdns=1", func(int) ([]media.Medium, error) { return nil, nil }, 19 * time.Second,
@@ -282,6 +291,12 @@ func TestAskForNetwork(t *testing.T) {
 				panic(err)
 			}
 		}, both, []string{"asking on 2 NICs"}, "left as it is", ""},
+		{"description for another machine", "data", nil, both, []string{"WARNING: link a: no such NIC: no NIC has the MAC 52:54:00:00:00:71", "none of the NICs that are described is here: asking on all NICs instead", "asking on 2 NICs: dhcpv4, ipv6-auto",
+			"eth1 52:54:00:00:00:02 192.0.2.50/24 via 192.0.2.1\n"}, "", ""},
+		{"description for another machine, and nobody answers", "data", nil, map[string]time.Duration{"52:54:00:00:00:01": 0}, []string{"asking on all NICs instead", "asking on 1 NICs"}, "", "no NIC has the MAC 52:54:00:00:00:71"},
+		{"description for another machine, strict", "data ironhand-strict-network", nil, both, nil, "asking", "no NIC has the MAC 52:54:00:00:00:71"},
+		{"description of nothing", "empty", nil, both, []string{"WARNING: it describes no link: asking on all NICs instead", "asking on 2 NICs"}, "", ""},
+		{"description of nothing, strict", "empty ironhand-strict-network", nil, both, nil, "asking", ""},
 		{"ip=dhcp", "ip=dhcp", func(w *wire, _ string) { w.setUp() }, both, []string{"as described by kernel command line", "asking on 2 NICs: dhcpv4\n", "192.0.2.50/24"}, "left as it is", ""},
 		{"ip=dhcp with BOOTIF", "ip=dhcp BOOTIF=52:54:00:00:00:02", nil, both, []string{"as described by kernel command line", "BOOTIF: dhcpv4 from 192.0.2.2", "192.0.2.50/24"}, "asking on", ""},
 		{"late NIC", "BOOTIF=52:54:00:00:00:02", nil, map[string]time.Duration{"52:54:00:00:00:01": 0, "52:54:00:00:00:02": 5 * time.Second}, []string{"asking on 2 NICs"}, "", ""},
@@ -297,6 +312,15 @@ func TestAskForNetwork(t *testing.T) {
 					test.before(w, dir)
 				}
 				a, console := newTestAgent(t, System{StateDir: dir, Cmdline: test.cmdline, Asker: servers{"eth1"}, Network: func() (netconfig.Kernel, error) { return w, nil }})
+				switch {
+				case strings.Contains(test.cmdline, "data"):
+					a.config.NetworkData = []byte(strings.ReplaceAll(twoLinks, "52:54:00:00:00:0", "52:54:00:00:00:7"))
+				case strings.Contains(test.cmdline, "empty"):
+					a.config.NetworkData = []byte(`{"links": [], "networks": [], "services": []}`)
+				}
+				if a.config.NetworkData != nil {
+					a.config.NetworkFrom, a.config.StrictNetwork = "floppy", strings.Contains(test.cmdline, "strict")
+				}
 				err := a.bringUpNetwork(ctx)
 				cancel()
 				synctest.Wait()
@@ -309,6 +333,96 @@ func TestAskForNetwork(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// An agent that is started again tries the network that an earlier one has set up, and if the conductor answers leaves it as it is.
+func TestResumeNetwork(t *testing.T) {
+	address := clockServer(t, nil, 0)
+	for _, api := range []string{"http://" + address, "http://127.0.0.1:1"} {
+		dir := t.TempDir()
+		if err := keepFile(filepath.Join(dir, askedEverywhere), nil); err != nil {
+			t.Fatal(err)
+		}
+		w := &wire{start: time.Now(), nics: map[string]time.Duration{"52:54:00:00:00:01": 0, "52:54:00:00:00:02": 0}}
+		w.setUp()
+		a, console := newTestAgent(t, System{StateDir: dir, Asker: servers{"eth1"}, Network: func() (netconfig.Kernel, error) { return w, nil }})
+		a.config = Config{APIURLs: []string{api}, RequestTimeout: 10 * time.Second}
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		err := a.bringUpNetwork(ctx)
+		cancel()
+		works := api == "http://"+address
+		if works && err != nil {
+			t.Errorf("bringUpNetwork() = %v", err)
+		}
+		wantText(t, "console", console.String(), "set up by an earlier agent of this boot: trying it as it is")
+		if strings.Contains(console.String(), "asking on 2 NICs") == works {
+			t.Errorf("conductor answers %v; console\n%s", works, console)
+		}
+	}
+}
+
+// counted servers count what they are asked.
+type counted struct {
+	servers
+	asked *atomic.Int32
+}
+
+func (c counted) Ask(ctx context.Context, n netconfig.NIC, m netconfig.Method) (netconfig.Lease, error) {
+	c.asked.Add(1)
+	return c.servers.Ask(ctx, n, m)
+}
+
+// A network that has led to the conductor once is not changed any more, whoever answers later and however the conductor is then.
+func TestReachedNetworkStays(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		w := &wire{start: time.Now(), nics: map[string]time.Duration{"52:54:00:00:00:01": 0, "52:54:00:00:00:02": 0}}
+		var asked atomic.Int32
+		a, _ := newTestAgent(t, System{StateDir: dir, Asker: counted{servers{"eth1"}, &asked}, Network: func() (netconfig.Kernel, error) { return w, nil }})
+		a.config = Config{APIURLs: []string{"http://127.0.0.1:1"}, RequestTimeout: time.Second} // nobody is there
+		ctx, cancel := context.WithCancel(t.Context())
+		defer cancel()
+		if err := a.bringUpNetwork(ctx); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(5 * time.Minute)
+		before := asked.Load()
+		if before < 3*2 { // NICs
+			t.Errorf("asked %d times in five minutes", before)
+		}
+		a.reached.Store(true)
+		time.Sleep(10 * time.Minute)
+		if after := asked.Load(); after > before+2 { // one round may have begun
+			t.Errorf("asked %d times more", after-before)
+		}
+		cancel()
+		synctest.Wait()
+	})
+}
+
+// What the conductor is comes from the medium that was kept, and the kernel command line.
+func TestConductorOfThisBoot(t *testing.T) {
+	site := newAuthority(t, "site")
+	dir := t.TempDir()
+	system := System{StateDir: dir, Root: fstest.MapFS{}}
+	if _, known, err := system.Conductor(); known || err != nil {
+		t.Errorf("Conductor() without settings = %v, %v", known, err)
+	}
+	medium := media.Medium{Kind: "cd", Device: "/dev/sr0", Label: "config-2", Files: map[string][]byte{
+		"etc/ironic-python-agent.d/ironic-tls.conf": []byte("[DEFAULT]\napi_url = https://192.0.2.1:6385\ncafile = /etc/ironic-python-agent/ironic.crt\n"),
+		"etc/ironic-python-agent/ironic.crt":        []byte(site.pem),
+	}}
+	if err := (state{dir}).keepMedia([]media.Medium{medium}); err != nil {
+		t.Fatal(err)
+	}
+	to, known, err := system.Conductor()
+	if err != nil || !known || to.String() != "192.0.2.1:6385" || to.TLS == nil || to.TLS.RootCAs == nil {
+		t.Errorf("Conductor() = %v, %v, %v", to, known, err)
+	}
+	system.Cmdline = "ipa-api-url=http://192.0.2.9:80"
+	if to, known, err = system.Conductor(); err != nil || !known || to.String() != "192.0.2.9:80" || to.TLS != nil {
+		t.Errorf("Conductor() = %v, %v, %v", to, known, err)
 	}
 }
 
@@ -351,6 +465,7 @@ func TestReachConductor(t *testing.T) {
 		{"by the answer", "", nil, 400 * day, []string{"conductor: https://" + address + " answers", "this machine's is 400 days behind, says https://" + address, "; set to 2"}},
 		{"cannot be set", "", errors.New("set the clock: not permitted"), 0, []string{"400 days behind", "; set the clock: not permitted"}},
 		{"by NTP", ntpServer(t, 400*day+20*time.Second, 1), nil, 400*day + 20*time.Second, []string{"400 days behind, says NTP server", "answers"}},
+		{"by NTP that was found", ntpServer(t, 400*day+20*time.Second, 1), nil, 400*day + 20*time.Second, []string{"NTP server 127.0.0.1:1: ", "going on without", "400 days behind, says NTP server 127.0.0.1:"}},
 		{"NTP far from the proven time", ntpServer(t, 410*day, 1), nil, 400 * day, []string{"WARNING: NTP server", " are 240h0m", "the latter is believed", "400 days behind, says https"}},
 		{"NTP server is silent", "127.0.0.1:1", nil, 400 * day, []string{"NTP server 127.0.0.1:1: ", "going on without", "400 days behind, says https"}},
 	}
@@ -365,6 +480,11 @@ func TestReachConductor(t *testing.T) {
 			}})
 			a.trust = trusts(true, site)
 			a.config = Config{APIURLs: []string{"https://127.0.0.1:1", "https://" + address}, NTPServer: test.ntp, RequestTimeout: 10 * time.Second, LookupTimeout: time.Minute}
+			if test.name == "by NTP that was found" {
+				a.ntpFound, a.config.NTPServer = []string{"127.0.0.1:1", test.ntp}, ""
+			} else if test.ntp != "" {
+				a.ntpFound = []string{ntpServer(t, 900*day, 1)} // counts for nothing beside the one that was given
+			}
 			if err := errors.Join(a.setClockByNTP(t.Context()), a.reachConductor(t.Context())); err != nil {
 				t.Fatalf("setClockByNTP and reachConductor: %v", err)
 			}
@@ -372,6 +492,37 @@ func TestReachConductor(t *testing.T) {
 				t.Errorf("the clock was set ahead by %v, want %v", got, test.clock)
 			}
 			wantText(t, "console", console.String(), test.console...)
+		})
+	}
+}
+
+// The clock on the board is written only if that is asked for.
+func TestSetRTC(t *testing.T) {
+	tests := []struct {
+		name    string
+		asked   bool
+		err     error
+		console string
+	}{
+		{"not asked for", false, nil, "(the clock on the board is left as it is)"},
+		{"asked for", true, nil, "(the clock on the board too)"},
+		{"asked for, and there is none", true, errors.New("open /dev/rtc0: no such file or directory"), "(open /dev/rtc0: no such file or directory)"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			var set []string
+			a, console := newTestAgent(t, System{
+				SetClock: func(time.Time) error { set = append(set, "system"); return nil },
+				SetRTC:   func(time.Time) error { set = append(set, "board"); return test.err },
+			})
+			a.config.SetRTC = test.asked
+			if err := a.setClock(time.Hour, "NTP server n"); err != nil {
+				t.Fatal(err)
+			}
+			if want := []string{"system", "board"}; test.asked && !slices.Equal(set, want) || !test.asked && !slices.Equal(set, want[:1]) {
+				t.Errorf("set %q", set)
+			}
+			wantText(t, "console", console.String(), test.console)
 		})
 	}
 }

@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 	"unicode/utf16"
 
 	"github.com/ironhand/ironhand/image/gpt"
@@ -343,19 +344,37 @@ func installBootEntry(vars efiVars, esp espPartition, l loader) (BootVariable, e
 	if len(same) > 0 {
 		entry.Number = same[0]
 		stale = append(stale, same[1:]...)
-	} else {
+	}
+	old := stale // they leave the order
+	write := func(name string, value []byte) error {
+		err := vars.Write(name, value)
+		if errors.Is(err, syscall.ENOSPC) && len(stale) > 0 { // then the old ones make room, though for a moment there is less to boot from
+			if err := deleteEntries(vars, stale); err != nil {
+				return err
+			}
+			stale, err = nil, vars.Write(name, value)
+		}
+		switch {
+		case errors.Is(err, syscall.ENOSPC):
+			return fmt.Errorf("write %s: %w: the firmware's memory for variables is full; the steps clean_uefi_nvram and erase_pstore make room", name, err)
+		case err != nil:
+			return fmt.Errorf("write %s: %w", name, err)
+		}
+		return nil
+	}
+	if len(same) == 0 {
 		for used[entry.Number] {
 			if entry.Number++; entry.Number == 0 {
 				return BootVariable{}, errors.New("all 65536 boot entries are in use")
 			}
 		}
-		if err := vars.Write(entry.name(), want); err != nil {
-			return BootVariable{}, fmt.Errorf("write %s: %w", entry.name(), err)
+		if err := write(entry.name(), want); err != nil {
+			return BootVariable{}, err
 		}
 	}
 	newOrder := []uint16{entry.Number}
 	for _, n := range order {
-		if n != entry.Number && !slices.Contains(stale, n) {
+		if n != entry.Number && !slices.Contains(old, n) {
 			newOrder = append(newOrder, n)
 		}
 	}
@@ -364,17 +383,24 @@ func installBootEntry(vars efiVars, esp espPartition, l loader) (BootVariable, e
 		for _, n := range newOrder {
 			b = binary.LittleEndian.AppendUint16(b, n)
 		}
-		if err := vars.Write("BootOrder", b); err != nil {
-			return BootVariable{}, fmt.Errorf("write BootOrder: %w", err)
+		if err := write("BootOrder", b); err != nil {
+			return BootVariable{}, err
 		}
 	}
-	for _, n := range stale {
-		name := BootVariable{Number: n}.name()
-		if err := vars.Delete(name); err != nil {
-			return BootVariable{}, fmt.Errorf("delete %s: %w", name, err)
-		}
+	if err := deleteEntries(vars, stale); err != nil {
+		return BootVariable{}, err
 	}
 	return entry, nil
+}
+
+func deleteEntries(vars efiVars, numbers []uint16) error {
+	for _, n := range numbers {
+		name := BootVariable{Number: n}.name()
+		if err := vars.Delete(name); err != nil {
+			return fmt.Errorf("delete %s: %w", name, err)
+		}
+	}
+	return nil
 }
 
 func (b BootVariable) name() string { return fmt.Sprintf("Boot%04X", b.Number) }

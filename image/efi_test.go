@@ -11,6 +11,7 @@ import (
 	"maps"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"unicode/utf16"
 
@@ -128,6 +129,7 @@ func TestFindLoader(t *testing.T) {
 type variables struct {
 	values map[string]string
 	bad    string
+	room   int // bytes of all values; 0 for no limit
 	writes []string
 }
 
@@ -145,6 +147,13 @@ func (v *variables) Read(name string) ([]byte, error) {
 func (v *variables) Write(name string, value []byte) error {
 	if name == v.bad {
 		return errors.New("no space left on device")
+	}
+	taken := len(value) - len(v.values[name])
+	for _, other := range v.values {
+		taken += len(other)
+	}
+	if v.room > 0 && taken > v.room {
+		return &fs.PathError{Op: "write", Path: name, Err: syscall.ENOSPC}
 	}
 	v.values[name] = string(value)
 	v.writes = append(v.writes, name)
@@ -207,13 +216,19 @@ func TestInstallBootEntry(t *testing.T) {
 			"01000000 Boot00ab=debian Boot0001=debian", []string{"Boot0001", "BootOrder"}, ""},
 		{"one that cannot be read", map[string]string{"Boot0000": "unreadable", "Boot0001": old, "BootOrder": "\x00\x00\x01\x00"}, "",
 			"02000000 Boot0002=debian", []string{"Boot0002", "BootOrder", "-Boot0001"}, ""},
+		{"full, with an old one", map[string]string{"Boot0000": pxe, "Boot0003": old, "BootOrder": "\x03\x00\x00\x00"}, "",
+			"01000000 Boot0000=PXE Boot0001=debian", []string{"-Boot0003", "Boot0001", "BootOrder"}, ""},
+		{"full of others", map[string]string{"Boot0000": pxe, "Boot0001": pxe, "BootOrder": "\x00\x00"}, "", "0000 Boot0000=PXE Boot0001=PXE", nil, "write Boot0002: write Boot0002: no space left on device: the firmware's memory for variables is full; the steps clean_uefi_nvram and erase_pstore make room"},
+		{"too full for the order", map[string]string{"Boot0000": pxe, "BootOrder": "\x00\x00"}, "", "0000 Boot0000=PXE Boot0001=debian", []string{"Boot0001"}, "write BootOrder: write BootOrder: no space left on device: the firmware's memory"},
+		{"too full for the order, with an old one", map[string]string{"Boot0000": old}, "", "0100 Boot0001=debian", []string{"Boot0001", "-Boot0000", "BootOrder"}, ""},
 		{"no room for the entry", map[string]string{"Boot0000": pxe, "BootOrder": "\x00\x00"}, "Boot0001", "0000 Boot0000=PXE", nil, "write Boot0001: no space left"},
 		{"order cannot be written", map[string]string{"Boot0000": old, "BootOrder": "\x00\x00"}, "BootOrder", "0000 Boot0000=debian Boot0001=debian", []string{"Boot0001"}, "write BootOrder"},
 		{"old one cannot be deleted", map[string]string{"Boot0000": old}, "Boot0000", "0100 Boot0000=debian Boot0001=debian", []string{"Boot0001", "BootOrder"}, "delete Boot0000: operation not permitted"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			v := &variables{values: map[string]string{}, bad: tt.bad}
+			v := &variables{values: map[string]string{}, bad: tt.bad, room: map[string]int{
+				"full, with an old one": len(same) + len(pxe) + 4, "full of others": len(same) + len(pxe), "too full for the order": len(same) + len(pxe) + 2, "too full for the order, with an old one": 2*len(same) + 1}[tt.name]}
 			maps.Copy(v.values, tt.values)
 			entry, err := installBootEntry(v, esp, l)
 			if told := strings.Contains(entry.String(), "Boot0000: input/output error"); told != (v.values["Boot0000"] == "unreadable") {

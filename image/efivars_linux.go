@@ -65,6 +65,9 @@ func (dir efivarfs) Write(name string, value []byte) (err error) {
 	defer func() { err = errors.Join(err, f.Close()) }()
 	b := binary.LittleEndian.AppendUint32(nil, variableAttributes)
 	if _, err := f.Write(append(b, value...)); err != nil {
+		if info, serr := f.Stat(); serr == nil && info.Size() == 0 { // a name without a variable would stay until the next start
+			err = errors.Join(err, os.Remove(f.Name()))
+		}
 		return err
 	}
 	// The kernel has cut the file to the value. Any other file system has not.

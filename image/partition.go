@@ -30,7 +30,7 @@ type Layout struct {
 	ESP             int64
 	BIOSBoot        int64
 	Ephemeral       int64
-	EphemeralFormat string // "ext2", "ext3" or "ext4"
+	EphemeralFormat string // "ext2", "ext3", "ext4" or "xfs"
 	Swap            int64
 	Root            int64
 	// PreserveEphemeral keeps the partition table and the ephemeral partition of a disk that has this layout already.
@@ -61,7 +61,7 @@ const (
 	leastESP = 32      // MiB; boot loaders of distributions need 10
 	mostESP  = 1 << 10 // MiB; see volume.FAT
 	mostSize = 1 << 30 // MiB, of one partition
-
+	leastXFS = 300     // MiB: mkfs.xfs(8)
 )
 
 // Check tells what is wrong with a layout on any disk.
@@ -88,8 +88,10 @@ func (l Layout) Check() error {
 		return bad("the BIOS boot partition has no size")
 	case l.PreserveEphemeral && l.Ephemeral == 0:
 		return bad("the ephemeral partition is to be kept, and has no size")
-	case l.Ephemeral > 0 && !l.PreserveEphemeral && !slices.Contains([]string{"ext2", "ext3", "ext4"}, l.EphemeralFormat):
-		return bad("an ephemeral partition with the file system %q cannot be made: there are ext2, ext3, ext4", l.EphemeralFormat)
+	case l.Ephemeral > 0 && !l.PreserveEphemeral && !slices.Contains([]string{"ext2", "ext3", "ext4", "xfs"}, l.EphemeralFormat):
+		return bad("an ephemeral partition with the file system %q cannot be made: there are ext2, ext3, ext4, xfs", l.EphemeralFormat)
+	case l.Ephemeral > 0 && !l.PreserveEphemeral && l.EphemeralFormat == "xfs" && l.Ephemeral < leastXFS:
+		return bad("an ephemeral partition of %d MiB cannot have the file system xfs, which wants %d", l.Ephemeral, leastXFS)
 	}
 	return nil
 }

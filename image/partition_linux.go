@@ -27,13 +27,17 @@ type localVolumes struct {
 	prepare Prepare
 }
 
-// Format runs mke2fs.
+// Format runs mke2fs or mkfs.xfs.
 func (v localVolumes) Format(ctx context.Context, p Partition, kind, label string) error {
 	return v.with(ctx, p, func(device string) error {
 		if v.tools == nil {
 			return errors.New("no programs can be run here")
 		}
 		// Nothing is discarded: what is behind a partition may hold on to its discards for long.
+		if kind == "xfs" {
+			_, err := v.tools.Run(ctx, tool.MkfsXFS, "-q", "-f", "-K", "-L", label, device)
+			return err
+		}
 		_, err := v.tools.Run(ctx, tool.Mke2fs, "-q", "-F", "-t", kind, "-L", label, "-E", "nodiscard", device)
 		return err
 	})
@@ -44,6 +48,23 @@ const (
 	xfsGrow     = 0x4010586e // XFS_IOC_FSGROWFSDATA, _IOW('X', 110, struct xfs_growfs_data)
 	btrfsResize = 0x50009403 // BTRFS_IOC_RESIZE, _IOW(0x94, 3, struct btrfs_ioctl_vol_args)
 )
+
+// subvolume is the number of the subvolume of a btrfs that root is in: include/uapi/linux/btrfs.h, BTRFS_IOC_INO_LOOKUP, _IOWR(0x94, 18, struct btrfs_ioctl_ino_lookup_args).
+func subvolume(root *os.Root) (uint64, error) {
+	d, err := root.Open(".")
+	if err != nil {
+		return 0, err
+	}
+	defer d.Close() // only asked
+	args := struct {
+		tree, object uint64
+		name         [4080]byte
+	}{object: 256} // of which every subvolume has one
+	if _, _, errno := unix.Syscall(unix.SYS_IOCTL, d.Fd(), 0xd0009412, uintptr(unsafe.Pointer(&args))); errno != 0 {
+		return 0, fmt.Errorf("ask for the subvolume: %w", errno)
+	}
+	return args.tree, nil
+}
 
 // Grow runs e2fsck and resize2fs for ext2, ext3 and ext4; xfs and btrfs grow while they are mounted.
 func (v localVolumes) Grow(ctx context.Context, p Partition, f FileSystem) error {

@@ -48,6 +48,16 @@ func rootImage(t *testing.T, size int64, mkfs string, files ...string) []byte {
 	return b
 }
 
+// uuidOf is the UUID of the file system in an image, by the word of blkid. (To mkfs.btrfs none can be given: it refuses one that any other disk has, such as that of a test beside this one.)
+func uuidOf(t *testing.T, published []byte) string {
+	t.Helper()
+	file := filepath.Join(t.TempDir(), "image")
+	if err := os.WriteFile(file, published, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	return strings.TrimSpace(run(t, "", "blkid", "-p", "-s", "UUID", "-o", "value", file))
+}
+
 // qcow2Of makes a qcow2 image.
 func qcow2Of(t *testing.T, raw []byte) []byte {
 	t.Helper()
@@ -83,6 +93,7 @@ func TestRootWritePartitions(t *testing.T) {
 		"UEFI":      {UEFI: true, ESP: 40, Ephemeral: 48, EphemeralFormat: "ext4", Swap: 16, Root: 400},
 		"BIOS, GPT": {BIOSBoot: 1, Swap: 16, Root: 400},
 		"BIOS, MBR": {MBR: true, Ephemeral: 48, EphemeralFormat: "ext3", Swap: 16, Root: 400},
+		"BIOS, XFS": {MBR: true, Ephemeral: 300, EphemeralFormat: "xfs", Root: 100},
 	}
 	tests := []struct {
 		layout string
@@ -95,16 +106,19 @@ func TestRootWritePartitions(t *testing.T) {
 		{"UEFI", 512, "mkfs.ext4 -q -F -U " + rootUUID, 96 * mib, true, false},
 		{"UEFI", 4096, "mkfs.ext4 -q -F -b 4096 -U " + rootUUID, 96 * mib, true, false},
 		{"UEFI", 512, "mkfs.xfs -q -m uuid=" + rootUUID, 320 * mib, false, true},
-		{"UEFI", 4096, "mkfs.btrfs -q -U " + rootUUID, 200 * mib, false, false},
+		{"UEFI", 4096, "mkfs.btrfs -q", 200 * mib, false, false},
 		{"BIOS, GPT", 512, "mkfs.ext4 -q -F -U " + rootUUID, 96 * mib, true, false},
 		{"BIOS, GPT", 4096, "mkfs.xfs -q -s size=4096 -m uuid=" + rootUUID, 320 * mib, false, true},
-		{"BIOS, MBR", 512, "mkfs.btrfs -q -U " + rootUUID, 200 * mib, true, true},
+		{"BIOS, MBR", 512, "mkfs.btrfs -q", 200 * mib, true, true},
+		{"BIOS, XFS", 512, "mkfs.ext2 -q -F -U " + rootUUID, 64 * mib, false, false},
+		{"BIOS, XFS", 4096, "mkfs.ext3 -q -F -b 4096 -U " + rootUUID, 64 * mib, false, false},
 		{"BIOS, MBR", 4096, "mkfs.ext4 -q -F -b 4096 -U " + rootUUID, 400 * mib, true, false}, // as large as its partition
 	}
 	for _, tt := range tests {
 		kind := strings.TrimPrefix(strings.Fields(tt.mkfs)[0], "mkfs.")
 		t.Run(fmt.Sprintf("%s, %d, %s", tt.layout, tt.sector, kind), func(t *testing.T) {
 			published := rootImage(t, tt.size, tt.mkfs, debianTree()...)
+			uuid := uuidOf(t, published)
 			if tt.qcow2 {
 				published = qcow2Of(t, published)
 			}
@@ -124,7 +138,7 @@ func TestRootWritePartitions(t *testing.T) {
 					t.Errorf("warning: %s", w)
 				}
 			}
-			if r.RootUUID != rootUUID || (r.ESPUUID != "") != l.UEFI || (r.Loader != "") != l.UEFI {
+			if r.RootUUID != uuid || (r.ESPUUID != "") != l.UEFI || (r.Loader != "") != l.UEFI {
 				t.Errorf("root UUID %s, ESP %q, loader %q", r.RootUUID, r.ESPUUID, r.Loader)
 			}
 
@@ -140,7 +154,7 @@ func TestRootWritePartitions(t *testing.T) {
 			// What is in it.
 			path := func(role Role) string { return fmt.Sprintf("%sp%d", device, r.Roles[role].Number) }
 			want := map[Role]string{
-				RoleRoot: `UUID="` + rootUUID, RoleSwap: `LABEL="swap1"`, RoleEphemeral: `LABEL="ephemeral0"`, RoleESP: `UUID="` + r.ESPUUID,
+				RoleRoot: `UUID="` + uuid, RoleSwap: `LABEL="swap1"`, RoleEphemeral: `LABEL="ephemeral0"`, RoleESP: `UUID="` + r.ESPUUID,
 				RoleConfigDrive: map[int]string{512: `LABEL="config-2"`, 4096: `LABEL="CONFIG-2"`}[tt.sector],
 			}
 			for role := range r.Roles {
@@ -151,11 +165,17 @@ func TestRootWritePartitions(t *testing.T) {
 					t.Errorf("blkid of %s: %s, want %s", role, out, want[role])
 				}
 			}
-			if out := run(t, "", "swaplabel", path(RoleSwap)); !strings.Contains(out, "LABEL: swap1") {
-				t.Errorf("swaplabel: %s", out)
+			if l.Swap > 0 {
+				if out := run(t, "", "swaplabel", path(RoleSwap)); !strings.Contains(out, "LABEL: swap1") {
+					t.Errorf("swaplabel: %s", out)
+				}
 			}
 			if l.Ephemeral > 0 {
-				run(t, "", "e2fsck", "-fn", path(RoleEphemeral))
+				if l.EphemeralFormat == "xfs" {
+					run(t, "", "xfs_repair", "-n", path(RoleEphemeral))
+				} else {
+					run(t, "", "e2fsck", "-fn", path(RoleEphemeral))
+				}
 				if out := run(t, "", "blkid", "-p", path(RoleEphemeral)); !strings.Contains(out, `TYPE="`+l.EphemeralFormat) {
 					t.Errorf("blkid of ephemeral: %s", out)
 				}
@@ -179,7 +199,7 @@ func TestRootWritePartitions(t *testing.T) {
 func judgeRoot(t *testing.T, kind, device string, size int64) {
 	t.Helper()
 	switch kind {
-	case "ext4":
+	case "ext2", "ext3", "ext4":
 		run(t, "", "e2fsck", "-fn", device)
 		out := run(t, "", "dumpe2fs", "-h", device)
 		var blocks, block int64
@@ -221,7 +241,7 @@ func judgeESP(t *testing.T, disk string, r Partitioned) {
 	if out := run(t, "", "fsck.fat", "-n", "-v", file); strings.Contains(out, "differ") || strings.Contains(out, "dirty") {
 		t.Errorf("fsck.fat:\n%s", out)
 	}
-	grubConfig := "search.fs_uuid " + rootUUID + " root\nlinux /boot/vmlinuz-6.1.0-56-amd64 root=UUID=" + rootUUID + " ro\ninitrd /boot/initrd.img-6.1.0-56-amd64\nboot\n"
+	grubConfig := "search.fs_uuid " + r.RootUUID + " root\nlinux /boot/vmlinuz-6.1.0-56-amd64 root=UUID=" + r.RootUUID + " ro\ninitrd /boot/initrd.img-6.1.0-56-amd64\nboot\n"
 	for name, want := range map[string]string{"EFI/debian/grub.cfg": grubConfig, "EFI/BOOT/BOOTX64.EFI": "shim", "EFI/BOOT/grubx64.efi": debianGRUB, "EFI/debian/shimx64.efi": "shim",
 		"EFI/debian/BOOTX64.CSV": "csv"} {
 		if got := run(t, "", "mtype", "-i", file, "::"+name); got != want {

@@ -170,30 +170,57 @@ func grubConfig(root fs.FS, uuid string) (config []byte, what string, err error)
 	if !plainWord.MatchString(uuid) {
 		return nil, "", fmt.Errorf("%w: its file system has no UUID", ErrNoImageLoader)
 	}
+	dir, chosen := grubMenuOf(root)
+	if dir != "" {
+		text := grubPrefix(uuid, dir) + "configfile $prefix/grub.cfg\n"
+		return []byte(text), "it starts the menu in /" + dir + "/grub.cfg", nil
+	}
+	return kernelConfig(root, uuid, chosen)
+}
+
+// grubPrefix is how GRUB finds a directory of a file system. The UUID has been looked at.
+func grubPrefix(uuid, dir string) string {
+	return fmt.Sprintf("search.fs_uuid %s root\nset prefix=($root)/%s\n", uuid, dir)
+}
+
+// grubMenuOf finds the directory of GRUB's menu, if that has an entry of Linux that is started when nobody chooses; or else such an entry of another menu, if there is one.
+func grubMenuOf(root fs.FS) (dir string, chosen *BootEntry) {
 	entries, err := BootEntries(root)
 	if err != nil {
-		entries = nil // a menu that cannot be read starts nothing here
+		return "", nil // a menu that cannot be read starts nothing here
 	}
 	i := slices.IndexFunc(entries, func(e BootEntry) bool { return e.Default })
-	for _, dir := range []string{"boot/grub", "boot/grub2"} {
-		if i >= 0 && entries[i].Source == dir+"/grub.cfg" {
-			text := fmt.Sprintf("search.fs_uuid %s root\nset prefix=($root)/%s\nconfigfile $prefix/grub.cfg\n", uuid, dir)
-			return []byte(text), "it starts the menu in /" + entries[i].Source, nil
+	if i < 0 {
+		return "", nil
+	}
+	for _, dir := range grubDirectories {
+		if entries[i].Source == dir+"/grub.cfg" {
+			return dir, nil
 		}
 	}
+	return "", &entries[i]
+}
+
+// grubDirectories are where GRUB has its menu in a root file system.
+var grubDirectories = [...]string{"boot/grub", "boot/grub2"}
+
+// kernelConfig makes a configuration of GRUB that starts a kernel without a menu: chosen, or else the one that the image would start. It says which.
+func kernelConfig(root fs.FS, uuid string, chosen *BootEntry) (config []byte, what string, err error) {
 	e := BootEntry{}
-	if i >= 0 {
-		e = entries[i]
+	if chosen != nil {
+		e = *chosen
 	} else if found, ok := blsKernel(root); ok {
 		e = found
 	} else if e, err = newestKernel(root); err != nil {
 		return nil, "", err
+	} else if b, err := readFile(root, "etc/default/grub", 64<<10); err == nil {
+		e.Cmdline = defaultCmdline(string(b))
 	}
 	// The command line of a menu may name the root by variables of the distribution's tools; a UUID never fails.
 	words := slices.DeleteFunc(strings.Fields(e.Cmdline), func(w string) bool { return strings.HasPrefix(w, "root=") })
 	words = append([]string{"root=UUID=" + uuid}, words...)
-	if len(words) == 1 {
-		words = append(words, "ro")
+	if !slices.Contains(words, "ro") && !slices.Contains(words, "rw") {
+		words = slices.Insert(words, 1, "ro")
 	}
 	for _, w := range append(append(slices.Clone(words), e.Kernel), e.Initrds...) {
 		if !plainWord.MatchString(w) {
@@ -205,6 +232,25 @@ func grubConfig(root fs.FS, uuid string) (config []byte, what string, err error)
 		text += "initrd /" + strings.Join(e.Initrds, " /") + "\n"
 	}
 	return []byte(text + "boot\n"), "it starts /" + e.Kernel + " of an image without GRUB's menu", nil
+}
+
+// defaultCmdline is what grub-mkconfig would put on the kernel's command line, by /etc/default/grub: the last of each setting. That file is a script; a value that takes a shell to know is left out, and so is a word that GRUB would not take as it is.
+func defaultCmdline(script string) string {
+	values := map[string]string{}
+	for line := range strings.Lines(script) {
+		name, value, _ := strings.Cut(strings.TrimSpace(line), "=")
+		if len(value) > 1 && (value[0] == '"' || value[0] == '\'') && value[len(value)-1] == value[0] {
+			value = value[1 : len(value)-1]
+		} else if strings.ContainsAny(value, " \t") {
+			value = ""
+		}
+		if strings.ContainsAny(value, "$`\\\"'") {
+			value = ""
+		}
+		values[name] = value
+	}
+	words := strings.Fields(values["GRUB_CMDLINE_LINUX"] + " " + values["GRUB_CMDLINE_LINUX_DEFAULT"])
+	return strings.Join(slices.DeleteFunc(words, func(w string) bool { return !plainWord.MatchString(w) }), " ")
 }
 
 // blsKernel is what GRUB would start by the entries in /boot, if it had its menu.

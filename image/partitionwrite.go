@@ -45,7 +45,7 @@ type Partitioned struct {
 // file system, whose own start waits for the digest, then what belongs to this machine, and then the partition table. After an error the disk has
 // no partition table; or, if the ephemeral partition is kept, a root partition that is none. An error that comes before the first write leaves the disk as it was.
 //
-// On a UEFI machine the boot loader is copied from the image to the EFI system partition. For BIOS none is installed.
+// On a UEFI machine the boot loader is copied from the image to the EFI system partition. For BIOS, InstallBIOS puts one there afterwards.
 func WritePartitions(ctx context.Context, dst Disk, s Spec, l Layout, v Volumes) (r Partitioned, err error) {
 	if err := s.Check(dst.Size(), dst.SectorSize()); err != nil {
 		return r, err

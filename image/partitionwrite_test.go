@@ -179,6 +179,8 @@ func TestESPFiles(t *testing.T) {
 		cfg   string // of the vendor; or part of the error if paths is empty
 	}{
 		{"Debian without a menu", debianTree(), "amd64", "EFI/BOOT/BOOTX64.EFI EFI/BOOT/grubx64.efi EFI/BOOT/mmx64.efi EFI/debian/BOOTX64.CSV EFI/debian/grub.cfg EFI/debian/grubx64.efi EFI/debian/mmx64.efi EFI/debian/shimx64.efi", newest},
+		{"settings of grub-mkconfig", append(debianTree(), "etc/default/grub\nGRUB_CMDLINE_LINUX=\"console=ttyS0 root=/dev/sda1 rw\"\n"), "amd64", "EFI/BOOT/BOOTX64.EFI EFI/BOOT/grubx64.efi EFI/BOOT/mmx64.efi EFI/debian/BOOTX64.CSV EFI/debian/grub.cfg EFI/debian/grubx64.efi EFI/debian/mmx64.efi EFI/debian/shimx64.efi",
+			strings.Replace(newest, " ro\n", " console=ttyS0 rw\n", 1)},
 		{"ARM", debianTree(), "arm64", "EFI/BOOT/BOOTAA64.EFI EFI/BOOT/grubaa64.efi EFI/debian/grub.cfg EFI/debian/grubaa64.efi EFI/debian/shimaa64.efi", newest},
 		{"with GRUB's menu", append(debianTree(), menu), "amd64", "EFI/BOOT/BOOTX64.EFI EFI/BOOT/grubx64.efi EFI/BOOT/mmx64.efi EFI/debian/BOOTX64.CSV EFI/debian/grub.cfg EFI/debian/grubx64.efi EFI/debian/mmx64.efi EFI/debian/shimx64.efi",
 			"search.fs_uuid " + uuid + " root\nset prefix=($root)/boot/grub\nconfigfile $prefix/grub.cfg\n"},
@@ -226,4 +228,33 @@ func TestESPFiles(t *testing.T) {
 	if _, _, err := espFiles(fstest.MapFS(tree(t, debianTree()...)), "", "amd64"); !errors.Is(err, ErrNoImageLoader) {
 		t.Errorf("without a UUID: %v", err)
 	}
+}
+
+func TestDefaultCmdline(t *testing.T) {
+	for _, tt := range []struct{ name, script, want string }{
+		{"Debian's", "# comment\nGRUB_DEFAULT=0\nGRUB_CMDLINE_LINUX_DEFAULT=\"quiet\"\nGRUB_CMDLINE_LINUX=\"console=tty0 console=ttyS0,115200\"\n", "console=tty0 console=ttyS0,115200 quiet"},
+		{"single quotes, none, and the last one", "GRUB_CMDLINE_LINUX='a b'\nGRUB_CMDLINE_LINUX=c\n  GRUB_CMDLINE_LINUX_DEFAULT='d e'", "c d e"},
+		{"empty", "GRUB_CMDLINE_LINUX=\"\"\n", ""},
+		{"special for GRUB", "GRUB_CMDLINE_LINUX=\"a;reboot b {c} acpi_osi=!x d\"\n", "b d"},
+		{"commented out", "#GRUB_CMDLINE_LINUX=\"a\"\n", ""},
+		{"takes a shell", "GRUB_CMDLINE_LINUX=\"$(reboot) a\"\nGRUB_CMDLINE_LINUX_DEFAULT=\"b\"\n", "b"},
+		{"two words, as a command", "GRUB_CMDLINE_LINUX=a reboot\n", ""},
+		{"open quotes", "GRUB_CMDLINE_LINUX=\"a\nb\"\n", ""},
+		{"quotes inside", "GRUB_CMDLINE_LINUX=\"a\"\"b\"\n", ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			if got := defaultCmdline(tt.script); got != tt.want {
+				t.Errorf("defaultCmdline() = %q, want %q", got, tt.want)
+			}
+		})
+	}
+}
+
+func FuzzDefaultCmdline(f *testing.F) {
+	f.Add("GRUB_CMDLINE_LINUX=\"console=tty0\"\n")
+	f.Fuzz(func(t *testing.T, s string) {
+		if got := defaultCmdline(s); strings.ContainsAny(got, "$`\\\"'\n;|&<>{}()!") {
+			t.Errorf("defaultCmdline() = %q", got)
+		}
+	})
 }

@@ -42,10 +42,12 @@ type lab struct {
 	handoff  string
 	bootMode string
 	sizes    string       // root_mb and others, as YAML, for an image of a file system
+	raid     string       // configuration of software RAID, as YAML; "" is none
 	image    []byte       // as it is published
 	digest   string       // SHA-512 that the conductor tells; "" is the right one
 	server   http.Handler // of the image; nil is one that works
 	network4 string       // network_data.json; "" is the right one
+	only6    bool         // the machine has no IPv4 address, and all URLs have IPv6 ones
 	apiURL   string       // ipa-api-url on the medium; "" is the right one
 	broken   string       // what network_data.json on the medium holds in the end; "" leaves it
 	params   []string     // more parameters on the medium
@@ -83,7 +85,15 @@ func newLab(t testing.TB) *lab {
 }
 
 // api is the URL of the conductor.
-func (l *lab) api() string { return fmt.Sprintf("https://%s:6385", l.network.Host4.Addr()) }
+func (l *lab) api() string { return "https://" + net.JoinHostPort(l.host(), "6385") }
+
+// host is the address of the conductor and of the image's server.
+func (l *lab) host() string {
+	if l.only6 {
+		return l.network.Host6.Addr().String()
+	}
+	return l.network.Host4.Addr().String()
+}
 
 // start starts the conductor and the image's server.
 func (l *lab) start() {
@@ -107,7 +117,7 @@ func (l *lab) start() {
 		})
 	}
 	// The image comes over TLS with the conductor's certificate, from a server that can be made to fail.
-	listener, err := net.Listen("tcp", net.JoinHostPort(l.network.Host4.Addr().String(), "0"))
+	listener, err := net.Listen("tcp", net.JoinHostPort(l.host(), "0"))
 	if err != nil {
 		l.t.Fatal(err)
 	}
@@ -133,9 +143,10 @@ nodes:
     properties: {root_device: %s}
     image: {url: "https://%s/disk.img", sha512: "%s", disk_format: raw%s}
     config_drive: {hostname: lab-host, report: false}
+    raid: %s
     handoff: %s
 `, l.network.Host4.Addr(), l.network.Host6.Addr(), l.api(), l.path("tls/server.crt"), l.path("tls/server.key"), l.poll, l.timeouts,
-		labUUID, labMAC, l.path("token"), l.bootMode, l.hint, listener.Addr(), l.digest, l.sizes, l.handoff)))
+		labUUID, labMAC, l.path("token"), l.bootMode, l.hint, listener.Addr(), l.digest, l.sizes, cmp.Or(l.raid, "null"), l.handoff)))
 	if err != nil {
 		l.t.Fatal(err)
 	}
@@ -152,6 +163,15 @@ nodes:
 		defer close(l.done)
 		l.failed = l.conductor.Run(ctx)
 	}()
+}
+
+// serve has the image be what is in a file.
+func (l *lab) serve(path string) {
+	l.t.Helper()
+	var err error
+	if l.image, err = os.ReadFile(path); err != nil {
+		l.t.Fatal(err)
+	}
 }
 
 func (l *lab) event(e conductor.Event) {
@@ -225,6 +245,12 @@ func (l *lab) makeMedium() string {
 }
 
 func (l *lab) networkData(mac string) string {
+	if l.only6 {
+		return fmt.Sprintf(`{
+  "links": [{"id": "port0", "type": "phy", "ethernet_mac_address": %q}],
+  "networks": [{"id": "n6", "network_id": "x", "link": "port0", "type": "ipv6", "ip_address": "%s", "routes": [{"network": "::", "netmask": "::0", "gateway": "%s"}]}],
+  "services": [{"type": "dns", "address": "%[3]s"}]}`, mac, l.network.Guest6, l.network.Host6.Addr())
+	}
 	return fmt.Sprintf(`{
   "links": [{"id": "port0", "type": "phy", "ethernet_mac_address": %q, "mtu": 1500}],
   "networks": [
@@ -320,6 +346,31 @@ mkdir -p root/boot/loader/entries
 printf 'title Test system\nversion 1\nlinux /boot/vmlinuz-1\ninitrd /boot/initrd.img-1\noptions ro console=ttyS0 quiet panic=-1 no_timer_check marker=from-esp\n' >root/boot/loader/entries/one.conf
 mke2fs -q -t ext4 -U 6f2c1a30-8d0e-4c55-9f6e-2f4d3c9a7b10 -L root -d root fs 62M
 `}
+
+// biosSystem has GRUB for BIOS where Debian's packages put it, and neither a menu nor boot code; its file system, which begins at 1 MiB, is a partition image.
+var biosSystem = &system{script: biosRoot + "mke2fs -q -t ext4 -U 6f2c1a30-8d0e-4c55-9f6e-2f4d3c9a7b10 -L root -d root fs 62M\n"}
+
+// xfsSystem and btrfsSystem are the same on other file systems, of 300 and 200 MiB.
+var (
+	xfsSystem = &system{script: biosRoot + `
+truncate -s 300M fs
+mkfs.xfs -q -m uuid=6f2c1a30-8d0e-4c55-9f6e-2f4d3c9a7b10 -L root fs
+mkdir mnt
+mount -o loop fs mnt
+cp -r root/. mnt/
+umount mnt
+`}
+	btrfsSystem = &system{script: biosRoot + "truncate -s 200M fs; mkfs.btrfs -q -L root --rootdir root fs\n"}
+)
+
+const biosRoot = `
+mkdir -p root/boot root/usr/lib/grub
+cp vmlinuz root/boot/vmlinuz-1
+cp initrd root/boot/initrd.img-1
+cp -r /usr/lib/grub/i386-pc root/usr/lib/grub/
+mkdir -p root/boot/loader/entries
+printf 'title Test system\nversion 1\nlinux /boot/vmlinuz-1\ninitrd /boot/initrd.img-1\noptions ro console=ttyS0 quiet panic=-1 no_timer_check marker=from-bios\n' >root/boot/loader/entries/one.conf
+`
 
 // bootSystem has systemd-boot's menu, in the form of the Boot Loader Specification, and the kernel on a FAT EFI system partition, and
 // is for a disk with sectors of 4096 bytes.

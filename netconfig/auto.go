@@ -7,6 +7,7 @@ import (
 	"encoding/binary"
 	"errors"
 	"fmt"
+	"net"
 	"net/netip"
 	"slices"
 	"time"
@@ -38,7 +39,9 @@ type Lease struct {
 	Addresses []netip.Prefix // none: the kernel has those of advertisements
 	Routes    []Route
 	DNS       []netip.Addr
+	NTP       []netip.Addr
 	Renew     time.Duration // after this it is to be asked for again; 0 is never
+	Router    netip.Addr    // IPv6: whose advertisement it was; the zero Addr without one
 }
 
 // Asker asks on a NIC that has link for what a method gives, and repeats itself until
@@ -53,6 +56,7 @@ const (
 	answerWait = 45 * time.Second
 	moreWait   = 10 * time.Second // for the other answers, once one is there and nothing is tried
 	tryWait    = 15 * time.Second // for the conductor, by what one NIC was given
+	searchWait = time.Minute      // until what got no answer, or led nowhere, is asked for again
 )
 
 var errNoAnswer = errors.New("no answer")
@@ -79,9 +83,12 @@ func Everywhere(have State, methods []Method, first MAC) Plan {
 // and there is a default route: somebody has set the network up already.
 func (s State) Configured() bool {
 	route := slices.ContainsFunc(s.Routes, func(r NICRoute) bool { return r.Destination.Bits() == 0 })
-	return route && slices.ContainsFunc(s.NICs, func(n NIC) bool {
-		return !n.Loopback && slices.ContainsFunc(n.Addresses, func(a Address) bool { return !a.Prefix.Addr().IsLinkLocalUnicast() })
-	})
+	return route && slices.ContainsFunc(s.NICs, NIC.Addressed)
+}
+
+// Addressed reports whether the NIC has an address that is not only for its link.
+func (n NIC) Addressed() bool {
+	return !n.Loopback && slices.ContainsFunc(n.Addresses, func(a Address) bool { return !a.Prefix.Addr().IsLinkLocalUnicast() })
 }
 
 // Automatic reports whether a link of the plan gets addresses by itself.
@@ -92,12 +99,33 @@ func (p Plan) Automatic() bool {
 // Acquired is a plan with what its links were given.
 type Acquired struct {
 	Plan   Plan
+	Works  bool // it was tried, with success
+	base   Plan // without what was given
 	leases []leased
+}
+
+// NTP returns the time servers that the links were given, in the order of the plan.
+func (a Acquired) NTP() []netip.Addr {
+	var all []netip.Addr
+	for _, g := range a.leases {
+		for _, s := range g.lease.NTP {
+			if !slices.Contains(all, s) && len(all) < serversMost {
+				all = append(all, s)
+			}
+		}
+	}
+	return all
 }
 
 type leased struct {
 	link  string
 	lease Lease
+}
+
+// same reports whether a link was given the same again.
+func (l leased) same(other leased) bool {
+	return l.link == other.link && l.lease.Method == other.lease.Method && slices.Equal(l.lease.Addresses, other.lease.Addresses) &&
+		slices.Equal(l.lease.Routes, other.lease.Routes) && slices.Equal(l.lease.DNS, other.lease.DNS)
 }
 
 type answer struct {
@@ -112,13 +140,29 @@ type answer struct {
 // Without try it returns when all have answered or given up, and 10 s after the first answer (or the start, if the plan has an address of its own) at the
 // latest. With try, what one link was given
 // is tried alone, in the order of the answers, and the first with which try succeeds
-// is kept; if none does, the first one that answered. try is called with a time limit.
+// is kept; if none does, the first one that answered. What did not succeed is taken back, and what it had displaced
+// is there again. try is called with a time limit.
 //
 // Who did not answer is part of the (joined) error; what was given is in force all the
 // same. said is called with lines for people.
 func (p Plan) Acquire(ctx context.Context, k Kernel, asker Asker, try func(context.Context) error, said func(string)) (Acquired, error) {
+	return p.with(nil).acquire(ctx, k, asker, try, said)
+}
+
+// Resume tries the network as it is, which an earlier program has set up by this plan. If it works, [Acquired.Keep] goes on
+// with what the NICs were given then.
+func (p Plan) Resume(ctx context.Context, k Kernel, try func(context.Context) error) (Acquired, error) {
+	a := p.with(nil)
+	err := a.try(ctx, k, try)
+	a.Works = err == nil
+	return a, err
+}
+
+// acquire is Acquire, with what was given before in the place of what leads nowhere.
+func (a Acquired) acquire(ctx context.Context, k Kernel, asker Asker, try func(context.Context) error, said func(string)) (Acquired, error) {
+	p := a.base
 	var errs []error
-	if err := p.with(nil).make(ctx, k); err != nil {
+	if _, err := a.make(ctx, k); err != nil {
 		errs = append(errs, err)
 	}
 	asking, enough := context.WithCancelCause(ctx)
@@ -143,53 +187,80 @@ func (p Plan) Acquire(ctx context.Context, k Kernel, asker Asker, try func(conte
 		late = time.After(moreWait) // an address that is described is an answer too
 	}
 	for open > 0 {
-		var a answer
+		var one answer
 		select {
-		case a = <-answers:
+		case one = <-answers:
 			open--
 		case <-late:
 			enough(errNoAnswer)
 			late = nil
 			continue
 		case <-ctx.Done():
-			return p.with(got), errors.Join(append(errs, context.Cause(ctx))...)
+			return a, errors.Join(append(errs, context.Cause(ctx))...)
 		}
-		if a.err != nil {
-			errs = append(errs, fmt.Errorf("%s: %s: %w", a.link, a.method, a.err))
+		if one.err != nil {
+			errs = append(errs, fmt.Errorf("%s: %s: %w", one.link, one.method, one.err))
 			continue
 		}
-		said(fmt.Sprintf("%s: %s", a.link, a.lease))
-		got = append(got, a.leased)
-		if !slices.Contains(order, a.link) {
-			order = append(order, a.link)
+		said(fmt.Sprintf("%s: %s", one.link, one.lease))
+		got = append(got, one.leased)
+		if !slices.Contains(order, one.link) {
+			order = append(order, one.link)
 		}
 		if try == nil {
 			if late == nil {
 				late = time.After(moreWait)
 			}
-			if err := p.with(got).make(ctx, k); err != nil {
+			next, err := a.become(ctx, k, p.with(got))
+			if err != nil {
 				errs = append(errs, err)
 			}
+			a = next
 			continue
 		}
-		one := p.with(of(got, a.link))
-		if err := one.make(ctx, k); err != nil {
-			errs = append(errs, err)
+		if slices.ContainsFunc(a.leases, one.same) {
+			continue // in force already, and tried: Keep has just done so
 		}
-		err := one.try(ctx, k, try)
+		next, err := a.instead(ctx, k, p.with(of(got, one.link)), try)
 		if err == nil {
-			return one, nil
+			return next, nil
 		}
-		errs = append(errs, fmt.Errorf("with what %s was given: %w", a.link, err))
-		one.undo(ctx, k)
+		errs = append(errs, fmt.Errorf("with what %s was given: %w", one.link, err))
 	}
 	if try != nil && len(order) > 0 {
-		got = of(got, order[0])
-		if err := p.with(got).make(ctx, k); err != nil {
+		kept := of(got, order[0])
+		if len(a.leases) > 0 && slices.Contains(order, a.leases[0].link) { // and what it was given before, unless that was given anew
+			kept = of(got, a.leases[0].link)
+			for _, old := range a.leases {
+				if !slices.ContainsFunc(kept, func(g leased) bool { return g.lease.Method == old.lease.Method }) {
+					kept = append(kept, old)
+				}
+			}
+		}
+		next, err := a.become(ctx, k, p.with(kept))
+		if err != nil {
 			errs = append(errs, err)
 		}
+		a = next
 	}
-	return p.with(got), errors.Join(errs...)
+	return a, errors.Join(errs...)
+}
+
+// instead tries next in the place of a. If it leads nowhere, all is as it was.
+func (a Acquired) instead(ctx context.Context, k Kernel, next Acquired, try func(context.Context) error) (Acquired, error) {
+	bare, err := a.become(ctx, k, a.base.with(nil))
+	errs := []error{err}
+	undo, err := next.make(ctx, k)
+	errs = append(errs, err)
+	if err := next.try(ctx, k, try); err != nil {
+		for _, c := range slices.Backward(undo) {
+			_ = k.Do(ctx, c) // what is gone already is no matter
+		}
+		_, err2 := bare.become(ctx, k, a)
+		return a, errors.Join(append(errs, err, err2)...)
+	}
+	next.Works = true
+	return next, nil
 }
 
 // of returns the leases of one link.
@@ -208,6 +279,9 @@ func (l Lease) String() string {
 	}
 	if len(l.DNS) > 0 {
 		text += ", dns " + list(l.DNS)
+	}
+	if len(l.NTP) > 0 {
+		text += ", ntp " + list(l.NTP)
 	}
 	return text
 }
@@ -273,19 +347,32 @@ func (p Plan) awaitOwn(ctx context.Context, k Kernel, l Link) error {
 	}
 }
 
-// with returns the plan with what was given added to it.
+// index returns the place of a link in the plan.
+func (p Plan) index(id string) int {
+	return slices.IndexFunc(p.Links, func(l Link) bool { return l.ID == id })
+}
+
+// with returns the plan with what was given added to it. Of default routes that several links were given, the first in the plan is preferred,
+// whoever answered first: so an agent that is started again leaves all as it is.
 func (p Plan) with(given []leased) Acquired {
-	a := Acquired{Plan: Plan{Links: slices.Clone(p.Links), DNS: slices.Clone(p.DNS)}, leases: given}
-	type place struct {
+	given = slices.SortedStableFunc(slices.Values(given), func(x, y leased) int {
+		i, j := p.index(x.link), p.index(y.link)
+		if i == j && i >= 0 {
+			return slices.Index(p.Links[i].Auto, x.lease.Method) - slices.Index(p.Links[i].Auto, y.lease.Method)
+		}
+		return i - j
+	})
+	a := Acquired{Plan: Plan{Links: slices.Clone(p.Links), DNS: slices.Clone(p.DNS)}, base: p, leases: given}
+	type slot struct {
 		destination netip.Prefix
 		metric      int
 	}
-	taken := map[place]bool{}
+	taken := map[slot]bool{}
 	for i := range a.Plan.Links {
 		l := &a.Plan.Links[i]
 		l.Addresses, l.Routes = slices.Clone(l.Addresses), slices.Clone(l.Routes)
 		for _, r := range l.Routes {
-			taken[place{r.Destination, r.metric()}] = true
+			taken[slot{r.Destination, r.metric()}] = true
 		}
 	}
 	for _, g := range given {
@@ -300,10 +387,10 @@ func (p Plan) with(given []leased) Acquired {
 				}
 			}
 			for _, r := range g.lease.Routes {
-				for n := firstMetric; taken[place{r.Destination, r.metric()}]; n++ {
+				for n := firstMetric; taken[slot{r.Destination, r.metric()}]; n++ {
 					r.Metric = n
 				}
-				taken[place{r.Destination, r.metric()}] = true
+				taken[slot{r.Destination, r.metric()}] = true
 				r.OnLink = r.Gateway.IsValid() && !r.Gateway.IsLinkLocalUnicast() && !covers(l.Addresses, r.Gateway)
 				l.Routes = append(l.Routes, r)
 			}
@@ -319,20 +406,57 @@ func (p Plan) with(given []leased) Acquired {
 	return a
 }
 
-// make makes the changes, and does not wait for link.
-func (a Acquired) make(ctx context.Context, k Kernel) error {
+// make makes the changes, and does not wait for link. What it returns takes the addresses, routes and name servers back, the last first.
+func (a Acquired) make(ctx context.Context, k Kernel) (undo []Change, err error) {
 	have, err := k.State(ctx)
 	if err != nil {
-		return fmt.Errorf("read the state of the network: %w", err)
+		return nil, fmt.Errorf("read the state of the network: %w", err)
 	}
 	changes, err := a.Plan.Changes(have)
 	errs := []error{err}
 	for _, c := range changes {
 		if err := k.Do(ctx, c); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", c, err))
+			continue
+		}
+		switch c := c.(type) {
+		case AddAddress:
+			undo = append(undo, RemoveAddress(c))
+		case AddRoute:
+			undo = append(undo, RemoveRoute(c))
+		case RemoveRoute:
+			undo = append(undo, AddRoute(c))
+		case SetDNS:
+			undo = append(undo, SetDNS{have.DNS})
 		}
 	}
-	return errors.Join(errs...)
+	return undo, errors.Join(errs...)
+}
+
+// become takes away what a was given and next was not, and adds what is missing. The plans differ in nothing else.
+func (a Acquired) become(ctx context.Context, k Kernel, next Acquired) (Acquired, error) {
+	have, err := k.State(ctx)
+	if err != nil {
+		return a, fmt.Errorf("read the state of the network: %w", err)
+	}
+	for i, l := range a.Plan.Links {
+		n, ok := a.Plan.device(l, have)
+		if !ok {
+			continue
+		}
+		for _, r := range l.Routes {
+			if !slices.Contains(next.Plan.Links[i].Routes, r) {
+				_ = k.Do(ctx, RemoveRoute{n.Name, r}) // what is gone already is no matter
+			}
+		}
+		for _, address := range l.Addresses {
+			if !slices.Contains(next.Plan.Links[i].Addresses, address) {
+				_ = k.Do(ctx, RemoveAddress{n.Name, address})
+			}
+		}
+	}
+	_, err = next.make(ctx, k)
+	return next, err
 }
 
 func (a Acquired) try(ctx context.Context, k Kernel, try func(context.Context) error) error {
@@ -341,84 +465,125 @@ func (a Acquired) try(ctx context.Context, k Kernel, try func(context.Context) e
 	return errors.Join(a.Plan.awaitAddresses(ctx, k), try(ctx))
 }
 
-// undo takes away what was given. What is gone already is no matter.
-func (a Acquired) undo(ctx context.Context, k Kernel) {
-	have, err := k.State(ctx)
-	if err != nil {
-		return
-	}
-	for _, g := range a.leases {
-		for _, l := range a.Plan.Links {
-			n, ok := a.Plan.device(l, have)
-			if !ok || l.ID != g.link {
-				continue
-			}
-			for _, r := range l.Routes {
-				_ = k.Do(ctx, RemoveRoute{n.Name, r})
-			}
-			for _, address := range g.lease.Addresses {
-				_ = k.Do(ctx, RemoveAddress{n.Name, address})
-			}
-		}
-	}
-}
-
 // Keep asks again for what was given, each time before it ends, until ctx does, and takes
-// over what has changed.
-func (a Acquired) Keep(ctx context.Context, k Kernel, asker Asker, said func(string)) {
-	due := make([]time.Time, len(a.leases))
-	for i, g := range a.leases {
-		due[i] = time.Now().Add(g.lease.Renew)
-	}
-	for {
-		next := -1
-		for i, g := range a.leases {
-			if g.lease.Renew > 0 && (next < 0 || due[i].Before(due[next])) {
-				next = i
-			}
-		}
-		if next < 0 || pause(ctx, max(time.Until(due[next]), time.Second)) != nil {
+// over what has changed. Every minute it asks for what got no answer; try is that of Acquire, and if nothing led to the conductor,
+// it is tried again with the network as it is, and with what the links are given by then.
+func (a Acquired) Keep(ctx context.Context, k Kernel, asker Asker, try func(context.Context) error, said func(string)) {
+	for try != nil && !a.Works {
+		if pause(ctx, searchWait) != nil {
 			return
 		}
-		g := &a.leases[next]
-		at := slices.IndexFunc(a.Plan.Links, func(l Link) bool { return l.ID == g.link })
-		lease, err := a.Plan.ask(ctx, k, asker, a.Plan.Links[at], g.lease.Method)
-		if ctx.Err() != nil {
-			return
+		if err := a.try(ctx, k, try); err == nil {
+			a.Works = true
+			break
 		}
-		if err != nil {
-			// Half of what was left at the first time: RFC 2131, section 4.4.5, goes on in this way.
-			due[next] = time.Now().Add(max(g.lease.Renew/4, time.Minute))
-			said(fmt.Sprintf("%s: %s: asked for again: %v", g.link, g.lease.Method, err))
-			continue
-		}
-		due[next] = time.Now().Add(lease.Renew)
-		if slices.Equal(lease.Addresses, g.lease.Addresses) && slices.Equal(lease.Routes, g.lease.Routes) && slices.Equal(lease.DNS, g.lease.DNS) {
-			continue
-		}
-		said(fmt.Sprintf("%s: now %s", g.link, lease))
-		a.undo(ctx, k)
-		fresh := slices.Clone(a.leases)
-		fresh[next].lease = lease
-		base := a.Plan
-		base.Links = slices.Clone(base.Links)
-		for i := range base.Links { // without what was given
-			l := &base.Links[i]
-			for _, old := range of(a.leases, l.ID) {
-				l.Addresses = slices.DeleteFunc(slices.Clone(l.Addresses), func(p netip.Prefix) bool { return slices.Contains(old.lease.Addresses, p) })
-				l.Routes = slices.DeleteFunc(slices.Clone(l.Routes), func(r Route) bool {
-					return slices.ContainsFunc(old.lease.Routes, func(o Route) bool { return o.Destination == r.Destination && o.Gateway == r.Gateway })
-				})
-			}
-		}
-		for _, old := range a.leases {
-			base.DNS = slices.DeleteFunc(slices.Clone(base.DNS), func(s netip.Addr) bool { return slices.Contains(old.lease.DNS, s) })
-		}
-		a = base.with(fresh)
-		if err := a.make(ctx, k); err != nil {
+		var err error
+		if a, err = a.acquire(ctx, k, asker, try, said); err != nil && ctx.Err() == nil {
 			said(err.Error())
 		}
 	}
+	due := map[asking]time.Time{}
+	for _, q := range a.questions(ctx, k, try != nil) {
+		due[q] = time.Now().Add(searchWait)
+	}
+	for _, g := range a.leases {
+		if g.lease.Renew > 0 {
+			due[asking{g.link, g.lease.Method}] = time.Now().Add(g.lease.Renew)
+		}
+	}
+	for {
+		var next asking
+		for q := range due {
+			if next == (asking{}) || due[q].Before(due[next]) || due[q].Equal(due[next]) && q.link+string(q.method) < next.link+string(next.method) {
+				next = q
+			}
+		}
+		if next == (asking{}) || pause(ctx, max(time.Until(due[next]), time.Second)) != nil {
+			return
+		}
+		at := slices.IndexFunc(a.leases, func(g leased) bool { return next == asking{g.link, g.lease.Method} })
+		link := a.base.Links[a.base.index(next.link)]
+		lease, err := a.base.ask(ctx, k, asker, link, next.method)
+		if ctx.Err() != nil {
+			return
+		}
+		if err == nil && at < 0 && try != nil && !a.base.holds(ctx, k, link, lease) {
+			err = errors.New("another address than the one that works")
+		}
+		due[next] = time.Now().Add(searchWait)
+		switch {
+		case err != nil && at < 0:
+			continue // as before
+		case err != nil:
+			// Half of what was left at the first time: RFC 2131, section 4.4.5, goes on in this way.
+			due[next] = time.Now().Add(max(a.leases[at].lease.Renew/4, time.Minute))
+			said(fmt.Sprintf("%s: %s: asked for again: %v", next.link, next.method, err))
+			continue
+		case lease.Renew > 0:
+			due[next] = time.Now().Add(lease.Renew)
+		default:
+			delete(due, next)
+		}
+		fresh := slices.Clone(a.leases)
+		if at < 0 {
+			fresh = append(fresh, leased{next.link, lease})
+		} else {
+			fresh[at].lease = lease
+			if fresh[at].same(a.leases[at]) {
+				continue
+			}
+		}
+		said(fmt.Sprintf("%s: now %s", next.link, lease))
+		works := a.Works
+		if a, err = a.become(ctx, k, a.base.with(fresh)); err != nil {
+			said(err.Error())
+		}
+		a.Works = works
+	}
+}
+
+// asking is what a link of a plan asks for.
+type asking struct {
+	link   string
+	method Method
+}
+
+// questions returns those that got no answer. If one way was chosen, the others are not asked for any more; where an earlier program chose it,
+// those links are asked that have an address.
+func (a Acquired) questions(ctx context.Context, k Kernel, chosen bool) []asking {
+	have, err := k.State(ctx)
+	if err != nil || chosen && len(a.leases) > 0 {
+		return nil
+	}
+	var all []asking
+	for _, l := range a.base.Links {
+		n, _ := a.base.device(l, have)
+		for _, m := range l.Auto {
+			answered := slices.ContainsFunc(a.leases, func(g leased) bool { return g.link == l.ID && g.lease.Method == m })
+			has := slices.ContainsFunc(n.Addresses, func(h Address) bool {
+				return h.Prefix.Addr().Is6() == m.is6() && !h.Prefix.Addr().IsLinkLocalUnicast()
+			})
+			if !answered && (has || !chosen) {
+				all = append(all, asking{l.ID, m})
+			}
+		}
+	}
+	return all
+}
+
+// holds reports whether the link has all addresses of the lease.
+func (p Plan) holds(ctx context.Context, k Kernel, l Link, lease Lease) bool {
+	have, err := k.State(ctx)
+	if err != nil {
+		return false
+	}
+	n, _ := p.device(l, have)
+	for _, a := range lease.Addresses {
+		if !slices.ContainsFunc(n.Addresses, func(h Address) bool { return h.Prefix == a }) {
+			return false
+		}
+	}
+	return len(lease.Addresses) > 0
 }
 
 // lease4 reads an acknowledgement of DHCPv4 (RFC 2131, 2132, 3442).
@@ -457,11 +622,7 @@ func lease4(m *dhcpv4.DHCPv4) (Lease, error) {
 			}
 		}
 	}
-	for _, ip := range m.DNS() {
-		if a, ok := netip.AddrFromSlice(ip.To4()); ok && !a.IsUnspecified() && !a.IsMulticast() && len(l.DNS) < serversMost {
-			l.DNS = append(l.DNS, a)
-		}
-	}
+	l.DNS, l.NTP = servers(m.DNS()), servers(m.NTPServers())
 	lasts := m.IPAddressLeaseTime(time.Hour)
 	l.Renew = max(m.IPAddressRenewalTime(lasts/2), time.Minute)
 	return l, nil
@@ -504,12 +665,20 @@ func lease6(m *dhcpv6.Message, stateful bool) (Lease, error) {
 			return l, errors.New("the answer has no address that can be used")
 		}
 	}
-	for _, ip := range m.Options.DNS() {
-		if a, ok := netip.AddrFromSlice(ip); ok && !a.IsUnspecified() && !a.IsMulticast() && len(l.DNS) < serversMost {
-			l.DNS = append(l.DNS, a.Unmap())
+	l.DNS, l.NTP = servers(m.Options.DNS()), servers(append(m.Options.NTPServers(), m.Options.SNTP()...))
+	return l, nil
+}
+
+// servers are the addresses that a server can have, each once.
+func servers(ips []net.IP) []netip.Addr {
+	var all []netip.Addr
+	for _, ip := range ips {
+		a, ok := netip.AddrFromSlice(ip)
+		if a = a.Unmap(); ok && !a.IsUnspecified() && !a.IsMulticast() && a != broadcast() && len(all) < serversMost && !slices.Contains(all, a) {
+			all = append(all, a)
 		}
 	}
-	return l, nil
+	return all
 }
 
 // advertisement is what we need of a router advertisement (RFC 4861, section 4.2).

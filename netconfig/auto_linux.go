@@ -74,7 +74,7 @@ func (sockets) Ask(ctx context.Context, n NIC, m Method) (Lease, error) {
 				return Lease{}, err
 			}
 		}
-		l.Method = m
+		l.Method, l.Router = m, router
 		for _, s := range heard.dns {
 			l.DNS = appendNew(l.DNS, s)
 		}
@@ -101,7 +101,7 @@ func ask4(ctx context.Context, n NIC) (Lease, error) {
 	defer client.Close() // nothing is lost with it
 	for {
 		got, err := client.Request(ctx, dhcpv4.WithRequestedOptions(
-			dhcpv4.OptionSubnetMask, dhcpv4.OptionRouter, dhcpv4.OptionDomainNameServer, dhcpv4.OptionClasslessStaticRoute))
+			dhcpv4.OptionSubnetMask, dhcpv4.OptionRouter, dhcpv4.OptionDomainNameServer, dhcpv4.OptionClasslessStaticRoute, dhcpv4.OptionNTPServers))
 		if err == nil {
 			return lease4(got.ACK)
 		}
@@ -124,7 +124,7 @@ func ask6(ctx context.Context, n NIC, stateful bool) (Lease, error) {
 	}
 	// Without a clock that is right, the identity must not have the time in it.
 	identity := dhcpv6.WithClientID(&dhcpv6.DUIDLL{HWType: iana.HWTypeEthernet, LinkLayerAddr: mac})
-	wanted := dhcpv6.WithRequestedOptions(dhcpv6.OptionDNSRecursiveNameServer)
+	wanted := dhcpv6.WithRequestedOptions(dhcpv6.OptionDNSRecursiveNameServer, dhcpv6.OptionNTPServer, dhcpv6.OptionSNTPServerList)
 	for {
 		var reply *dhcpv6.Message
 		if stateful {

@@ -7,6 +7,7 @@ package netconfig_test
 import (
 	"context"
 	"errors"
+	"fmt"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -72,12 +73,13 @@ func TestRootDHCP(t *testing.T) {
 	}
 	peer := router(t)
 	peer.Listen(t, "198.51.100.7:6385")
-	leases := serveAddresses(t, peer, "far0", "--dhcp-range=192.0.2.50,192.0.2.50,255.255.255.0,2h", "--dhcp-option=3,192.0.2.1", "--dhcp-option=6,192.0.2.53,192.0.2.54")
+	leases := serveAddresses(t, peer, "far0", "--dhcp-range=192.0.2.50,192.0.2.50,255.255.255.0,2h", "--dhcp-option=3,192.0.2.1", "--dhcp-option=6,192.0.2.53,192.0.2.54", "--dhcp-option=42,192.0.2.123")
 	k, resolvConf := kernel(t)
 	plan := parse(t, automatic("ipv4_dhcp"))
 	for range 2 { // the same is given when asked again
-		if _, err := acquired(t, k, plan, nil); err != nil {
-			t.Fatal(err)
+		given, err := acquired(t, k, plan, nil)
+		if err != nil || fmt.Sprint(given.NTP()) != "[192.0.2.123]" {
+			t.Fatalf("Acquire() = %v, NTP %v", err, given.NTP())
 		}
 		_, got := addresses(t, "eth0")
 		same(t, "addresses", got, []string{"192.0.2.50/24"})
@@ -105,15 +107,66 @@ func TestRootDHCPRoutes(t *testing.T) {
 	same(t, "routes", routes(t), []string{"default via 192.0.2.1 dev eth0 metric 0", "203.0.113.0/24 via 192.0.2.2 dev eth0 metric 0"})
 }
 
+// Routes that are described count beside what is given, before and after.
+func TestRootDHCPBesideRoutes(t *testing.T) {
+	if !netnstest.Enter(t) {
+		return
+	}
+	peer := router(t)
+	peer.Listen(t, "198.51.100.7:6385")
+	serveAddresses(t, peer, "far0", "--dhcp-range=192.0.2.50,192.0.2.50,255.255.255.0,2h", "--dhcp-option=3")
+	k, _ := kernel(t)
+	plan := parse(t, strings.Replace(automatic("ipv4_dhcp"), `"link": "a"}`, `"link": "a", "routes": [{"network": "198.51.100.0/24", "gateway": "192.0.2.1"}]}`, 1))
+	if _, err := acquired(t, k, plan, nil); err != nil {
+		t.Fatal(err)
+	}
+	same(t, "routes", routes(t), []string{"198.51.100.0/24 via 192.0.2.1 dev eth0 metric 0 onlink"})
+	reaches(t, "198.51.100.7:6385")
+}
+
+// Nobody describes anything, and all that there is is a router whose advertisement says that addresses are to be asked for.
+func TestRootEverywhereIPv6(t *testing.T) {
+	if !netnstest.Enter(t) {
+		return
+	}
+	peer := router(t)
+	peer.IP(t, "addr del 192.0.2.1/24 dev far0")
+	peer.Listen(t, "[2001:db8:1::7]:6385")
+	dark := netnstest.NewPeer(t)
+	dark.Cable(t, "eth1", "52:54:00:aa:bb:02", "far1")
+	serveAddresses(t, peer, "far0", "--enable-ra", "--dhcp-range=2001:db8::50,2001:db8::50,64,2h")
+	k, _ := kernel(t)
+	have, err := k.State(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	plan := netconfig.Everywhere(have, []netconfig.Method{netconfig.DHCP4, netconfig.Auto6}, "")
+	try := func(ctx context.Context) error {
+		if r := netconfig.Check(ctx, k, netconfig.Target{Host: "2001:db8:1::7", Port: 6385}); !r.OK {
+			return errors.New(r.Cause)
+		}
+		return nil
+	}
+	a, err := plan.Acquire(t.Context(), k, netconfig.NewAsker(), try, func(line string) { t.Log(line) })
+	if err != nil || !a.Works {
+		t.Errorf("Acquire() = %v", err)
+	}
+	settled(t, "eth0", "2001:db8::50/128")
+}
+
 // ipv6 has one kind of network given by dnsmasq.
 func ipv6(t *testing.T, kind, served, want string) {
 	t.Helper()
 	peer := router(t)
 	peer.Listen(t, "[2001:db8:1::7]:6385")
-	serveAddresses(t, peer, "far0", "--enable-ra", "--dhcp-range="+served, "--dhcp-option=option6:dns-server,[2001:db8::53]")
+	serveAddresses(t, peer, "far0", "--enable-ra", "--dhcp-range="+served, "--dhcp-option=option6:dns-server,[2001:db8::53]", "--dhcp-option=option6:ntp-server,[2001:db8::123]")
 	k, resolvConf := kernel(t)
-	if _, err := acquired(t, k, parse(t, automatic(kind)), nil); err != nil {
+	given, err := acquired(t, k, parse(t, automatic(kind)), nil)
+	if err != nil {
 		t.Fatal(err)
+	}
+	if ntp := fmt.Sprint(given.NTP()); ntp != "[2001:db8::123]" && kind != "ipv6_slaac" {
+		t.Errorf("NTP %s", ntp)
 	}
 	settled(t, "eth0", want)
 	if b, err := os.ReadFile(resolvConf); err != nil || !strings.Contains(string(b), "nameserver 2001:db8::53\n") {

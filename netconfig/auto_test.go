@@ -150,7 +150,7 @@ func TestAcquire(t *testing.T) {
 				if left, err := a.Plan.Changes(k.state); len(left) > 0 || err != nil {
 					t.Errorf("left: %v, %v", left, err)
 				}
-				if strings.Count(k.String(), "default via") > 2-len(plan.Links)%2 {
+				if strings.Count(k.String(), "route default via") > 2-len(plan.Links)%2 {
 					t.Errorf("too many default routes:\n%s", k)
 				}
 			})
@@ -165,6 +165,226 @@ func sorted(s []string) []string {
 		}
 	}
 	return s
+}
+
+// leads says whether the default route is over a gateway, as if the conductor were behind it.
+func leads(k *fakeKernel, gateway string) func(context.Context) error {
+	return func(context.Context) error {
+		if strings.Contains(k.String(), "default via "+gateway+" ") {
+			return nil
+		}
+		return errors.New("unreachable")
+	}
+}
+
+func quiet(string) {}
+
+// keeping runs Keep for so long.
+func keeping(t *testing.T, a Acquired, k Kernel, servers *fakeServers, try func(context.Context) error, long time.Duration) {
+	ctx, cancel := context.WithTimeout(t.Context(), long)
+	defer cancel()
+	a.Keep(ctx, k, servers, try, quiet)
+	<-ctx.Done()
+}
+
+// An agent that is started again does not put a network at risk that works: what leads nowhere gives back what it has displaced.
+func TestAcquireAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := &fakeKernel{state: withLinkLocal(machine()), cables: map[string]time.Duration{"eth0": 0, "eth1": 0, "eth2": 0}}
+		try := leads(k, "192.0.2.1")
+		servers := &fakeServers{answers: map[string]fakeAnswer{
+			"eth0 dhcpv4": {time.Second, []Lease{given("192.0.2.50/24", "192.0.2.1", "192.0.2.53", time.Hour)}},
+			"eth2 dhcpv4": {3 * time.Second, []Lease{given("203.0.113.9/24", "203.0.113.1", "203.0.113.53", 0)}},
+		}}
+		plan := Everywhere(k.state, []Method{DHCP4}, "")
+		if _, err := plan.Acquire(t.Context(), k, servers, try, quiet); err != nil {
+			t.Fatal(err)
+		}
+		before := k.String()
+		asked := len(servers.asked)
+		a, err := plan.Resume(t.Context(), k, try)
+		if err != nil || !a.Works || len(servers.asked) != asked {
+			t.Errorf("Resume() = %v, works %v; asked %q", err, a.Works, servers.asked)
+		}
+		// What works is kept up, and only that: the address is renewed, and other servers are not taken.
+		keeping(t, a, k, servers, try, 3*time.Hour)
+		compare(t, "machine after three hours", k.String(), before)
+		if got := strings.Join(servers.asked[asked:], ", "); got != "eth0 dhcpv4, eth0 dhcpv4, eth0 dhcpv4" {
+			t.Errorf("asked %q", got)
+		}
+		// Without the server of the network that works, asking everywhere leaves all as it is.
+		delete(servers.answers, "eth0 dhcpv4")
+		if _, err := plan.Acquire(t.Context(), k, servers, leads(k, "192.0.2.99"), quiet); err == nil || !strings.Contains(err.Error(), "with what eth2 was given: unreachable") {
+			t.Errorf("Acquire() = %v", err)
+		}
+		p := plan.with(nil)
+		next, err := p.instead(t.Context(), k, plan.with([]leased{{"eth1", given("198.51.100.9/24", "198.51.100.1", "198.51.100.53", 0)}}), leads(k, "192.0.2.99"))
+		if err == nil || next.Works || strings.Contains(k.String(), "198.51.100") {
+			t.Errorf("instead() = %v\n%s", err, k)
+		}
+	})
+}
+
+// What leads nowhere gives back the route and the name servers that it has displaced.
+func TestInsteadGivesBack(t *testing.T) {
+	k := &fakeKernel{state: withLinkLocal(machine()), cables: map[string]time.Duration{"eth0": 0, "eth2": 0}}
+	plan := Everywhere(k.state, []Method{DHCP4}, "")
+	works := plan.with([]leased{{"eth0", given("192.0.2.50/24", "192.0.2.1", "192.0.2.53", time.Hour)}})
+	if _, err := works.make(t.Context(), k); err != nil {
+		t.Fatal(err)
+	}
+	before := k.String()
+	other := plan.with([]leased{{"eth2", given("203.0.113.9/24", "203.0.113.1", "203.0.113.53", 0)}})
+	for name, from := range map[string]Acquired{"known": works, "of an earlier agent": plan.with(nil)} {
+		if _, err := from.instead(t.Context(), k, other, leads(k, "192.0.2.99")); err == nil {
+			t.Error("no error")
+		}
+		compare(t, name, k.String(), before)
+	}
+}
+
+// The conductor does not answer while each network is tried, and does after a minute: the right network is found by then.
+func TestKeepSearches(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := &fakeKernel{state: withLinkLocal(machine()), cables: map[string]time.Duration{"eth0": 0, "eth1": 0, "eth2": 0}}
+		start := time.Now()
+		try := func(ctx context.Context) error {
+			if time.Since(start) < 2*time.Minute {
+				return errors.New("unreachable")
+			}
+			return leads(k, "192.0.2.1")(ctx)
+		}
+		servers := &fakeServers{answers: map[string]fakeAnswer{
+			"eth0 dhcpv4": {4 * time.Second, []Lease{given("192.0.2.50/24", "192.0.2.1", "192.0.2.53", time.Hour)}},
+			"eth2 dhcpv4": {time.Second, []Lease{given("203.0.113.9/24", "203.0.113.1", "203.0.113.53", time.Hour)}},
+		}}
+		a, err := Everywhere(k.state, []Method{DHCP4}, "").Acquire(t.Context(), k, servers, try, quiet)
+		if err == nil || a.Works || !strings.Contains(k.String(), "via 203.0.113.1 ") {
+			t.Fatalf("Acquire() = %v\n%s", err, k)
+		}
+		keeping(t, a, k, servers, try, 6*time.Minute)
+		if got := k.String(); try(t.Context()) != nil || strings.Contains(got, "203.0.113") || strings.Count(got, "default via") != 1 {
+			t.Errorf("after six minutes\n%s", got)
+		}
+	})
+}
+
+// While the conductor is away, the only network that there is stays as it is.
+func TestKeepSearchesQuietly(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := &recorder{fakeKernel: &fakeKernel{state: withLinkLocal(machine()), cables: map[string]time.Duration{"eth0": 0}}}
+		v4, v6 := given("192.0.2.50/24", "192.0.2.1", "192.0.2.53", time.Hour), given("2001:db8::50/128", "", "2001:db8::53", time.Hour)
+		servers := &fakeServers{answers: map[string]fakeAnswer{"eth0 dhcpv4": {time.Second, []Lease{v4}}, "eth0 ipv6-auto": {2 * time.Second, []Lease{v6}}}}
+		time.AfterFunc(3*time.Minute, func() { // the order of the answers is another, and then one is not there
+			servers.mu.Lock()
+			servers.answers["eth0 dhcpv4"] = fakeAnswer{3 * time.Second, []Lease{v4}}
+			servers.mu.Unlock()
+		})
+		time.AfterFunc(6*time.Minute, func() {
+			servers.mu.Lock()
+			delete(servers.answers, "eth0 ipv6-auto")
+			servers.mu.Unlock()
+		})
+		start := time.Now()
+		try := func(context.Context) error {
+			if time.Since(start) < 10*time.Minute {
+				return errors.New("unreachable")
+			}
+			return nil
+		}
+		a, err := Everywhere(k.state, []Method{DHCP4, Auto6}, "").Acquire(t.Context(), k, servers, try, quiet)
+		if err == nil {
+			t.Fatal("it works")
+		}
+		before := k.String()
+		if !strings.Contains(before, "192.0.2.50/24 2001:db8::50/128") {
+			t.Fatalf("machine\n%s", before)
+		}
+		k.did = nil
+		keeping(t, a, k, servers, try, 15*time.Minute)
+		if len(k.did) > 0 {
+			t.Errorf("did %q", k.did)
+		}
+		compare(t, "machine", k.String(), before)
+	})
+}
+
+// A server that begins to answer late is heard, though nothing was given before.
+func TestKeepAsksForWhatIsMissing(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := &fakeKernel{state: withLinkLocal(machine()), cables: map[string]time.Duration{"eth0": 0}}
+		servers := &fakeServers{answers: map[string]fakeAnswer{}}
+		plan, err := ParseNetworkData([]byte(`{"links": [{"id": "a", "type": "phy", "ethernet_mac_address": "52:54:00:aa:bb:01"}],
+			"networks": [{"type": "ipv4_dhcp", "link": "a"}, {"type": "ipv6_dhcpv6_stateful", "link": "a"}]}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		a, err := plan.Acquire(t.Context(), k, servers, nil, quiet)
+		if err == nil {
+			t.Fatal("somebody has answered")
+		}
+		time.AfterFunc(10*time.Minute, func() {
+			servers.mu.Lock()
+			defer servers.mu.Unlock()
+			servers.answers["eth0 dhcpv4"] = fakeAnswer{time.Second, []Lease{given("192.0.2.50/24", "192.0.2.1", "192.0.2.53", time.Hour)}}
+		})
+		keeping(t, a, k, servers, nil, 9*time.Minute)
+		if n := len(servers.asked); n > 2*10 {
+			t.Errorf("asked %d times in 9 minutes", n)
+		}
+		keeping(t, a, k, servers, nil, 4*time.Minute)
+		if got := k.String(); !strings.Contains(got, "192.0.2.50/24") || !strings.Contains(got, "default via 192.0.2.1 dev eth0") || !strings.Contains(got, "dns 192.0.2.53") {
+			t.Errorf("after the server is there\n%s", got)
+		}
+	})
+}
+
+// recorder notes what is done.
+type recorder struct {
+	*fakeKernel
+	did []string
+}
+
+func (r *recorder) Do(ctx context.Context, c Change) error {
+	r.did = append(r.did, c.String())
+	return r.fakeKernel.Do(ctx, c)
+}
+
+// Of a lease that has changed only what differs is changed, and of other links nothing.
+func TestKeepChangesLittle(t *testing.T) {
+	other := given("198.51.100.50/24", "198.51.100.1", "198.51.100.53", 100*time.Hour)
+	first := given("192.0.2.50/24", "192.0.2.1", "192.0.2.53", time.Hour)
+	tests := []struct {
+		name   string
+		second Lease
+		did    string
+	}{
+		{"name server", given("192.0.2.50/24", "192.0.2.1", "192.0.2.54", time.Hour), "set dns 192.0.2.54, 198.51.100.53"},
+		{"gateway", given("192.0.2.50/24", "192.0.2.2", "192.0.2.53", time.Hour), "remove route default via 192.0.2.1 dev eth0\nadd route default via 192.0.2.2 dev eth0\nset source 192.0.2.50 on eth0: 192.0.2.0/24, default via 192.0.2.2"},
+		{"no gateway any more", given("192.0.2.50/24", "", "192.0.2.53", time.Hour),
+			"remove route default via 192.0.2.1 dev eth0\nremove route default via 198.51.100.1 dev eth1 metric 1025\nadd route default via 198.51.100.1 dev eth1"},
+		{"address", given("192.0.2.60/24", "192.0.2.1", "192.0.2.53", time.Hour), "remove address 192.0.2.50/24 from eth0\nadd address 192.0.2.60/24 to eth0\nremove source 192.0.2.50\nset source 192.0.2.60 on eth0: 192.0.2.0/24, default via 192.0.2.1"},
+	}
+	for _, tt := range tests {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				k := &recorder{fakeKernel: &fakeKernel{state: machine(), cables: map[string]time.Duration{"eth0": 0, "eth1": 0}}}
+				servers := &fakeServers{answers: map[string]fakeAnswer{"eth0 dhcpv4": {0, []Lease{first, tt.second}}, "eth1 dhcpv4": {time.Second, []Lease{other}}}}
+				plan, err := ParseNetworkData([]byte(`{"links": [{"id": "a", "type": "phy", "ethernet_mac_address": "52:54:00:aa:bb:01"}, {"id": "b", "type": "phy", "ethernet_mac_address": "52:54:00:aa:bb:02"}],
+					"networks": [{"type": "ipv4_dhcp", "link": "a"}, {"type": "ipv4_dhcp", "link": "b"}]}`))
+				if err != nil {
+					t.Fatal(err)
+				}
+				a, err := plan.Acquire(t.Context(), k, servers, nil, quiet)
+				if err != nil {
+					t.Fatal(err)
+				}
+				k.did = nil
+				keeping(t, a, k, servers, nil, 90*time.Minute)
+				compare(t, "did", strings.Join(k.did, "\n"), tt.did)
+			})
+		})
+	}
 }
 
 // What was given is asked for again in time; another address takes the place of the first.
@@ -184,7 +404,7 @@ func TestKeep(t *testing.T) {
 		ctx, cancel := context.WithCancel(t.Context())
 		var said []string
 		ended := make(chan bool)
-		go func() { a.Keep(ctx, k, servers, func(s string) { said = append(said, s) }); close(ended) }()
+		go func() { a.Keep(ctx, k, servers, nil, func(s string) { said = append(said, s) }); close(ended) }()
 		before := k.String()
 		time.Sleep(90 * time.Minute)
 		compare(t, "machine after one renewal", k.String(), before)
@@ -238,6 +458,7 @@ func TestLease4(t *testing.T) {
 			"dhcpv4 from 192.0.2.2, 192.0.2.50/24, default via 192.0.2.1, 198.51.100.0/24", ""},
 		{"no mask", ack(dhcpv4.WithNetmask(net.CIDRMask(0, 32)), router("192.0.2.1")), "dhcpv4 from 192.0.2.2, 192.0.2.50/32, default via 192.0.2.1", ""},
 		{"DNS", ack(dhcpv4.WithOption(dhcpv4.OptDNS(net.IPv4(192, 0, 2, 53), net.IPv4zero))), "dhcpv4 from 192.0.2.2, 192.0.2.50/24, dns 192.0.2.53", ""},
+		{"NTP", ack(dhcpv4.WithOption(dhcpv4.OptNTPServers(net.IPv4(192, 0, 2, 123), net.IPv4(192, 0, 2, 123), net.IPv4bcast))), "dhcpv4 from 192.0.2.2, 192.0.2.50/24, ntp 192.0.2.123", ""},
 		{"router that is us, or nobody", ack(router("0.0.0.0", "192.0.2.50")), "dhcpv4 from 192.0.2.2, 192.0.2.50/24", ""},
 		{"no address", ack(dhcpv4.WithYourIP(net.IPv4zero)), "", "0.0.0.0 is not an address for a machine"},
 		{"group's address", ack(dhcpv4.WithYourIP(net.IPv4(224, 0, 0, 1))), "", "224.0.0.1 is not an address for a machine"},
@@ -298,7 +519,7 @@ func usable(t *testing.T, m Method, l Lease) {
 	k := &fakeKernel{state: machine()}
 	p := Plan{Links: []Link{{ID: "a", Kind: Physical, MAC: "52:54:00:aa:bb:01", Auto: []Method{m}}}}
 	a := p.with([]leased{{"a", l}})
-	if err := a.make(t.Context(), k); err != nil {
+	if _, err := a.make(t.Context(), k); err != nil {
 		t.Fatalf("%s: %v", l, err)
 	}
 	if left, err := a.Plan.Changes(k.state); len(left) > 0 || err != nil {

@@ -173,17 +173,24 @@ func (r Report) pathCause(what string, p Path, to netip.Addr) string {
 	if p.NIC == "" {
 		return fmt.Sprintf("%s: there is no route to it on a NIC with link", what)
 	}
+	vlan := r.vlanCause(p.NIC)
+	if !p.Gateway.IsValid() && vlan != "" {
+		return fmt.Sprintf("%s, which should be on the link of %s: wrong VLAN, for %s%s", what, p.NIC, vlan, r.wireText(p.NIC))
+	}
 	if !p.Gateway.IsValid() {
-		return fmt.Sprintf("%s, which should be on the link of %s: wrong VLAN or switch port, or it is down", what, p.NIC)
+		return fmt.Sprintf("%s, which should be on the link of %s: wrong VLAN or switch port, or it is down%s", what, p.NIC, r.wireText(p.NIC))
 	}
 	for _, g := range r.Gateways {
 		if g.NIC != p.NIC || g.Address != p.Gateway || g.Problem == OK {
 			continue
 		}
+		if vlan != "" {
+			return fmt.Sprintf("the gateway %s does not answer on %s: wrong VLAN, for %s%s", g.Address, g.NIC, vlan, r.wireText(g.NIC))
+		}
 		if g.Outside {
 			return fmt.Sprintf("the gateway %s does not answer on %s, and no network of %s covers it: look at gateway and netmask", g.Address, g.NIC, g.NIC)
 		}
-		return fmt.Sprintf("the gateway %s does not answer on %s: wrong VLAN or switch port, wrong address, or it is down", g.Address, g.NIC)
+		return fmt.Sprintf("the gateway %s does not answer on %s: wrong VLAN or switch port, wrong address, or it is down%s", g.Address, g.NIC, r.wireText(g.NIC))
 	}
 	return fmt.Sprintf("%s: the gateway %s answers, but nothing comes back from %s (firewall, no way back, or it is down)", what, p.Gateway, to)
 }
@@ -214,6 +221,19 @@ func (r Report) String() string {
 			link += ", in " + n.Master
 		}
 		fmt.Fprintf(&b, "nic %s: driver %s, mac %s, mtu %d, %s%s\n", n.Name, driver, n.PermanentMAC, n.MTU, link, addressTexts(n.Addresses))
+		switch {
+		case n.Neighbour != nil:
+			fmt.Fprintf(&b, "nic %s: LLDP says %s", n.Name, clean(n.Neighbour.String()))
+			if tagged, _ := announced(n.Neighbour); len(tagged) > 0 {
+				fmt.Fprintf(&b, ", tagged VLAN %s", numbers(tagged))
+			}
+			b.WriteByte('\n')
+		case n.Heard > 0:
+			fmt.Fprintf(&b, "nic %s: no LLDP heard in %.1f s (switches that speak it do so every 30 s)\n", n.Name, n.Heard)
+		}
+		if len(n.VLANs) > 0 {
+			fmt.Fprintf(&b, "nic %s: VLAN %s seen\n", n.Name, numbers(n.VLANs))
+		}
 	}
 	for _, d := range r.Stacked {
 		link := "no link"
@@ -225,6 +245,9 @@ func (r Report) String() string {
 			continue
 		}
 		fmt.Fprintf(&b, "bond %s: %s, mtu %d, %s%s\n", d.Name, bondOptions()[0].text(d.Bond.Options["mode"]), d.MTU, link, addressTexts(d.Addresses))
+		if d.Bond.Options["mode"] == lacp {
+			fmt.Fprintf(&b, "bond %s: %s\n", d.Name, partners(d.Members))
+		}
 		for _, m := range d.Members {
 			partner := ""
 			if d.Bond.Options["mode"] == lacp {
@@ -275,7 +298,11 @@ func (r Report) String() string {
 			fmt.Fprintf(&b, "%s (%s)\n", c.TCP, c.Detail)
 			continue
 		}
-		b.WriteString("connects\n")
+		b.WriteString("connects")
+		if c.MTU > 0 {
+			fmt.Fprintf(&b, ", path MTU %d", c.MTU)
+		}
+		b.WriteByte('\n')
 		switch c.TLS {
 		case NotWanted:
 		case OK:
@@ -286,6 +313,28 @@ func (r Report) String() string {
 	}
 	fmt.Fprintf(&b, "cause: %s\n", r.Cause)
 	return b.String()
+}
+
+// partners says whether the members of a bond lead to one system.
+func partners(members []Member) string {
+	var all []MAC
+	silent := 0
+	for _, m := range members {
+		if m.Partner == "" {
+			silent++
+		} else if !slices.Contains(all, m.Partner) {
+			all = append(all, m.Partner)
+		}
+	}
+	switch {
+	case len(all) == 0:
+		return "LACP partner: none"
+	case len(all) > 1:
+		return fmt.Sprintf("LACP partner: %d different systems", len(all))
+	case silent > 0:
+		return fmt.Sprintf("LACP partner: %s, and none on %d of %d members", all[0], silent, len(members))
+	}
+	return fmt.Sprintf("LACP partner: %s on all members", all[0])
 }
 
 // addressTexts are for the end of a line.

@@ -84,7 +84,10 @@ func (p Plan) Steps(have State) ([]Step, error) {
 		}
 	}
 
-	// 5. The name servers.
+	// 5. Whence what leaves.
+	m.sources()
+
+	// 6. The name servers.
 	if len(p.DNS) > 0 && !slices.Equal(p.DNS, have.DNS) {
 		why := "none are set"
 		if len(have.DNS) > 0 {
@@ -379,11 +382,7 @@ func (m *maker) settings(l Link, nic NIC) ([]Step, error) {
 
 // shares reports whether another link has an address in an IPv4 network of this one.
 func (p Plan) shares(l Link) bool {
-	return slices.ContainsFunc(p.Links, func(other Link) bool {
-		return other.ID != l.ID && slices.ContainsFunc(other.Addresses, func(a netip.Prefix) bool {
-			return a.Addr().Is4() && slices.ContainsFunc(l.Addresses, a.Overlaps)
-		})
-	})
+	return slices.ContainsFunc(p.Links, func(other Link) bool { return other.ID != l.ID && other.meets(l, true) })
 }
 
 // route puts r in force on the NIC. The kernel holds one route for each destination
@@ -408,6 +407,81 @@ func (m *maker) route(link string, r Route, nic string) error {
 	}
 	m.do(link, AddRoute{nic, r}, "it is missing")
 	return nil
+}
+
+// sources ties addresses to their NICs, where several NICs lead to the same.
+func (m *maker) sources() {
+	for _, s := range m.have.Sources {
+		held := slices.ContainsFunc(m.have.nic(s.NIC).Addresses, func(a Address) bool { return a.Prefix.Addr() == s.Address })
+		if !held || slices.Contains(m.removed, s.NIC) {
+			m.do("", RemoveSource{s.Address}, "no NIC has the address any more")
+		}
+	}
+	for _, l := range m.plan.Links {
+		nic := m.devices[l.ID]
+		if nic == nil || m.members[l.ID] != "" {
+			continue
+		}
+		for _, a := range l.Addresses {
+			if a.Addr().IsLinkLocalUnicast() || !m.plan.rivals(l, a.Addr().Is4()) {
+				continue
+			}
+			want := Source{NIC: nic.Name, Address: a.Addr()}
+			for _, other := range l.Addresses {
+				near := Route{Destination: other.Masked()}
+				if other.Addr().Is4() == a.Addr().Is4() && !other.IsSingleIP() && !slices.Contains(want.Routes, near) {
+					want.Routes = append(want.Routes, near)
+				}
+			}
+			for _, r := range l.Routes {
+				if r.Destination.Addr().Is4() == a.Addr().Is4() {
+					want.Routes = append(want.Routes, r)
+				}
+			}
+			if len(want.Routes) > 0 && (slices.Contains(m.flushed, nic.Name) || !m.have.holds(want)) {
+				m.do(l.ID, SetSource{want}, "another NIC leads there too, and answers shall leave by this one")
+			}
+		}
+	}
+}
+
+// holds reports whether the machine has the source, with its routes and no others.
+func (s State) holds(want Source) bool {
+	return slices.ContainsFunc(s.Sources, func(have Source) bool {
+		if have.NIC != want.NIC || have.Address != want.Address || len(have.Routes) != len(want.Routes) {
+			return false
+		}
+		for _, r := range want.Routes {
+			if !have.has(r) {
+				return false
+			}
+		}
+		return true
+	})
+}
+
+// has reports whether the route is one of the source's.
+func (s Source) has(r Route) bool {
+	return slices.ContainsFunc(s.Routes, func(h Route) bool {
+		return h.Destination == r.Destination && h.Gateway == r.Gateway && h.metric() == r.metric()
+	})
+}
+
+// rivals reports whether another link leads to what a link leads to: both have a default route, or an address in one network.
+func (p Plan) rivals(l Link, is4 bool) bool {
+	leads := func(l Link) bool {
+		return slices.ContainsFunc(l.Routes, func(r Route) bool { return r.Destination.Bits() == 0 && r.Destination.Addr().Is4() == is4 })
+	}
+	return slices.ContainsFunc(p.Links, func(other Link) bool {
+		return other.ID != l.ID && (leads(l) && leads(other) || other.meets(l, is4))
+	})
+}
+
+// meets reports whether two links have an address in one network.
+func (l Link) meets(other Link, is4 bool) bool {
+	return slices.ContainsFunc(l.Addresses, func(a netip.Prefix) bool {
+		return a.Addr().Is4() == is4 && !a.Addr().IsLinkLocalUnicast() && slices.ContainsFunc(other.Addresses, a.Overlaps)
+	})
 }
 
 // find returns the NIC of a physical link.

@@ -69,7 +69,7 @@ func (k *fakeKernel) State(ctx context.Context) (State, error) {
 		s.NICs[i].Addresses = slices.Clone(s.NICs[i].Addresses)
 		s.NICs[i].Options = maps.Clone(s.NICs[i].Options)
 	}
-	s.Routes = slices.Clone(s.Routes)
+	s.Routes, s.Sources = slices.Clone(s.Routes), slices.Clone(s.Sources)
 	return s, nil
 }
 
@@ -152,6 +152,9 @@ func (k *fakeKernel) Do(ctx context.Context, c Change) error {
 		}
 		for _, r := range k.state.Routes {
 			if r.Destination == c.Route.Destination && r.metric() == c.Route.metric() {
+				if r.NIC == c.NIC && r.Gateway == c.Route.Gateway {
+					return nil
+				}
 				return errors.New("file exists")
 			}
 		}
@@ -162,8 +165,17 @@ func (k *fakeKernel) Do(ctx context.Context, c Change) error {
 		k.state.Routes = slices.DeleteFunc(k.state.Routes, func(r NICRoute) bool {
 			return r.NIC == c.NIC && r.Destination == c.Route.Destination && r.Gateway == c.Route.Gateway && r.metric() == c.Route.metric()
 		})
+	case SetSource:
+		k.removeSource(c.Address)
+		k.state.Sources = append(k.state.Sources, c.Source)
+	case RemoveSource:
+		k.removeSource(c.Address)
 	case SetDNS:
 		k.state.DNS = c.Servers
+	case Listen:
+		if len(c.NIC) > 0 {
+			k.nic(c.NIC).Heard.For += time.Second
+		}
 	case AskNeighbor:
 		if k.asked == nil {
 			k.asked = map[netip.Addr]time.Time{}
@@ -184,10 +196,20 @@ func (k *fakeKernel) nic(name string) *NIC {
 	panic("no NIC " + name)
 }
 
+func (k *fakeKernel) removeSource(a netip.Addr) {
+	k.state.Sources = slices.DeleteFunc(k.state.Sources, func(s Source) bool { return s.Address == a })
+}
+
 // down switches a device off, and with it go its routes.
 func (k *fakeKernel) down(name string) {
 	k.nic(name).Up = false
 	k.state.Routes = slices.DeleteFunc(k.state.Routes, func(r NICRoute) bool { return r.NIC == name })
+	k.state.Sources = slices.Clone(k.state.Sources)
+	for i := range k.state.Sources {
+		if k.state.Sources[i].NIC == name {
+			k.state.Sources[i].Routes = nil
+		}
+	}
 }
 
 // String prints what is not as it was on the machine in the beginning.
@@ -225,6 +247,9 @@ func (k *fakeKernel) String() string {
 	}
 	for _, r := range k.state.Routes {
 		fmt.Fprintf(&b, "route %s\n", r)
+	}
+	for _, s := range k.state.Sources {
+		fmt.Fprintf(&b, "source %s on %s: %s\n", s.Address, s.NIC, list(s.Routes))
 	}
 	for _, a := range k.state.DNS {
 		fmt.Fprintf(&b, "dns %s\n", a)

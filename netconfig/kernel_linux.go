@@ -30,6 +30,7 @@ type linux struct {
 
 	mu     sync.Mutex
 	others map[owned]bool // addresses of ours that another machine has, which the kernel does not remember for IPv4
+	heard  map[string]Heard
 }
 
 type owned struct {
@@ -81,6 +82,7 @@ func (k *linux) State(ctx context.Context) (State, error) {
 		}
 		n.Addresses = addresses[n.Index]
 		k.mu.Lock()
+		n.Heard = k.heard[n.Name]
 		for i, a := range n.Addresses {
 			n.Addresses[i].Duplicate = a.Duplicate || k.others[owned{n.Name, a.Prefix.Addr()}]
 		}
@@ -97,7 +99,12 @@ func (k *linux) State(ctx context.Context) (State, error) {
 		if err != nil {
 			return State{}, err
 		}
-		s.Routes = append(s.Routes, routes...)
+		s.Routes = append(s.Routes, routes[unix.RT_TABLE_MAIN]...)
+		sources, err := k.sources(family, names, routes)
+		if err != nil {
+			return State{}, err
+		}
+		s.Sources = append(s.Sources, sources...)
 		neighbors, err := dump(func() ([]netlink.Neigh, error) { return k.netlink.NeighList(0, family) })
 		if err != nil {
 			return State{}, fmt.Errorf("list neighbours: %w", err)
@@ -332,12 +339,15 @@ func (k *linux) addresses() (map[int][]Address, error) {
 	return m, nil
 }
 
-func (k *linux) routes(family int, names map[int]string) ([]NICRoute, error) {
-	all, err := dump(func() ([]netlink.Route, error) { return k.netlink.RouteList(nil, family) })
+// routes returns the unicast routes by table.
+func (k *linux) routes(family int, names map[int]string) (map[int][]NICRoute, error) {
+	all, err := dump(func() ([]netlink.Route, error) {
+		return k.netlink.RouteListFiltered(family, &netlink.Route{Table: unix.RT_TABLE_UNSPEC}, netlink.RT_FILTER_TABLE)
+	})
 	if err != nil {
 		return nil, fmt.Errorf("list routes: %w", err)
 	}
-	var routes []NICRoute
+	routes := map[int][]NICRoute{}
 	for _, r := range all {
 		if r.Type != unix.RTN_UNICAST {
 			continue
@@ -351,7 +361,7 @@ func (k *linux) routes(family int, names map[int]string) ([]NICRoute, error) {
 		}
 		add := func(index int, gateway net.IP, flags int) {
 			g, _ := addr(gateway)
-			routes = append(routes, NICRoute{names[index], Route{
+			routes[r.Table] = append(routes[r.Table], NICRoute{names[index], Route{
 				Destination: destination, Gateway: g, Metric: r.Priority, OnLink: flags&unix.RTNH_F_ONLINK != 0,
 			}})
 		}
@@ -363,6 +373,87 @@ func (k *linux) routes(family int, names map[int]string) ([]NICRoute, error) {
 		}
 	}
 	return routes, nil
+}
+
+// What is for a source is in a table of its NIC, and asked for by a rule before that for the main table, which has 32766. The protocol marks rules as ours.
+const (
+	sourceTable    = 26900 // and the NIC's index
+	sourcePriority = 26900
+	sourceProtocol = 105
+)
+
+// sources returns those whose rules are ours.
+func (k *linux) sources(family int, names map[int]string, routes map[int][]NICRoute) ([]Source, error) {
+	rules, err := dump(func() ([]netlink.Rule, error) { return k.netlink.RuleList(family) })
+	if errors.Is(err, unix.EOPNOTSUPP) || errors.Is(err, unix.EAFNOSUPPORT) {
+		return nil, nil // a kernel without rules has none
+	}
+	if err != nil {
+		return nil, fmt.Errorf("list rules for routes: %w", err)
+	}
+	var sources []Source
+	for _, r := range rules {
+		p, ok := prefix(r.Src)
+		if !ok || !p.IsSingleIP() || r.Priority != sourcePriority || r.Protocol != sourceProtocol {
+			continue
+		}
+		s := Source{NIC: names[r.Table-sourceTable], Address: p.Addr()}
+		for _, r := range routes[r.Table] {
+			s.Routes = append(s.Routes, r.Route)
+		}
+		sources = append(sources, s)
+	}
+	return sources, nil
+}
+
+// setSource writes the routes before the rule that leads to them.
+func (k *linux) setSource(l netlink.Link, s Source) error {
+	table := sourceTable + l.Attrs().Index
+	family := unix.AF_INET
+	if s.Address.Is6() {
+		family = unix.AF_INET6
+	}
+	have, err := k.routes(family, map[int]string{l.Attrs().Index: s.NIC})
+	if err != nil {
+		return err
+	}
+	for _, h := range have[table] {
+		if s.has(h.Route) {
+			continue
+		}
+		old := route(l, h.Route)
+		old.Table = table
+		if err := k.netlink.RouteDel(old); err != nil {
+			return fmt.Errorf("old route %s: %w", h.Route, err)
+		}
+	}
+	for _, r := range s.Routes {
+		one := route(l, r)
+		one.Table = table
+		if err := k.netlink.RouteReplace(one); err != nil {
+			return fmt.Errorf("route %s: %w", r, err)
+		}
+	}
+	err = k.netlink.RuleAdd(sourceRule(s.Address, table))
+	if errors.Is(err, unix.EEXIST) {
+		return nil
+	}
+	return err
+}
+
+func sourceRule(a netip.Addr, table int) *netlink.Rule {
+	r := netlink.NewRule()
+	r.Priority, r.Protocol, r.Table, r.Src = sourcePriority, sourceProtocol, table, ipNet(netip.PrefixFrom(a, a.BitLen()))
+	return r
+}
+
+// removeSource removes the rule. Routes that no rule leads to do nothing.
+func (k *linux) removeSource(a netip.Addr) error {
+	err := k.netlink.RuleDel(sourceRule(a, unix.RT_TABLE_UNSPEC))
+	if errors.Is(err, unix.ENOENT) {
+		return nil
+	}
+	return err
 }
 
 func (k *linux) dns() ([]netip.Addr, error) {
@@ -423,16 +514,24 @@ func (k *linux) Do(ctx context.Context, c Change) error {
 		return k.onLink(c.NIC, func(l netlink.Link) error { return k.addRoute(l, c) })
 	case RemoveRoute:
 		return k.onLink(c.NIC, func(l netlink.Link) error {
-			err := k.netlink.RouteDel(route(l, c.Route))
+			old := route(l, c.Route)
+			old.Protocol = 0 // whoever has made it: the kernel finds no route of an advertisement by ours
+			err := k.netlink.RouteDel(old)
 			if errors.Is(err, unix.ESRCH) {
 				return nil
 			}
 			return err
 		})
+	case SetSource:
+		return k.onLink(c.NIC, func(l netlink.Link) error { return k.setSource(l, c.Source) })
+	case RemoveSource:
+		return k.removeSource(c.Address)
 	case SetDNS:
 		return replaceFile(k.resolvConf, resolvConf(c.Servers))
 	case AskOwner:
 		return k.onLink(c.NIC, func(l netlink.Link) error { return k.askOwner(ctx, l, c.Address) })
+	case Listen:
+		return k.onLink(c.NIC, func(l netlink.Link) error { return k.listen(ctx, l, c.For) })
 	case AskNeighbor:
 		return k.onLink(c.NIC, func(l netlink.Link) error { return k.askNeighbor(l, c.Address) })
 	}
@@ -461,7 +560,7 @@ func (k *linux) addRoute(l netlink.Link, c AddRoute) error {
 	if listErr != nil {
 		return listErr
 	}
-	for _, h := range have {
+	for _, h := range have[unix.RT_TABLE_MAIN] {
 		if h.NIC == c.NIC && h.Destination == c.Route.Destination && h.Gateway == c.Route.Gateway && h.metric() == c.Route.metric() {
 			return nil
 		}

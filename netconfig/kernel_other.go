@@ -8,6 +8,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"net"
 	"runtime"
 	"syscall"
 )
@@ -23,6 +24,8 @@ func NewKernelAt(string) (Kernel, error) {
 func segments(int) func(network, address string, c syscall.RawConn) error {
 	return func(string, string, syscall.RawConn) error { return errors.ErrUnsupported }
 }
+
+func pathMTU(net.Conn, bool) int { return 0 }
 
 // NewAsker returns one that has no network to ask on.
 func NewAsker() Asker { return deaf{} }

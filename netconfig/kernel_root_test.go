@@ -8,7 +8,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io"
 	"net"
+	"net/netip"
 	"os"
 	"path/filepath"
 	"slices"
@@ -406,6 +408,102 @@ func TestRootOneNetwork(t *testing.T) {
 			continue
 		}
 		c.Close()
+	}
+}
+
+// Two NICs, each with a way to everywhere: who called one of them has the answer from that one. The far ends are two machines, which have the same addresses.
+func TestRootTwoWays(t *testing.T) {
+	if !netnstest.Enter(t) {
+		return
+	}
+	const one = `{"links": [{"id": "a", "type": "phy", "ethernet_mac_address": "52:54:00:aa:bb:01"}, {"id": "b", "type": "phy", "ethernet_mac_address": "52:54:00:aa:bb:02"}],
+		"networks": [{"type": "ipv4", "link": "a", "ip_address": "192.0.2.10/24", "gateway": "192.0.2.1"}, {"type": "ipv4", "link": "b", "ip_address": "192.0.2.11/24", "gateway": "192.0.2.1"},
+			{"type": "ipv6", "link": "a", "ip_address": "2001:db8::10/64", "gateway": "fe80::99"}, {"type": "ipv6", "link": "b", "ip_address": "2001:db8::11/64", "gateway": "fe80::99"}]}`
+	hosts := map[string]*netnstest.Peer{}
+	for i, name := range []string{"a", "b"} {
+		p := netnstest.NewPeer(t)
+		p.Cable(t, fmt.Sprintf("eth%d", i), fmt.Sprintf("52:54:00:aa:bb:0%d", i+1), "far")
+		for _, words := range []string{"addr add 192.0.2.1/24 dev far", "addr add 198.51.100.1/24 dev far", "addr add fe80::99/64 dev far nodad", "addr add 2001:db8::1/64 dev far nodad",
+			"addr add 203.0.113.7/32 dev lo", "addr add 2001:db8:c::7/128 dev lo nodad"} {
+			p.IP(t, words)
+		}
+		for _, address := range []string{"192.0.2.1:80", "203.0.113.7:80", "[2001:db8:c::7]:80", "[2001:db8::1]:80"} {
+			l := p.Listen(t, address)
+			go func() {
+				for {
+					c, err := l.Accept()
+					if err != nil {
+						return // closed, at the end of the test
+					}
+					fmt.Fprint(c, name)
+					c.Close()
+				}
+			}()
+		}
+		hosts[name] = p
+	}
+	k, _ := kernel(t)
+	other := strings.NewReplacer(`"192.0.2.11/24", "gateway": "192.0.2.1"`, `"198.51.100.11/24", "gateway": "198.51.100.1"`).Replace(one)
+	for name, data := range map[string]string{"one network": one, "two networks": other} {
+		plan := parse(t, data)
+		for range 2 {
+			if err := plan.Apply(t.Context(), k); err != nil {
+				t.Fatal(err)
+			}
+		}
+		have, err := k.State(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if left, err := plan.Changes(have); len(left) > 0 || err != nil {
+			t.Errorf("%s: left %v, %v", name, left, err)
+		}
+		for i, host := range []string{"a", "b"} {
+			for _, own := range plan.Links[i].Addresses {
+				to := []string{"203.0.113.7:80", "192.0.2.1:80"}
+				if own.Addr().Is6() {
+					to = []string{"[2001:db8:c::7]:80", "[2001:db8::1]:80"}
+				}
+				if !own.Contains(netip.MustParseAddrPort(to[1]).Addr()) {
+					to = to[:1]
+				}
+				for _, to := range to {
+					d := net.Dialer{Timeout: 5 * time.Second, LocalAddr: &net.TCPAddr{IP: own.Addr().AsSlice()}}
+					c, err := d.Dial("tcp", to)
+					if err != nil {
+						t.Errorf("%s: from %s to %s: %v", name, own.Addr(), to, err)
+						continue
+					}
+					got, err := io.ReadAll(c)
+					if c.Close(); err != nil || string(got) != host {
+						t.Errorf("%s: from %s to %s: %q, %v; want %q", name, own.Addr(), to, got, err, host)
+					}
+				}
+			}
+		}
+		// Another gateway takes the place of the old one, for what has the address too.
+		moved := parse(t, strings.Replace(data, `"gateway": "192.0.2.1"`, `"gateway": "192.0.2.2"`, 1))
+		if err := moved.Apply(t.Context(), k); err != nil {
+			t.Fatal(err)
+		}
+		if out := string(netnstest.IP(t, "route get 203.0.113.7 from 192.0.2.10")); !strings.Contains(out, "via 192.0.2.2 dev eth0") {
+			t.Errorf("%s: with another gateway: %s", name, out)
+		}
+		if err := plan.Apply(t.Context(), k); err != nil {
+			t.Fatal(err)
+		}
+		netnstest.IP(t, "addr flush dev eth0")
+		netnstest.IP(t, "addr flush dev eth1")
+	}
+	// What is left when the addresses are gone is removed; another's rules stay.
+	netnstest.IP(t, "rule add from 192.0.2.99 lookup 99 priority 99")
+	if err := parse(t, `{"links": [{"id": "a", "type": "phy", "ethernet_mac_address": "52:54:00:aa:bb:01"}], "networks": []}`).Apply(t.Context(), k); err != nil {
+		t.Fatal(err)
+	}
+	for family, want := range map[string]int{"-4": 4, "-6": 2} {
+		if rules := string(netnstest.IP(t, family+" rule show")); strings.Count(rules, "\n") != want || strings.Contains(rules, "26900") {
+			t.Errorf("rules left:\n%s", rules)
+		}
 	}
 }
 

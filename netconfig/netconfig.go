@@ -28,6 +28,7 @@ import (
 	"net"
 	"net/netip"
 	"strings"
+	"time"
 )
 
 // Reasons for which a caller may want to act differently. They are wrapped in
@@ -190,6 +191,7 @@ func (m MAC) named() string {
 type State struct {
 	NICs      []NIC
 	Routes    []NICRoute // main table, unicast
+	Sources   []Source   // those that a plan made
 	Neighbors []Neighbor
 	DNS       []netip.Addr
 }
@@ -216,6 +218,7 @@ type NIC struct {
 	Carrier      bool     // has link; always false while switched off
 	Addresses    []Address
 	Options      map[Option]int // those in the list of options that this kernel has
+	Heard        Heard          // by Listen
 }
 
 // Address is an address that a NIC has.
@@ -240,6 +243,14 @@ type NICRoute struct {
 
 // String returns the route as "ip route" writes it.
 func (r NICRoute) String() string { return r.on(r.NIC) }
+
+// Source says that what has an address of this machine leaves by the address' NIC, whichever NIC the machine prefers for the
+// destination: answers to those who called one of two NICs are dropped on their way, by firewalls and routers, if they leave by the other (RFC 3704).
+type Source struct {
+	NIC     string
+	Address netip.Addr
+	Routes  []Route // of the NIC; they count for this address alone, and where none leads to a destination, those of the machine do
+}
 
 // Neighbor is an address on a link, and what became of asking for it.
 type Neighbor struct {
@@ -345,6 +356,10 @@ type (
 		NIC   string
 		Route Route
 	}
+	// SetSource makes a source, or gives it other routes.
+	SetSource struct{ Source }
+	// RemoveSource takes a source away. Its address may be on no NIC any more.
+	RemoveSource struct{ Address netip.Addr }
 	// SetDNS replaces the list of name servers.
 	SetDNS struct{ Servers []netip.Addr }
 	// AskOwner asks whether another machine has the NIC's IPv4 address (a probe of RFC
@@ -352,6 +367,12 @@ type (
 	AskOwner struct {
 		NIC     string
 		Address netip.Addr
+	}
+	// Listen hears for so long, or until its context ends, which VLANs' frames arrive at a NIC, and what its neighbour says of itself. It
+	// sends nothing. What was heard appears in NIC.Heard as it comes.
+	Listen struct {
+		NIC string
+		For time.Duration
 	}
 	// AskNeighbor forgets what is known of an address on a link and asks for it
 	// anew (ARP, neighbour discovery). The answer appears in State.Neighbors.
@@ -384,10 +405,15 @@ func (c RemoveAddress) String() string {
 }
 func (c AddRoute) String() string    { return "add route " + c.Route.on(c.NIC) }
 func (c RemoveRoute) String() string { return "remove route " + c.Route.on(c.NIC) }
-func (c SetDNS) String() string      { return "set dns " + list(c.Servers) }
+func (c SetSource) String() string {
+	return fmt.Sprintf("set source %s on %s: %s", c.Address, c.NIC, list(c.Routes))
+}
+func (c RemoveSource) String() string { return fmt.Sprintf("remove source %s", c.Address) }
+func (c SetDNS) String() string       { return "set dns " + list(c.Servers) }
 func (c AskOwner) String() string {
 	return fmt.Sprintf("ask %s whether others have %s", c.NIC, c.Address)
 }
+func (c Listen) String() string      { return fmt.Sprintf("listen on %s for %s", c.NIC, c.For) }
 func (c AskNeighbor) String() string { return fmt.Sprintf("ask %s who has %s", c.NIC, c.Address) }
 
 // on returns the route with its NIC: "default via 192.0.2.1 dev eth0 metric 5".

@@ -4,6 +4,7 @@ package netconfig
 
 import (
 	"bytes"
+	"cmp"
 	"encoding/binary"
 	"encoding/json"
 	"errors"
@@ -42,8 +43,10 @@ const firstMetric = 1025
 //
 // What the schema leaves open is read like this:
 //
-//   - All link types but bond and vlan mean a NIC; a link without networks is
+//   - All link types but bond and vlan mean a NIC, and so does null, which old clouds write; a link without networks is
 //     switched on and gets no address.
+//   - A NIC without ethernet_mac_address is found by the kernel's name, which is the link's name, or its id (as Metal3 has it). Where
+//     an id is wanted, the name of a link will do.
 //   - Keys of a bond that begin with bond_ are the kernel's options of bonds;
 //     bond_primary is the id of a link. Without miimon and arp_interval the
 //     members' links are looked at ten times a second.
@@ -56,6 +59,7 @@ const firstMetric = 1025
 //   - Of several routes to one destination, each after the first gets a larger
 //     metric: Ironic writes one default route per subnet. A "metric" of a route
 //     itself is left as it is.
+//   - Networks whose addresses are asked for may have routes too.
 //   - A "gateway" of a network itself, which the schema does not have but the
 //     OpenStack documentation does, is a default route if "routes" has none.
 func ParseNetworkData(b []byte) (Plan, error) {
@@ -111,6 +115,7 @@ type parser struct {
 type link struct {
 	Link
 	path       string
+	name       string   // another name for the id, if it is not empty
 	out        string   // why it is left out; empty if it is not
 	bond       *link    // that it is a member of
 	from       []string // of the addresses: path of the network
@@ -199,6 +204,7 @@ func (p *parser) link(path string, raw json.RawMessage) {
 		return
 	}
 	l := &link{path: path, Link: Link{Kind: Physical}}
+	_ = json.Unmarshal(o["name"], &l.name) // the schema has none, so whatever else it is it does not matter
 	id, ok := p.text(path+".id", o["id"])
 	switch {
 	case ok && id == "":
@@ -226,6 +232,9 @@ func (p *parser) link(path string, raw json.RawMessage) {
 		l.out = "is left out"
 	}
 
+	if raw, given := o["type"]; given && absent(raw) {
+		o["type"] = json.RawMessage(`"phy"`)
+	}
 	switch kind, ok := p.text(path+".type", o["type"]); {
 	case !ok:
 		l.out = "is left out"
@@ -240,17 +249,45 @@ func (p *parser) link(path string, raw json.RawMessage) {
 		l.out = "is left out"
 	}
 
+	l.MTU = p.mtu(path+".mtu", o["mtu"])
+	l.mtuGiven = l.MTU != 0
+	p.order = append(p.order, l)
+	l.Device = cmp.Or(deviceName(l.name, ""), deviceName(l.ID, ""))
+	if absent(o["ethernet_mac_address"]) && l.Device != "" {
+		for _, twin := range p.order {
+			if twin != l && twin.out == "" && twin.Kind == Physical && twin.Device == l.Device {
+				p.fail(path+".name", "%s is the name of %s already", l.Device, twin.path)
+				l.out = "is left out"
+			}
+		}
+		return
+	}
+	l.Device = ""
 	l.MAC, ok = p.mac(path+".ethernet_mac_address", o["ethernet_mac_address"])
 	if !ok {
 		l.out = "is left out"
 	}
-	if twin := p.withMAC(l.MAC); ok && twin != nil {
+	if twin := p.withMAC(l.MAC); ok && twin != l && twin != nil {
 		p.fail(path+".ethernet_mac_address", "%s is the MAC of %s already", l.MAC, twin.path)
 		l.out = "is left out"
 	}
-	l.MTU = p.mtu(path+".mtu", o["mtu"])
-	l.mtuGiven = l.MTU != 0
-	p.order = append(p.order, l)
+}
+
+// idOf returns the id of the link that something names.
+func (p *parser) idOf(name string) string {
+	if p.links[name] != nil || name == "" {
+		return name
+	}
+	found := name
+	for _, l := range p.order {
+		if l.name == name && l.ID != "" {
+			if found != name {
+				return name // several have it, so it names none
+			}
+			found = l.ID
+		}
+	}
+	return found
 }
 
 // bond reads what only bonds have.
@@ -273,7 +310,7 @@ func (p *parser) bond(l *link, o object) {
 		name, ok := strings.CutPrefix(key, "bond_")
 		path := l.path + "." + key
 		switch {
-		case !ok || name == "links" || name == "mode" && absent(o[key]) || absent(o[key]):
+		case !ok || name == "links" || absent(o[key]) || string(o[key]) == `""` && name != "mode":
 			continue
 		case name == "primary":
 			l.Bond.Primary, _ = p.text(path, o[key])
@@ -398,6 +435,15 @@ func (p *parser) scalar(path string, raw json.RawMessage) (string, bool) {
 // stack puts links on each other: members into bonds, VLANs onto what carries
 // them, each after what it stands on.
 func (p *parser) stack() {
+	for _, l := range p.order {
+		l.carrier = p.idOf(l.carrier)
+		for i, id := range l.members {
+			l.members[i] = p.idOf(id)
+		}
+		if l.Bond != nil {
+			l.Bond.Primary = p.idOf(l.Bond.Primary)
+		}
+	}
 	for _, l := range p.order {
 		if l.Kind == Bonded && l.out == "" {
 			p.gather(l)
@@ -581,7 +627,7 @@ func physical() []string {
 // withMAC returns the link in the plan so far with the MAC, or nil.
 func (p *parser) withMAC(m MAC) *link {
 	for _, l := range p.order {
-		if l.out == "" && l.Kind == Physical && l.MAC == m {
+		if l.out == "" && l.Kind == Physical && l.MAC == m && m != "" {
 			return l
 		}
 	}
@@ -649,9 +695,18 @@ func (p *parser) network(path string, raw json.RawMessage) {
 	default:
 		if m, known := automatic()[kind]; known {
 			p.networkServices(path+".services", o["services"])
-			if l != nil && !slices.Contains(l.Auto, m) {
+			family := "ipv6"
+			if !m.is6() {
+				family = "ipv4"
+			}
+			routes := p.networkRoutes(path, o, family, netip.Prefix{})
+			if l == nil {
+				return
+			}
+			if !slices.Contains(l.Auto, m) {
 				l.Auto = append(l.Auto, m)
 			}
+			l.addRoutes(path, routes)
 			return
 		}
 		p.fail(path+".type", "%s is not a kind of network", quote(kind))
@@ -678,10 +733,15 @@ func (p *parser) network(path string, raw json.RawMessage) {
 	}
 	l.Addresses = append(l.Addresses, address)
 	l.from = append(l.from, path)
+	l.addRoutes(path, routes)
+}
+
+// addRoutes adds those that the link has not yet: Nova repeats the routes of a subnet for each address.
+func (l *link) addRoutes(network string, routes []Route) {
 	for _, r := range routes {
-		if !slices.Contains(l.Routes, r) { // Nova repeats the routes of a subnet for each address
+		if !slices.Contains(l.Routes, r) {
 			l.Routes = append(l.Routes, r)
-			l.routesFrom = append(l.routesFrom, path+".routes")
+			l.routesFrom = append(l.routesFrom, network+".routes")
 		}
 	}
 }
@@ -701,7 +761,7 @@ func (p *parser) linkOf(path string, raw json.RawMessage) *link {
 	if !ok {
 		return nil
 	}
-	return p.linkNamed(path, id)
+	return p.linkNamed(path, p.idOf(id))
 }
 
 // linkNamed returns the link on which something shall stand, or nil.

@@ -18,6 +18,8 @@ import (
 	"syscall"
 	"time"
 	"unicode"
+
+	"github.com/ironhand/ironhand/inspect/lldp"
 )
 
 // How long each part of a check may take. The kernel asks for a neighbour three
@@ -28,6 +30,7 @@ const (
 	connectWait  = 5 * time.Second
 	tlsWait      = 5 * time.Second
 	ownerWait    = 900 * time.Millisecond // for another machine that has our address
+	listenWait   = 3 * time.Second        // for frames of other VLANs, if the target cannot be reached
 	serversMost  = 8                      // name servers, gateways and addresses looked at, each
 )
 
@@ -88,16 +91,19 @@ type Report struct {
 
 // NICReport is the condition of one NIC.
 type NICReport struct {
-	Name         string    `json:"name"`
-	Driver       string    `json:"driver"`
-	Firmware     string    `json:"firmware,omitempty"`
-	PermanentMAC MAC       `json:"permanent_mac"` // the current one if the NIC has no other
-	SpeedMbps    int       `json:"speed_mbps,omitempty"`
-	Master       string    `json:"master,omitempty"` // bond or bridge that it belongs to
-	Up           bool      `json:"up"`
-	Carrier      bool      `json:"carrier"`
-	MTU          int       `json:"mtu"` // bytes
-	Addresses    []Address `json:"addresses"`
+	Name         string          `json:"name"`
+	Driver       string          `json:"driver"`
+	Firmware     string          `json:"firmware,omitempty"`
+	PermanentMAC MAC             `json:"permanent_mac"` // the current one if the NIC has no other
+	SpeedMbps    int             `json:"speed_mbps,omitempty"`
+	Master       string          `json:"master,omitempty"` // bond or bridge that it belongs to
+	Up           bool            `json:"up"`
+	Carrier      bool            `json:"carrier"`
+	MTU          int             `json:"mtu"` // bytes
+	Addresses    []Address       `json:"addresses"`
+	Heard        float64         `json:"heard_seconds"`       // how long was listened for the next two
+	VLANs        []int           `json:"vlans_seen"`          // of frames with a tag that arrived
+	Neighbour    *lldp.Neighbour `json:"neighbour,omitempty"` // what the other end says of itself by LLDP
 }
 
 // StackedReport is the condition of a bond or a VLAN.
@@ -136,6 +142,7 @@ type Connection struct {
 	Path    Path           `json:"path"`
 	TCP     Problem        `json:"tcp"`
 	TLS     Problem        `json:"tls"`
+	MTU     int            `json:"path_mtu,omitempty"` // bytes of a packet that get through as far as the kernel knows; of a connection
 	Detail  string         `json:"detail,omitempty"`
 }
 
@@ -203,28 +210,49 @@ func Check(ctx context.Context, k Kernel, t Target) Report {
 			}
 		}
 	}
+	listening, enough := context.WithCancel(ctx)
+	defer enough()
+	var hearing sync.WaitGroup
+	start := time.Now()
+	for _, n := range candidates(have) {
+		if n.Carrier {
+			// Not all drivers can take all frames; what is heard is a help, no more.
+			hearing.Go(func() { _ = k.Do(listening, Listen{n.Name, time.Minute}) })
+		}
+	}
 	addresses := r.lookUp(ctx, have, t)
 	r.Connections = make([]Connection, len(addresses))
 	for i, a := range addresses {
 		asking.Go(func() { r.Connections[i] = connect(ctx, have, t, netip.AddrPortFrom(a, uint16(t.Port))) })
 	}
 	asking.Wait()
+	r.OK = slices.ContainsFunc(r.Connections, func(c Connection) bool { return c.TCP == OK && (c.TLS == OK || c.TLS == NotWanted) })
+	if r.lost() {
+		_ = pause(ctx, listenWait-time.Since(start)) // what was heard until then counts
+	}
+	enough()
+	hearing.Wait()
 
 	// Link may have come or gone meanwhile, and detection of duplicates ended.
 	if now, err := k.State(ctx); err == nil {
 		have = now
 	}
 	for _, n := range candidates(have) {
-		r.NICs = append(r.NICs, NICReport{n.Name, n.Driver, n.Firmware, n.address(), n.SpeedMbps, n.Master, n.Up, n.Carrier, n.MTU, append([]Address{}, n.Addresses...)})
+		r.NICs = append(r.NICs, NICReport{n.Name, n.Driver, n.Firmware, n.address(), n.SpeedMbps, n.Master, n.Up, n.Carrier, n.MTU, append([]Address{}, n.Addresses...),
+			n.Heard.For.Round(100 * time.Millisecond).Seconds(), append([]int{}, n.Heard.VLANs...), n.Heard.Neighbour})
 	}
 	for _, n := range have.NICs {
 		if n.own() || (n.Kind == "bond" || n.Kind == "vlan") && n.Up {
 			r.Stacked = append(r.Stacked, StackedReport{n.Name, n.Carrier, n.MTU, n.Bond, n.Members, n.Parent, n.VLAN, append([]Address{}, n.Addresses...)})
 		}
 	}
-	r.OK = slices.ContainsFunc(r.Connections, func(c Connection) bool { return c.TCP == OK && (c.TLS == OK || c.TLS == NotWanted) })
 	r.Cause = r.cause(t)
 	return r
+}
+
+// lost reports whether nobody has answered a connection.
+func (r Report) lost() bool {
+	return !slices.ContainsFunc(r.Connections, func(c Connection) bool { return c.TCP == OK || c.TCP == Refused })
 }
 
 // lookUp fills r.DNS and returns the addresses to try.
@@ -329,6 +357,7 @@ func connect(ctx context.Context, have State, t Target, to netip.AddrPort) Conne
 		return c
 	}
 	defer conn.Close() // nothing was written that closing could lose
+	c.MTU = pathMTU(conn, to.Addr().Is6())
 	if t.TLS == nil {
 		c.TLS = NotWanted
 		return c

@@ -12,6 +12,7 @@ import (
 	"crypto/x509"
 	"crypto/x509/pkix"
 	"encoding/binary"
+	"encoding/hex"
 	"errors"
 	"fmt"
 	"io"
@@ -22,6 +23,8 @@ import (
 	"strings"
 	"testing"
 	"time"
+
+	"golang.org/x/sys/unix"
 
 	"github.com/ironhand/ironhand/netconfig"
 	"github.com/ironhand/ironhand/netconfig/netnstest"
@@ -92,7 +95,7 @@ func serve(t *testing.T, peer *netnstest.Peer, port int, talk func(net.Conn)) {
 }
 
 // serveNames answers DNS questions (RFC 1035): the conductor has one IPv4
-// address, other names do not exist.
+// address, "both.example.org" one of each family, other names do not exist.
 func serveNames(t *testing.T, peer *netnstest.Peer, address string) {
 	c := peer.ListenPacket(t, address)
 	go func() {
@@ -114,7 +117,11 @@ func serveNames(t *testing.T, peer *netnstest.Peer, address string) {
 			kind := binary.BigEndian.Uint16(b[end+1:])
 			answer := append([]byte{b[0], b[1], 0x85, 0x80, 0, 1, 0, 0, 0, 0, 0, 0}, question...)
 			switch {
-			case name != conductor+".":
+			case name == "both.example.org." && kind == 28:
+				answer[7] = 1
+				answer = append(answer, 0xc0, 12, 0, 28, 0, 1, 0, 0, 0, 60, 0, 16)
+				answer = append(answer, netip.MustParseAddr("2001:db8:1::7").AsSlice()...)
+			case name != conductor+"." && name != "both.example.org.":
 				answer[3] |= 3 // no such name
 			case kind == 1:
 				answer[7] = 1
@@ -216,7 +223,7 @@ func TestRootDuplicateIPv4(t *testing.T) {
 	}
 	target := netconfig.Target{Host: "198.51.100.7", Port: 80}
 	r := netconfig.Check(t.Context(), k, target)
-	if r.Cause != "another machine has the address 192.0.2.10 of eth0" && !r.OK || !strings.Contains(r.String(), "192.0.2.10/24 (duplicate)") {
+	if r.Cause != "another machine has the address 192.0.2.10 of eth0" || !strings.Contains(r.String(), "192.0.2.10/24 (duplicate)") {
 		t.Errorf("Check =\n%s", r)
 	}
 	peer.IP(t, "addr del 192.0.2.10/24 dev far0")
@@ -244,6 +251,201 @@ func TestRootOwnAddressIsNoDuplicate(t *testing.T) {
 	}
 	if r := netconfig.Check(t.Context(), k, netconfig.Target{Host: "192.0.2.99", Port: 80}); strings.Contains(r.String(), "duplicate") {
 		t.Errorf("Check =\n%s", r)
+	}
+}
+
+// sendFrames sends frames from the peer's NIC again and again until the test ends.
+func sendFrames(t *testing.T, peer *netnstest.Peer, nic string, frames ...[]byte) {
+	t.Helper()
+	var fd, index int
+	peer.Do(func() {
+		i, err := net.InterfaceByName(nic)
+		if err != nil {
+			t.Error(err)
+			return
+		}
+		index = i.Index
+		fd, err = unix.Socket(unix.AF_PACKET, unix.SOCK_RAW|unix.SOCK_CLOEXEC, 0)
+		if err != nil {
+			t.Error(err)
+		}
+	})
+	done, ended := make(chan bool), make(chan bool)
+	t.Cleanup(func() { close(done); <-ended; unix.Close(fd) })
+	go func() {
+		defer close(ended)
+		for {
+			for _, f := range frames {
+				_ = unix.Sendto(fd, f, 0, &unix.SockaddrLinklayer{Ifindex: index}) // while the other end is down
+			}
+			select {
+			case <-done:
+				return
+			case <-time.After(100 * time.Millisecond):
+			}
+		}
+	}()
+}
+
+func unhex(t *testing.T, words string) []byte {
+	t.Helper()
+	b, err := hex.DecodeString(strings.ReplaceAll(words, " ", ""))
+	if err != nil {
+		t.Fatal(err)
+	}
+	return b
+}
+
+// The switch port is in another VLAN: what arrives there is seen, the switch is named, and the last line says so.
+func TestRootWrongVLAN(t *testing.T) {
+	if !netnstest.Enter(t) {
+		return
+	}
+	peer := netnstest.NewPeer(t)
+	peer.Cable(t, "eth0", "52:54:00:aa:bb:01", "far0")
+	peer.Cable(t, "eth1", "52:54:00:aa:bb:02", "far1")
+	arp := "0806 0001 0800 0604 0001 525400000001 c0000201 000000000000 c0000263"
+	sendFrames(t, peer, "far0", unhex(t, "ffffffffffff 525400000001 8100 0064"+arp), unhex(t, "ffffffffffff 525400000001 8100 60c8"+arp),
+		unhex(t, "0180c200000e 525400000001 88cc 0207 04 525400000001 0403 07 3137 0602 0078 0a05 746f722d31 fe0b 0080c2 03 00c8 04 6c616232 0000"))
+	k, _ := kernel(t)
+	plan := parse(t, strings.Replace(data, `"mtu": 1450}`, `"mtu": 1450}, {"id": "b", "type": "phy", "ethernet_mac_address": "52:54:00:aa:bb:02"}`, 1))
+	if err := plan.Apply(t.Context(), k); err != nil {
+		t.Fatal(err)
+	}
+	r := netconfig.Check(t.Context(), k, netconfig.Target{Host: "198.51.100.7", Port: 80})
+	want := "the gateway 192.0.2.1 does not answer on eth0: wrong VLAN, for frames with the tag of VLAN 100, 200 arrive there, and the description has no VLAN there " +
+		"(eth0 is on port 17 of tor-1 (52:54:00:00:00:01))"
+	if r.Cause != want {
+		t.Errorf("cause: %s\nwant: %s", r.Cause, want)
+	}
+	for _, line := range []string{"nic eth0: LLDP says port 17 of tor-1 (52:54:00:00:00:01), tagged VLAN 200\n", "nic eth0: VLAN 100, 200 seen\n", "nic eth1: no LLDP heard in "} {
+		if !strings.Contains(r.String(), line) {
+			t.Errorf("no %q in\n%s", line, r)
+		}
+	}
+	if strings.Contains(r.String(), "nic eth1: VLAN") {
+		t.Errorf("VLANs on the wrong NIC:\n%s", r)
+	}
+	for _, nic := range []string{"eth0", "eth1"} {
+		if out := string(netnstest.IP(t, "-d link show dev "+nic)); !strings.Contains(out, "promiscuity 0") {
+			t.Errorf("after listening: %s", out)
+		}
+	}
+}
+
+// A name is looked up in both families, by name servers of both, and one family that leads there will do.
+func TestRootBothFamilies(t *testing.T) {
+	if !netnstest.Enter(t) {
+		return
+	}
+	peer := router(t)
+	peer.IP(t, "addr add 2001:db8::53/64 dev far0 nodad")
+	for _, address := range []string{"192.0.2.53:53", "[2001:db8::53]:53"} {
+		serveNames(t, peer, address)
+	}
+	six := peer.Listen(t, "[2001:db8:1::7]:80")
+	peer.Listen(t, "198.51.100.7:80")
+	k, _ := kernel(t)
+	if err := parse(t, data).Apply(t.Context(), k); err != nil {
+		t.Fatal(err)
+	}
+	target := netconfig.Target{Host: "both.example.org", Port: 80}
+	want := []string{"dns 192.0.2.53 on eth0: ", "dns 2001:db8::53 on eth0: ", "tcp 198.51.100.7:80 on eth0 via 192.0.2.1: connects", "tcp [2001:db8:1::7]:80 on eth0 via 2001:db8::1: connects"}
+	r := netconfig.Check(t.Context(), k, target)
+	for _, line := range want {
+		if !r.OK || !strings.Contains(r.String(), line) {
+			t.Errorf("no %q in\n%s", line, r)
+		}
+	}
+	if err := six.Close(); err != nil {
+		t.Fatal(err)
+	}
+	if r = netconfig.Check(t.Context(), k, target); !r.OK || !strings.Contains(r.String(), "tcp [2001:db8:1::7]:80 on eth0 via 2001:db8::1: refused") {
+		t.Errorf("with IPv4 alone\n%s", r)
+	}
+	peer.IP(t, "addr del 192.0.2.53/24 dev far0")
+	if r = netconfig.Check(t.Context(), k, target); !r.OK || !strings.Contains(r.String(), "dns 2001:db8::53 on eth0: ") {
+		t.Errorf("with the IPv6 name server alone\n%s", r)
+	}
+}
+
+// The kernel knows how large packets may be on the way.
+func TestRootPathMTU(t *testing.T) {
+	if !netnstest.Enter(t) {
+		return
+	}
+	peer := router(t)
+	for _, address := range []string{"198.51.100.7:80", "[2001:db8:1::7]:80"} {
+		peer.Listen(t, address)
+	}
+	k, _ := kernel(t)
+	if err := parse(t, data).Apply(t.Context(), k); err != nil {
+		t.Fatal(err)
+	}
+	netnstest.IP(t, "-6 route add 2001:db8:1::/64 via 2001:db8::1 mtu 1280")
+	for host, want := range map[string]string{"198.51.100.7": "tcp 198.51.100.7:80 on eth0 via 192.0.2.1: connects, path MTU 1450\n", "2001:db8:1::7": "tcp [2001:db8:1::7]:80 on eth0 via 2001:db8::1: connects, path MTU 1280\n"} {
+		if r := netconfig.Check(t.Context(), k, netconfig.Target{Host: host, Port: 80}); !r.OK || !strings.Contains(r.String(), want) {
+			t.Errorf("Check =\n%s\nwant %s", r, want)
+		}
+	}
+}
+
+// Frames of full size in both directions, as storage networks have them.
+func TestRootJumboFrames(t *testing.T) {
+	if !netnstest.Enter(t) {
+		return
+	}
+	peer := router(t)
+	peer.IP(t, "link set far0 mtu 9000")
+	k, _ := kernel(t)
+	if err := parse(t, strings.Replace(data, "1450", "9000", 1)).Apply(t.Context(), k); err != nil {
+		t.Fatal(err)
+	}
+	for _, address := range []string{"192.0.2.1:9", "[2001:db8::1]:9"} {
+		got := make(chan int)
+		l := peer.ListenPacket(t, address)
+		go func() {
+			b := make([]byte, 10000)
+			n, _, err := l.ReadFrom(b)
+			if err != nil {
+				n = 0 // closed, at the end of the test
+			}
+			got <- n
+		}()
+		c, err := net.Dial("udp", address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer c.Close()
+		// Larger ones must be refused, not cut into pieces: so whole ones were sent.
+		raw, err := c.(*net.UDPConn).SyscallConn()
+		if err != nil {
+			t.Fatal(err)
+		}
+		headers, level, option := 28, unix.IPPROTO_IP, unix.IP_MTU_DISCOVER
+		if address[0] == '[' {
+			headers, level, option = 48, unix.IPPROTO_IPV6, unix.IPV6_MTU_DISCOVER
+		}
+		if err := raw.Control(func(fd uintptr) { err = unix.SetsockoptInt(int(fd), level, option, unix.IP_PMTUDISC_DO) }); err != nil {
+			t.Fatal(err)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if _, err := c.Write(make([]byte, 9001-headers)); !errors.Is(err, unix.EMSGSIZE) {
+			t.Errorf("%s: 9001 bytes: %v", address, err)
+		}
+		if _, err := c.Write(make([]byte, 9000-headers)); err != nil {
+			t.Errorf("%s: 9000 bytes: %v", address, err)
+		}
+		select {
+		case n := <-got:
+			if n != 9000-headers {
+				t.Errorf("%s: %d bytes arrived", address, n)
+			}
+		case <-time.After(10 * time.Second):
+			t.Errorf("%s: nothing arrived", address)
+		}
 	}
 }
 

@@ -17,6 +17,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/ironhand/ironhand/inspect/lldp"
 )
 
 func TestParseTarget(t *testing.T) {
@@ -69,11 +71,38 @@ func TestCause(t *testing.T) {
 			Addresses: []Address{{Prefix: netip.MustParsePrefix("192.0.2.10/24")}}}
 	}
 
+	lost := func(vlan int, seen []int, n *lldp.Neighbour) Report {
+		port, on := good, "eth0"
+		port.VLANs, port.Neighbour = seen, n
+		r := Report{}
+		if vlan != 0 {
+			port.Master, on = "bond0", "bond0.5"
+			r.Stacked = []StackedReport{{Name: "bond0", Bond: &Bond{Options: map[string]int{"mode": activeBackup}}, Members: []Member{{"eth0", true, ""}}}, {Name: on, Parent: "bond0", VLAN: vlan, Addresses: port.Addresses}}
+		}
+		r.NICs = []NICReport{port}
+		r.Connections = []Connection{{Address: to, Path: Path{NIC: on}, TCP: Silent}}
+		return r
+	}
+	tor := func(untagged int, tagged ...int) *lldp.Neighbour {
+		n := &lldp.Neighbour{PortID: "17", SystemName: "tor-1", UntaggedVLAN: untagged}
+		for _, id := range tagged {
+			n.VLANs = append(n.VLANs, lldp.VLAN{ID: id})
+		}
+		return n
+	}
 	tests := []struct {
 		name   string
 		report Report
 		want   string
 	}{
+		{"another VLAN's frames", lost(5, []int{7, 6}, nil),
+			"no connection to 198.51.100.7, which should be on the link of bond0.5: wrong VLAN, for frames with the tag of VLAN 6, 7 arrive there, and none of VLAN 5"},
+		{"VLAN's own frames", lost(5, []int{5, 6}, nil), "no connection to 198.51.100.7, which should be on the link of bond0.5: wrong VLAN or switch port, or it is down"},
+		{"VLAN that the switch does not name", lost(5, nil, tor(1, 1, 6)),
+			"no connection to 198.51.100.7, which should be on the link of bond0.5: wrong VLAN, for the switch names VLAN 6 there (LLDP), and not VLAN 5 (eth0 is on port 17 of tor-1, VLAN 1)"},
+		{"VLAN that has no tag", lost(5, nil, tor(5, 5)),
+			"no connection to 198.51.100.7, which should be on the link of bond0.5: wrong VLAN, for the switch says (LLDP) that VLAN 5 comes without a tag there (eth0 is on port 17 of tor-1, VLAN 5)"},
+		{"wrong port", lost(0, nil, tor(0)), "no connection to 198.51.100.7, which should be on the link of eth0: wrong VLAN or switch port, or it is down (eth0 is on port 17 of tor-1)"},
 		{"all is well", Report{NICs: []NICReport{good}, OK: true}, "conductor.example.org:6385 can be reached"},
 		{"no driver", Report{}, "the machine has no NIC that the kernel has a driver for"},
 		{"all off", Report{NICs: []NICReport{{Name: "eth0"}}}, "no NIC is switched on: the description of the network names none of them"},

@@ -34,6 +34,9 @@ var ErrProtected = errors.New("protected disk")
 // ErrRAID is in every error of software RAID.
 var ErrRAID = errors.New("software RAID")
 
+// ErrVolumes is in every error of volume groups.
+var ErrVolumes = errors.New("logical volumes")
+
 // ErrBurnIn means that a part did not stand its test; the text names each with what was seen.
 var ErrBurnIn = errors.New("burn-in found broken parts")
 
@@ -150,7 +153,9 @@ type Host struct {
 	LoadKernel func(ctx context.Context, disk string) (string, error)
 	// LoadModules loads kernel modules by name, where the kernel does not load them by itself.
 	LoadModules func(ctx context.Context, names ...string) error
-	Download    Download
+	// Arrays finds the software RAID of the machine, also such that does not run. Nil: it cannot be looked at, and no disk is chosen for a node that has some.
+	Arrays   func(ctx context.Context) ([]Array, error)
+	Download Download
 	// ESPSize and BIOSBootSize are those of the partitions that a disk gets for a partition image, in MiB; 0 is for 550 and 1, as ironic-python-agent has them.
 	ESPSize, BIOSBootSize int
 	ReadBack              stream.ReadBack
@@ -168,6 +173,8 @@ type Download struct {
 	RefuseMD5 bool
 	// Formats are those that an image may have whose format the conductor does not know, by Ironic's names; nil for all.
 	Formats []string
+	// PublicKeys are those that images are signed with. If there are any, an image without a valid signature by one of them is not written.
+	PublicKeys []stream.PublicKey
 	// BasicAuth returns user and password for image servers, unless the conductor sends them with the image; nil without.
 	BasicAuth func() (user, password string)
 }

@@ -31,8 +31,10 @@ type HTTPOptions struct {
 	// Authorization returns the value of the Authorization header. It is asked for each request, and the value goes to the
 	// host of the URL only, never to one that it redirects to. Nil stands for the user in the URL, if there is one.
 	Authorization func() string
-	// Stall is how long a connection may deliver no byte before it counts as broken; 0 stands for 30 s.
+	// Stall is how long a connection may deliver no byte, or hardly any, before it counts as broken; 0 stands for 30 s.
 	Stall time.Duration
+	// Accept is the value of the header of that name, empty for none.
+	Accept string
 	// KeepTLS refuses to be sent from https to http, for what no digest proves, or what is secret.
 	KeepTLS bool
 }
@@ -65,6 +67,7 @@ type web struct {
 	transport     http.RoundTripper
 	stall         time.Duration
 	keepTLS       bool
+	accept        string
 
 	mu   sync.Mutex
 	seen *object // what the first answer said; nil before
@@ -82,7 +85,7 @@ func NewHTTP(rawURL string, o HTTPOptions) (Source, error) {
 	if u.Scheme != "http" && u.Scheme != "https" || u.Host == "" {
 		return nil, fmt.Errorf("parse image URL %s: want http or https, and a host", printable(u))
 	}
-	s := &web{url: u, authorization: o.Authorization, transport: o.Transport, stall: o.Stall, keepTLS: o.KeepTLS}
+	s := &web{url: u, authorization: o.Authorization, transport: o.Transport, stall: o.Stall, keepTLS: o.KeepTLS, accept: o.Accept}
 	if user := u.User; user != nil {
 		u.User = nil
 		if s.authorization == nil {
@@ -130,8 +133,11 @@ func ownTransport(t *http.Transport, proxy func(*url.URL) (*url.URL, error)) *ht
 func (s *web) String() string { return printable(s.url) }
 
 func (s *web) hangUp() {
-	if t, ok := s.transport.(*http.Transport); ok { // a copy of our own
+	switch t := s.transport.(type) {
+	case *http.Transport: // a copy of our own
 		t.CloseIdleConnections()
+	case *registry:
+		t.base.CloseIdleConnections()
 	}
 }
 
@@ -154,6 +160,9 @@ func (s *web) Size() int64 {
 }
 
 var errStalled = errors.New("connection stalled")
+
+// trickle is how many bytes have to come in the time that a connection may stall, while they are waited for.
+const trickle = 4 << 10
 
 func (s *web) Open(ctx context.Context, offset int64) (io.ReadCloser, error) {
 	return s.open(ctx, wanted{offset, -1})
@@ -243,6 +252,9 @@ func (s *web) get(ctx context.Context, want wanted, seen *object) (*http.Respons
 		req.URL.User = nil
 		req.Header.Set("Accept-Encoding", "identity")
 		req.Header.Set("User-Agent", "ironhand")
+		if s.accept != "" {
+			req.Header.Set("Accept", s.accept)
+		}
 		if s.authorization != nil && at.Scheme == s.url.Scheme && at.Host == s.url.Host {
 			req.Header.Set("Authorization", s.authorization())
 		}
@@ -383,12 +395,24 @@ type body struct {
 	skipped int64
 	open    bool // its end looks like that of a broken connection
 	whole   bool // it is the whole image
+
+	waited time.Duration // for the bytes in got
+	got    int
 }
 
 func (b *body) Read(p []byte) (int, error) {
 	b.timer.Reset(b.source.stall)
+	start := time.Now()
 	n, err := b.ReadCloser.Read(p)
 	b.timer.Stop()
+	b.waited, b.got = b.waited+time.Since(start), b.got+n
+	if b.waited >= b.source.stall {
+		if err == nil && b.got < trickle {
+			b.cancel(nil) // or what is left is read so that the connection can be used again
+			return n, b.source.named(b.at, fmt.Errorf("%w: %d bytes in %v", errStalled, b.got, b.waited.Round(time.Millisecond)))
+		}
+		b.waited, b.got = 0, 0
+	}
 	// An end in good order counts only if it is not the server's answer to our hanging up.
 	if err != nil && (err != io.EOF || b.ctx.Err() != nil) {
 		err = b.source.failed(b.ctx, b.at, err)

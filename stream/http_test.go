@@ -96,6 +96,9 @@ func TestHTTPFaults(t *testing.T) {
 		{name: "part of unknown total", server: &streamtest.Server{ETag: etag,
 			Faults: []streamtest.Fault{{End: cut}, {Header: map[string]string{"Content-Range": fmt.Sprintf("bytes 1048576-%d/*", len(content)-1)}}}}},
 
+		// As web servers do with files that are packed, and some with others.
+		{name: "Content-Encoding", server: &streamtest.Server{ETag: etag, Faults: []streamtest.Fault{{Cut: cut, Header: map[string]string{"Content-Encoding": "gzip"}}}, Always: streamtest.Fault{Header: map[string]string{"Content-Encoding": "x-gzip"}}},
+			requests: []string{"all", "N- If-Range: " + etag}},
 		{name: "ends by hanging up", server: &streamtest.Server{ETag: etag, Always: streamtest.Fault{OpenEnd: true}}},
 		{name: "ends by hanging up, early", server: &streamtest.Server{ETag: etag, Always: streamtest.Fault{OpenEnd: true, End: cut}}, is: ErrDigest},
 		{name: "part of unknown total, as ever", server: &streamtest.Server{ETag: etag,

@@ -3,6 +3,7 @@
 package stream
 
 import (
+	"encoding/json"
 	"testing"
 	"testing/synctest"
 	"time"
@@ -21,6 +22,15 @@ func TestProgressString(t *testing.T) {
 		if got := test.p.String(); got != test.want {
 			t.Errorf("String() of %+v = %s, want %s", test.p, got, test.want)
 		}
+	}
+}
+
+// The names are those of the status of a command, and of write --json.
+func TestProgressJSON(t *testing.T) {
+	got, err := json.Marshal(Progress{Phase: PhaseWrite, Source: "http://h/i", Total: 1, Read: 2, Again: 3, Retries: 4, LastError: "e", Written: 5, Zeroed: 6, Checked: 7, Rate: 8, Seconds: 9, Left: 10})
+	const want = `{"phase":"write","source":"http://h/i","bytes_total":1,"bytes_read":2,"bytes_again":3,"retries":4,"last_error":"e","bytes_written":5,"bytes_zeroed":6,"bytes_checked":7,"bytes_per_second":8,"seconds":9,"seconds_left":10}`
+	if err != nil || string(got) != want {
+		t.Errorf("%s, %v, want %s", got, err, want)
 	}
 }
 

@@ -30,6 +30,8 @@ type ReaderOptions struct {
 	// Connections is how many connections to make to a web server, at most MaxConnections; 0 stands for 1. More than one are made only for a long image, from
 	// a server that tells its length and sends parts of it; those that the server turns away (429, 503) are not made again.
 	Connections int
+	// Signature is what the image has to fit besides the digest; the zero Signature for none.
+	Signature Signature
 }
 
 // Reader reads an image, as it is published, from the first of several sources that works. When a connection breaks, stalls or ends
@@ -42,12 +44,14 @@ type Reader struct {
 	sources []Source // all
 	want    Digest
 	hash    hash.Hash // nil if no digest is wanted
+	signed  *signedHash
 	size    atomic.Int64
 
 	cancel  context.CancelCauseFunc
 	free    chan *chunk
 	filled  chan *chunk // to Read, in order
 	hashing chan *chunk // to the hash, in order
+	signing chan *chunk // to that of the signature, in order
 	running sync.WaitGroup
 	err     error // of resume; may be read when filled is closed
 
@@ -85,9 +89,9 @@ func NewReader(ctx context.Context, sources []Source, want Digest, o ReaderOptio
 	}
 	ctx, cancel := context.WithCancelCause(ctx)
 	r := &Reader{
-		resume:  &resumer{ctx: ctx, sources: sources, proven: !want.IsZero(), patience: o.Patience, log: o.Log, meter: o.Meter, size: -1, end: -1},
-		sources: sources, want: want, hash: want.hash(), cancel: cancel,
-		free: make(chan *chunk, readChunks), filled: make(chan *chunk, maxChunks), hashing: make(chan *chunk, maxChunks),
+		resume:  &resumer{ctx: ctx, sources: sources, proven: !want.IsZero() || !o.Signature.IsZero(), patience: o.Patience, log: o.Log, meter: o.Meter, size: -1, end: -1},
+		sources: sources, want: want, hash: want.hash(), signed: o.Signature.hash(), cancel: cancel,
+		free: make(chan *chunk, readChunks), filled: make(chan *chunk, maxChunks), hashing: make(chan *chunk, maxChunks), signing: make(chan *chunk, maxChunks),
 		connections: min(o.Connections, MaxConnections),
 	}
 	r.size.Store(-1)
@@ -97,10 +101,12 @@ func NewReader(ctx context.Context, sources []Source, want Digest, o ReaderOptio
 	r.running.Go(func() {
 		defer close(r.filled)
 		defer close(r.hashing)
+		defer close(r.signing)
 		defer r.resume.Close() // what is left unread is of no interest
 		r.err = r.fetch(ctx)
 	})
 	r.running.Go(r.sum)
+	r.running.Go(r.sumSigned)
 	return r
 }
 
@@ -181,8 +187,9 @@ func (r *Reader) takeAnyVersion(err error) bool {
 
 // hand gives a chunk to Read and to the hash. Neither blocks: there are no more chunks than places.
 func (r *Reader) hand(c *chunk) {
-	c.users.Store(2)
+	c.users.Store(3)
 	r.hashing <- c
+	r.signing <- c
 	r.filled <- c
 }
 
@@ -201,6 +208,14 @@ func (r *Reader) sum() {
 		if r.hash != nil {
 			r.hash.Write(c.buf[:c.n]) // never returns an error
 		}
+		r.release(c)
+	}
+}
+
+// sumSigned puts the chunks through what the signature needs.
+func (r *Reader) sumSigned() {
+	for c := range r.signing {
+		r.signed.write(c.buf[:c.n])
 		r.release(c)
 	}
 }
@@ -252,16 +267,21 @@ func (r *Reader) ReadAt(p []byte, offset int64) (int, error) {
 func (r *Reader) Size() int64 { return r.size.Load() }
 
 // Verify reads what is left of the image, and compares the digest of all of it with the one wanted; the error for a wrong one
-// wraps [ErrDigest]. Without a digest it only makes sure that all of the image came.
+// wraps [ErrDigest], that for a wrong signature [ErrSignature]. Without either it only makes sure that all of the image came.
 func (r *Reader) Verify() error {
 	if _, err := io.Copy(io.Discard, r); err != nil {
 		return err
 	}
-	if r.hash == nil {
-		return nil
-	}
 	r.running.Wait()
-	return r.want.check(r.hash)
+	if r.hash != nil {
+		if err := r.want.check(r.hash); err != nil {
+			return err
+		}
+	}
+	if len(r.signed.checks) > 0 {
+		return r.signed.verify()
+	}
+	return nil
 }
 
 // Abort ends the reading at once, with err as what Read returns in the end. It may be called at any time, by any goroutine.

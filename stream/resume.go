@@ -46,6 +46,8 @@ type resumer struct {
 
 	yield func(error) bool         // asked before a new attempt whether to leave it to others, if it is not nil
 	using atomic.Pointer[[]Source] // sources when one was opened last, for other goroutines; a list is never changed, but replaced
+
+	hangUp atomic.Pointer[context.CancelCauseFunc] // ends the connection of this moment; nil before the first
 }
 
 // Read returns the next bytes of the image. io.EOF means that all of it was read; any other error is the last word.
@@ -97,8 +99,11 @@ func (r *resumer) try(p []byte) (int, error) {
 
 func (r *resumer) open() error {
 	s := r.sources[0]
-	body, err := r.connect(s)
+	ctx, cancel := context.WithCancelCause(r.ctx)
+	r.hangUp.Store(&cancel)
+	body, err := r.connect(ctx, s)
 	if err != nil {
+		cancel(nil)
 		return err
 	}
 	if b, ok := body.(skipper); ok {
@@ -123,11 +128,11 @@ func (r *resumer) open() error {
 	return nil
 }
 
-// connect asks a source for what is wanted.
-func (r *resumer) connect(s Source) (io.ReadCloser, error) {
+// connect asks a source for what is wanted. ctx is for this connection.
+func (r *resumer) connect(ctx context.Context, s Source) (io.ReadCloser, error) {
 	far, isFar := s.(remote)
 	if r.offset == 0 && r.first > 0 && isFar {
-		body, err := far.OpenRange(r.ctx, 0, r.first)
+		body, err := far.OpenRange(ctx, 0, r.first)
 		if err == nil {
 			r.end = r.first
 			if b, ok := body.(wholer); ok && b.Whole() {
@@ -144,13 +149,13 @@ func (r *resumer) connect(s Source) (io.ReadCloser, error) {
 		r.end = -1
 	}
 	if r.end < 0 {
-		return s.Open(r.ctx, r.offset)
+		return s.Open(ctx, r.offset)
 	}
 	if ranger, ok := s.(Ranger); ok {
-		body, err := ranger.OpenRange(r.ctx, r.offset, r.end-r.offset)
+		body, err := ranger.OpenRange(ctx, r.offset, r.end-r.offset)
 		if r.first > 0 && errors.Is(err, ErrNoRanges) { // a mirror that has only the whole, and was asked in the middle of the first part
 			r.end = -1
-			return s.Open(r.ctx, r.offset)
+			return s.Open(ctx, r.offset)
 		}
 		return body, err
 	}
@@ -237,5 +242,13 @@ func (r *resumer) Close() error {
 	}
 	body := r.body
 	r.body = nil
+	defer r.interrupt(nil)
 	return body.Close()
+}
+
+// interrupt breaks the connection of this moment, if there is one; Read goes on over another. Any goroutine may call it.
+func (r *resumer) interrupt(why error) {
+	if cancel := r.hangUp.Load(); cancel != nil {
+		(*cancel)(why)
+	}
 }

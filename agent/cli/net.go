@@ -22,7 +22,7 @@ import (
 func netCommand() command {
 	return command{
 		name: "net", args: "show [--target URL] | plan | apply [--from FILE|auto] [--strict] [--yes] [--json]",
-		help:    "Show the network, or what network_data.json would make of it and why, or make it so.",
+		help:    "Show the network and how far one gets on the way to the conductor, or what network_data.json would make of it and why, or make it so.",
 		example: "ironhand net plan --from network_data.json",
 		run:     runNet,
 	}
@@ -31,7 +31,7 @@ func netCommand() command {
 func runNet(ctx context.Context, c *call) error {
 	from := c.flags.String("from", "auto", "a network_data.json, or auto: what the agent would use, which is the kernel command line, the configuration media or the ramdisk")
 	asJSON := c.flags.Bool("json", false, "print JSON (show and plan)")
-	target := c.flags.String("target", "", "an http or https URL; say how far one gets on the way to it, and why no further (show)")
+	target := c.flags.String("target", "", "an http or https URL; say how far one gets on the way to it, and why no further; without, to the conductor that this machine's settings name (show)")
 	strict := c.flags.Bool("strict", false, "change nothing if anything is wrong with the description (apply)")
 	yes := c.flags.Bool("yes", false, "do not ask (apply)")
 	args, err := c.parse(1, 1)
@@ -58,7 +58,7 @@ func runNet(ctx context.Context, c *call) error {
 		if *asJSON {
 			return writeJSON(c, have)
 		}
-		return showNetwork(c.stdout, have)
+		return showAll(ctx, c, k, have)
 	}
 	sources, err := networkSources(ctx, *from)
 	if err != nil {
@@ -123,12 +123,33 @@ func linesOf(err error) []string {
 	return strings.Split(err.Error(), "\n")
 }
 
-// showWay prints the verdict on the way to a URL; that it is blocked is an error.
+// showAll prints what the kernel has, and the verdict on the way to the conductor, if this machine's settings name one.
+func showAll(ctx context.Context, c *call, k netconfig.Kernel, have netconfig.State) error {
+	if err := showNetwork(c.stdout, have); err != nil {
+		return err
+	}
+	system, err := agent.ThisMachine()
+	if err != nil {
+		return err
+	}
+	to, known, err := system.Conductor()
+	if err != nil || !known {
+		return err
+	}
+	return verdict(ctx, c, k, to, false)
+}
+
+// showWay prints the verdict on the way to a URL.
 func showWay(ctx context.Context, c *call, k netconfig.Kernel, rawURL string, asJSON bool) error {
 	to, err := netconfig.ParseTarget(rawURL, nil)
 	if err != nil {
 		return usagef("%v", err)
 	}
+	return verdict(ctx, c, k, to, asJSON)
+}
+
+// verdict looks how far one gets; that the way is blocked is an error.
+func verdict(ctx context.Context, c *call, k netconfig.Kernel, to netconfig.Target, asJSON bool) (err error) {
 	r := netconfig.Check(ctx, k, to)
 	if asJSON {
 		err = writeJSON(c, r)
@@ -167,6 +188,11 @@ func showNetwork(out io.Writer, s netconfig.State) error {
 	}
 	for _, r := range s.Routes {
 		fmt.Fprintf(w, "route\t%s\t%s\n", r.NIC, r.Route)
+	}
+	for _, from := range s.Sources {
+		for _, r := range from.Routes {
+			fmt.Fprintf(w, "route\t%s\t%s from %s\n", from.NIC, r, from.Address)
+		}
 	}
 	for _, d := range s.DNS {
 		fmt.Fprintf(w, "dns\t%s\n", d)

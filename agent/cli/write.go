@@ -8,10 +8,9 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"net/url"
 	"os"
-	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -23,8 +22,8 @@ import (
 
 func writeCommand() command {
 	return command{
-		name: "write", args: "SOURCE [SOURCE...] DEVICE [--digest ALGO:HEX|URL] [--format auto|raw|qcow2] [--connections N] [--config-drive FILE|DIR] [--read-back none|sample|full] [--yes] [--json]",
-		help:    "Write an image onto a disk. SOURCE is a file or an http(s):// URL; several are mirrors of one image.",
+		name: "write", args: "SOURCE [SOURCE...] DEVICE [--digest ALGO:HEX|URL] [--cafile FILE] [--auth-file FILE] [--public-key FILE [--signature FILE|URL]] [--format auto|raw|qcow2] [--connections N] [--config-drive FILE|DIR] [--read-back none|sample|full] [--yes] [--json]",
+		help:    "Write an image onto a disk. SOURCE is a file, an http(s):// URL, or a disk image in a registry, oci://HOST/REPOSITORY:TAG; several are mirrors of one image.",
 		example: "ironhand write https://192.0.2.1/debian.img.zst /dev/sda --digest sha512:9f2c...",
 		run:     runWrite,
 	}
@@ -33,13 +32,17 @@ func writeCommand() command {
 func runWrite(ctx context.Context, c *call) error {
 	digestText := c.flags.String("digest", "", "`algorithm:hex` of the file as it is published, such as sha256:9f2c..., or the URL of a checksum file")
 	contentText := c.flags.String("content-digest", "", "`algorithm:hex` of the bytes of the disk, as the image has them unpacked; not for qcow2")
+	caFile := c.flags.String("cafile", "", "`file` of CA certificates, PEM: with it no other CA is trusted")
+	authFile := c.flags.String("auth-file", "", "`file` with logins for registries and https servers, by their hosts, as podman login and docker login write it")
+	keyFile := c.flags.String("public-key", "", "`file` with public keys, of minisign or PEM: the image must be signed by one of them")
+	signatureName := c.flags.String("signature", "", "`file` or URL of the signature, as minisign or cosign sign-blob --key makes it; without it the name of the image and .minisig, or .sig")
 	connections := c.flags.Int("connections", 4, "how many connections to make to a web server that sends parts of files, `1` to 16")
 	patience := c.flags.Duration("patience", 5*time.Minute, "how `long` to keep trying after a failure without getting ahead")
 	formatText := c.flags.String("format", "auto", "what the image must be, plain or packed: auto, raw or qcow2")
 	drive := c.flags.String("config-drive", "", "`path` of a config drive: an image, or a directory that becomes one")
 	readBack := stream.ReadBackSample
 	c.flags.TextVar(&readBack, "read-back", readBack, "how `much` is read back and compared: none, sample or full")
-	progress := c.flags.String("progress", "auto", "auto: one line that changes on a terminal, else plain; plain: a line a second; none")
+	progress := c.flags.String("progress", "auto", "auto: a bar on a terminal, else plain; plain: a line every 5 s, and when something happens; none")
 	yes := c.flags.Bool("yes", false, "do not ask")
 	asJSON := c.flags.Bool("json", false, "print the result as JSON")
 	args, err := c.parse(2, -1)
@@ -55,10 +58,6 @@ func runWrite(ctx context.Context, c *call) error {
 	if err := apart(names, target); err != nil {
 		return err
 	}
-	sources, err := openSources(names)
-	if err != nil {
-		return err
-	}
 	if *connections < 1 || *connections > stream.MaxConnections {
 		return usagef("--connections %d: want 1 to %d", *connections, stream.MaxConnections)
 	}
@@ -69,18 +68,36 @@ func runWrite(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
+	format, err := image.ParseFormat(*formatText)
+	if err != nil {
+		return usagef("--format: %v", err)
+	}
+	if slices.ContainsFunc(names, stream.IsOCI) && *keyFile != "" && *signatureName == "" {
+		return usagef("--public-key: a registry has no signature beside the image; name one with --signature")
+	}
+	web, err := newWeb(*caFile, *authFile, *patience)
+	if err != nil {
+		return err
+	}
 	var digest stream.Digest
 	if isWeb(*digestText) {
-		digest, err = fetchDigest(ctx, *digestText, names[0], *patience)
+		digest, err = web.digest(ctx, *digestText, names[0])
 	} else {
 		digest, err = parseDigest("--digest", *digestText)
 	}
 	if err != nil {
 		return err
 	}
-	format, err := image.ParseFormat(*formatText)
+	sources, digest, err := web.sources(ctx, names, digest)
 	if err != nil {
-		return usagef("--format: %v", err)
+		return err
+	}
+	signature, err := web.signature(ctx, *keyFile, *signatureName, names)
+	if err != nil {
+		return err
+	}
+	if signature.Comment != "" {
+		fmt.Fprintf(c.stderr, "signed: %.300q\n", signature.Comment)
 	}
 	driveImage, err := readDrive(*drive)
 	if err != nil {
@@ -116,27 +133,22 @@ func runWrite(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	spec := image.Spec{Sources: sources, Digest: digest, Content: content, Connections: *connections, Patience: *patience, Format: format, ConfigDrive: driveImage, ReadBack: readBack, Memory: memory}
+	spec := image.Spec{Sources: sources, Digest: digest, Signature: signature, Content: content, Connections: *connections, Patience: *patience, Format: format, ConfigDrive: driveImage, ReadBack: readBack, Memory: memory}
 	var last stream.Progress
 	spec.Progress = func(p stream.Progress) { last = p }
+	var d *drawer
 	if *progress != "none" {
-		again, end := "", "\n"
-		if *progress == "auto" && isTerminal(c.stderr) {
-			again, end = "\r\x1b[K", "" // one line, written over
-		}
+		d = newDrawer(c.stderr, *progress)
 		spec.Progress = func(p stream.Progress) {
 			last = p
-			line := p.String()
-			if end == "" {
-				line = fmt.Sprintf("%.160s", line) // a line that wraps cannot be written over
-			}
-			fmt.Fprint(c.stderr, again+line+end)
-		}
-		if end == "" {
-			defer fmt.Fprintln(c.stderr)
+			d.show(p, false)
 		}
 	}
 	result, err := image.Write(ctx, disk, spec)
+	if d != nil {
+		d.show(last, true)
+		d.finish()
+	}
 	if err != nil {
 		return fmt.Errorf("write %s to %s: %w", sources[0], target, err)
 	}
@@ -170,63 +182,12 @@ func parseDigest(flag, text string) (stream.Digest, error) {
 	return d, nil
 }
 
-func isWeb(name string) bool {
-	return strings.HasPrefix(name, "http://") || strings.HasPrefix(name, "https://")
-}
-
-// fetchDigest reads the digest of an image from a checksum file on a web server.
-func fetchDigest(ctx context.Context, checksums, image string, patience time.Duration) (stream.Digest, error) {
-	src, err := stream.NewHTTP(checksums, stream.HTTPOptions{KeepTLS: true})
-	if err != nil {
-		return stream.Digest{}, err
-	}
-	name := filepath.Base(image)
-	if isWeb(image) {
-		u, err := url.Parse(image)
-		if err != nil { // openSources has refused it
-			return stream.Digest{}, errors.New("image: it is not a URL")
-		}
-		name = path.Base(u.Path)
-	}
-	return stream.FetchChecksum(ctx, src, name, stream.ReaderOptions{Patience: patience})
-}
-
-func isTerminal(w io.Writer) bool {
-	f, ok := w.(*os.File)
-	if !ok {
-		return false
-	}
-	info, err := f.Stat()
-	return err == nil && info.Mode()&os.ModeCharDevice != 0
-}
-
 // eofIsNoAnswer keeps an error of the terminal, but for its end.
 func eofIsNoAnswer(err error) error {
 	if errors.Is(err, io.EOF) {
 		return nil
 	}
 	return err
-}
-
-func openSources(names []string) ([]stream.Source, error) {
-	var sources []stream.Source
-	for _, name := range names {
-		var s stream.Source
-		var err error
-		switch scheme, _, isURL := strings.Cut(name, "://"); {
-		case isURL && (scheme == "http" || scheme == "https"):
-			s, err = stream.NewHTTP(name, stream.HTTPOptions{})
-		case isURL:
-			err = usagef("%s://...: images are fetched by http and https, or are files", scheme)
-		default:
-			s, err = stream.NewFile(name)
-		}
-		if err != nil {
-			return nil, err
-		}
-		sources = append(sources, s)
-	}
-	return sources, nil
 }
 
 // maxDrive is the most that a config drive may have, as on the wire.

@@ -54,3 +54,18 @@ func FuzzVersionDocument(f *testing.F) {
 		}
 	})
 }
+
+// The answer to inspection data is success whatever it says, unless it names a node in a way that cannot be read.
+func FuzzInspected(f *testing.F) {
+	f.Add([]byte(`{"uuid": "f73c0aab-9617-47e8-9dbc-63361e3ef95e"}`))
+	f.Add([]byte(lookupAnswer))
+	f.Add([]byte(`{"uuid": 7, "node": {}}`))
+	f.Add([]byte(`<html>`))
+	f.Add([]byte(nil))
+	f.Fuzz(func(t *testing.T, body []byte) {
+		got, err := parseInspected(body)
+		if err != nil && (got.Found || got.UUID != "") || got.Found && (got.UUID == "" || got.UUID != got.Node.UUID) {
+			t.Errorf("parseInspected(%q) = %+v, %v", body, got, err)
+		}
+	})
+}

@@ -18,6 +18,7 @@ const (
 	LinuxData GUID = "0fc63daf-8483-4772-8e79-3d69d8477de4"
 	LinuxRAID GUID = "a19d880f-05fc-4d3b-a006-743f0f84911e"
 	BIOSBoot  GUID = "21686148-6449-6e6f-744e-656564454649" // GRUB's, on a GPT disk that BIOS boots
+	LinuxLVM  GUID = "e6d6d379-f507-44c2-a23c-238f2a3df928"
 	LinuxSwap GUID = "0657fd6d-a4ab-43c4-84e5-0933c84b4f4f"
 )
 

@@ -70,6 +70,7 @@ func openISO(r io.ReaderAt) (*Volume, error) {
 			joliet = root.entry
 		} else if b[0] == 1 && v.root == nil && root.IsDir() {
 			v.label = strings.Trim(fatText(b[40:72]), " \x00")
+			v.publisher = strings.Trim(fatText(b[318:446]), " \x00")
 			v.root = root.entry
 		}
 	}

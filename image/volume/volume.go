@@ -32,10 +32,11 @@ const (
 // are sorted, and none is there twice. No more than 4 MiB of directories are read, and no path has more than 16 elements.
 // Times are not read, and permissions say only that nothing can be written.
 type Volume struct {
-	label  string
-	format format
-	mu     sync.Mutex // guards the entries' children, and format.list
-	root   *entry
+	label     string
+	publisher string
+	format    format
+	mu        sync.Mutex // guards the entries' children, and format.list
+	root      *entry
 }
 
 // format is one kind of file system. It need not check names.
@@ -64,6 +65,9 @@ func Open(r io.ReaderAt) (*Volume, error) {
 
 // Label is the name of the volume, without padding, in the case it is stored in. It may be empty.
 func (v *Volume) Label() string { return v.label }
+
+// Publisher is who published an ISO 9660, in the words of the first volume descriptor, without padding; often nobody, and for FAT always.
+func (v *Volume) Publisher() string { return v.publisher }
 
 // Open opens a file or directory for reading.
 func (v *Volume) Open(name string) (fs.File, error) {

@@ -269,6 +269,13 @@ func TestOpenOthers(t *testing.T) {
 			}
 			defer f.Close()
 			wantVolume(t, f, c.label, c.files)
+			v, err := Open(f)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if want := map[bool]string{true: "ironic"}[c.name == "Ironic's config drive"]; !strings.EqualFold(v.Publisher(), want) {
+				t.Errorf("publisher %q, want %q", v.Publisher(), want)
+			}
 		})
 	}
 }

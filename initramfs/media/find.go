@@ -262,7 +262,7 @@ func (f Finder) readMedium(ctx context.Context, c candidate) (Medium, Seen) {
 	}
 	seen.Taken = true
 	seen.Reason = fmt.Sprintf("label %s: configuration medium with %d files", printable(label), len(files))
-	return Medium{Device: c.device, Kind: c.kind, Label: label, Files: files}, seen
+	return Medium{Device: c.device, Kind: c.kind, Label: label, Publisher: v.Publisher(), Files: files}, seen
 }
 
 // noMedium knows the errors of drives that are empty: CD drives have ENOMEDIUM, floppy drives ENXIO.

@@ -59,10 +59,11 @@ const (
 
 // Medium is one configuration medium, read.
 type Medium struct {
-	Device string            `json:"device"` // such as "/dev/fd0"
-	Kind   string            `json:"kind"`   // Floppy, USB or CD
-	Label  string            `json:"label"`  // as it is stored
-	Files  map[string][]byte `json:"files"`  // by slash-separated path, without a slash in front
+	Device    string            `json:"device"`              // such as "/dev/fd0"
+	Kind      string            `json:"kind"`                // Floppy, USB or CD
+	Label     string            `json:"label"`               // as it is stored
+	Publisher string            `json:"publisher,omitempty"` // of a CD: whose it is, if it says so
+	Files     map[string][]byte `json:"files"`               // by slash-separated path, without a slash in front
 }
 
 // Seen is what Find thought of one device.

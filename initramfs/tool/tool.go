@@ -35,6 +35,12 @@ const (
 	Resize2fs Tool = "resize2fs"
 )
 
+// MkfsXFS makes file systems of the kind xfs.
+const MkfsXFS Tool = "mkfs.xfs"
+
+// Lvm makes volume groups and logical volumes, and tells what is there of them. Its first argument is the command.
+const Lvm Tool = "lvm"
+
 // StressNG loads processors and memory, Fio disks and networks. They are in the ramdisk for burn-in alone.
 const (
 	StressNG Tool = "stress-ng"
@@ -42,7 +48,9 @@ const (
 )
 
 // Deploy returns the programs that every ramdisk has.
-func Deploy() []Tool { return []Tool{Busybox, Dropbear, Dropbearkey, Mdadm, Mke2fs, E2fsck, Resize2fs} }
+func Deploy() []Tool {
+	return []Tool{Busybox, Dropbear, Dropbearkey, Mdadm, Mke2fs, E2fsck, Resize2fs, MkfsXFS, Lvm}
+}
 
 // BurnIn returns the programs that the ramdisk for burn-in has on top.
 func BurnIn() []Tool { return []Tool{StressNG, Fio} }
@@ -67,6 +75,10 @@ func (t Tool) Package() string {
 		return "mdadm"
 	case Mke2fs, E2fsck, Resize2fs:
 		return "e2fsprogs"
+	case MkfsXFS:
+		return "xfsprogs"
+	case Lvm:
+		return "lvm2"
 	case StressNG, Fio:
 		return string(t)
 	}

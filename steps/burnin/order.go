@@ -331,9 +331,9 @@ func content(d steps.Disk, b []byte, at int64) string {
 	return fmt.Sprintf("bytes at %d that are not zero", at)
 }
 
-// backlog is after how many blocks fio reads back what it wrote: 256 MiB, more than a disk's cache has. Without it fio reads nothing back before all of the disk is written,
-// and nothing at all if the time does not suffice for that.
-const backlog = 256 << 20 / blockSize
+// backlog is after how many blocks fio reads back what it wrote: 256 MiB, more than most disks' caches have, or a quarter of a smaller disk. Without it fio reads nothing back if
+// it is given a time, however often it has written all of the disk by then.
+func backlog(size int64) int64 { return max(1, min(256<<20, size/4)/blockSize) }
 
 // testDisk writes to a disk and reads it back. The disk is held open, so that nobody else comes to use it meanwhile, and is looked at again before: hours may have passed since the plan was made.
 func testDisk(ctx context.Context, h steps.Host, d inspect.Disk, loops int64, lasts time.Duration, force bool, log string) (parts []Part, err error) {
@@ -353,7 +353,7 @@ func testDisk(ctx context.Context, h steps.Host, d inspect.Disk, loops int64, la
 	// As a thread fio ends when it is ended; a child of its own would go on writing. Its state for a later verification would be left in the working directory.
 	args := append([]string{"--thread", "--verify_state_save", "0"}, diskArgs(d.Name, max(loops, 1), lasts, log)...)
 	if lasts > 0 {
-		args = append(args, "--verify_backlog", strconv.Itoa(backlog))
+		args = append(args, "--verify_backlog", strconv.FormatInt(backlog(opened.Size()), 10))
 	}
 	out, err := h.Tools.Run(ctx, tool.Fio, args...)
 	parts, err = judged(title(d), err, fioFound)

@@ -11,6 +11,7 @@ import (
 	"github.com/ironhand/ironhand/steps"
 	"github.com/ironhand/ironhand/steps/burnin"
 	"github.com/ironhand/ironhand/steps/erase"
+	"github.com/ironhand/ironhand/steps/lvm"
 	"github.com/ironhand/ironhand/steps/raid"
 )
 
@@ -143,6 +144,25 @@ func (Manager) Steps() []steps.Step {
 		Asks:      true, // and needs not: it changes nothing
 		Args:      []steps.Arg{{Name: "raid_config", Unlisted: true}},
 		Run:       raid.Validate,
+	}, {
+		Name:      "create_volumes",
+		Interface: "deploy",
+		Priority:  map[steps.Phase]int{steps.Clean: 0, steps.Deploy: 0, steps.Service: 0},
+		Abortable: true,
+		Asks:      true,
+		Args: []steps.Arg{{Name: "logical_volumes", Description: "The volume groups and logical volumes to make, a list of groups. " +
+			"Without it: the node's property of this name."}},
+		Check: lvm.Check,
+		Run:   lvm.Create,
+	}, {
+		Name:      "delete_volumes",
+		Interface: "deploy",
+		Priority:  map[steps.Phase]int{steps.Clean: 0, steps.Deploy: 0, steps.Service: 0},
+		Deploys:   true,
+		Abortable: true,
+		Asks:      true,
+		Args:      []steps.Arg{{Name: "volume_groups", Description: "Names of the volume groups to delete. Without it: all of the machine."}},
+		Run:       lvm.Delete,
 	}, {
 		Name:      "burnin_cpu",
 		Interface: "deploy",

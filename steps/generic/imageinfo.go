@@ -124,7 +124,7 @@ func (i imageInfo) name() string {
 }
 
 // digest is the digest to check, from os_hash_algo and os_hash_value or else from the checksum, whose algorithm is told by its length; or the URL of a
-// checksum file that has it.
+// checksum file that has it, with the algorithm alone if that is given.
 func (i imageInfo) digest() (d stream.Digest, checksums string, err error) {
 	bad := func(format string, args ...any) (stream.Digest, string, error) {
 		return stream.Digest{}, "", fmt.Errorf("%w: image_info.%s", steps.ErrArgs, fmt.Sprintf(format, args...))
@@ -138,7 +138,7 @@ func (i imageInfo) digest() (d stream.Digest, checksums string, err error) {
 	}
 	if given(i.HashAlgo) {
 		if isURL(*i.HashValue) {
-			return stream.Digest{}, *i.HashValue, nil
+			return stream.Digest{Algorithm: *i.HashAlgo}, *i.HashValue, nil
 		}
 		d, err := stream.ParseDigest(*i.HashAlgo, *i.HashValue)
 		if err != nil {

@@ -38,7 +38,8 @@ func TestParsePartitionInfo(t *testing.T) {
 		{"overflow of GiB", `{"root_gb": 4611686018427387903}`, "", "", "the root partition has no size"},
 		{"keep nothing", `{"root_mb": 10, "preserve_ephemeral": true}`, "", "", "the ephemeral partition is to be kept, and has no size"},
 		{"keep perhaps", `{"root_mb": 10, "preserve_ephemeral": "maybe"}`, "", "", "is neither true nor false"},
-		{"xfs", `{"root_mb": 10, "ephemeral_mb": 10, "ephemeral_format": "xfs"}`, "", "", "there are ext2, ext3, ext4"},
+		{"btrfs", `{"root_mb": 10, "ephemeral_mb": 10, "ephemeral_format": "btrfs"}`, "", "", "there are ext2, ext3, ext4, xfs"},
+		{"too small for xfs", `{"root_mb": 10, "ephemeral_mb": 299, "ephemeral_format": "xfs"}`, "", "", "an ephemeral partition of 299 MiB cannot have the file system xfs, which wants 300"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {

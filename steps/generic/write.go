@@ -6,12 +6,15 @@ import (
 	"context"
 	"encoding/json"
 	"fmt"
+	"net/url"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/ironhand/ironhand/image"
 	"github.com/ironhand/ironhand/inspect"
 	"github.com/ironhand/ironhand/steps"
+	"github.com/ironhand/ironhand/steps/lvm"
 	"github.com/ironhand/ironhand/steps/raid"
 	"github.com/ironhand/ironhand/stream"
 )
@@ -71,8 +74,8 @@ func parseRequest(h steps.Host, raw json.RawMessage) (*request, error) {
 
 // allowed refuses a digest of an algorithm that the conductor does not allow.
 func allowed(h steps.Host, d stream.Digest) error {
-	if d.Algorithm == "md5" && h.Download.RefuseMD5 {
-		return fmt.Errorf("%w: image_info: the conductor does not allow MD5; give a SHA-256 or SHA-512", steps.ErrArgs)
+	if (d.Algorithm == "md5" || d.Algorithm == "sha1") && h.Download.RefuseMD5 {
+		return fmt.Errorf("%w: image_info: the conductor does not allow MD5, nor with it SHA-1; give a SHA-256 or SHA-512", steps.ErrArgs)
 	}
 	return nil
 }
@@ -91,18 +94,26 @@ func writeImage(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 		defer cancel()
 	}
 	if r.checksums != "" {
-		if digest, err = info.fetchDigest(ctx, h, r.checksums); err != nil {
+		if digest, err = info.fetchDigest(ctx, h, r.checksums, digest.Algorithm); err != nil {
 			return nil, err
 		}
 		if err := allowed(h, digest); err != nil {
 			return nil, err
 		}
 	}
+	signature, err := info.fetchSignature(ctx, h)
+	if err != nil {
+		return nil, fmt.Errorf("image %s: %w", info.ID, err)
+	}
 	var driveImage []byte
 	if drive != nil && *drive != "" {
-		driveImage, err = image.ReadConfigDrive(ctx, *drive, image.DriveOptions{
-			HTTP: stream.HTTPOptions{Transport: h.Transport, Stall: h.Download.Stall}, Patience: h.Download.Budget, Log: h.Log})
-		if err != nil {
+		o := image.DriveOptions{HTTP: stream.HTTPOptions{Transport: h.Transport, Stall: h.Download.Stall}, Patience: h.Download.Budget, Log: h.Log}
+		if info.servedWith(*drive) {
+			if o.HTTP, err = info.options(h); err != nil {
+				return nil, err
+			}
+		}
+		if driveImage, err = image.ReadConfigDrive(ctx, *drive, o); err != nil {
 			return nil, fmt.Errorf("config drive for node %s: %w", j.Node.UUID, err)
 		}
 	}
@@ -126,6 +137,16 @@ func writeImage(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 	if err := raid.Release(ctx, h, j.Node, choice.Disk.Name); err != nil {
 		return nil, err
 	}
+	if err := lvm.Release(ctx, h, j.Node, choice.Disk.Name); err != nil {
+		return nil, err
+	}
+	if raid.IsArray(h.Machine.FS, choice.Disk.Name) {
+		letSync, err := raid.Hold(h)
+		if err != nil {
+			return nil, err
+		}
+		defer letSync()
+	}
 	disk, err := h.Open(choice.Disk.Name)
 	if err != nil {
 		return nil, err
@@ -143,7 +164,7 @@ func writeImage(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 	var told time.Time
 	var phase stream.Phase
 	spec := image.Spec{
-		Sources: sources, Digest: digest, Format: r.format, ConfigDrive: driveImage,
+		Sources: sources, Digest: digest, Signature: signature, Format: r.format, ConfigDrive: driveImage,
 		Patience: h.Download.Budget, ReadBack: h.ReadBack, Log: h.Log, Memory: memory,
 		Progress: func(p stream.Progress) {
 			h.Progress(p)
@@ -186,8 +207,17 @@ func (i imageInfo) options(h steps.Host) (stream.HTTPOptions, error) {
 	return o, err
 }
 
-// fetchDigest reads the image's digest from a checksum file, which nothing proves but TLS.
-func (i imageInfo) fetchDigest(ctx context.Context, h steps.Host, where string) (stream.Digest, error) {
+// servedWith tells whether a URL is of the image's server: only that one is told how to log in there.
+func (i imageInfo) servedWith(address string) bool {
+	u, err := url.Parse(address)
+	return err == nil && u.Host != "" && slices.ContainsFunc(i.URLs, func(image string) bool {
+		v, err := url.Parse(image)
+		return err == nil && v.Scheme == u.Scheme && strings.EqualFold(v.Host, u.Host)
+	})
+}
+
+// fetchDigest reads the image's digest from a checksum file, which nothing proves but TLS; that of an algorithm, if it is not "".
+func (i imageInfo) fetchDigest(ctx context.Context, h steps.Host, where, algorithm string) (stream.Digest, error) {
 	o, err := i.options(h)
 	if err != nil {
 		return stream.Digest{}, err
@@ -197,7 +227,24 @@ func (i imageInfo) fetchDigest(ctx context.Context, h steps.Host, where string) 
 	if err != nil {
 		return stream.Digest{}, fmt.Errorf("%w: image_info: checksum: %v", steps.ErrArgs, err)
 	}
-	return stream.FetchChecksum(ctx, src, i.name(), stream.ReaderOptions{Patience: h.Download.Budget, Log: h.Log})
+	return stream.FetchChecksum(ctx, src, algorithm, i.name(), stream.ReaderOptions{Patience: h.Download.Budget, Log: h.Log})
+}
+
+// fetchSignature reads the image's signature if there has to be one.
+func (i imageInfo) fetchSignature(ctx context.Context, h steps.Host) (stream.Signature, error) {
+	if len(h.Download.PublicKeys) == 0 {
+		return stream.Signature{}, nil
+	}
+	o, err := i.options(h)
+	if err != nil {
+		return stream.Signature{}, err
+	}
+	s, err := stream.FetchSignatureBeside(ctx, i.URLs, func(name string) (stream.Source, error) { return stream.NewHTTP(name, o) },
+		h.Download.PublicKeys, stream.ReaderOptions{Patience: h.Download.Budget, Log: h.Log})
+	if err == nil && s.Comment != "" {
+		h.Say("image %s is signed: %.300q", i.ID, s.Comment)
+	}
+	return s, err
 }
 
 // sources are the places of the image, in order.

@@ -5,12 +5,17 @@ package generic
 import (
 	"bytes"
 	"context"
+	"crypto/ecdsa"
+	"crypto/elliptic"
 	"crypto/md5"
+	"crypto/rand"
 	"crypto/sha256"
+	"crypto/x509"
 	"encoding/base64"
 	"encoding/binary"
 	"encoding/hex"
 	"encoding/json"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -214,6 +219,57 @@ func TestWriteImage(t *testing.T) {
 	}
 }
 
+// A config drive is fetched with the image's password from the image's server, and without it from any other.
+func TestWriteImageFetchesConfigDrive(t *testing.T) {
+	iso, err := image.MakeConfigDrive(map[string][]byte{"openstack/latest/meta_data.json": []byte("first")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name  string
+		other bool
+		want  string
+	}{
+		{"of the image's server", false, "Basic dTpodXNoLWh1c2g="},
+		{"of another server", true, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			b := newBench(t)
+			asked := []string(nil)
+			drive := http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				asked = append(asked, r.Header.Get("Authorization"))
+				if len(asked) == 1 { // it is asked again
+					w.WriteHeader(http.StatusServiceUnavailable)
+					return
+				}
+				fmt.Fprint(w, image.EncodeConfigDrive(iso))
+			})
+			images, others := http.NewServeMux(), http.NewServeMux()
+			images.Handle("/debian.img", b.server)
+			images.Handle("/drive", drive)
+			others.Handle("/drive", drive)
+			server, other := httptest.NewServer(images), httptest.NewServer(others)
+			defer server.Close()
+			defer other.Close()
+			b.url = server.URL + "/debian.img"
+			b.host.Download.Budget = 5 * time.Second
+			at := server.URL
+			if test.other {
+				at = other.URL
+			}
+			if _, err := b.run(t, rootDiskHint, change{"image_server_auth_strategy": "http_basic", "image_server_user": "u", "image_server_password": "hush-hush"}, change{"configdrive": at + "/drive"}); err != nil {
+				t.Fatal(err)
+			}
+			if fmt.Sprintf("%q", asked) != fmt.Sprintf("%q", []string{test.want, test.want}) {
+				t.Errorf("asked with %q, want twice %q", asked, test.want)
+			}
+			if !bytes.Contains(b.disk.Bytes[4*mib:], []byte("first")) {
+				t.Error("the config drive is not on the disk")
+			}
+		})
+	}
+}
+
 func TestWriteImageFails(t *testing.T) {
 	inUse := errors.New("in use by /dev/md0")
 	tests := []struct {
@@ -232,6 +288,8 @@ func TestWriteImageFails(t *testing.T) {
 		{"no digest", rootDiskHint, change{"os_hash_algo": nil, "os_hash_value": nil}, nil, nil, steps.ErrArgs, "an image without a digest is not written", false},
 		{"MD5 where it is not allowed", rootDiskHint, change{"os_hash_algo": "md5", "os_hash_value": strings.Repeat("0", 32)}, nil,
 			func(b *bench) { b.host.Download.RefuseMD5 = true }, steps.ErrArgs, "the conductor does not allow MD5", false},
+		{"SHA-1 where MD5 is not allowed", rootDiskHint, change{"os_hash_algo": "sha1", "os_hash_value": strings.Repeat("0", 40)}, nil,
+			func(b *bench) { b.host.Download.RefuseMD5 = true }, steps.ErrArgs, "nor with it SHA-1", false},
 		{"checksum is MD5 where it is not allowed", rootDiskHint, change{"os_hash_algo": nil, "os_hash_value": nil, "checksum": strings.Repeat("0", 32)}, nil,
 			func(b *bench) { b.host.Download.RefuseMD5 = true }, steps.ErrArgs, "the conductor does not allow MD5", false},
 		{"config drive is garbage", rootDiskHint, nil, change{"configdrive": "hush-hush!"}, nil, image.ErrConfigDrive, "config drive for node n1: ", false},
@@ -315,9 +373,13 @@ func TestWriteImageChecksumFile(t *testing.T) {
 	tests := []struct {
 		name, file string
 		auth       bool
-		md5        bool // is refused
+		md5        bool   // is refused
+		algorithm  string // is asked for, by os_hash_algo
 		want       string
 	}{
+		{name: "the conductor's algorithm", file: strings.Repeat("0", 128) + "  debian.img\n" + right + "  debian.img\n", algorithm: "sha256"},
+		{name: "another algorithm than the conductor's", file: right + "  debian.img\n", algorithm: "sha512", want: "with a digest of sha512"},
+		{name: "MD5 first where it is not allowed", file: strings.Repeat("0", 32) + "  debian.img\n" + right + "  debian.img\n", md5: true},
 		{name: "list", file: strings.Repeat("0", 64) + "  other.img\n" + right + "  debian.img\n"},
 		{name: "BSD", file: "SHA256 (debian.img) = " + right + "\n"},
 		{name: "alone, with authorization", file: right, auth: true},
@@ -342,6 +404,9 @@ func TestWriteImageChecksumFile(t *testing.T) {
 			defer sums.Close()
 			changes := maps.Clone(noSum)
 			changes["checksum"] = sums.URL + "/SHA256SUMS?hush"
+			if test.algorithm != "" {
+				changes = change{"os_hash_algo": test.algorithm, "os_hash_value": changes["checksum"]}
+			}
 			if test.auth {
 				changes["image_server_auth_strategy"], changes["image_server_user"], changes["image_server_password"] = "http_basic", "me", "hush"
 			}
@@ -351,6 +416,93 @@ func TestWriteImageChecksumFile(t *testing.T) {
 			}
 			if test.auth != (authorization != "") {
 				t.Errorf("Authorization was %q", authorization)
+			}
+		})
+	}
+}
+
+// Where there is a key, only an image with a valid signature beside it is written.
+func TestWriteImageSignature(t *testing.T) {
+	key, err := ecdsa.GenerateKey(elliptic.P256(), rand.Reader)
+	if err != nil {
+		t.Fatal(err)
+	}
+	der, err := x509.MarshalPKIXPublicKey(key.Public())
+	if err != nil {
+		t.Fatal(err)
+	}
+	public := pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der})
+	sign := func(b []byte) string {
+		sum := sha256.Sum256(b)
+		s, err := ecdsa.SignASN1(rand.Reader, key, sum[:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		return base64.StdEncoding.EncodeToString(s)
+	}
+	const minisign = "RWRsM5oL1PKk2WRAm+gTDh+DhRC63OJOJ91OHPzJCTFSt+T6eVBIzc1P\n"
+	tests := []struct {
+		name, signature string // "" if there is none
+		key             string
+		partition       bool
+		want            string
+		touched         bool
+	}{
+		{name: "right", signature: sign(diskImage()), key: string(public)},
+		{name: "of another image", signature: sign([]byte("other")), key: string(public), want: "the image is not the one that was signed", touched: true},
+		{name: "of another image, for a partition", signature: sign([]byte("other")), key: string(public), partition: true, want: "the image is not the one that was signed", touched: true},
+		{name: "none", key: string(public), want: "debian.img.sig: 404 Not Found"},
+		{name: "none, for a partition", key: string(public), partition: true, want: "debian.img.sig: 404 Not Found"},
+		{name: "no signature", signature: "<html>", key: string(public), want: "neither one of minisign nor base64"},
+		{name: "by another key", signature: sign(diskImage()), key: minisign, want: "debian.img.minisig: 404 Not Found"},
+		{name: "without a key none is looked for"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			b := newBench(t)
+			if test.key != "" {
+				b.host.Download.PublicKeys, err = stream.ParsePublicKeys([]byte(test.key))
+				if err != nil {
+					t.Fatal(err)
+				}
+			}
+			asked := false
+			server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+				if r.URL.Path == "/debian.img" {
+					b.server.ServeHTTP(w, r)
+					return
+				}
+				asked = true
+				if r.URL.Path != "/debian.img.sig" || test.signature == "" {
+					http.NotFound(w, r)
+					return
+				}
+				w.Write([]byte(test.signature)) // the client may be gone
+			}))
+			defer server.Close()
+			changes := change{"urls": []string{server.URL + "/debian.img"}}
+			if test.partition {
+				b.properties = map[string]json.RawMessage{"capabilities": json.RawMessage(`"boot_mode:bios"`)}
+				b.server.Content = make([]byte, 8*mib) // of an ext4
+				binary.LittleEndian.PutUint32(b.server.Content[1024+4:], 2048)
+				binary.LittleEndian.PutUint32(b.server.Content[1024+24:], 2)
+				binary.LittleEndian.PutUint16(b.server.Content[1024+56:], 0xef53)
+				binary.LittleEndian.PutUint32(b.server.Content[1024+96:], 0x40)
+				maps.Copy(changes, change{"image_type": "partition", "root_mb": 20, "swap_mb": 0, "ephemeral_mb": 0, "ephemeral_format": nil, "preserve_ephemeral": false})
+			}
+			_, err := b.run(t, rootDiskHint, changes, nil)
+			if test.want == "" && err != nil || test.want != "" && (!errors.Is(err, stream.ErrSignature) || !strings.Contains(err.Error(), test.want)) {
+				t.Fatalf("writeImage() = %v, want an ErrSignature with %q", err, test.want)
+			}
+			if asked != (test.key != "") {
+				t.Errorf("asked for a signature: %v", asked)
+			}
+			if !test.touched && err != nil && (!b.untouched() || b.opened != nil) {
+				t.Error("the disk was touched")
+			}
+			zero := make([]byte, mib)
+			if test.touched && (!bytes.Equal(b.disk.Bytes[:mib], zero) || !bytes.Equal(b.disk.Bytes[len(b.disk.Bytes)-mib:], zero)) {
+				t.Error("the ends of the disk are not zero")
 			}
 		})
 	}
@@ -487,10 +639,10 @@ func TestManager(t *testing.T) {
 		t.Errorf("versions = %s", got)
 	}
 	for phase, want := range map[steps.Phase]string{
-		steps.Clean: "deploy.burnin_cpu=0 deploy.burnin_disk=0 deploy.burnin_memory=0 deploy.burnin_network=0 deploy.clean_uefi_nvram=0 raid.create_configuration=0 raid.delete_configuration=0 deploy.erase_devices=10 deploy.erase_devices_express=0 " +
+		steps.Clean: "deploy.burnin_cpu=0 deploy.burnin_disk=0 deploy.burnin_memory=0 deploy.burnin_network=0 deploy.clean_uefi_nvram=0 raid.create_configuration=0 deploy.create_volumes=0 raid.delete_configuration=0 deploy.delete_volumes=0 deploy.erase_devices=10 deploy.erase_devices_express=0 " +
 			"deploy.erase_devices_metadata=99 deploy.erase_pstore=0 ",
-		steps.Deploy:  "raid.apply_configuration=0 deploy.clean_uefi_nvram=0 deploy.erase_devices_metadata=0 deploy.inject_files=0 deploy.kexec=0 deploy.write_image=0 ",
-		steps.Service: "raid.apply_configuration=0 deploy.burnin_cpu=0 deploy.burnin_memory=0 deploy.burnin_network=0 raid.create_configuration=0 raid.delete_configuration=0 deploy.inject_files=0 deploy.write_image=0 "} {
+		steps.Deploy:  "raid.apply_configuration=0 deploy.clean_uefi_nvram=0 deploy.create_volumes=0 deploy.delete_volumes=0 deploy.erase_devices_metadata=0 deploy.inject_files=0 deploy.kexec=0 deploy.write_image=0 ",
+		steps.Service: "raid.apply_configuration=0 deploy.burnin_cpu=0 deploy.burnin_memory=0 deploy.burnin_network=0 raid.create_configuration=0 deploy.create_volumes=0 raid.delete_configuration=0 deploy.delete_volumes=0 deploy.inject_files=0 deploy.write_image=0 "} {
 		got := ""
 		for _, s := range set.List(phase)["GenericHardwareManager"] {
 			got += fmt.Sprintf("%s.%s=%d ", s.Interface, s.Name, s.Priority[phase])

@@ -1,0 +1,152 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"context"
+	"crypto/tls"
+	"crypto/x509"
+	"encoding/base64"
+	"errors"
+	"fmt"
+	"net/http"
+	"net/url"
+	"path"
+	"path/filepath"
+	"strings"
+	"time"
+
+	"github.com/ironhand/ironhand/stream"
+)
+
+func isWeb(name string) bool {
+	return strings.HasPrefix(name, "http://") || strings.HasPrefix(name, "https://")
+}
+
+// web is how images and what belongs to them are fetched.
+type web struct {
+	transport *http.Transport
+	login     func(host string) (user, password string) // nil for none
+	reader    stream.ReaderOptions
+}
+
+// newWeb reads the files of CAs and of logins, "" for none.
+func newWeb(caFile, authFile string, patience time.Duration) (*web, error) {
+	w := &web{transport: http.DefaultTransport.(*http.Transport).Clone(), reader: stream.ReaderOptions{Patience: patience}}
+	if caFile != "" {
+		text, err := readRegular(caFile, 16<<20)
+		if err != nil {
+			return nil, err
+		}
+		pool := x509.NewCertPool()
+		if !pool.AppendCertsFromPEM(text) {
+			return nil, fmt.Errorf("%s: no certificate in it", caFile)
+		}
+		w.transport.TLSClientConfig = &tls.Config{RootCAs: pool}
+	}
+	if authFile != "" {
+		text, err := readRegular(authFile, 1<<20)
+		if err != nil {
+			return nil, err
+		}
+		if w.login, err = stream.ParseLogins(text); err != nil {
+			return nil, fmt.Errorf("%s: %w", authFile, err)
+		}
+	}
+	return w, nil
+}
+
+// open returns the file behind a URL.
+func (w *web) open(name string, o stream.HTTPOptions) (stream.Source, error) {
+	o.Transport = w.transport
+	if u, err := url.Parse(name); err == nil && u.User == nil && u.Scheme == "https" && w.login != nil {
+		if user, password := w.login(u.Host); user != "" {
+			basic := "Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+password))
+			o.Authorization = func() string { return basic }
+		}
+	}
+	return stream.NewHTTP(name, o)
+}
+
+// digest reads the digest of an image from a checksum file on a web server.
+func (w *web) digest(ctx context.Context, checksums, image string) (stream.Digest, error) {
+	src, err := w.open(checksums, stream.HTTPOptions{KeepTLS: true})
+	if err != nil {
+		return stream.Digest{}, err
+	}
+	name := filepath.Base(image)
+	if isWeb(image) {
+		u, err := url.Parse(image)
+		if err != nil { // sources refuses it
+			return stream.Digest{}, errors.New("image: it is not a URL")
+		}
+		name = path.Base(u.Path)
+	}
+	return stream.FetchChecksum(ctx, src, "", name, w.reader)
+}
+
+// signature reads the signature that an image must have; the zero Signature without a key.
+func (w *web) signature(ctx context.Context, keyFile, name string, images []string) (stream.Signature, error) {
+	switch {
+	case keyFile == "" && name == "":
+		return stream.Signature{}, nil
+	case keyFile == "":
+		return stream.Signature{}, usagef("--signature needs --public-key")
+	}
+	text, err := readRegular(keyFile, 1<<20)
+	if err != nil {
+		return stream.Signature{}, err
+	}
+	keys, err := stream.ParsePublicKeys(text)
+	if err != nil {
+		return stream.Signature{}, fmt.Errorf("%s: %w", keyFile, err)
+	}
+	open := func(name string) (stream.Source, error) {
+		if isWeb(name) {
+			return w.open(name, stream.HTTPOptions{})
+		}
+		return stream.NewFile(name)
+	}
+	if name == "" {
+		return stream.FetchSignatureBeside(ctx, images, open, keys, w.reader)
+	}
+	src, err := open(name)
+	if err != nil {
+		return stream.Signature{}, fmt.Errorf("signature: %w", err)
+	}
+	return stream.FetchSignature(ctx, src, keys, w.reader)
+}
+
+// sources returns the places of the image and what their digest has to be: that which is given, or else that which a registry tells.
+func (w *web) sources(ctx context.Context, names []string, digest stream.Digest) ([]stream.Source, stream.Digest, error) {
+	bad := func(err error) ([]stream.Source, stream.Digest, error) { return nil, stream.Digest{}, err }
+	o := stream.OCIOptions{HTTP: stream.HTTPOptions{Transport: w.transport}, Login: w.login, Reader: w.reader}
+	var sources []stream.Source
+	for _, name := range names {
+		var s stream.Source
+		var err error
+		switch scheme, _, isURL := strings.Cut(name, "://"); {
+		case isWeb(name):
+			s, err = w.open(name, stream.HTTPOptions{})
+		case stream.IsOCI(name):
+			var told stream.Digest
+			s, told, err = stream.NewOCI(ctx, name, o)
+			switch {
+			case err != nil:
+			case digest.IsZero():
+				digest = told
+			case digest.Algorithm == told.Algorithm && digest != told:
+				err = fmt.Errorf("%s: %w: want %s, the registry has %s", name, stream.ErrDigest, digest, told)
+			}
+		case isURL:
+			err = usagef("%s://...: images are fetched by http, https and oci, or are files", scheme)
+		default:
+			s, err = stream.NewFile(name)
+		}
+		if err != nil {
+			return bad(err)
+		}
+		sources = append(sources, s)
+	}
+	return sources, digest, nil
+}

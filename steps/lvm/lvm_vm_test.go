@@ -1,0 +1,774 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package lvm
+
+import (
+	"cmp"
+	"context"
+	"crypto/sha256"
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ironhand/ironhand/initramfs/boot"
+	"github.com/ironhand/ironhand/initramfs/tool"
+	"github.com/ironhand/ironhand/initramfs/vmtest"
+	"github.com/ironhand/ironhand/inspect"
+	"github.com/ironhand/ironhand/steps"
+	"github.com/ironhand/ironhand/steps/erase"
+	"github.com/ironhand/ironhand/steps/raid"
+	"github.com/ironhand/ironhand/stream"
+)
+
+var (
+	guest = flag.Bool("guest", false, "run the tests for a virtual machine with disks")
+	every = flag.Int("every", 1, "of the operations at which a machine is killed, take each n-th")
+)
+
+// Groups and volumes are made and deleted on disks of all kinds, by a real kernel; lvm, blkid, sfdisk, e2fsck and xfs_repair say what came out.
+func TestVMVolumes(t *testing.T) {
+	runGuest(t, "TestGuest[^K]", "", "", "", "nvme", "nvme", "scsi", "sata")
+}
+
+// The machine loses its power, in a manner of speaking, at each operation; at each fourth, unless there is time: LONG.
+func TestVMVolumesKilled(t *testing.T) {
+	tests := "TestGuestKilled -every=4"
+	if os.Getenv("LONG") != "" {
+		tests = "TestGuestKilled"
+	}
+	runGuest(t, tests, "", "")
+}
+
+// runGuest runs tests in a machine with disks on some buses, virtio if it is empty.
+func runGuest(t *testing.T, tests string, buses ...string) {
+	t.Parallel()
+	vmtest.Require(t)
+	m := vmtest.Machine{MemoryMiB: 1024}
+	for _, bus := range buses {
+		d := vmtest.Disk{Bus: cmp.Or(bus, "virtio"), Size: 4 << 30}
+		if bus == "nvme" {
+			d.SectorSize = 4096
+		}
+		m.Disks = append(m.Disks, d)
+	}
+	vmtest.RunInGuest(t, ".", vmtest.Guest{
+		Machine: m, Files: vmtest.Programs(t, "sfdisk", "blkid", "sgdisk", "dmsetup", "xfs_repair", "wipefs"),
+		Args: "-guest -test.run=" + tests, Timeout: 40 * time.Minute,
+	})
+}
+
+// bench is the machine that the test runs in.
+type bench struct {
+	t    *testing.T
+	host steps.Host
+	said []string
+	node steps.Node
+
+	ops, limit int // see killAfter
+}
+
+// errKilled is the end of a step at some point, as if the machine had lost its power: nothing after it happens.
+var errKilled = errors.New("killed")
+
+func newBench(t *testing.T) *bench {
+	if !*guest {
+		t.Skip("runs in the machine of TestVMVolumes")
+	}
+	b := &bench{t: t, node: steps.Node{UUID: "n1"}, limit: -1}
+	b.host = steps.Host{
+		Machine: inspect.Local(), Local: true, Tools: killableTools{tool.Exec{}, b}, Log: slog.New(slog.DiscardHandler), LoadModules: boot.LoadModules,
+		Open: func(path string) (steps.Disk, error) {
+			d, err := stream.OpenDevice(path)
+			if err != nil {
+				return nil, err
+			}
+			return killable{d, b}, nil
+		},
+		Say: func(format string, args ...any) {
+			b.said = append(b.said, time.Now().Format("05.000 ")+fmt.Sprintf(format, args...))
+		},
+		Progress: func(any) {},
+	}
+	b.mode("uefi")
+	if err := boot.LoadModules(t.Context(), "raid1", "dm_mod", "ext4"); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("said:\n%s", strings.Join(b.said, "\n"))
+		}
+	})
+	return b
+}
+
+func (b *bench) mode(mode string) {
+	b.node.Properties = map[string]json.RawMessage{"capabilities": json.RawMessage(fmt.Sprintf("%q", "boot_mode:"+mode))}
+}
+
+func (b *bench) create(layout string) (any, error) {
+	return Create(b.t.Context(), b.host, steps.Job{Node: b.node, Args: json.RawMessage(`{"logical_volumes": ` + layout + `}`)})
+}
+
+func (b *bench) mustCreate(layout string) {
+	b.t.Helper()
+	result, err := b.create(layout)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	if got, err := json.Marshal(result); err != nil || string(got) != layout {
+		b.t.Errorf("result = %s, %v, want the layout", got, err)
+	}
+}
+
+func (b *bench) remove(groups ...string) error {
+	args, err := json.Marshal(map[string][]string{"volume_groups": groups})
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	_, err = Delete(b.t.Context(), b.host, steps.Job{Node: b.node, Args: args})
+	return err
+}
+
+func (b *bench) mustDelete(groups ...string) {
+	b.t.Helper()
+	if err := b.remove(groups...); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+func (b *bench) run(name string, args ...string) string {
+	b.t.Helper()
+	out, err := exec.Command(name, args...).CombinedOutput()
+	if err != nil {
+		b.t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+	}
+	return string(out)
+}
+
+// volumes is what lvm says of all volumes: GROUP/NAME LAYOUT SIZE DEVICES, sorted.
+func (b *bench) volumes() string {
+	b.t.Helper()
+	out, err := exec.Command("lvm", "lvs", "--noheadings", "--units", "m", "--nosuffix", "--separator", " ", "-o", "vg_name,lv_name,lv_layout,lv_size").Output()
+	if err != nil {
+		b.t.Fatalf("lvs: %v", err)
+	}
+	var lines []string
+	for line := range strings.Lines(string(out)) {
+		w := strings.Fields(line)
+		lines = append(lines, fmt.Sprintf("%s/%s %s %s", w[0], w[1], w[2], strings.TrimSuffix(w[3], ".00")))
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, "\n")
+}
+
+func (b *bench) want(want string) {
+	b.t.Helper()
+	if got := b.volumes(); got != want {
+		b.t.Errorf("volumes:\n%s\nwant:\n%s", got, want)
+	}
+}
+
+// pvs is what lvm says of physical volumes: GROUP DEVICE, sorted.
+func (b *bench) pvs() string {
+	b.t.Helper()
+	out, err := exec.Command("lvm", "pvs", "--noheadings", "--separator", " ", "-o", "vg_name,pv_name").Output()
+	if err != nil {
+		b.t.Fatalf("pvs: %v", err)
+	}
+	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
+	for i := range lines {
+		lines[i] = strings.TrimSpace(lines[i])
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, "\n")
+}
+
+// wantEmpty wants no disk to have anything on it, by the word of blkid, lvm and dmsetup.
+func (b *bench) wantEmpty() {
+	b.t.Helper()
+	if got := b.pvs(); got != "" {
+		b.t.Errorf("pvs: %s", got)
+	}
+	if out := b.run("dmsetup", "ls"); !strings.Contains(out, "No devices") {
+		b.t.Errorf("dmsetup ls: %s", out)
+	}
+	disks, err := b.host.Machine.Disks(b.t.Context())
+	if err != nil || len(disks) < 2 {
+		b.t.Fatalf("disks: %v, %v", disks, err)
+	}
+	for _, d := range disks {
+		if b.member(d.Name) {
+			continue
+		}
+		if out, err := exec.Command("blkid", "-p", d.Name).CombinedOutput(); err == nil || len(out) > 0 {
+			b.t.Errorf("blkid -p %s: %s, %v", d.Name, out, err)
+		}
+		if parts, err := raid.Partitions(b.host.Machine.FS, d.Name); err != nil || len(parts) > 0 {
+			b.t.Errorf("%s has the partitions %v, %v", d.Name, parts, err)
+		}
+	}
+}
+
+// member tells whether an array that runs is on a disk.
+func (b *bench) member(disk string) bool {
+	arrays, err := raid.RunningArrays(b.t.Context(), b.host)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	return slices.ContainsFunc(arrays, func(a raid.RunningArray) bool { return slices.Contains(a.Disks, disk) })
+}
+
+// table is the kind of a disk's partition table and START SIZE TYPE of each partition, in sectors.
+func (b *bench) table(disk string) string {
+	b.t.Helper()
+	var table struct {
+		PartitionTable struct {
+			Label      string
+			Partitions []struct {
+				Start, Size int64
+				Type        string
+			}
+		}
+	}
+	if err := json.Unmarshal([]byte(b.run("sfdisk", "--json", disk)), &table); err != nil {
+		b.t.Fatal(err)
+	}
+	if out := b.run("sgdisk", "-v", disk); !strings.Contains(out, "No problems found") {
+		b.t.Errorf("sgdisk -v %s:\n%s", disk, out)
+	}
+	var parts []string
+	for _, p := range table.PartitionTable.Partitions {
+		parts = append(parts, fmt.Sprintf("%d %d %s", p.Start, p.Size, strings.ToLower(p.Type[:8])))
+	}
+	return table.PartitionTable.Label + " " + strings.Join(parts, ", ")
+}
+
+// activate has lvm start all volumes, as a system does that is started, and says what blkid finds in them: NAME TYPE LABEL. Their file systems are checked.
+func (b *bench) activate() string {
+	b.t.Helper()
+	b.run("lvm", "vgchange", "--config", settings, "-ay")
+	var lines []string
+	for line := range strings.Lines(b.run("dmsetup", "ls")) {
+		n := "/dev/mapper/" + strings.Fields(line)[0]
+		if strings.Contains(n, "_rimage_") || strings.Contains(n, "_rmeta_") {
+			continue
+		}
+		value := func(tag string) string {
+			out, _ := exec.Command("blkid", "-p", "-s", tag, "-o", "value", n).Output() // fails if there is none
+			return strings.TrimSpace(string(out))
+		}
+		kind := value("TYPE")
+		switch kind {
+		case "ext4":
+			b.run("e2fsck", "-fn", n)
+		case "xfs":
+			b.run("xfs_repair", "-n", n)
+		case "swap":
+			b.run("busybox", "swapon", n)
+			b.run("busybox", "swapoff", n)
+		}
+		lines = append(lines, strings.TrimSpace(filepath.Base(n)+" "+kind+" "+value("LABEL")))
+	}
+	slices.Sort(lines)
+	return strings.Join(lines, ", ")
+}
+
+func (b *bench) deactivate() {
+	b.t.Helper()
+	b.run("lvm", "vgchange", "--config", settings, "-an")
+}
+
+const (
+	espType  = "c12a7328"
+	biosType = "21686148"
+	lvmType  = "e6d6d379"
+)
+
+func on(disks ...string) string {
+	var list []string
+	for _, d := range disks {
+		list = append(list, fmt.Sprintf(`{"name":"/dev/%s"}`, d))
+	}
+	return `"physical_disks":[` + strings.Join(list, ",") + `]`
+}
+
+func TestGuestCreateAndDelete(t *testing.T) {
+	for _, test := range []struct {
+		name, mode, layout string
+		pvs, volumes, held string
+		table              map[string]string
+	}{
+		{"root on one disk", "uefi",
+			`[{"name":"system",` + on("vda") + `,"volumes":[{"name":"data","size_gb":"MAX","file_system":"xfs","label":"data"},` +
+				`{"name":"root","size_gb":1,"is_root_volume":true},{"name":"swap-1","size_percent":10,"file_system":"swap","label":"swap"}]}]`,
+			"system /dev/vda2", "system/data linear 2164\nsystem/root linear 1024\nsystem/swap-1 linear 352", "system-data xfs data, system-root, system-swap--1 swap swap",
+			map[string]string{"/dev/vda": "gpt 2048 1126400 " + espType + ", 1128448 7258112 " + lvmType}},
+		{"three disks, striped, mirrored, over two", "uefi",
+			`[{"name":"data",` + on("vda", "vdb", "sda") + `,"volumes":[{"name":"fast","size_gb":3,"type":"striped","file_system":"ext4","label":"fast"},` +
+				`{"name":"safe","size_gb":1,"type":"raid1","file_system":"ext4"},{"name":"two","size_gb":1,"type":"striped","number_of_physical_disks":2},{"name":"all","size_gb":"MAX","file_system":"ext4"}]}]`,
+			"data /dev/sda1\ndata /dev/vda1\ndata /dev/vdb1", "data/all linear 6124\ndata/fast striped 3072\ndata/safe raid,raid1 1024\ndata/two striped 1024", "data-all ext4, data-fast ext4 fast, data-safe ext4, data-two",
+			map[string]string{"/dev/sda": "gpt 2048 8384512 " + lvmType}},
+		{"sectors of 4096 bytes, BIOS, two groups", "bios",
+			`[{"name":"a",` + on("nvme0n1", "nvme1n1") + `,"volumes":[{"name":"root","size_gb":2,"type":"raid1","file_system":"xfs","is_root_volume":true}]},` +
+				`{"name":"b",` + on("vdc") + `,"volumes":[{"name":"x","size_percent":100}]}]`,
+			"a /dev/nvme0n1p2\na /dev/nvme1n1p2\nb /dev/vdc1", "a/root raid,raid1 2048\nb/x linear 4092", "a-root xfs, b-x",
+			map[string]string{"/dev/nvme0n1": "gpt 256 256 " + biosType + ", 512 1047808 " + lvmType, "/dev/nvme1n1": "gpt 256 256 " + biosType + ", 512 1047808 " + lvmType}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			b := newBench(t)
+			b.mode(test.mode)
+			b.mustCreate(test.layout)
+			b.want(test.volumes)
+			if got := b.pvs(); got != test.pvs {
+				t.Errorf("pvs:\n%s\nwant:\n%s", got, test.pvs)
+			}
+			for disk, want := range test.table {
+				if got := b.table(disk); got != want {
+					t.Errorf("partitions of %s: %s, want %s", disk, got, want)
+				}
+			}
+			if out := b.run("dmsetup", "ls"); !strings.Contains(out, "No devices") {
+				t.Errorf("dmsetup ls: %s", out)
+			}
+			if got := b.activate(); got != test.held {
+				t.Errorf("volumes hold %s, want %s", got, test.held)
+			}
+			b.deactivate()
+			// The same again changes nothing, another layout is refused.
+			uuids := b.run("lvm", "vgs", "--noheadings", "-o", "vg_uuid,seqno")
+			b.mustCreate(test.layout)
+			if got := b.run("lvm", "vgs", "--noheadings", "-o", "vg_uuid,seqno"); got != uuids {
+				t.Errorf("groups are %s, were %s", got, uuids)
+			}
+			for _, wrong := range []string{
+				strings.Replace(test.layout, `"size_gb":1`, `"size_gb":2`, 1),
+				strings.NewReplacer(`"name":"system"`, `"name":"s2"`, `"name":"data"`, `"name":"d2"`, `"name":"a"`, `"name":"a2"`, `"name":"b"`, `"name":"b2"`).Replace(test.layout),
+			} {
+				if wrong == test.layout {
+					continue
+				}
+				if _, err := b.create(wrong); !errors.Is(err, steps.ErrVolumes) {
+					t.Errorf("%s: %v", wrong, err)
+				}
+			}
+			b.want(test.volumes)
+			b.activate() // what is active is taken down
+			b.mustDelete()
+			b.wantEmpty()
+		})
+	}
+}
+
+// A group on an array lies behind what firmware needs on the array's members. Deleting the array deletes the group.
+func TestGuestArray(t *testing.T) {
+	b := newBench(t)
+	b.node.TargetRAIDConfig = json.RawMessage(`{"logical_disks": [{"size_gb": "MAX", "raid_level": "1", "controller": "software", "volume_name": "system", ` + on("vda", "vdb") + `}]}`)
+	if _, err := raid.Create(t.Context(), b.host, steps.Job{Node: b.node}); err != nil {
+		t.Fatal(err)
+	}
+	layout := `[{"name":"vg","volume_name":"system","volumes":[{"name":"root","size_gb":2,"is_root_volume":true,"file_system":"ext4"},{"name":"swap","size_gb":"MAX","file_system":"swap"}]}]`
+	b.mustCreate(layout)
+	const volumes = "vg/root linear 2048\nvg/swap linear 1488"
+	b.want(volumes)
+	if got := b.pvs(); got != "vg /dev/md0p1" {
+		t.Errorf("pvs: %s", got)
+	}
+	if got := b.activate(); got != "vg-root ext4, vg-swap swap" {
+		t.Errorf("volumes hold %s", got)
+	}
+	b.mustCreate(layout)
+	if _, err := b.create(strings.Replace(layout, `"volume_name":"system"`, `"volume_name":"none"`, 1)); err == nil || !strings.Contains(err.Error(), `no array "none" runs; there are: /dev/md0 "system"`) {
+		t.Errorf("on an array that is not there: %v", err)
+	}
+	if _, err := b.create(`[{"name":"other",` + on("vda") + `,"volumes":[{"name":"x","size_gb":1}]}]`); err == nil || !strings.Contains(err.Error(), "/dev/vda has partitions") {
+		t.Errorf("on a member: %v", err)
+	}
+	b.node.Properties["skip_block_devices"] = json.RawMessage(`[{"volume_name":"system"}]`)
+	b.mustDelete() // nothing
+	b.want(volumes)
+	delete(b.node.Properties, "skip_block_devices")
+	b.mustDelete()
+	b.wantEmpty()
+
+	b.mustCreate(layout)
+	b.activate()
+	if _, err := raid.Delete(t.Context(), b.host, steps.Job{Node: b.node}); err != nil {
+		t.Fatal(err)
+	}
+	b.wantEmpty()
+	b.clearLinks("vg") // which others would stumble over
+}
+
+// clearLinks removes what is left in /dev of a group without udev.
+func (b *bench) clearLinks(group string) {
+	b.t.Helper()
+	if err := forget(b.host.Machine.FS, group); err != nil {
+		b.t.Error(err)
+	}
+	if left, err := filepath.Glob("/dev/mapper/" + group + "-*"); err != nil || len(left) > 0 {
+		b.t.Errorf("left in /dev/mapper: %v, %v", left, err)
+	}
+}
+
+// Disks that hold something are refused with the reason, and are as they were.
+func TestGuestRefusals(t *testing.T) {
+	b := newBench(t)
+	for _, test := range []struct {
+		name  string
+		make  func()
+		want  string
+		clean func()
+	}{
+		{"a file system", func() { b.run("mke2fs", "-q", "-F", "/dev/vda") }, "/dev/vda holds a file system (ext4)", nil},
+		{"xfs", func() { b.run("mkfs.xfs", "-q", "/dev/vda") }, "/dev/vda holds a file system (xfs)", nil},
+		{"swap", func() { b.run("busybox", "mkswap", "/dev/vda") }, "/dev/vda holds a swap area", nil},
+		{"partitions", func() {
+			b.run("sgdisk", "-n", "1:0:+100M", "/dev/vda")
+			b.reread("/dev/vda")
+		}, "/dev/vda has partitions", nil},
+		{"a physical volume", func() { b.run("lvm", "pvcreate", "-y", "/dev/vda") }, "/dev/vda is a physical volume of LVM", nil},
+		{"a group of the name", func() { b.run("lvm", "vgcreate", "-y", "vg", "/dev/vdc") }, `volume group "vg": it is there already, on /dev/vdc`, nil},
+		{"an array that runs", func() {
+			b.run("mdadm", "--create", "/dev/md9", "--run", "--metadata=1.0", "--level=1", "--raid-devices=2", "/dev/vda", "/dev/vdc")
+		}, "/dev/vda holds a member of an array", func() { b.run("mdadm", "--stop", "/dev/md9") }},
+		{"in use", func() {
+			b.run("busybox", "mkswap", "/dev/vdb")
+			b.run("busybox", "swapon", "/dev/vdb")
+		}, "/dev/vdb holds a swap area", func() { b.run("busybox", "swapoff", "/dev/vdb") }},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			test.make()
+			sum := b.sum("vda", "vdb", "vdc")
+			if _, err := b.create(`[{"name":"vg",` + on("vdb", "vda") + `,"volumes":[{"name":"x","size_gb":1}]}]`); err == nil || !strings.Contains(err.Error(), test.want) || !errors.Is(err, steps.ErrVolumes) {
+				t.Errorf("error %v, want %q", err, test.want)
+			}
+			if got := b.sum("vda", "vdb", "vdc"); got != sum {
+				t.Error("the disks are not as they were")
+			}
+			if test.clean != nil {
+				test.clean()
+			}
+			for _, d := range []string{"/dev/vda", "/dev/vdb", "/dev/vdc"} {
+				b.run("wipefs", "-af", d)
+				b.reread(d)
+			}
+		})
+	}
+}
+
+// Somebody who is asked says no: then nothing is touched.
+func TestGuestRefused(t *testing.T) {
+	b := newBench(t)
+	layout := `[{"name":"vg",` + on("vda") + `,"volumes":[{"name":"x","size_gb":1}]}]`
+	no := errors.New("no")
+	shown := ""
+	b.host.Confirm = func(_ context.Context, plan string) error { shown = plan; return no }
+	sum := b.sum("vda")
+	if _, err := b.create(layout); !errors.Is(err, no) || !strings.Contains(shown, "make volume group vg of /dev/vda1") || b.sum("vda") != sum {
+		t.Errorf("create_volumes: %v, shown %q", err, shown)
+	}
+	b.host.Confirm = nil
+	b.mustCreate(layout)
+	b.host.Confirm = func(_ context.Context, plan string) error { shown = plan; return no }
+	sum = b.sum("vda")
+	if err := b.remove(); !errors.Is(err, no) || !strings.Contains(shown, "delete volume group vg of /dev/vda1") || b.sum("vda") != sum {
+		t.Errorf("delete_volumes: %v, shown %q", err, shown)
+	}
+	b.host.Confirm = nil
+	b.mustDelete()
+	b.wantEmpty()
+}
+
+// reread has the kernel read a disk's partition table.
+func (b *bench) reread(disk string) {
+	b.t.Helper()
+	d, err := stream.OpenDevice(disk)
+	if err != nil {
+		b.t.Fatal(err)
+	}
+	if err := errors.Join(d.RereadPartitions(b.t.Context()), d.Close()); err != nil {
+		b.t.Fatal(err)
+	}
+}
+
+// sum is the digest of the first 8 MiB of disks.
+func (b *bench) sum(disks ...string) string {
+	b.t.Helper()
+	sum := sha256.New()
+	for _, d := range disks {
+		f, err := os.Open("/dev/" + d)
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		_, err = io.CopyN(sum, f, 8*mib)
+		if err := errors.Join(err, f.Close()); err != nil {
+			b.t.Fatal(err)
+		}
+	}
+	return fmt.Sprintf("%x", sum.Sum(nil))
+}
+
+// What uses volumes is taken down with them, unless somebody has it open; then nothing is touched. So do the steps that erase.
+func TestGuestInUse(t *testing.T) {
+	b := newBench(t)
+	layout := `[{"name":"vg",` + on("vda", "vdb") + `,"volumes":[{"name":"home","size_gb":1,"type":"raid1","file_system":"ext4"},{"name":"swap","size_gb":1,"file_system":"swap"}]}]`
+	const volumes = "vg/home raid,raid1 1024\nvg/swap linear 1024"
+	dir := t.TempDir()
+	use := func() {
+		b.mustCreate(layout)
+		b.activate()
+		b.run("busybox", "mount", "-t", "ext4", "/dev/mapper/vg-home", dir)
+		b.run("busybox", "swapon", "/dev/mapper/vg-swap")
+	}
+	use()
+	f, err := os.Create(filepath.Join(dir, "open"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	user := exec.Command("busybox", "sleep", "1000")
+	user.Stdin = f
+	if err := errors.Join(user.Start(), f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	if err := b.remove(); err == nil || !strings.Contains(err.Error(), "open in busybox") {
+		t.Errorf("a deletion beneath an open file: %v", err)
+	}
+	b.want(volumes)
+	if swaps, err := os.ReadFile("/proc/swaps"); err != nil || !strings.Contains(string(swaps), "vg-swap") {
+		t.Errorf("swaps: %s, %v", swaps, err)
+	}
+	if err := user.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	_ = user.Wait() // by a signal
+	b.mustDelete("vg")
+	b.wantEmpty()
+
+	use()
+	if _, err := erase.Local().Metadata(t.Context(), b.host, steps.Job{Node: b.node}); err != nil {
+		t.Error(err)
+	}
+	b.wantEmpty()
+	use() // also where erasing left links in /dev
+	b.mustDelete()
+	b.wantEmpty()
+}
+
+// What others made is deleted too, in whatever state it is; a disk that has other things is refused.
+func TestGuestForeign(t *testing.T) {
+	b := newBench(t)
+	b.run("lvm", "vgcreate", "-y", "broken", "/dev/vda", "/dev/vdb", "/dev/nvme0n1", "--config", "devices/allow_mixed_block_sizes=1")
+	b.run("lvm", "lvcreate", "-y", "-n", "x", "-L", "6G", "broken", "--config", settings)
+	b.run("lvm", "vgchange", "-an", "broken", "--config", settings)
+	b.run("busybox", "dd", "if=/dev/zero", "of=/dev/nvme0n1", "bs=1M", "count=2")
+	b.run("lvm", "pvcreate", "-y", "/dev/vdc")
+	b.run("sgdisk", "-n", "1:0:+100M", "-n", "2:0:0", "-t", "2:8e00", "/dev/sda")
+	b.reread("/dev/sda")
+	b.run("lvm", "vgcreate", "-y", "debian", "/dev/sda2")
+	if err := b.remove(); err == nil || !strings.Contains(err.Error(), "/dev/sda also has /dev/sda1, and it can only be cleared as a whole") {
+		t.Errorf("a disk with another partition: %v", err)
+	}
+	if got := b.pvs(); !strings.Contains(got, "debian /dev/sda2") || !strings.Contains(got, "broken /dev/vda") {
+		t.Errorf("pvs: %s", got)
+	}
+	b.mustDelete("broken")
+	if got := b.pvs(); got != "/dev/vdc\ndebian /dev/sda2" {
+		t.Errorf("pvs: %s", got)
+	}
+	b.mustDelete("not-there")
+	b.run("sgdisk", "-d", "1", "/dev/sda")
+	b.reread("/dev/sda")
+	b.node.Properties["skip_block_devices"] = json.RawMessage(`[{"name":"/dev/sda"}]`)
+	if err := b.remove("debian"); err == nil || !strings.Contains(err.Error(), `volume group "debian" is on the skip list`) {
+		t.Errorf("a group on the skip list: %v", err)
+	}
+	b.mustDelete()
+	if got := b.pvs(); got != "debian /dev/sda2" {
+		t.Errorf("pvs: %s", got)
+	}
+	delete(b.node.Properties, "skip_block_devices")
+	b.mustDelete()
+	b.wantEmpty()
+
+	// Two groups of one name, and a physical volume that is there twice.
+	b.run("lvm", "vgcreate", "-y", "twin", "/dev/vda")
+	b.run("busybox", "dd", "if=/dev/vda", "of=/dev/vdb", "bs=1M", "count=4")
+	b.run("lvm", "vgcreate", "-y", "twin", "/dev/vdc", "--devices", "/dev/vdc")
+	b.mustDelete()
+	b.wantEmpty()
+}
+
+// A disk whose operations are counted; after the last one that is allowed, none happens any more.
+type killable struct {
+	steps.Disk
+	b *bench
+}
+
+func (k killable) WriteAt(p []byte, at int64) (int, error) {
+	if err := k.b.live(); err != nil {
+		return 0, err
+	}
+	return k.Disk.WriteAt(p, at)
+}
+
+func (k killable) Zero(ctx context.Context, at, n int64) error {
+	if err := k.b.live(); err != nil {
+		return err
+	}
+	return k.Disk.Zero(ctx, at, n)
+}
+
+func (k killable) RereadPartitions(ctx context.Context) error {
+	if err := k.b.live(); err != nil {
+		return err
+	}
+	return k.Disk.RereadPartitions(ctx)
+}
+
+// killableTools run programs as long as the machine lives. What only asks is no operation.
+type killableTools struct {
+	tool.Runner
+	b *bench
+}
+
+func (k killableTools) Run(ctx context.Context, t tool.Tool, args ...string) ([]byte, error) {
+	if len(args) > 0 && slices.Contains([]string{"vgs", "pvs", "lvs"}, args[0]) {
+		return k.Runner.Run(ctx, t, args...)
+	}
+	if err := k.b.live(); err != nil {
+		return nil, err
+	}
+	return k.Runner.Run(ctx, t, args...)
+}
+
+// live counts an operation.
+func (b *bench) live() error {
+	if b.ops++; b.limit >= 0 && b.ops > b.limit {
+		return errKilled
+	}
+	return nil
+}
+
+// killAfter has the machine die after so many operations; -1 is never.
+func (b *bench) killAfter(n int) { b.ops, b.limit = 0, n }
+
+// restart is what a reset does: mappings and the links to them go, and the kernel reads the partition tables.
+func (b *bench) restart() {
+	b.t.Helper()
+	b.killAfter(-1)
+	b.run("dmsetup", "remove_all", "--force")
+	for _, pattern := range []string{"/dev/mapper/*-*", "/dev/vg"} {
+		names, err := filepath.Glob(pattern)
+		if err != nil {
+			b.t.Fatal(err)
+		}
+		for _, n := range names {
+			if err := os.RemoveAll(n); err != nil {
+				b.t.Fatal(err)
+			}
+		}
+	}
+	for _, d := range []string{"/dev/vda", "/dev/vdb"} {
+		b.reread(d)
+	}
+}
+
+// killedLayout is made where the machine is killed.
+var killedLayout = `[{"name":"vg",` + on("vda", "vdb") + `,"volumes":[{"name":"root","size_gb":1,"type":"raid1","file_system":"ext4","is_root_volume":true},{"name":"swap","size_gb":1,"file_system":"swap"}]}]`
+
+// wantKilledLayout wants all of it to be there, and no marks.
+func (b *bench) wantKilledLayout() {
+	b.t.Helper()
+	b.want("vg/root raid,raid1 1024\nvg/swap linear 1024")
+	if got := b.activate(); got != "vg-root ext4, vg-swap swap" {
+		b.t.Errorf("volumes hold %s", got)
+	}
+	b.deactivate()
+	for _, d := range []string{"/dev/vda", "/dev/vdb"} {
+		if head, _, err := probe(b.host.Machine.FS, d, 4*gib); err != nil || raid.ReadMark(head).Run != "" {
+			b.t.Errorf("a mark is left on %s, %v", d, err)
+		}
+	}
+}
+
+// The machine is killed at each operation of a creation and of a deletion; the step is run again and ends right.
+func TestGuestKilled(t *testing.T) {
+	b := newBench(t)
+	for n, killed := 0, true; killed; n += *every {
+		b.said = nil
+		b.killAfter(n)
+		_, err := b.create(killedLayout)
+		if killed = errors.Is(err, errKilled); err != nil && !killed {
+			t.Fatalf("killed after %d operations: %v", n, err)
+		}
+		b.restart()
+		b.mustCreate(killedLayout)
+		b.wantKilledLayout()
+		b.killAfter(n)
+		if err := b.remove("vg"); err != nil && !errors.Is(err, errKilled) {
+			t.Fatalf("deletion killed after %d operations: %v", n, err)
+		}
+		b.restart()
+		b.mustDelete("vg")
+		b.wantEmpty()
+		if t.Failed() {
+			t.Fatalf("killed after %d operations", n)
+		}
+		t.Logf("killed after %d operations: %v", n, killed)
+	}
+}
+
+// Killed while the marks are changed: at first everything is made anew, from the first change on nothing is.
+func TestGuestMarks(t *testing.T) {
+	b := newBench(t)
+	b.mustCreate(killedLayout)
+	uuid := func() string { return b.run("lvm", "vgs", "--noheadings", "-o", "vg_uuid") }
+	was := uuid()
+	state, err := look(t.Context(), b.host)
+	if err != nil {
+		t.Fatal(err)
+	}
+	marks := func(a, second bool, onB bool) {
+		for disk, m := range map[string]raid.Mark{
+			"/dev/vda": {Run: "r", Made: a, Partitions: state.disk("/dev/vda").parts},
+			"/dev/vdb": {Run: "r", Made: second, Partitions: state.disk("/dev/vdb").parts},
+		} {
+			if disk == "/dev/vdb" && !onB {
+				m = raid.Mark{}
+			}
+			if err := raid.ChangeMark(disk, m); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	for _, m := range []struct{ b, onB bool }{{true, true}, {false, true}, {false, false}} {
+		marks(true, m.b, m.onB)
+		b.restart()
+		b.mustCreate(killedLayout)
+		b.wantKilledLayout()
+	}
+	if got := uuid(); got != was {
+		t.Errorf("the group was made anew: it was %s, is %s", was, got)
+	}
+	marks(false, false, true)
+	b.restart()
+	b.mustCreate(killedLayout)
+	b.wantKilledLayout()
+	if uuid() == was {
+		t.Error("a group that was not finished is left as it is")
+	}
+	b.mustDelete()
+	b.wantEmpty()
+}

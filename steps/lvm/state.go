@@ -1,0 +1,437 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package lvm
+
+import (
+	"bytes"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"slices"
+	"strconv"
+	"strings"
+
+	"github.com/ironhand/ironhand/image"
+	"github.com/ironhand/ironhand/image/gpt"
+	"github.com/ironhand/ironhand/initramfs/tool"
+	"github.com/ironhand/ironhand/inspect"
+	"github.com/ironhand/ironhand/steps"
+	"github.com/ironhand/ironhand/steps/raid"
+	"github.com/ironhand/ironhand/stream"
+)
+
+const (
+	mib = 1 << 20
+	gib = 1 << 30
+)
+
+// state is what the machine has of disks, arrays and volume groups.
+type state struct {
+	disks  []disk
+	groups []existing
+	dev    map[string]bool // names in /dev that are no directories
+}
+
+// disk is a whole disk, or an array that runs, and what is on it.
+type disk struct {
+	inspect.Disk
+	array   string   // name of an array, which may be empty
+	broken  bool     // an array with members missing
+	below   []string // disks that an array is on
+	parts   []stream.Partition
+	kinds   map[int]gpt.GUID // types of the partitions, as far as the table says
+	labels  []int            // numbers of the partitions, 0 the whole, that are physical volumes
+	holds   []string         // what else is on the whole of it, for people
+	mark    raid.Mark        // of what was not finished
+	isArray bool
+}
+
+// place is a disk as a whole, or a partition of it.
+type place struct {
+	disk   string // /dev/sda; of what is no disk that is looked at, the device itself
+	number int
+}
+
+func (p place) device() string { return raid.PartitionDevice(p.disk, p.number) }
+
+// existing is a volume group that is there.
+type existing struct {
+	name, uuid string
+	missing    int // physical volumes that are not there
+	places     []place
+	volumes    []existingVolume
+}
+
+type existingVolume struct {
+	name   string
+	layout string // as lvs prints it: linear, striped, "raid,raid1", ...
+	size   int64  // bytes
+}
+
+// on tells whether the group has a part on a disk.
+func (e existing) on(disk string) bool {
+	return slices.ContainsFunc(e.places, func(p place) bool { return p.disk == disk })
+}
+
+func (s state) disk(name string) *disk {
+	if i := slices.IndexFunc(s.disks, func(d disk) bool { return d.Name == name }); i >= 0 {
+		return &s.disks[i]
+	}
+	return nil
+}
+
+// look reads what there is, and changes nothing. What cannot be read is an error: nothing is decided about disks that are not known.
+func look(ctx context.Context, h steps.Host) (s state, err error) {
+	all, err := h.Machine.Disks(ctx)
+	if err != nil {
+		return s, err
+	}
+	arrays, err := raid.RunningArrays(ctx, h)
+	if err != nil {
+		return s, err
+	}
+	members := map[string]bool{}
+	for _, a := range arrays {
+		for _, m := range a.Members {
+			members[m] = true
+		}
+	}
+	var errs []error
+	for _, d := range all {
+		if d.ReadOnly || d.Size == 0 {
+			continue
+		}
+		one := disk{Disk: d}
+		if i := slices.IndexFunc(arrays, func(a raid.RunningArray) bool { return a.Device == d.Name }); i >= 0 {
+			one.isArray, one.array, one.broken, one.below = true, arrays[i].Name, !arrays[i].Whole, arrays[i].Disks
+		} else if d.Type != "disk" {
+			continue
+		}
+		if _, err := fs.Stat(h.Machine.FS, strings.TrimPrefix(d.Name, "/")); errors.Is(err, fs.ErrNotExist) {
+			continue // it is gone since it was listed
+		}
+		if err := one.read(h.Machine.FS, members); err != nil {
+			errs = append(errs, fmt.Errorf("look at %s: %w", d.Name, err))
+		}
+		s.disks = append(s.disks, one)
+	}
+	if s.dev, err = deviceNames(h.Machine.FS); err != nil {
+		errs = append(errs, err)
+	}
+	if len(errs) > 0 {
+		return s, raid.JoinErrors(errs)
+	}
+	return s, s.askLVM(ctx, h.Tools)
+}
+
+// deviceNames are the names in /dev of what is no directory; a group of such a name could not be shown there.
+func deviceNames(root fs.FS) (map[string]bool, error) {
+	entries, err := fs.ReadDir(root, "dev")
+	if err != nil {
+		return nil, err
+	}
+	names := map[string]bool{"mapper": true, "disk": true, "block": true, "shm": true, "pts": true} // directories of the kernel's and udev's
+	for _, e := range entries {
+		if !e.IsDir() {
+			names[e.Name()] = true
+		}
+	}
+	return names, nil
+}
+
+const headSize = mib
+
+// read reads partitions, marks, labels and what else the disk holds. What is a member of an array that runs belongs to the array.
+func (d *disk) read(root fs.FS, members map[string]bool) (err error) {
+	if d.parts, err = raid.Partitions(root, d.Name); err != nil {
+		return err
+	}
+	head, stale, err := probe(root, d.Name, d.Size)
+	if err != nil {
+		return err
+	}
+	if d.mark = raid.ReadMark(head); d.mark.Serial != string(d.Serial) { // copied here with all of another disk
+		d.mark = raid.Mark{}
+	}
+	d.kinds = map[int]gpt.GUID{}
+	if table, err := gpt.Parse(head, int(max(d.LogicalSectors, 512))); err == nil {
+		for _, p := range table.Partitions() {
+			d.kinds[p.Number] = p.Type
+		}
+	}
+	if members[d.Name] {
+		d.holds = append(d.holds, "a member of an array")
+	} else {
+		if hasLabel(head) && len(d.parts) == 0 { // lvm too takes no disk with partitions
+			d.labels = append(d.labels, 0)
+		}
+		if stale && len(d.parts) == 0 {
+			d.holds = append(d.holds, "a member of an array that does not run")
+		}
+		what, err := contents(head, d.Size)
+		if err != nil {
+			return err
+		}
+		if what != "" && len(d.parts) == 0 {
+			d.holds = append(d.holds, what)
+		}
+	}
+	for _, p := range d.parts {
+		device := raid.PartitionDevice(d.Name, p.Number)
+		if members[device] || p.Size <= 1024 { // an extended partition of an MBR
+			continue
+		}
+		head, _, err := probe(root, device, p.Size)
+		if err != nil {
+			return err
+		}
+		if hasLabel(head) {
+			d.labels = append(d.labels, p.Number)
+		}
+	}
+	return nil
+}
+
+// probe reads the first MiB of a device, and tells whether it has a superblock of an array.
+func probe(root fs.FS, device string, size int64) (head []byte, member bool, err error) {
+	file, err := root.Open(strings.TrimPrefix(device, "/"))
+	if err != nil {
+		return nil, false, err
+	}
+	defer file.Close() // only read
+	f, ok := file.(interface {
+		io.Reader
+		io.ReaderAt
+	})
+	if !ok {
+		return nil, false, fmt.Errorf("%s cannot be read at any place", device)
+	}
+	head = make([]byte, min(headSize, size))
+	if _, err := io.ReadFull(f, head); err != nil {
+		return nil, false, fmt.Errorf("read %s: %w", device, err)
+	}
+	found, err := raid.Memberships(f, size)
+	if err != nil {
+		return nil, false, fmt.Errorf("%s: %w", device, err)
+	}
+	return head, len(found) > 0, nil
+}
+
+// hasLabel tells whether a device begins as a physical volume does: lib/label/label.h and lib/format_text/layout.h of lvm2. The label is in one of the first four sectors of 512 bytes.
+func hasLabel(head []byte) bool {
+	for at := 0; at < 4*512 && at+32 <= len(head); at += 512 {
+		if string(head[at:at+8]) == "LABELONE" && string(head[at+24:at+32]) == "LVM2 001" {
+			return true
+		}
+	}
+	return false
+}
+
+// signatures of what a whole disk may hold beside the file systems that package image knows, as in util-linux' libblkid/src/superblocks.
+var signatures = []struct {
+	at         int
+	magic, say string
+}{
+	{4096 - 10, "SWAPSPACE2", "a swap area"},
+	{0, "LUKS\xba\xbe", "an encrypted volume (LUKS)"},
+	{0, "bluestore block device", "a Ceph OSD"},
+	{3, "NTFS    ", "a file system (ntfs)"},
+	{3, "EXFAT   ", "a file system (exfat)"},
+	{3, "-FVE-FS-", "an encrypted volume (BitLocker)"},
+	{64<<10 + 52, "ReIsEr", "a file system (reiserfs)"},
+	{32<<10 + 0, "JFS1", "a file system (jfs)"},
+	{64 << 10, "\x01\x16\x19\x70", "a file system (gfs2)"},
+	{8192, "OCFSV2", "a file system (ocfs2)"},
+	{4096 + 24, "\xc6\x85\x73\xf6\x4e\x1a\x45\xca\x82\x65\xf5\x7f\x48\xba\x6d\x81", "a cache (bcache)"},
+	{4096, "\x83\x74\x02\x67", "a replicated volume (DRBD)"},
+}
+
+// contents says what lies on the whole of a disk, by its first MiB; "" if nothing is known.
+func contents(head []byte, size int64) (string, error) {
+	if mbr, err := gpt.ParseMBR(head); err == nil && len(mbr.Partitions()) > 0 {
+		return "a partition table that the kernel does not see", nil
+	}
+	for _, s := range signatures {
+		if s.at+len(s.magic) <= len(head) && string(head[s.at:s.at+len(s.magic)]) == s.magic {
+			return s.say, nil
+		}
+	}
+	f, err := image.Probe(bytes.NewReader(head), min(size, int64(len(head))))
+	if err != nil || f.Type == "" {
+		return "", err
+	}
+	return "a file system (" + f.Type + ")", nil
+}
+
+// settings are those of lvm2 that let it work without udev, without files that are kept in /etc, and on what it is told alone: lvm.conf(5). Physical volumes are
+// aligned as the plan counts them.
+const settings = `devices { scan="/dev" obtain_device_list_from_udev=0 external_device_info_source="none" use_devicesfile=0 hints="none" multipath_component_detection=0 ` +
+	`data_alignment_detection=0 data_alignment_offset_detection=0 } ` +
+	`activation { udev_sync=0 udev_rules=0 verify_udev_operations=0 monitoring=0 } ` +
+	`backup { backup=0 archive=0 } global { use_lvmpolld=0 use_lvmlockd=0 system_id_source="none" notify_dbus=0 event_activation=0 }`
+
+// lvm runs a command of lvm2 that sees some devices only.
+func lvm(ctx context.Context, tools tool.Runner, devices []string, command string, args ...string) ([]byte, error) {
+	if tools == nil {
+		return nil, errors.New("no programs can be run here")
+	}
+	return tools.Run(ctx, tool.Lvm, append([]string{command, "--config", settings, "--devices", strings.Join(devices, ",")}, args...)...)
+}
+
+// places are all physical volumes.
+func (s state) places() (list []place) {
+	for _, d := range s.disks {
+		for _, n := range d.labels {
+			list = append(list, place{d.Name, n})
+		}
+	}
+	return list
+}
+
+// askLVM asks for the volume groups, if there is any physical volume.
+func (s *state) askLVM(ctx context.Context, tools tool.Runner) error {
+	places := s.places()
+	if len(places) == 0 {
+		return nil
+	}
+	var devices []string
+	for _, p := range places {
+		devices = append(devices, p.device())
+	}
+	report := func(command, fields string) ([]map[string]string, error) {
+		out, err := lvm(ctx, tools, devices, command, "--reportformat", "json", "--units", "b", "--nosuffix", "--foreign", "--shared", "--options", fields)
+		if err != nil {
+			return nil, err
+		}
+		return parseReport(out)
+	}
+	groups, err := report("vgs", "vg_uuid,vg_name,vg_missing_pv_count")
+	if err != nil {
+		return err
+	}
+	volumes, err := report("pvs", "vg_uuid,pv_name")
+	if err != nil {
+		return err
+	}
+	logical, err := report("lvs", "vg_uuid,lv_name,lv_layout,lv_size")
+	if err != nil {
+		return err
+	}
+	return s.add(groups, volumes, logical)
+}
+
+// add takes what vgs, pvs and lvs say.
+func (s *state) add(groups, physical, logical []map[string]string) error {
+	index := map[string]int{}
+	for _, g := range groups {
+		missing, err := strconv.Atoi(g["vg_missing_pv_count"])
+		if err != nil {
+			return fmt.Errorf("vgs: vg_missing_pv_count: %w", err)
+		}
+		index[g["vg_uuid"]] = len(s.groups)
+		s.groups = append(s.groups, existing{name: lvmName(g["vg_name"]), uuid: g["vg_uuid"], missing: missing})
+	}
+	places := s.places()
+	for _, v := range physical {
+		i, known := index[v["vg_uuid"]]
+		if at := slices.IndexFunc(places, func(p place) bool { return p.device() == v["pv_name"] }); at >= 0 && known {
+			s.groups[i].places = append(s.groups[i].places, places[at])
+		}
+	}
+	for _, v := range logical {
+		i, known := index[v["vg_uuid"]]
+		if !known {
+			return fmt.Errorf("lvs: volume %q is of no group", v["lv_name"])
+		}
+		size, err := strconv.ParseInt(v["lv_size"], 10, 64)
+		if err != nil {
+			return fmt.Errorf("lvs: lv_size: %w", err)
+		}
+		s.groups[i].volumes = append(s.groups[i].volumes, existingVolume{lvmName(v["lv_name"]), v["lv_layout"], size})
+	}
+	return nil
+}
+
+// lvmName is a name that comes from a disk, with what lvm(8) allows in names alone.
+func lvmName(s string) string {
+	return strings.Map(func(c rune) rune {
+		if c < 128 && (plain("a"+string(c)) || c == '+') {
+			return c
+		}
+		return '?'
+	}, s)
+}
+
+// parseReport reads what the reporting commands of lvm2 print: lvmreport(7). All values are texts.
+func parseReport(out []byte) ([]map[string]string, error) {
+	var r struct {
+		Report []map[string][]map[string]string `json:"report"`
+	}
+	if err := json.Unmarshal(out, &r); err != nil {
+		return nil, fmt.Errorf("report of lvm: %w", err)
+	}
+	var rows []map[string]string
+	for _, part := range r.Report {
+		for _, list := range part { // of one kind: vg, pv or lv
+			rows = append(rows, list...)
+		}
+	}
+	return rows, nil
+}
+
+// without is the state as it is when disks are cleared.
+func (s state) without(disks []string) state {
+	rest := state{dev: s.dev}
+	for _, d := range s.disks {
+		if slices.Contains(disks, d.Name) {
+			d = disk{Disk: d.Disk, array: d.array, broken: d.broken, below: d.below, isArray: d.isArray}
+		}
+		rest.disks = append(rest.disks, d)
+	}
+	for _, g := range s.groups {
+		if !slices.ContainsFunc(disks, g.on) {
+			rest.groups = append(rest.groups, g)
+		}
+	}
+	return rest
+}
+
+// finished tells whether a mark of some work says that it is finished.
+func (s state) finished(run string) bool {
+	return slices.ContainsFunc(s.disks, func(d disk) bool { return d.mark.Run == run && d.mark.Made })
+}
+
+// unfinished tells whether all that is on a disk was being made or taken away when that was interrupted.
+func (s state) unfinished(d disk) bool {
+	if d.mark.Run == "" || len(d.parts) == 0 || s.finished(d.mark.Run) {
+		return false
+	}
+	return !slices.ContainsFunc(d.parts, func(p stream.Partition) bool { return !slices.Contains(d.mark.Partitions, p) }) // somebody else's since
+}
+
+// skipped tells whether a disk or array is on the node's skip list, by itself or through what it is on.
+func (s state) skipped(skip inspect.SkipList) (map[string]bool, error) {
+	var plain []inspect.Disk
+	for _, d := range s.disks {
+		if !d.isArray {
+			plain = append(plain, d.Disk)
+		}
+	}
+	_, left, err := skip.Split(plain)
+	if err != nil {
+		return nil, err
+	}
+	names := map[string]bool{}
+	for _, d := range left {
+		names[d.Name] = true
+	}
+	for _, d := range s.disks {
+		if d.isArray && (d.array != "" && slices.Contains(skip.Volumes, d.array) || slices.ContainsFunc(d.below, func(b string) bool { return names[b] })) {
+			names[d.Name] = true
+		}
+	}
+	return names, nil
+}
