@@ -11,6 +11,7 @@ import (
 	"os"
 	"slices"
 	"strings"
+	"sync"
 
 	"github.com/ironhand/ironhand/agent"
 	"github.com/ironhand/ironhand/inspect"
@@ -152,6 +153,7 @@ func (c *call) burninHost() (steps.Host, error) {
 	if err != nil {
 		return steps.Host{}, err
 	}
+	var mu sync.Mutex // the watch and the loads say things beside each other
 	return steps.Host{
 		Machine: inspect.Local(),
 		Local:   true,
@@ -162,8 +164,12 @@ func (c *call) burninHost() (steps.Host, error) {
 			}
 			return d, nil
 		},
-		Log:   slog.New(slog.NewTextHandler(c.stderr, nil)),
-		Say:   func(format string, args ...any) { fmt.Fprintf(c.stderr, format+"\n", args...) },
+		Log: slog.New(slog.NewTextHandler(c.stderr, nil)),
+		Say: func(format string, args ...any) {
+			mu.Lock()
+			defer mu.Unlock()
+			fmt.Fprintf(c.stderr, format+"\n", args...)
+		},
 		Tools: system.Tools,
 		Media: read,
 	}, nil

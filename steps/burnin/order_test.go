@@ -10,6 +10,7 @@ import (
 	"io/fs"
 	"log/slog"
 	"strings"
+	"sync"
 	"testing"
 	"testing/fstest"
 	"testing/synctest"
@@ -80,7 +81,7 @@ type memoryDisk struct {
 	steps.Disk
 	content []byte
 	broken  error
-	open    *int
+	of      *bench
 }
 
 func (m memoryDisk) ReadAt(b []byte, at int64) (int, error) {
@@ -91,12 +92,18 @@ func (m memoryDisk) ReadAt(b []byte, at int64) (int, error) {
 }
 func (m memoryDisk) Size() int64     { return int64(len(m.content)) }
 func (m memoryDisk) SectorSize() int { return 512 }
-func (m memoryDisk) Close() error    { *m.open--; return nil }
+func (m memoryDisk) Close() error {
+	m.of.mu.Lock()
+	defer m.of.mu.Unlock()
+	m.of.open--
+	return nil
+}
 
 const diskSize = 2048 * 512 // of the disks of machine
 
 // bench is a machine with disks, which may be looked at while a burn-in runs.
 type bench struct {
+	mu      sync.Mutex // of all below, and of what root holds
 	root    fstest.MapFS
 	content map[string][]byte // by disk; nil for zeros
 	busy    string
@@ -105,15 +112,42 @@ type bench struct {
 	said    strings.Builder
 }
 
+// Open implements fs.FS for the machine.
+func (b *bench) Open(name string) (fs.File, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.root.Open(name)
+}
+
+// change changes a file of the machine.
+func (b *bench) change(name, content string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.root[name] = &fstest.MapFile{Data: []byte(content)}
+}
+
+// held is how many disks are open.
+func (b *bench) held() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.open
+}
+
 func (b *bench) host(tools tool.Runner) steps.Host {
 	return steps.Host{
-		Machine: inspect.Machine{FS: b.root}, Tools: tools, Log: slog.New(slog.DiscardHandler), Media: []string{"/dev/vdm1"},
-		Say: func(format string, args ...any) { fmt.Fprintf(&b.said, format+"\n", args...) },
+		Machine: inspect.Machine{FS: b}, Tools: tools, Log: slog.New(slog.DiscardHandler), Media: []string{"/dev/vdm1"},
+		Say: func(format string, args ...any) {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			fmt.Fprintf(&b.said, format+"\n", args...)
+		},
 		Open: func(path string) (steps.Disk, error) {
+			b.mu.Lock()
+			defer b.mu.Unlock()
 			if path == b.busy {
 				return nil, errors.New("device or resource busy")
 			}
-			d := memoryDisk{content: make([]byte, diskSize), open: &b.open}
+			d := memoryDisk{content: make([]byte, diskSize), of: b}
 			copy(d.content, b.content[path])
 			if path == b.broken {
 				d.broken = errors.New("input/output error")
@@ -265,8 +299,8 @@ func TestPlanRun(t *testing.T) {
 					if line != want {
 						t.Errorf("run: %s\nwant: %s", line, want)
 					}
-					if b.open != 1 {
-						t.Errorf("%d disks are held while fio writes, want 1", b.open)
+					if n := b.held(); n != 1 {
+						t.Errorf("%d disks are held while fio writes, want 1", n)
 					}
 					return good, last(ctx, 20*time.Second)
 				}
@@ -316,7 +350,7 @@ func TestPlanRun(t *testing.T) {
 		}, want: "SKIPPED memory: stopped before its end; disks: stopped before it began\nPASS|processors|\nSKIPPED|memory|stopped after 5s: context canceled\nSKIPPED|disks|stopped before it began: context canceled\n"},
 		{name: "stopped, and a part has failed before", disks: "vda", stop: 10 * time.Second, run: func(b *bench) runner {
 			return func(ctx context.Context, line string) (string, error) {
-				b.root["sys/bus/pci/devices/0000:01:00.0/aer_dev_fatal"] = &fstest.MapFile{Data: []byte("TOTAL_ERR_FATAL 1\n")}
+				b.change("sys/bus/pci/devices/0000:01:00.0/aer_dev_fatal", "TOTAL_ERR_FATAL 1\n")
 				return "", last(ctx, 25*time.Second)
 			}
 		}, want: "FAIL processors: stopped before its end; memory: stopped before it began; disks: stopped before it began\nFAIL|PCIe device 0000:01:00.0|1 fatal PCIe errors\nSKIPPED|processors|stopped after 10s: context canceled\n" +
@@ -343,7 +377,7 @@ func TestPlanRun(t *testing.T) {
 				if strings.HasPrefix(line, "fio") {
 					t.Error("it is written to")
 				}
-				b.root["sys/block/vda/serial"] = &fstest.MapFile{Data: []byte("OTHER\n"), Mode: fs.ModePerm}
+				b.change("sys/block/vda/serial", "OTHER\n")
 				return good, nil
 			}
 		}, want: "SKIPPED disks: /dev/vda serial S-vda: nothing was written: /dev/vda is another disk than the one that was chosen: its serial was \"S-vda\", is \"OTHER\"\nPASS|processors|\nPASS|memory|\nSKIPPED|/dev/vdb serial S-vdb|it was not named\n" +
