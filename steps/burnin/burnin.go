@@ -191,11 +191,7 @@ func Disk(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 		}
 	}
 	return do(ctx, h, diskLoad(disks, skipped, loops, lasts, func(ctx context.Context, d inspect.Disk) ([]Part, error) {
-		_, err := h.Tools.Run(ctx, tool.Fio, diskArgs(d.Name, loops, lasts, file)...)
-		if err == nil {
-			h.Say("burn-in: %s is through", d.Name)
-		}
-		return judged(title(d), err, fioFound)
+		return testDisk(ctx, h, d, loops, lasts, true, file) // what is on it is the node's former life
 	}))
 }
 
@@ -225,12 +221,14 @@ func diskLoad(disks []inspect.Disk, skipped []Part, loops int64, lasts time.Dura
 }
 
 // diskArgs write all of a disk and read it back, as often as asked. ironic-python-agent's are others, with which no disk fails: of a mix of reads and writes
-// (rw=readwrite) fio verifies nothing, and with continue_on_error=verify it exits with 0 whatever it finds.
-func diskArgs(disk string, loops int64, lasts time.Duration, file string) []string {
-	args := []string{"--name", disk, "--filename", disk, "--rw", "write", "--bs", "4k", "--direct", "1", "--ioengine", "libaio", "--iodepth", "32",
+// (rw=readwrite) fio verifies nothing, and with continue_on_error=verify it exits with 0 whatever it finds. Given a time, it reads nothing back unless it does so as it goes.
+//
+// As a thread fio ends when it is ended; a child of its own would go on writing. Its state for a later verification would be left in the working directory.
+func diskArgs(disk string, size, loops int64, lasts time.Duration, file string) []string {
+	args := []string{"--thread", "--verify_state_save", "0", "--name", disk, "--filename", disk, "--rw", "write", "--bs", "4k", "--direct", "1", "--ioengine", "libaio", "--iodepth", "32",
 		"--verify", "crc32c", "--verify_fatal", "1", "--loops", strconv.FormatInt(loops, 10)}
 	if lasts > 0 {
-		args = append(args, "--runtime", strconv.Itoa(int(lasts.Seconds())), "--time_based")
+		args = append(args, "--runtime", strconv.Itoa(int(lasts.Seconds())), "--time_based", "--verify_backlog", strconv.FormatInt(backlog(size), 10))
 	}
 	args = append(args, "--output-format", "json")
 	if file != "" {

@@ -136,7 +136,7 @@ func TestGuestDisks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const want = "PASS|/dev/vda serial GOOD|\nSKIPPED|/dev/vdb serial UNREADABLE|it is on the skip list\nSKIPPED|/dev/vdc serial CHANGING|it is on the skip list\n"
+	const want = "PASS|/dev/vda serial GOOD|24.0 MiB written, 24.0 MiB read back, of 24.0 MiB\nSKIPPED|/dev/vdb serial UNREADABLE|it is on the skip list\nSKIPPED|/dev/vdc serial CHANGING|it is on the skip list\n"
 	if got := lines(result.(Report).Parts); got != want {
 		t.Errorf("parts:\n%swant:\n%s", got, want)
 	}

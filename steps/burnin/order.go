@@ -331,8 +331,7 @@ func content(d steps.Disk, b []byte, at int64) string {
 	return fmt.Sprintf("bytes at %d that are not zero", at)
 }
 
-// backlog is after how many blocks fio reads back what it wrote: 256 MiB, more than most disks' caches have, or a quarter of a smaller disk. Without it fio reads nothing back if
-// it is given a time, however often it has written all of the disk by then.
+// backlog is after how many blocks fio reads back what it wrote: 256 MiB, more than most disks' caches have, or a quarter of a smaller disk.
 func backlog(size int64) int64 { return max(1, min(256<<20, size/4)/blockSize) }
 
 // testDisk writes to a disk and reads it back. The disk is held open, so that nobody else comes to use it meanwhile, and is looked at again before: hours may have passed since the plan was made.
@@ -350,12 +349,7 @@ func testDisk(ctx context.Context, h steps.Host, d inspect.Disk, loops int64, la
 			return nil, fmt.Errorf("%s: nothing was written: %w", title(d), err)
 		}
 	}
-	// As a thread fio ends when it is ended; a child of its own would go on writing. Its state for a later verification would be left in the working directory.
-	args := append([]string{"--thread", "--verify_state_save", "0"}, diskArgs(d.Name, max(loops, 1), lasts, log)...)
-	if lasts > 0 {
-		args = append(args, "--verify_backlog", strconv.FormatInt(backlog(opened.Size()), 10))
-	}
-	out, err := h.Tools.Run(ctx, tool.Fio, args...)
+	out, err := h.Tools.Run(ctx, tool.Fio, diskArgs(d.Name, opened.Size(), max(loops, 1), lasts, log)...)
 	parts, err = judged(title(d), err, fioFound)
 	if err != nil || parts[0].Verdict != Pass {
 		return parts, err

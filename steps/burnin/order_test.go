@@ -295,7 +295,7 @@ func TestPlanRun(t *testing.T) {
 			return func(ctx context.Context, line string) (string, error) {
 				if strings.HasPrefix(line, "fio") {
 					const want = "fio --thread --verify_state_save 0 --name /dev/vda --filename /dev/vda --rw write --bs 4k --direct 1 --ioengine libaio --iodepth 32 --verify crc32c --verify_fatal 1 " +
-						"--loops 1 --runtime 20 --time_based --output-format json --verify_backlog 64"
+						"--loops 1 --runtime 20 --time_based --verify_backlog 64 --output-format json"
 					if line != want {
 						t.Errorf("run: %s\nwant: %s", line, want)
 					}
