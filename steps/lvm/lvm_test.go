@@ -557,6 +557,13 @@ func TestContents(t *testing.T) {
 		{"xfs", at(0, "XFSB"), "a file system (xfs)"},
 		{"ext4", at(1024+0x38, "\x53\xef"), "a file system (ext4)"},
 		{"a table that the kernel does not see", at(446, "\x00\x00\x02\x00\x83\x00\x00\x00\x00\x08\x00\x00\x00\x08\x00\x00"+strings.Repeat("\x00", 48)+"\x55\xaa"), "a partition table that the kernel does not see"},
+		{"a GPT without an MBR", at(512, "EFI PART"), bareGPT},
+		{"the same, of sectors of 4096 bytes", at(4096, "EFI PART"), bareGPT},
+		{"zfs", at(16<<10+24, "version\x00"), "a pool (zfs)"},
+		{"swap of a machine with pages of 64 KiB", at(64<<10-10, "SWAPSPACE2"), "a swap area"},
+		{"a hibernated system", at(4086, "S1SUSPEND"), "a hibernated system"},
+		{"VDO", at(0, "dmvdo001"), "a deduplicated volume (VDO)"},
+		{"f2fs", at(1024, "\x10\x20\xf5\xf2"), "a file system (f2fs)"},
 		{"zeros", make([]byte, mib), ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -566,6 +573,61 @@ func TestContents(t *testing.T) {
 			}
 			if _, err := contents(test.head, int64(len(test.head))); err != nil {
 				t.Errorf("a disk that ends there: %v", err)
+			}
+		})
+	}
+}
+
+// A power cut between the sectors of a table leaves a GPT without an MBR. With a mark it is ours, and no obstacle.
+func TestTableHalfWritten(t *testing.T) {
+	for _, test := range []struct{ name, mark, want string }{
+		{"somebody else's", "", "[a GPT without an MBR]"},
+		{"with a mark", `ironhand software RAID, not finished: {"run": "r"}`, "[]"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			m := files()
+			for name := range m {
+				if strings.Contains(name, "sda1") || strings.Contains(name, "sda2") {
+					delete(m, name)
+				}
+			}
+			m["dev/sda"].Data = make([]byte, 8*mib)
+			copy(m["dev/sda"].Data[512:], "EFI PART")
+			copy(m["dev/sda"].Data[mib-4096:], test.mark)
+			s, err := look(t.Context(), steps.Host{Machine: inspect.Machine{FS: m}})
+			if err != nil || len(s.disks) != 1 || fmt.Sprint(s.disks[0].holds) != test.want {
+				t.Errorf("look() = %+v, %v, want %s", s.disks, err, test.want)
+			}
+		})
+	}
+}
+
+// A disk of firmware's RAID that is not the first one has nothing at its start. Nothing else would keep a group from being made of it.
+func TestFirmwareRAID(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		before int
+		magic  string
+		want   string
+	}{
+		{"Intel", 1024, "Intel Raid ISM Cfg Sig. 1.3.00", "[a member of an array of firmware (Intel)]"},
+		{"Intel, sectors of 4096 bytes", 8192, "Intel Raid ISM Cfg Sig. 1.3.00", "[a member of an array of firmware (Intel)]"},
+		{"DDF", 512, "\xde\x11\xde\x11", "[a member of an array of firmware (DDF)]"},
+		{"DDF of Adaptec", 257 * 512, "\xde\x11\xde\x11", "[a member of an array of firmware (DDF)]"},
+		{"none", 1024, "", "[]"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			m := files()
+			for name := range m {
+				if strings.Contains(name, "sda1") || strings.Contains(name, "sda2") {
+					delete(m, name)
+				}
+			}
+			m["dev/sda"].Data = make([]byte, 8*mib)
+			copy(m["dev/sda"].Data[8*mib-test.before:], test.magic)
+			s, err := look(t.Context(), steps.Host{Machine: inspect.Machine{FS: m}})
+			if err != nil || len(s.disks) != 1 || fmt.Sprint(s.disks[0].holds) != test.want {
+				t.Errorf("look() = %+v, %v, want %s", s.disks, err, test.want)
 			}
 		})
 	}

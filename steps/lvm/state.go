@@ -4,6 +4,7 @@ package lvm
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -149,7 +150,7 @@ func (d *disk) read(root fs.FS, members map[string]bool) (err error) {
 	if d.parts, err = raid.Partitions(root, d.Name); err != nil {
 		return err
 	}
-	head, stale, err := probe(root, d.Name, d.Size)
+	head, tail, stale, err := probe(root, d.Name, d.Size)
 	if err != nil {
 		return err
 	}
@@ -173,7 +174,7 @@ func (d *disk) read(root fs.FS, members map[string]bool) (err error) {
 		if err != nil {
 			return err
 		}
-		if what != "" && len(d.parts) == 0 {
+		if what = cmp.Or(what, ending(tail)); what != "" && len(d.parts) == 0 && (what != bareGPT || d.mark.Run == "") {
 			d.holds = append(d.holds, what)
 		}
 	}
@@ -182,7 +183,7 @@ func (d *disk) read(root fs.FS, members map[string]bool) (err error) {
 		if members[device] || p.Size <= 1024 { // an extended partition of an MBR
 			continue
 		}
-		head, _, err := probe(root, device, p.Size)
+		head, _, _, err := probe(root, device, p.Size)
 		if err != nil {
 			return err
 		}
@@ -193,11 +194,11 @@ func (d *disk) read(root fs.FS, members map[string]bool) (err error) {
 	return nil
 }
 
-// probe reads the first MiB of a device, and tells whether it has a superblock of an array.
-func probe(root fs.FS, device string, size int64) (head []byte, member bool, err error) {
+// probe reads the first MiB of a device and the last, and tells whether it has a superblock of an array.
+func probe(root fs.FS, device string, size int64) (head, tail []byte, member bool, err error) {
 	file, err := root.Open(strings.TrimPrefix(device, "/"))
 	if err != nil {
-		return nil, false, err
+		return nil, nil, false, err
 	}
 	defer file.Close() // only read
 	f, ok := file.(interface {
@@ -205,17 +206,21 @@ func probe(root fs.FS, device string, size int64) (head []byte, member bool, err
 		io.ReaderAt
 	})
 	if !ok {
-		return nil, false, fmt.Errorf("%s cannot be read at any place", device)
+		return nil, nil, false, fmt.Errorf("%s cannot be read at any place", device)
 	}
 	head = make([]byte, min(headSize, size))
 	if _, err := io.ReadFull(f, head); err != nil {
-		return nil, false, fmt.Errorf("read %s: %w", device, err)
+		return nil, nil, false, fmt.Errorf("read %s: %w", device, err)
+	}
+	tail = make([]byte, len(head))
+	if _, err := f.ReadAt(tail, size-int64(len(tail))); err != nil && !errors.Is(err, io.EOF) {
+		return nil, nil, false, fmt.Errorf("read the end of %s: %w", device, err)
 	}
 	found, err := raid.Memberships(f, size)
 	if err != nil {
-		return nil, false, fmt.Errorf("%s: %w", device, err)
+		return nil, nil, false, fmt.Errorf("%s: %w", device, err)
 	}
-	return head, len(found) > 0, nil
+	return head, tail, len(found) > 0, nil
 }
 
 // hasLabel tells whether a device begins as a physical volume does: lib/label/label.h and lib/format_text/layout.h of lvm2. The label is in one of the first four sectors of 512 bytes.
@@ -227,6 +232,9 @@ func hasLabel(head []byte) bool {
 	}
 	return false
 }
+
+// bareGPT is a table that the kernel does not see. One that is being written is like that too, until its first sector is.
+const bareGPT = "a GPT without an MBR"
 
 // signatures of what a whole disk may hold beside the file systems that package image knows, as in util-linux' libblkid/src/superblocks.
 var signatures = []struct {
@@ -245,6 +253,56 @@ var signatures = []struct {
 	{8192, "OCFSV2", "a file system (ocfs2)"},
 	{4096 + 24, "\xc6\x85\x73\xf6\x4e\x1a\x45\xca\x82\x65\xf5\x7f\x48\xba\x6d\x81", "a cache (bcache)"},
 	{4096, "\x83\x74\x02\x67", "a replicated volume (DRBD)"},
+	{512, "EFI PART", bareGPT},
+	{4096, "EFI PART", bareGPT},
+	{16<<10 + 24, "version\x00", "a pool (zfs)"}, // the first name in a label
+	{516, "!Stra0tis\x86\xff\x02^\x41rh", "a pool (Stratis)"},
+	{0, "dmvdo001", "a deduplicated volume (VDO)"},
+	{0, "integrit\x00", "a volume of dm-integrity"},
+	{0, "verity\x00\x00", "hashes of dm-verity"},
+	{0, "SnAp", "a snapshot of LVM"},
+	{0, "HM\x01\x00", "a physical volume of LVM 1"},
+	{0, "HM\x02\x00", "a physical volume of LVM 1"},
+	{32, "ORCLDISK", "a disk of Oracle ASM"},
+	{16 << 10, "SKUL\xba\xbe", "an encrypted volume (LUKS)"}, // the second header
+	{16<<10 - 10, "SWAPSPACE2", "a swap area"},
+	{64<<10 - 10, "SWAPSPACE2", "a swap area"},
+	{4096 - 10, "S1SUSPEND", "a hibernated system"},
+	{3, "ReFS\x00", "a file system (refs)"},
+	{32, "NXSB", "a file system (apfs)"},
+	{1024, "H+\x00\x04", "a file system (hfsplus)"},
+	{1024, "HX\x00\x05", "a file system (hfsplus)"},
+	{1024, "\x10\x20\xf5\xf2", "a file system (f2fs)"},
+	{1024, "\xe2\xe1\xf5\xe0", "a file system (erofs)"},
+	{1024 + 6, "\x34\x34", "a file system (nilfs2)"},
+	{4096 + 24, "\xc6\x85\x73\xf6\x66\xce\x90\xa9\xd9\x6a\x60\xcf\x80\x3d\xf7\xef", "a file system (bcachefs)"},
+	{8<<10 + 1372, "\x54\x19\x01\x00", "a file system (ufs)"},
+	{64<<10 + 1372, "\x19\x01\x54\x19", "a file system (ufs)"},
+	{0, "hsqs", "a file system (squashfs)"},
+	{32<<10 + 1, "BEA01", "a file system (udf)"},
+}
+
+// endings are what marks the disks of firmware's RAID, counted from their ends: a disk that is not the first of its array shows no partitions. Sources: mdadm's
+// super-intel.c and super-ddf.c, for sectors of 512 and 4096 bytes, and Adaptec's place of libblkid/src/superblocks/ddf_raid.c.
+var endings = []struct {
+	before     int
+	magic, say string
+}{
+	{2 * 512, "Intel Raid ISM Cfg Sig. ", "a member of an array of firmware (Intel)"},
+	{2 * 4096, "Intel Raid ISM Cfg Sig. ", "a member of an array of firmware (Intel)"},
+	{512, "\xde\x11\xde\x11", "a member of an array of firmware (DDF)"},
+	{4096, "\xde\x11\xde\x11", "a member of an array of firmware (DDF)"},
+	{257 * 512, "\xde\x11\xde\x11", "a member of an array of firmware (DDF)"},
+}
+
+// ending reads what an end of a disk says about it; "" if nothing is known.
+func ending(tail []byte) string {
+	for _, e := range endings {
+		if at := len(tail) - e.before; at >= 0 && string(tail[at:at+len(e.magic)]) == e.magic {
+			return e.say
+		}
+	}
+	return ""
 }
 
 // contents says what lies on the whole of a disk, by its first MiB; "" if nothing is known.
