@@ -463,6 +463,11 @@ func TestPlanRemoval(t *testing.T) {
 	unfinished := machine().with("sda", "", gpt.EFISystem, gpt.LinuxData)
 	unfinished.disk("/dev/sda").mark = raid.Mark{Run: "r", Partitions: unfinished.disk("/dev/sda").parts}
 	two := machine().with("sda", "a", gpt.EFISystem, gpt.LinuxLVM).with("sdb", "a", gpt.LinuxLVM).with("md0", "b", gpt.LinuxLVM)
+	lacking, lackingUnfinished := machine().with("sda", "a", gpt.LinuxLVM), machine().with("sda", "a", gpt.LinuxLVM)
+	lacking.groups[0].missing, lackingUnfinished.groups[0].missing = 1, 1
+	lackingUnfinished.disk("/dev/sda").mark = raid.Mark{Run: "r", Partitions: lackingUnfinished.disk("/dev/sda").parts}
+	orphan := machine().with("sda", "", gpt.LinuxLVM)
+	orphan.orphans = []place{{"/dev/sda", 1}}
 	const a = "delete volume group a of /dev/sda2, /dev/sdb1\n  delete volume a/lv, linear, 1 GiB\n"
 	const b = "delete volume group b of /dev/md0p1\n  delete volume b/lv, linear, 1 GiB\n"
 	for _, test := range []struct {
@@ -485,6 +490,11 @@ func TestPlanRemoval(t *testing.T) {
 		{"two groups on a disk", machine().with("sda", "a", gpt.LinuxLVM).with("sda", "b", gpt.EFISystem, gpt.LinuxLVM), []string{"a"}, "", "! /dev/sda also has /dev/sda2 of volume group b"},
 		{"not finished", unfinished, nil, "", "clear /dev/sda"},
 		{"no LVM", machine().with("sda", "", gpt.EFISystem, gpt.LinuxData), nil, "", ""},
+		{"a disk of the group is not seen, and some are kept", lacking, nil, `[{"name": "/dev/sdx"}]`, `! volume group "a" lacks 1 of its physical volumes, which may be on the skip list`},
+		{"the same, not finished", lackingUnfinished, nil, `[{"name": "/dev/sdx"}]`, "delete volume group a of /dev/sda1\n  delete volume a/lv, linear, 1 GiB\nclear /dev/sda"},
+		{"the same, and none are kept", lacking, nil, "", "delete volume group a of /dev/sda1\n  delete volume a/lv, linear, 1 GiB\nclear /dev/sda"},
+		{"of a group that lvm cannot tell, and some are kept", orphan, nil, `[{"volume_name": "system"}]`, "! /dev/sda1 is of a volume group that cannot be read, and may be on the skip list"},
+		{"the same, and none are kept", orphan, nil, "", "clear /dev/sda"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			skip, err := inspect.ParseSkipList(json.RawMessage(test.skip))
@@ -512,13 +522,15 @@ func TestAskLVM(t *testing.T) {
 			strings.ReplaceAll(`{"report": [{"x": [`+rows+`]}]}`, "\n", ""), more)
 	}
 	vgs := func(rows string) string { return lines("vgs", "vg_uuid,vg_name,vg_missing_pv_count", rows, "\n") }
-	pvs := func(rows string) string { return lines("pvs", "vg_uuid,pv_name", rows, "\n") }
+	pvs := func(rows string) string { return lines("pvs", "vg_uuid,pv_name,pv_in_use", rows, "\n") }
 	lvs := func(rows string) string { return lines("lvs", "vg_uuid,lv_name,lv_layout,lv_size", rows, "\n") }
 	one := vgs(`{"vg_uuid":"U","vg_name":"vg","vg_missing_pv_count":"1"}`)
 	for _, test := range []struct{ name, script, want string }{
 		{"a group", one + pvs(`{"vg_uuid":"U","pv_name":"/dev/sda1"},{"vg_uuid":"U","pv_name":"[unknown]"},{"vg_uuid":"","pv_name":"/dev/sdb1"}`) + lvs(`{"vg_uuid":"U","lv_name":"x","lv_layout":"linear","lv_size":"4194304"}`),
-			"[{vg U 1 [{/dev/sda 1}] [{x linear 4194304}]}]"},
-		{"a hostile name", vgs(`{"vg_uuid":"U","vg_name":"../a\u001b[2J\nb","vg_missing_pv_count":"0"}`) + pvs(``) + lvs(``), "[{..?a??2J?b U 0 [] []}]"},
+			"[{vg U 1 [{/dev/sda 1}] [{x linear 4194304}]}] []"},
+		{"used, and of no group that is known", vgs(``) + pvs(`{"vg_uuid":"","pv_name":"/dev/sda1","pv_in_use":""},{"vg_uuid":"","pv_name":"/dev/sdb1","pv_in_use":"used"}`) + lvs(``), "[] [{/dev/sdb 1}]"},
+		{"a second copy, which lvm does not list", vgs(``) + pvs(`{"vg_uuid":"","pv_name":"/dev/sda1","pv_in_use":""}`) + lvs(``), "[] [{/dev/sdb 1}]"},
+		{"a hostile name", vgs(`{"vg_uuid":"U","vg_name":"../a\u001b[2J\nb","vg_missing_pv_count":"0"}`) + pvs(``) + lvs(``), "[{..?a??2J?b U 0 [] []}] [{/dev/sda 1} {/dev/sdb 1}]"},
 		{"a failure", "$ lvm vgs --config " + fmt.Sprintf("%q", settings) + " --devices /dev/sda1,/dev/sdb1 --reportformat json --units b --nosuffix --foreign --shared --options vg_uuid,vg_name,vg_missing_pv_count\n2> checksum error\n? 5", "! checksum error"},
 		{"no number", vgs(`{"vg_uuid":"U","vg_name":"vg","vg_missing_pv_count":""}`) + pvs(``) + lvs(``), "! vgs: vg_missing_pv_count: "},
 		{"no size", one + pvs(``) + lvs(`{"vg_uuid":"U","lv_name":"x","lv_layout":"linear","lv_size":"1.5"}`), "! lvs: lv_size: "},
@@ -534,7 +546,7 @@ func TestAskLVM(t *testing.T) {
 				}
 				return
 			}
-			if got := fmt.Sprint(s.groups); err != nil || got != test.want {
+			if got := fmt.Sprint(s.groups, s.orphans); err != nil || got != test.want {
 				t.Errorf("groups %s, %v, want %s", got, err, test.want)
 			}
 		})
@@ -729,7 +741,7 @@ func TestRelease(t *testing.T) {
 		return fmt.Sprintf("$ lvm %s --config %q --devices /dev/sda1 --reportformat json --units b --nosuffix --foreign --shared --options %s\n{\"report\": [{\"x\": [%s]}]}\n", command, settings, fields, rows)
 	}
 	script := call("vgs", "vg_uuid,vg_name,vg_missing_pv_count", `{"vg_uuid":"U","vg_name":"vg","vg_missing_pv_count":"0"}`) +
-		call("pvs", "vg_uuid,pv_name", `{"vg_uuid":"U","pv_name":"/dev/sda1"}`) + call("lvs", "vg_uuid,lv_name,lv_layout,lv_size", ``)
+		call("pvs", "vg_uuid,pv_name,pv_in_use", `{"vg_uuid":"U","pv_name":"/dev/sda1"}`) + call("lvs", "vg_uuid,lv_name,lv_layout,lv_size", ``)
 	for _, test := range []struct{ name, layout, disk, script, want string }{
 		{"one of the node's", vg(`{"name": "a", "size_gb": 1}`), "/dev/sda", script, `volume group "vg" is on /dev/sda`},
 		{"on another disk", vg(`{"name": "a", "size_gb": 1}`), "/dev/sdb", script, ""},

@@ -460,6 +460,7 @@ func planRemoval(s state, names []string, skip inspect.SkipList) (r removal, err
 	}
 	var errs []error
 	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	keeping := len(skip.Hints)+len(skip.Volumes) > 0
 	owner := map[place]string{}
 	goes := map[place]bool{}
 	for _, g := range s.groups {
@@ -467,6 +468,9 @@ func planRemoval(s state, names []string, skip inspect.SkipList) (r removal, err
 		kept := slices.ContainsFunc(g.places, func(p place) bool { return skipped[p.disk] })
 		if wanted && kept && len(names) > 0 {
 			fail("volume group %q is on the skip list", g.name)
+		}
+		if wanted && !kept && keeping && g.missing > 0 && slices.ContainsFunc(g.places, func(p place) bool { return !s.unfinished(*s.disk(p.disk)) }) {
+			fail("volume group %q lacks %d of its physical volumes, which may be on the skip list: erase_devices_metadata takes the others away", g.name, g.missing)
 		}
 		for _, p := range g.places {
 			owner[p] = g.name
@@ -491,6 +495,8 @@ func planRemoval(s state, names []string, skip inspect.SkipList) (r removal, err
 		for _, n := range d.labels {
 			p := place{d.Name, n}
 			switch {
+			case keeping && len(names) == 0 && slices.Contains(s.orphans, p):
+				fail("%s is of a volume group that cannot be read, and may be on the skip list: erase_devices_metadata takes it away", p.device())
 			case goes[p], owner[p] == "" && len(names) == 0: // of no group: nothing is lost with it
 				takes = true
 			case owner[p] == "":

@@ -31,9 +31,10 @@ const (
 
 // state is what the machine has of disks, arrays and volume groups.
 type state struct {
-	disks  []disk
-	groups []existing
-	dev    map[string]bool // names in /dev that are no directories
+	disks   []disk
+	groups  []existing
+	orphans []place         // physical volumes that are in use, or a second copy of one, and of no group that lvm can read
+	dev     map[string]bool // names in /dev that are no directories
 }
 
 // disk is a whole disk, or an array that runs, and what is on it.
@@ -368,7 +369,7 @@ func (s *state) askLVM(ctx context.Context, tools tool.Runner) error {
 	if err != nil {
 		return err
 	}
-	volumes, err := report("pvs", "vg_uuid,pv_name")
+	volumes, err := report("pvs", "vg_uuid,pv_name,pv_in_use")
 	if err != nil {
 		return err
 	}
@@ -390,11 +391,18 @@ func (s *state) add(groups, physical, logical []map[string]string) error {
 		index[g["vg_uuid"]] = len(s.groups)
 		s.groups = append(s.groups, existing{name: lvmName(g["vg_name"]), uuid: g["vg_uuid"], missing: missing})
 	}
-	places := s.places()
-	for _, v := range physical {
-		i, known := index[v["vg_uuid"]]
-		if at := slices.IndexFunc(places, func(p place) bool { return p.device() == v["pv_name"] }); at >= 0 && known {
-			s.groups[i].places = append(s.groups[i].places, places[at])
+	for _, p := range s.places() {
+		// Of two with the same identity lvm lists one. One without metadata of its own is listed as of no group if the others are not there, but as used.
+		at := slices.IndexFunc(physical, func(v map[string]string) bool { return v["pv_name"] == p.device() })
+		i, known := 0, false
+		if at >= 0 {
+			i, known = index[physical[at]["vg_uuid"]]
+		}
+		switch {
+		case known:
+			s.groups[i].places = append(s.groups[i].places, p)
+		case at < 0 || physical[at]["pv_in_use"] != "":
+			s.orphans = append(s.orphans, p)
 		}
 	}
 	for _, v := range logical {
@@ -446,6 +454,11 @@ func (s state) without(disks []string) state {
 			d = disk{Disk: d.Disk, array: d.array, broken: d.broken, below: d.below, isArray: d.isArray}
 		}
 		rest.disks = append(rest.disks, d)
+	}
+	for _, p := range s.orphans {
+		if !slices.Contains(disks, p.disk) {
+			rest.orphans = append(rest.orphans, p)
+		}
 	}
 	for _, g := range s.groups {
 		if !slices.ContainsFunc(disks, g.on) {
