@@ -293,10 +293,14 @@ func forget(root fs.FS, group string) error {
 		}
 	}
 	dir := filepath.Join("/dev", group)
-	links, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) || group == "." || group == ".." {
-		return nil
+	info, err := os.Lstat(dir)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !info.IsDir() || group == "" || group == "." || group == ".." || slices.Contains(systemNames, group) {
+		return nil // a name from a disk may be any
 	}
+	if err != nil {
+		return err
+	}
+	links, err := os.ReadDir(dir)
 	if err != nil {
 		return err
 	}

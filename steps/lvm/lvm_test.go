@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"reflect"
 	"slices"
@@ -696,6 +697,26 @@ func TestLook(t *testing.T) {
 				t.Errorf("look() = %s, %v, want %s", got, err, test.want)
 			}
 		})
+	}
+}
+
+// A former user's group can have any name. None may keep the group from being deleted, or touch what /dev has of that name.
+func TestForgetForeignNames(t *testing.T) {
+	for _, name := range []string{"null", "shm", "pts", "mapper", "..", ".", ""} {
+		t.Run(name, func(t *testing.T) {
+			if err := forget(fstest.MapFS{"sys/block": {Mode: fs.ModeDir}}, name); err != nil {
+				t.Errorf("forget(%q) = %v", name, err)
+			}
+		})
+	}
+}
+
+// vgcreate refuses the name of a directory that is no group's, and would do so when the disks are partitioned.
+func TestDeviceNames(t *testing.T) {
+	m := fstest.MapFS{"dev/sda": {}, "dev/net/tun": {}, "dev/vg/lv": {Mode: fs.ModeSymlink, Data: []byte("/dev/mapper/vg-lv")}, "dev/empty": {Mode: fs.ModeDir}}
+	names, err := deviceNames(m)
+	if err != nil || !names["sda"] || !names["net"] || !names["shm"] || names["vg"] || names["empty"] {
+		t.Errorf("deviceNames() = %v, %v", names, err)
 	}
 }
 

@@ -34,7 +34,7 @@ type state struct {
 	disks   []disk
 	groups  []existing
 	orphans []place         // physical volumes that are in use, or a second copy of one, and of no group that lvm can read
-	dev     map[string]bool // names in /dev that are no directories
+	dev     map[string]bool // names in /dev that no group can have
 }
 
 // disk is a whole disk, or an array that runs, and what is on it.
@@ -129,15 +129,29 @@ func look(ctx context.Context, h steps.Host) (s state, err error) {
 	return s, s.askLVM(ctx, h.Tools)
 }
 
-// deviceNames are the names in /dev of what is no directory; a group of such a name could not be shown there.
+// systemNames are directories of the kernel's and udev's in /dev.
+var systemNames = []string{"mapper", "disk", "block", "char", "shm", "pts", "mqueue", "hugepages"}
+
+// deviceNames are the names in /dev of what is no directory, or one that has other things than links to volumes; a group of such a name could not be shown there.
 func deviceNames(root fs.FS) (map[string]bool, error) {
 	entries, err := fs.ReadDir(root, "dev")
 	if err != nil {
 		return nil, err
 	}
-	names := map[string]bool{"mapper": true, "disk": true, "block": true, "shm": true, "pts": true} // directories of the kernel's and udev's
+	names := map[string]bool{}
+	for _, n := range systemNames {
+		names[n] = true
+	}
 	for _, e := range entries {
 		if !e.IsDir() {
+			names[e.Name()] = true
+			continue
+		}
+		inside, err := fs.ReadDir(root, "dev/"+e.Name())
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+		if slices.ContainsFunc(inside, func(i fs.DirEntry) bool { return i.Type()&fs.ModeSymlink == 0 }) {
 			names[e.Name()] = true
 		}
 	}
