@@ -460,6 +460,23 @@ func TestUnmark(t *testing.T) {
 	}
 }
 
+// The mark stays that says of a disk on the skip list that it is finished.
+func TestUnmarkSkipped(t *testing.T) {
+	s := machine().with("sda", "a", gpt.LinuxLVM).with("sdb", "b", gpt.LinuxLVM)
+	for name, made := range map[string]bool{"/dev/sda": true, "/dev/sdb": false} {
+		s.disk(name).mark = raid.Mark{Run: "r", Made: made, Partitions: s.disk(name).parts}
+	}
+	for skipped, want := range map[string]string{"/dev/sda": "[/dev/sdb]", "/dev/sdb": "[]"} {
+		skip, err := inspect.ParseSkipList(json.RawMessage(`[{"name": "` + skipped + `"}]`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p, err := planCreation(nil, s, skip, bootPart{}); err != nil || fmt.Sprint(p.unmark) != want || len(p.redo) > 0 {
+			t.Errorf("%s is kept: marks taken away from %v, %v, want %s; redo %v", skipped, p.unmark, err, want, p.redo)
+		}
+	}
+}
+
 func TestPlanRemoval(t *testing.T) {
 	unfinished := machine().with("sda", "", gpt.EFISystem, gpt.LinuxData)
 	unfinished.disk("/dev/sda").mark = raid.Mark{Run: "r", Partitions: unfinished.disk("/dev/sda").parts}

@@ -125,11 +125,12 @@ func planCreation(groups []group, s state, skip inspect.SkipList, b bootPart) (p
 
 	// 1. What was begun and not finished is as if it were gone.
 	for _, d := range s.disks {
+		needed := func(o disk) bool { return o.mark.Run == d.mark.Run && !o.mark.Made && skipped[o.Name] } // this mark speaks for it
 		switch {
 		case skipped[d.Name]:
 		case s.unfinished(d):
 			p.redo = append(p.redo, d.Name)
-		case d.mark.Run != "" && s.finished(d.mark.Run):
+		case d.mark.Run != "" && s.finished(d.mark.Run) && !slices.ContainsFunc(s.disks, needed):
 			p.unmark = append(p.unmark, d.Name)
 		}
 	}

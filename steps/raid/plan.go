@@ -119,8 +119,11 @@ func planCreation(volumes []volume, s state, skip inspect.SkipList, b room) (p p
 		return plan{}, err
 	}
 	p.redo, s = s.withoutUnfinished(usable)
-	for _, d := range s.disks {
-		if d.mark.Run != "" && s.finished(d.mark.Run) {
+	for _, d := range usable {
+		needed := func(o disk) bool { // on the skip list, and this mark speaks for it
+			return o.mark.Run == d.mark.Run && !o.mark.Made && !slices.ContainsFunc(usable, func(u disk) bool { return u.Name == o.Name })
+		}
+		if d.mark.Run != "" && s.finished(d.mark.Run) && !slices.ContainsFunc(s.disks, needed) {
 			p.unmark = append(p.unmark, d.Name)
 		}
 	}
