@@ -341,6 +341,11 @@ func (r removal) apply(ctx context.Context, h steps.Host, s state) error {
 		return err
 	}
 	defer closeAll() // after an error, which counts
+	for _, d := range r.unmark {
+		if err := raid.ChangeMark(d, raid.Mark{}); err != nil {
+			return err
+		}
+	}
 	run := rand.Text()
 	for i, d := range all {
 		parts := s.disk(d.Name).parts

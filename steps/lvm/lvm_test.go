@@ -477,6 +477,28 @@ func TestUnmarkSkipped(t *testing.T) {
 	}
 }
 
+// The disk that says of another one that it is finished is cleared: what is on the other is not taken for unfinished afterwards, and deleted with no name given.
+func TestRemovalUnmark(t *testing.T) {
+	s := machine().with("sda", "a", gpt.LinuxLVM).with("sdb", "b", gpt.LinuxLVM).with("sdc", "c", gpt.LinuxLVM)
+	for name, made := range map[string]bool{"/dev/sda": true, "/dev/sdb": false} {
+		s.disk(name).mark = raid.Mark{Run: "r", Made: made, Partitions: s.disk(name).parts}
+	}
+	r, err := planRemoval(s, []string{"a"}, inspect.SkipList{})
+	if err != nil || fmt.Sprint(r.disks) != "[/dev/sda]" || fmt.Sprint(r.unmark) != "[/dev/sdb]" {
+		t.Errorf("clear %v, take marks away from %v, %v; want [/dev/sda], [/dev/sdb]", r.disks, r.unmark, err)
+	}
+	skip, err := inspect.ParseSkipList(json.RawMessage(`[{"name": "/dev/sdb"}]`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err = planRemoval(s, []string{"a"}, skip); err == nil || !strings.Contains(err.Error(), "/dev/sdb, which is on the skip list, has a mark") {
+		t.Errorf("planRemoval() = %v", err)
+	}
+	if r, err = planRemoval(s, []string{"c"}, skip); err != nil || fmt.Sprint(r.disks, r.unmark) != "[/dev/sdc] []" {
+		t.Errorf("clear %v, take marks away from %v, %v; want [/dev/sdc], []", r.disks, r.unmark, err)
+	}
+}
+
 func TestPlanRemoval(t *testing.T) {
 	unfinished := machine().with("sda", "", gpt.EFISystem, gpt.LinuxData)
 	unfinished.disk("/dev/sda").mark = raid.Mark{Run: "r", Partitions: unfinished.disk("/dev/sda").parts}

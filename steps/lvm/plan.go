@@ -429,9 +429,10 @@ func devices(places []place) string {
 
 // removal is what a deletion does.
 type removal struct {
-	keep  []existing // not touched
-	gone  []existing
-	disks []string // everything on them goes
+	keep   []existing // not touched
+	gone   []existing
+	disks  []string // everything on them goes
+	unmark []string // disks that stay, and are finished by a mark on one that goes
 }
 
 // String prints the removal for people.
@@ -517,6 +518,16 @@ func planRemoval(s state, names []string, skip inspect.SkipList) (r removal, err
 			fail("%s also has %s, and it can only be cleared as a whole: erase_devices_metadata does", d.Name, strings.Join(others, ", "))
 		case takes:
 			r.disks = append(r.disks, d.Name)
+		}
+	}
+	rest := s.without(r.disks)
+	for _, d := range rest.disks {
+		switch {
+		case !rest.unfinished(d) || s.unfinished(d):
+		case skipped[d.Name]:
+			fail("%s, which is on the skip list, has a mark of work that is finished, and the disk that says so would be cleared: run create_volumes without that skip list first", d.Name)
+		default:
+			r.unmark = append(r.unmark, d.Name)
 		}
 	}
 	if len(errs) > 0 {
