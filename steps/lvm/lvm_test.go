@@ -499,6 +499,27 @@ func TestRemovalUnmark(t *testing.T) {
 	}
 }
 
+// A disk below an array of the skip list is not cleared, whatever its mark says.
+func TestMarkBelowSkippedArray(t *testing.T) {
+	s := machine().with("sdc", "", gpt.LinuxData)
+	s.disk("/dev/sdc").mark = raid.Mark{Run: "r", Partitions: s.disk("/dev/sdc").parts}
+	skip, err := inspect.ParseSkipList(json.RawMessage(`[{"volume_name": "system"}]`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p, err := planCreation(nil, s, skip, bootPart{}); err != nil || len(p.redo) > 0 {
+		t.Errorf("planCreation() clears %v, %v", p.redo, err)
+	}
+	if r, err := planRemoval(s, nil, skip); err != nil || len(r.disks) > 0 {
+		t.Errorf("planRemoval() clears %v, %v", r.disks, err)
+	}
+	// Another array on the same disk is not kept.
+	s.disks = append(s.disks, disk{Disk: inspect.Disk{Name: "/dev/md1", Size: 50 * gib}, isArray: true, array: "other", below: []string{"/dev/sdc"}, kinds: map[int]gpt.GUID{}})
+	if r, err := planRemoval(s.with("md1", "b", gpt.LinuxLVM), nil, skip); err != nil || fmt.Sprint(r.disks) != "[/dev/md1]" {
+		t.Errorf("planRemoval() clears %v, %v", r.disks, err)
+	}
+}
+
 func TestPlanRemoval(t *testing.T) {
 	unfinished := machine().with("sda", "", gpt.EFISystem, gpt.LinuxData)
 	unfinished.disk("/dev/sda").mark = raid.Mark{Run: "r", Partitions: unfinished.disk("/dev/sda").parts}

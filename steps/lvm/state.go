@@ -495,7 +495,7 @@ func (s state) unfinished(d disk) bool {
 	return !slices.ContainsFunc(d.parts, func(p stream.Partition) bool { return !slices.Contains(d.mark.Partitions, p) }) // somebody else's since
 }
 
-// skipped tells whether a disk or array is on the node's skip list, by itself or through what it is on.
+// skipped tells whether a disk or array is on the node's skip list, by itself, through what it is on, or through an array that is on it.
 func (s state) skipped(skip inspect.SkipList) (map[string]bool, error) {
 	var plain []inspect.Disk
 	for _, d := range s.disks {
@@ -511,10 +511,18 @@ func (s state) skipped(skip inspect.SkipList) (map[string]bool, error) {
 	for _, d := range left {
 		names[d.Name] = true
 	}
+	var below []string // of arrays by their names: other arrays on these disks are not on the list
 	for _, d := range s.disks {
-		if d.isArray && (d.array != "" && slices.Contains(skip.Volumes, d.array) || slices.ContainsFunc(d.below, func(b string) bool { return names[b] })) {
+		named := d.isArray && d.array != "" && slices.Contains(skip.Volumes, d.array)
+		if named {
+			below = append(below, d.below...)
+		}
+		if named || d.isArray && slices.ContainsFunc(d.below, func(b string) bool { return names[b] }) {
 			names[d.Name] = true
 		}
+	}
+	for _, b := range below {
+		names[b] = true
 	}
 	return names, nil
 }

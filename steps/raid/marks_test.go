@@ -51,3 +51,18 @@ func TestUnmark(t *testing.T) {
 		})
 	}
 }
+
+// A disk of an array that the skip list names is not cleared, whatever its mark says.
+func TestMarkOfSkippedArray(t *testing.T) {
+	s := machine().with("/dev/md0", "data", "raid1", 2, 1, "sda", "sdb")
+	for _, name := range []string{"/dev/sda", "/dev/sdb"} {
+		s.disk(name).mark = mark{Run: "r", Partitions: s.disk(name).parts}
+	}
+	skip, err := inspect.ParseSkipList(json.RawMessage(`[{"volume_name": "data"}]`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p, err := planCreation(nil, s, skip, room{"uefi", "gpt"}); len(p.redo) > 0 {
+		t.Errorf("planCreation() clears %v, %v", p.redo, err)
+	}
+}
