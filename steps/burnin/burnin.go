@@ -279,8 +279,10 @@ func title(d inspect.Disk) string {
 	return t
 }
 
-// readerRetry is how long fio waits for a partner that is not ready yet, exit status readerEarly.
+// A reader gives its partner readerPause to listen: to be there when some of the partner's ports are open and others are not yet ends the exchange on the
+// former. fio ends with readerEarly if its partner does not listen at all, and is started again after readerRetry.
 const (
+	readerPause = 10 * time.Second
 	readerRetry = 30 * time.Second
 	readerEarly = 16
 )
@@ -319,6 +321,13 @@ func Network(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 // exchange is one way. A reader whose partner does not listen yet tries again, for as long as the step is let run.
 func exchange(ctx context.Context, h steps.Host, role, partner string, lasts time.Duration, file string) ([]Part, error) {
 	args := networkArgs(role, partner, lasts, file)
+	if role == "reader" {
+		select {
+		case <-time.After(readerPause):
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
 	for told := false; ; told = true {
 		_, err := h.Tools.Run(ctx, tool.Fio, args...)
 		var failed *tool.Error
