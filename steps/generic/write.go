@@ -134,10 +134,11 @@ func writeImage(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 			return nil, err
 		}
 	}
-	if err := raid.Release(ctx, h, j.Node, choice.Disk.Name); err != nil {
+	// Groups first: those on an array are not seen once it is stopped.
+	if err := lvm.Release(ctx, h, j.Node, choice.Disk.Name); err != nil {
 		return nil, err
 	}
-	if err := lvm.Release(ctx, h, j.Node, choice.Disk.Name); err != nil {
+	if err := raid.Release(ctx, h, j.Node, choice.Disk.Name); err != nil {
 		return nil, err
 	}
 	if raid.IsArray(h.Machine.FS, choice.Disk.Name) {

@@ -293,10 +293,14 @@ func forget(root fs.FS, group string) error {
 		}
 	}
 	dir := filepath.Join("/dev", group)
-	links, err := os.ReadDir(dir)
-	if errors.Is(err, fs.ErrNotExist) || group == "." || group == ".." {
-		return nil
+	info, err := os.Lstat(dir)
+	if errors.Is(err, fs.ErrNotExist) || err == nil && !info.IsDir() || group == "" || group == "." || group == ".." || slices.Contains(systemNames, group) {
+		return nil // a name from a disk may be any
 	}
+	if err != nil {
+		return err
+	}
+	links, err := os.ReadDir(dir)
 	if err != nil {
 		return err
 	}
@@ -337,6 +341,11 @@ func (r removal) apply(ctx context.Context, h steps.Host, s state) error {
 		return err
 	}
 	defer closeAll() // after an error, which counts
+	for _, d := range r.unmark {
+		if err := raid.ChangeMark(d, raid.Mark{}); err != nil {
+			return err
+		}
+	}
 	run := rand.Text()
 	for i, d := range all {
 		parts := s.disk(d.Name).parts

@@ -6,6 +6,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"os"
 	"reflect"
 	"slices"
@@ -459,10 +460,75 @@ func TestUnmark(t *testing.T) {
 	}
 }
 
+// The mark stays that says of a disk on the skip list that it is finished.
+func TestUnmarkSkipped(t *testing.T) {
+	s := machine().with("sda", "a", gpt.LinuxLVM).with("sdb", "b", gpt.LinuxLVM)
+	for name, made := range map[string]bool{"/dev/sda": true, "/dev/sdb": false} {
+		s.disk(name).mark = raid.Mark{Run: "r", Made: made, Partitions: s.disk(name).parts}
+	}
+	for skipped, want := range map[string]string{"/dev/sda": "[/dev/sdb]", "/dev/sdb": "[]"} {
+		skip, err := inspect.ParseSkipList(json.RawMessage(`[{"name": "` + skipped + `"}]`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if p, err := planCreation(nil, s, skip, bootPart{}); err != nil || fmt.Sprint(p.unmark) != want || len(p.redo) > 0 {
+			t.Errorf("%s is kept: marks taken away from %v, %v, want %s; redo %v", skipped, p.unmark, err, want, p.redo)
+		}
+	}
+}
+
+// The disk that says of another one that it is finished is cleared: what is on the other is not taken for unfinished afterwards, and deleted with no name given.
+func TestRemovalUnmark(t *testing.T) {
+	s := machine().with("sda", "a", gpt.LinuxLVM).with("sdb", "b", gpt.LinuxLVM).with("sdc", "c", gpt.LinuxLVM)
+	for name, made := range map[string]bool{"/dev/sda": true, "/dev/sdb": false} {
+		s.disk(name).mark = raid.Mark{Run: "r", Made: made, Partitions: s.disk(name).parts}
+	}
+	r, err := planRemoval(s, []string{"a"}, inspect.SkipList{})
+	if err != nil || fmt.Sprint(r.disks) != "[/dev/sda]" || fmt.Sprint(r.unmark) != "[/dev/sdb]" {
+		t.Errorf("clear %v, take marks away from %v, %v; want [/dev/sda], [/dev/sdb]", r.disks, r.unmark, err)
+	}
+	skip, err := inspect.ParseSkipList(json.RawMessage(`[{"name": "/dev/sdb"}]`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err = planRemoval(s, []string{"a"}, skip); err == nil || !strings.Contains(err.Error(), "/dev/sdb, which is on the skip list, has a mark") {
+		t.Errorf("planRemoval() = %v", err)
+	}
+	if r, err = planRemoval(s, []string{"c"}, skip); err != nil || fmt.Sprint(r.disks, r.unmark) != "[/dev/sdc] []" {
+		t.Errorf("clear %v, take marks away from %v, %v; want [/dev/sdc], []", r.disks, r.unmark, err)
+	}
+}
+
+// A disk below an array of the skip list is not cleared, whatever its mark says.
+func TestMarkBelowSkippedArray(t *testing.T) {
+	s := machine().with("sdc", "", gpt.LinuxData)
+	s.disk("/dev/sdc").mark = raid.Mark{Run: "r", Partitions: s.disk("/dev/sdc").parts}
+	skip, err := inspect.ParseSkipList(json.RawMessage(`[{"volume_name": "system"}]`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p, err := planCreation(nil, s, skip, bootPart{}); err != nil || len(p.redo) > 0 {
+		t.Errorf("planCreation() clears %v, %v", p.redo, err)
+	}
+	if r, err := planRemoval(s, nil, skip); err != nil || len(r.disks) > 0 {
+		t.Errorf("planRemoval() clears %v, %v", r.disks, err)
+	}
+	// Another array on the same disk is not kept.
+	s.disks = append(s.disks, disk{Disk: inspect.Disk{Name: "/dev/md1", Size: 50 * gib}, isArray: true, array: "other", below: []string{"/dev/sdc"}, kinds: map[int]gpt.GUID{}})
+	if r, err := planRemoval(s.with("md1", "b", gpt.LinuxLVM), nil, skip); err != nil || fmt.Sprint(r.disks) != "[/dev/md1]" {
+		t.Errorf("planRemoval() clears %v, %v", r.disks, err)
+	}
+}
+
 func TestPlanRemoval(t *testing.T) {
 	unfinished := machine().with("sda", "", gpt.EFISystem, gpt.LinuxData)
 	unfinished.disk("/dev/sda").mark = raid.Mark{Run: "r", Partitions: unfinished.disk("/dev/sda").parts}
 	two := machine().with("sda", "a", gpt.EFISystem, gpt.LinuxLVM).with("sdb", "a", gpt.LinuxLVM).with("md0", "b", gpt.LinuxLVM)
+	lacking, lackingUnfinished := machine().with("sda", "a", gpt.LinuxLVM), machine().with("sda", "a", gpt.LinuxLVM)
+	lacking.groups[0].missing, lackingUnfinished.groups[0].missing = 1, 1
+	lackingUnfinished.disk("/dev/sda").mark = raid.Mark{Run: "r", Partitions: lackingUnfinished.disk("/dev/sda").parts}
+	orphan := machine().with("sda", "", gpt.LinuxLVM)
+	orphan.orphans = []place{{"/dev/sda", 1}}
 	const a = "delete volume group a of /dev/sda2, /dev/sdb1\n  delete volume a/lv, linear, 1 GiB\n"
 	const b = "delete volume group b of /dev/md0p1\n  delete volume b/lv, linear, 1 GiB\n"
 	for _, test := range []struct {
@@ -485,6 +551,11 @@ func TestPlanRemoval(t *testing.T) {
 		{"two groups on a disk", machine().with("sda", "a", gpt.LinuxLVM).with("sda", "b", gpt.EFISystem, gpt.LinuxLVM), []string{"a"}, "", "! /dev/sda also has /dev/sda2 of volume group b"},
 		{"not finished", unfinished, nil, "", "clear /dev/sda"},
 		{"no LVM", machine().with("sda", "", gpt.EFISystem, gpt.LinuxData), nil, "", ""},
+		{"a disk of the group is not seen, and some are kept", lacking, nil, `[{"name": "/dev/sdx"}]`, `! volume group "a" lacks 1 of its physical volumes, which may be on the skip list`},
+		{"the same, not finished", lackingUnfinished, nil, `[{"name": "/dev/sdx"}]`, "delete volume group a of /dev/sda1\n  delete volume a/lv, linear, 1 GiB\nclear /dev/sda"},
+		{"the same, and none are kept", lacking, nil, "", "delete volume group a of /dev/sda1\n  delete volume a/lv, linear, 1 GiB\nclear /dev/sda"},
+		{"of a group that lvm cannot tell, and some are kept", orphan, nil, `[{"volume_name": "system"}]`, "! /dev/sda1 is of a volume group that cannot be read, and may be on the skip list"},
+		{"the same, and none are kept", orphan, nil, "", "clear /dev/sda"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			skip, err := inspect.ParseSkipList(json.RawMessage(test.skip))
@@ -512,13 +583,15 @@ func TestAskLVM(t *testing.T) {
 			strings.ReplaceAll(`{"report": [{"x": [`+rows+`]}]}`, "\n", ""), more)
 	}
 	vgs := func(rows string) string { return lines("vgs", "vg_uuid,vg_name,vg_missing_pv_count", rows, "\n") }
-	pvs := func(rows string) string { return lines("pvs", "vg_uuid,pv_name", rows, "\n") }
+	pvs := func(rows string) string { return lines("pvs", "vg_uuid,pv_name,pv_in_use", rows, "\n") }
 	lvs := func(rows string) string { return lines("lvs", "vg_uuid,lv_name,lv_layout,lv_size", rows, "\n") }
 	one := vgs(`{"vg_uuid":"U","vg_name":"vg","vg_missing_pv_count":"1"}`)
 	for _, test := range []struct{ name, script, want string }{
 		{"a group", one + pvs(`{"vg_uuid":"U","pv_name":"/dev/sda1"},{"vg_uuid":"U","pv_name":"[unknown]"},{"vg_uuid":"","pv_name":"/dev/sdb1"}`) + lvs(`{"vg_uuid":"U","lv_name":"x","lv_layout":"linear","lv_size":"4194304"}`),
-			"[{vg U 1 [{/dev/sda 1}] [{x linear 4194304}]}]"},
-		{"a hostile name", vgs(`{"vg_uuid":"U","vg_name":"../a\u001b[2J\nb","vg_missing_pv_count":"0"}`) + pvs(``) + lvs(``), "[{..?a??2J?b U 0 [] []}]"},
+			"[{vg U 1 [{/dev/sda 1}] [{x linear 4194304}]}] []"},
+		{"used, and of no group that is known", vgs(``) + pvs(`{"vg_uuid":"","pv_name":"/dev/sda1","pv_in_use":""},{"vg_uuid":"","pv_name":"/dev/sdb1","pv_in_use":"used"}`) + lvs(``), "[] [{/dev/sdb 1}]"},
+		{"a second copy, which lvm does not list", vgs(``) + pvs(`{"vg_uuid":"","pv_name":"/dev/sda1","pv_in_use":""}`) + lvs(``), "[] [{/dev/sdb 1}]"},
+		{"a hostile name", vgs(`{"vg_uuid":"U","vg_name":"../a\u001b[2J\nb","vg_missing_pv_count":"0"}`) + pvs(``) + lvs(``), "[{..?a??2J?b U 0 [] []}] [{/dev/sda 1} {/dev/sdb 1}]"},
 		{"a failure", "$ lvm vgs --config " + fmt.Sprintf("%q", settings) + " --devices /dev/sda1,/dev/sdb1 --reportformat json --units b --nosuffix --foreign --shared --options vg_uuid,vg_name,vg_missing_pv_count\n2> checksum error\n? 5", "! checksum error"},
 		{"no number", vgs(`{"vg_uuid":"U","vg_name":"vg","vg_missing_pv_count":""}`) + pvs(``) + lvs(``), "! vgs: vg_missing_pv_count: "},
 		{"no size", one + pvs(``) + lvs(`{"vg_uuid":"U","lv_name":"x","lv_layout":"linear","lv_size":"1.5"}`), "! lvs: lv_size: "},
@@ -534,7 +607,7 @@ func TestAskLVM(t *testing.T) {
 				}
 				return
 			}
-			if got := fmt.Sprint(s.groups); err != nil || got != test.want {
+			if got := fmt.Sprint(s.groups, s.orphans); err != nil || got != test.want {
 				t.Errorf("groups %s, %v, want %s", got, err, test.want)
 			}
 		})
@@ -557,6 +630,13 @@ func TestContents(t *testing.T) {
 		{"xfs", at(0, "XFSB"), "a file system (xfs)"},
 		{"ext4", at(1024+0x38, "\x53\xef"), "a file system (ext4)"},
 		{"a table that the kernel does not see", at(446, "\x00\x00\x02\x00\x83\x00\x00\x00\x00\x08\x00\x00\x00\x08\x00\x00"+strings.Repeat("\x00", 48)+"\x55\xaa"), "a partition table that the kernel does not see"},
+		{"a GPT without an MBR", at(512, "EFI PART"), bareGPT},
+		{"the same, of sectors of 4096 bytes", at(4096, "EFI PART"), bareGPT},
+		{"zfs", at(16<<10+24, "version\x00"), "a pool (zfs)"},
+		{"swap of a machine with pages of 64 KiB", at(64<<10-10, "SWAPSPACE2"), "a swap area"},
+		{"a hibernated system", at(4086, "S1SUSPEND"), "a hibernated system"},
+		{"VDO", at(0, "dmvdo001"), "a deduplicated volume (VDO)"},
+		{"f2fs", at(1024, "\x10\x20\xf5\xf2"), "a file system (f2fs)"},
 		{"zeros", make([]byte, mib), ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -566,6 +646,61 @@ func TestContents(t *testing.T) {
 			}
 			if _, err := contents(test.head, int64(len(test.head))); err != nil {
 				t.Errorf("a disk that ends there: %v", err)
+			}
+		})
+	}
+}
+
+// A power cut between the sectors of a table leaves a GPT without an MBR. With a mark it is ours, and no obstacle.
+func TestTableHalfWritten(t *testing.T) {
+	for _, test := range []struct{ name, mark, want string }{
+		{"somebody else's", "", "[a GPT without an MBR]"},
+		{"with a mark", `ironhand software RAID, not finished: {"run": "r"}`, "[]"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			m := files()
+			for name := range m {
+				if strings.Contains(name, "sda1") || strings.Contains(name, "sda2") {
+					delete(m, name)
+				}
+			}
+			m["dev/sda"].Data = make([]byte, 8*mib)
+			copy(m["dev/sda"].Data[512:], "EFI PART")
+			copy(m["dev/sda"].Data[mib-4096:], test.mark)
+			s, err := look(t.Context(), steps.Host{Machine: inspect.Machine{FS: m}})
+			if err != nil || len(s.disks) != 1 || fmt.Sprint(s.disks[0].holds) != test.want {
+				t.Errorf("look() = %+v, %v, want %s", s.disks, err, test.want)
+			}
+		})
+	}
+}
+
+// A disk of firmware's RAID that is not the first one has nothing at its start. Nothing else would keep a group from being made of it.
+func TestFirmwareRAID(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		before int
+		magic  string
+		want   string
+	}{
+		{"Intel", 1024, "Intel Raid ISM Cfg Sig. 1.3.00", "[a member of an array of firmware (Intel)]"},
+		{"Intel, sectors of 4096 bytes", 8192, "Intel Raid ISM Cfg Sig. 1.3.00", "[a member of an array of firmware (Intel)]"},
+		{"DDF", 512, "\xde\x11\xde\x11", "[a member of an array of firmware (DDF)]"},
+		{"DDF of Adaptec", 257 * 512, "\xde\x11\xde\x11", "[a member of an array of firmware (DDF)]"},
+		{"none", 1024, "", "[]"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			m := files()
+			for name := range m {
+				if strings.Contains(name, "sda1") || strings.Contains(name, "sda2") {
+					delete(m, name)
+				}
+			}
+			m["dev/sda"].Data = make([]byte, 8*mib)
+			copy(m["dev/sda"].Data[8*mib-test.before:], test.magic)
+			s, err := look(t.Context(), steps.Host{Machine: inspect.Machine{FS: m}})
+			if err != nil || len(s.disks) != 1 || fmt.Sprint(s.disks[0].holds) != test.want {
+				t.Errorf("look() = %+v, %v, want %s", s.disks, err, test.want)
 			}
 		})
 	}
@@ -625,6 +760,26 @@ func TestLook(t *testing.T) {
 	}
 }
 
+// A former user's group can have any name. None may keep the group from being deleted, or touch what /dev has of that name.
+func TestForgetForeignNames(t *testing.T) {
+	for _, name := range []string{"null", "shm", "pts", "mapper", "..", ".", ""} {
+		t.Run(name, func(t *testing.T) {
+			if err := forget(fstest.MapFS{"sys/block": {Mode: fs.ModeDir}}, name); err != nil {
+				t.Errorf("forget(%q) = %v", name, err)
+			}
+		})
+	}
+}
+
+// vgcreate refuses the name of a directory that is no group's, and would do so when the disks are partitioned.
+func TestDeviceNames(t *testing.T) {
+	m := fstest.MapFS{"dev/sda": {}, "dev/net/tun": {}, "dev/vg/lv": {Mode: fs.ModeSymlink, Data: []byte("/dev/mapper/vg-lv")}, "dev/empty": {Mode: fs.ModeDir}}
+	names, err := deviceNames(m)
+	if err != nil || !names["sda"] || !names["net"] || !names["shm"] || names["vg"] || names["empty"] {
+		t.Errorf("deviceNames() = %v, %v", names, err)
+	}
+}
+
 func TestArguments(t *testing.T) {
 	host := steps.Host{Machine: inspect.Machine{FS: fstest.MapFS{"sys/block/x": {}, "dev/x": {}}}, Say: func(string, ...any) {}}
 	for _, test := range []struct {
@@ -667,7 +822,7 @@ func TestRelease(t *testing.T) {
 		return fmt.Sprintf("$ lvm %s --config %q --devices /dev/sda1 --reportformat json --units b --nosuffix --foreign --shared --options %s\n{\"report\": [{\"x\": [%s]}]}\n", command, settings, fields, rows)
 	}
 	script := call("vgs", "vg_uuid,vg_name,vg_missing_pv_count", `{"vg_uuid":"U","vg_name":"vg","vg_missing_pv_count":"0"}`) +
-		call("pvs", "vg_uuid,pv_name", `{"vg_uuid":"U","pv_name":"/dev/sda1"}`) + call("lvs", "vg_uuid,lv_name,lv_layout,lv_size", ``)
+		call("pvs", "vg_uuid,pv_name,pv_in_use", `{"vg_uuid":"U","pv_name":"/dev/sda1"}`) + call("lvs", "vg_uuid,lv_name,lv_layout,lv_size", ``)
 	for _, test := range []struct{ name, layout, disk, script, want string }{
 		{"one of the node's", vg(`{"name": "a", "size_gb": 1}`), "/dev/sda", script, `volume group "vg" is on /dev/sda`},
 		{"on another disk", vg(`{"name": "a", "size_gb": 1}`), "/dev/sdb", script, ""},

@@ -697,7 +697,7 @@ func (b *bench) wantKilledLayout() {
 	}
 	b.deactivate()
 	for _, d := range []string{"/dev/vda", "/dev/vdb"} {
-		if head, _, err := probe(b.host.Machine.FS, d, 4*gib); err != nil || raid.ReadMark(head).Run != "" {
+		if head, _, _, err := probe(b.host.Machine.FS, d, 4*gib); err != nil || raid.ReadMark(head).Run != "" {
 			b.t.Errorf("a mark is left on %s, %v", d, err)
 		}
 	}

@@ -125,11 +125,12 @@ func planCreation(groups []group, s state, skip inspect.SkipList, b bootPart) (p
 
 	// 1. What was begun and not finished is as if it were gone.
 	for _, d := range s.disks {
+		needed := func(o disk) bool { return o.mark.Run == d.mark.Run && !o.mark.Made && skipped[o.Name] } // this mark speaks for it
 		switch {
 		case skipped[d.Name]:
 		case s.unfinished(d):
 			p.redo = append(p.redo, d.Name)
-		case d.mark.Run != "" && s.finished(d.mark.Run):
+		case d.mark.Run != "" && s.finished(d.mark.Run) && !slices.ContainsFunc(s.disks, needed):
 			p.unmark = append(p.unmark, d.Name)
 		}
 	}
@@ -428,9 +429,10 @@ func devices(places []place) string {
 
 // removal is what a deletion does.
 type removal struct {
-	keep  []existing // not touched
-	gone  []existing
-	disks []string // everything on them goes
+	keep   []existing // not touched
+	gone   []existing
+	disks  []string // everything on them goes
+	unmark []string // disks that stay, and are finished by a mark on one that goes
 }
 
 // String prints the removal for people.
@@ -460,6 +462,7 @@ func planRemoval(s state, names []string, skip inspect.SkipList) (r removal, err
 	}
 	var errs []error
 	fail := func(format string, args ...any) { errs = append(errs, fmt.Errorf(format, args...)) }
+	keeping := len(skip.Hints)+len(skip.Volumes) > 0
 	owner := map[place]string{}
 	goes := map[place]bool{}
 	for _, g := range s.groups {
@@ -467,6 +470,9 @@ func planRemoval(s state, names []string, skip inspect.SkipList) (r removal, err
 		kept := slices.ContainsFunc(g.places, func(p place) bool { return skipped[p.disk] })
 		if wanted && kept && len(names) > 0 {
 			fail("volume group %q is on the skip list", g.name)
+		}
+		if wanted && !kept && keeping && g.missing > 0 && slices.ContainsFunc(g.places, func(p place) bool { return !s.unfinished(*s.disk(p.disk)) }) {
+			fail("volume group %q lacks %d of its physical volumes, which may be on the skip list: erase_devices_metadata takes the others away", g.name, g.missing)
 		}
 		for _, p := range g.places {
 			owner[p] = g.name
@@ -491,6 +497,8 @@ func planRemoval(s state, names []string, skip inspect.SkipList) (r removal, err
 		for _, n := range d.labels {
 			p := place{d.Name, n}
 			switch {
+			case keeping && len(names) == 0 && slices.Contains(s.orphans, p):
+				fail("%s is of a volume group that cannot be read, and may be on the skip list: erase_devices_metadata takes it away", p.device())
 			case goes[p], owner[p] == "" && len(names) == 0: // of no group: nothing is lost with it
 				takes = true
 			case owner[p] == "":
@@ -510,6 +518,16 @@ func planRemoval(s state, names []string, skip inspect.SkipList) (r removal, err
 			fail("%s also has %s, and it can only be cleared as a whole: erase_devices_metadata does", d.Name, strings.Join(others, ", "))
 		case takes:
 			r.disks = append(r.disks, d.Name)
+		}
+	}
+	rest := s.without(r.disks)
+	for _, d := range rest.disks {
+		switch {
+		case !rest.unfinished(d) || s.unfinished(d):
+		case skipped[d.Name]:
+			fail("%s, which is on the skip list, has a mark of work that is finished, and the disk that says so would be cleared: run create_volumes without that skip list first", d.Name)
+		default:
+			r.unmark = append(r.unmark, d.Name)
 		}
 	}
 	if len(errs) > 0 {

@@ -4,6 +4,7 @@ package lvm
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -30,9 +31,10 @@ const (
 
 // state is what the machine has of disks, arrays and volume groups.
 type state struct {
-	disks  []disk
-	groups []existing
-	dev    map[string]bool // names in /dev that are no directories
+	disks   []disk
+	groups  []existing
+	orphans []place         // physical volumes that are in use, or a second copy of one, and of no group that lvm can read
+	dev     map[string]bool // names in /dev that no group can have
 }
 
 // disk is a whole disk, or an array that runs, and what is on it.
@@ -127,15 +129,29 @@ func look(ctx context.Context, h steps.Host) (s state, err error) {
 	return s, s.askLVM(ctx, h.Tools)
 }
 
-// deviceNames are the names in /dev of what is no directory; a group of such a name could not be shown there.
+// systemNames are directories of the kernel's and udev's in /dev.
+var systemNames = []string{"mapper", "disk", "block", "char", "shm", "pts", "mqueue", "hugepages"}
+
+// deviceNames are the names in /dev of what is no directory, or one that has other things than links to volumes; a group of such a name could not be shown there.
 func deviceNames(root fs.FS) (map[string]bool, error) {
 	entries, err := fs.ReadDir(root, "dev")
 	if err != nil {
 		return nil, err
 	}
-	names := map[string]bool{"mapper": true, "disk": true, "block": true, "shm": true, "pts": true} // directories of the kernel's and udev's
+	names := map[string]bool{}
+	for _, n := range systemNames {
+		names[n] = true
+	}
 	for _, e := range entries {
 		if !e.IsDir() {
+			names[e.Name()] = true
+			continue
+		}
+		inside, err := fs.ReadDir(root, "dev/"+e.Name())
+		if err != nil && !errors.Is(err, fs.ErrNotExist) {
+			return nil, err
+		}
+		if slices.ContainsFunc(inside, func(i fs.DirEntry) bool { return i.Type()&fs.ModeSymlink == 0 }) {
 			names[e.Name()] = true
 		}
 	}
@@ -149,7 +165,7 @@ func (d *disk) read(root fs.FS, members map[string]bool) (err error) {
 	if d.parts, err = raid.Partitions(root, d.Name); err != nil {
 		return err
 	}
-	head, stale, err := probe(root, d.Name, d.Size)
+	head, tail, stale, err := probe(root, d.Name, d.Size)
 	if err != nil {
 		return err
 	}
@@ -175,7 +191,7 @@ func (d *disk) read(root fs.FS, members map[string]bool) (err error) {
 		if err != nil {
 			return err
 		}
-		if what != "" && len(d.parts) == 0 {
+		if what = cmp.Or(what, ending(tail)); what != "" && len(d.parts) == 0 && (what != bareGPT || d.mark.Run == "") {
 			d.holds = append(d.holds, what)
 		}
 	}
@@ -184,7 +200,7 @@ func (d *disk) read(root fs.FS, members map[string]bool) (err error) {
 		if members[device] || p.Size <= 1024 { // an extended partition of an MBR
 			continue
 		}
-		head, _, err := probe(root, device, p.Size)
+		head, _, _, err := probe(root, device, p.Size)
 		if err != nil {
 			return err
 		}
@@ -195,11 +211,11 @@ func (d *disk) read(root fs.FS, members map[string]bool) (err error) {
 	return nil
 }
 
-// probe reads the first MiB of a device, and tells whether it has a superblock of an array.
-func probe(root fs.FS, device string, size int64) (head []byte, member bool, err error) {
+// probe reads the first MiB of a device and the last, and tells whether it has a superblock of an array.
+func probe(root fs.FS, device string, size int64) (head, tail []byte, member bool, err error) {
 	file, err := root.Open(strings.TrimPrefix(device, "/"))
 	if err != nil {
-		return nil, false, err
+		return nil, nil, false, err
 	}
 	defer file.Close() // only read
 	f, ok := file.(interface {
@@ -207,17 +223,21 @@ func probe(root fs.FS, device string, size int64) (head []byte, member bool, err
 		io.ReaderAt
 	})
 	if !ok {
-		return nil, false, fmt.Errorf("%s cannot be read at any place", device)
+		return nil, nil, false, fmt.Errorf("%s cannot be read at any place", device)
 	}
 	head = make([]byte, min(headSize, size))
 	if _, err := io.ReadFull(f, head); err != nil {
-		return nil, false, fmt.Errorf("read %s: %w", device, err)
+		return nil, nil, false, fmt.Errorf("read %s: %w", device, err)
+	}
+	tail = make([]byte, len(head))
+	if _, err := f.ReadAt(tail, size-int64(len(tail))); err != nil && !errors.Is(err, io.EOF) {
+		return nil, nil, false, fmt.Errorf("read the end of %s: %w", device, err)
 	}
 	found, err := raid.Memberships(f, size)
 	if err != nil {
-		return nil, false, fmt.Errorf("%s: %w", device, err)
+		return nil, nil, false, fmt.Errorf("%s: %w", device, err)
 	}
-	return head, len(found) > 0, nil
+	return head, tail, len(found) > 0, nil
 }
 
 // hasLabel tells whether a device begins as a physical volume does: lib/label/label.h and lib/format_text/layout.h of lvm2. The label is in one of the first four sectors of 512 bytes.
@@ -229,6 +249,9 @@ func hasLabel(head []byte) bool {
 	}
 	return false
 }
+
+// bareGPT is a table that the kernel does not see. One that is being written is like that too, until its first sector is.
+const bareGPT = "a GPT without an MBR"
 
 // signatures of what a whole disk may hold beside the file systems that package image knows, as in util-linux' libblkid/src/superblocks.
 var signatures = []struct {
@@ -247,6 +270,56 @@ var signatures = []struct {
 	{8192, "OCFSV2", "a file system (ocfs2)"},
 	{4096 + 24, "\xc6\x85\x73\xf6\x4e\x1a\x45\xca\x82\x65\xf5\x7f\x48\xba\x6d\x81", "a cache (bcache)"},
 	{4096, "\x83\x74\x02\x67", "a replicated volume (DRBD)"},
+	{512, "EFI PART", bareGPT},
+	{4096, "EFI PART", bareGPT},
+	{16<<10 + 24, "version\x00", "a pool (zfs)"}, // the first name in a label
+	{516, "!Stra0tis\x86\xff\x02^\x41rh", "a pool (Stratis)"},
+	{0, "dmvdo001", "a deduplicated volume (VDO)"},
+	{0, "integrit\x00", "a volume of dm-integrity"},
+	{0, "verity\x00\x00", "hashes of dm-verity"},
+	{0, "SnAp", "a snapshot of LVM"},
+	{0, "HM\x01\x00", "a physical volume of LVM 1"},
+	{0, "HM\x02\x00", "a physical volume of LVM 1"},
+	{32, "ORCLDISK", "a disk of Oracle ASM"},
+	{16 << 10, "SKUL\xba\xbe", "an encrypted volume (LUKS)"}, // the second header
+	{16<<10 - 10, "SWAPSPACE2", "a swap area"},
+	{64<<10 - 10, "SWAPSPACE2", "a swap area"},
+	{4096 - 10, "S1SUSPEND", "a hibernated system"},
+	{3, "ReFS\x00", "a file system (refs)"},
+	{32, "NXSB", "a file system (apfs)"},
+	{1024, "H+\x00\x04", "a file system (hfsplus)"},
+	{1024, "HX\x00\x05", "a file system (hfsplus)"},
+	{1024, "\x10\x20\xf5\xf2", "a file system (f2fs)"},
+	{1024, "\xe2\xe1\xf5\xe0", "a file system (erofs)"},
+	{1024 + 6, "\x34\x34", "a file system (nilfs2)"},
+	{4096 + 24, "\xc6\x85\x73\xf6\x66\xce\x90\xa9\xd9\x6a\x60\xcf\x80\x3d\xf7\xef", "a file system (bcachefs)"},
+	{8<<10 + 1372, "\x54\x19\x01\x00", "a file system (ufs)"},
+	{64<<10 + 1372, "\x19\x01\x54\x19", "a file system (ufs)"},
+	{0, "hsqs", "a file system (squashfs)"},
+	{32<<10 + 1, "BEA01", "a file system (udf)"},
+}
+
+// endings are what marks the disks of firmware's RAID, counted from their ends: a disk that is not the first of its array shows no partitions. Sources: mdadm's
+// super-intel.c and super-ddf.c, for sectors of 512 and 4096 bytes, and Adaptec's place of libblkid/src/superblocks/ddf_raid.c.
+var endings = []struct {
+	before     int
+	magic, say string
+}{
+	{2 * 512, "Intel Raid ISM Cfg Sig. ", "a member of an array of firmware (Intel)"},
+	{2 * 4096, "Intel Raid ISM Cfg Sig. ", "a member of an array of firmware (Intel)"},
+	{512, "\xde\x11\xde\x11", "a member of an array of firmware (DDF)"},
+	{4096, "\xde\x11\xde\x11", "a member of an array of firmware (DDF)"},
+	{257 * 512, "\xde\x11\xde\x11", "a member of an array of firmware (DDF)"},
+}
+
+// ending reads what an end of a disk says about it; "" if nothing is known.
+func ending(tail []byte) string {
+	for _, e := range endings {
+		if at := len(tail) - e.before; at >= 0 && string(tail[at:at+len(e.magic)]) == e.magic {
+			return e.say
+		}
+	}
+	return ""
 }
 
 // contents says what lies on the whole of a disk, by its first MiB; "" if nothing is known.
@@ -312,7 +385,7 @@ func (s *state) askLVM(ctx context.Context, tools tool.Runner) error {
 	if err != nil {
 		return err
 	}
-	volumes, err := report("pvs", "vg_uuid,pv_name")
+	volumes, err := report("pvs", "vg_uuid,pv_name,pv_in_use")
 	if err != nil {
 		return err
 	}
@@ -334,11 +407,18 @@ func (s *state) add(groups, physical, logical []map[string]string) error {
 		index[g["vg_uuid"]] = len(s.groups)
 		s.groups = append(s.groups, existing{name: lvmName(g["vg_name"]), uuid: g["vg_uuid"], missing: missing})
 	}
-	places := s.places()
-	for _, v := range physical {
-		i, known := index[v["vg_uuid"]]
-		if at := slices.IndexFunc(places, func(p place) bool { return p.device() == v["pv_name"] }); at >= 0 && known {
-			s.groups[i].places = append(s.groups[i].places, places[at])
+	for _, p := range s.places() {
+		// Of two with the same identity lvm lists one. One without metadata of its own is listed as of no group if the others are not there, but as used.
+		at := slices.IndexFunc(physical, func(v map[string]string) bool { return v["pv_name"] == p.device() })
+		i, known := 0, false
+		if at >= 0 {
+			i, known = index[physical[at]["vg_uuid"]]
+		}
+		switch {
+		case known:
+			s.groups[i].places = append(s.groups[i].places, p)
+		case at < 0 || physical[at]["pv_in_use"] != "":
+			s.orphans = append(s.orphans, p)
 		}
 	}
 	for _, v := range logical {
@@ -391,6 +471,11 @@ func (s state) without(disks []string) state {
 		}
 		rest.disks = append(rest.disks, d)
 	}
+	for _, p := range s.orphans {
+		if !slices.Contains(disks, p.disk) {
+			rest.orphans = append(rest.orphans, p)
+		}
+	}
 	for _, g := range s.groups {
 		if !slices.ContainsFunc(disks, g.on) {
 			rest.groups = append(rest.groups, g)
@@ -412,7 +497,7 @@ func (s state) unfinished(d disk) bool {
 	return !slices.ContainsFunc(d.parts, func(p stream.Partition) bool { return !slices.Contains(d.mark.Partitions, p) }) // somebody else's since
 }
 
-// skipped tells whether a disk or array is on the node's skip list, by itself or through what it is on.
+// skipped tells whether a disk or array is on the node's skip list, by itself, through what it is on, or through an array that is on it.
 func (s state) skipped(skip inspect.SkipList) (map[string]bool, error) {
 	var plain []inspect.Disk
 	for _, d := range s.disks {
@@ -428,10 +513,18 @@ func (s state) skipped(skip inspect.SkipList) (map[string]bool, error) {
 	for _, d := range left {
 		names[d.Name] = true
 	}
+	var below []string // of arrays by their names: other arrays on these disks are not on the list
 	for _, d := range s.disks {
-		if d.isArray && (d.array != "" && slices.Contains(skip.Volumes, d.array) || slices.ContainsFunc(d.below, func(b string) bool { return names[b] })) {
+		named := d.isArray && d.array != "" && slices.Contains(skip.Volumes, d.array)
+		if named {
+			below = append(below, d.below...)
+		}
+		if named || d.isArray && slices.ContainsFunc(d.below, func(b string) bool { return names[b] }) {
 			names[d.Name] = true
 		}
+	}
+	for _, b := range below {
+		names[b] = true
 	}
 	return names, nil
 }

@@ -33,4 +33,36 @@ func TestUnmark(t *testing.T) {
 	if err != nil || fmt.Sprint(p.unmark) != "[/dev/sdb /dev/sda]" || len(p.redo) > 0 || len(p.keep) != 1 {
 		t.Errorf("plan:\n%s\n%v\nmarks taken away from %v", p, err, p.unmark)
 	}
+
+	// Nothing is written to a disk on the skip list; and then the mark stays too that says of the other that it is finished.
+	for _, test := range []struct{ name, skip, want string }{
+		{"the other one is kept", "/dev/sda", "[/dev/sdb]"},
+		{"the one is kept that the other speaks for", "/dev/sdb", "[]"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			skip, err := inspect.ParseSkipList(json.RawMessage(`[{"name": "` + test.skip + `"}]`))
+			if err != nil {
+				t.Fatal(err)
+			}
+			p, err := planCreation(nil, s, skip, room{"uefi", "gpt"})
+			if err != nil || fmt.Sprint(p.unmark) != test.want || len(p.redo) > 0 {
+				t.Errorf("marks taken away from %v, %v, want %s; redo %v", p.unmark, err, test.want, p.redo)
+			}
+		})
+	}
+}
+
+// A disk of an array that the skip list names is not cleared, whatever its mark says.
+func TestMarkOfSkippedArray(t *testing.T) {
+	s := machine().with("/dev/md0", "data", "raid1", 2, 1, "sda", "sdb")
+	for _, name := range []string{"/dev/sda", "/dev/sdb"} {
+		s.disk(name).mark = mark{Run: "r", Partitions: s.disk(name).parts}
+	}
+	skip, err := inspect.ParseSkipList(json.RawMessage(`[{"volume_name": "data"}]`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if p, err := planCreation(nil, s, skip, room{"uefi", "gpt"}); len(p.redo) > 0 {
+		t.Errorf("planCreation() clears %v, %v", p.redo, err)
+	}
 }

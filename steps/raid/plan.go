@@ -119,9 +119,12 @@ func planCreation(volumes []volume, s state, skip inspect.SkipList, b room) (p p
 	if err != nil {
 		return plan{}, err
 	}
-	p.redo, s = s.withoutUnfinished(usable)
-	for _, d := range s.disks {
-		if d.mark.Run != "" && s.finished(d.mark.Run) {
+	p.redo, s = s.withoutUnfinished(usable, skip)
+	for _, d := range usable {
+		needed := func(o disk) bool { // on the skip list, and this mark speaks for it
+			return o.mark.Run == d.mark.Run && !o.mark.Made && !slices.ContainsFunc(usable, func(u disk) bool { return u.Name == o.Name })
+		}
+		if d.mark.Run != "" && s.finished(d.mark.Run) && !slices.ContainsFunc(s.disks, needed) {
 			p.unmark = append(p.unmark, d.Name)
 		}
 	}
@@ -408,10 +411,11 @@ func (s state) unfinished(d disk) bool {
 	return !slices.ContainsFunc(d.parts, func(p stream.Partition) bool { return !slices.Contains(d.mark.Partitions, p) }) // somebody else's since
 }
 
-// withoutUnfinished lists those of the usable disks that are of interrupted creations, and returns what is there without what was made on them.
-func (s state) withoutUnfinished(usable []disk) (disks []string, rest state) {
+// withoutUnfinished lists those of the usable disks that are of interrupted creations and hold no array of the skip list, and returns what is there without what was made on them.
+func (s state) withoutUnfinished(usable []disk, skip inspect.SkipList) (disks []string, rest state) {
 	for _, d := range usable {
-		if s.unfinished(d) {
+		kept := func(a array) bool { return a.name != "" && slices.Contains(skip.Volumes, a.name) && a.on(d.Name) }
+		if s.unfinished(d) && !slices.ContainsFunc(s.arrays, kept) {
 			disks = append(disks, d.Name)
 		}
 	}
