@@ -200,11 +200,14 @@ func Disk(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 
 // diskArgs write all of a disk and read it back, as often as asked. ironic-python-agent's are others, with which no disk fails: of a mix of reads and writes
 // (rw=readwrite) fio verifies nothing, and with continue_on_error=verify it exits with 0 whatever it finds.
+//
+// A job that is a process is in a session of its own, and goes on writing when fio is killed: so it is a thread. What is left to be verified when the time is
+// over never is: so it is verified while it is written, where there is a time.
 func diskArgs(disk string, loops int64, lasts time.Duration, file string) []string {
-	args := []string{"--name", disk, "--filename", disk, "--rw", "write", "--bs", "4k", "--direct", "1", "--ioengine", "libaio", "--iodepth", "32",
+	args := []string{"--thread", "--name", disk, "--filename", disk, "--rw", "write", "--bs", "4k", "--direct", "1", "--ioengine", "libaio", "--iodepth", "32",
 		"--verify", "crc32c", "--verify_fatal", "1", "--loops", strconv.FormatInt(loops, 10)}
 	if lasts > 0 {
-		args = append(args, "--runtime", strconv.Itoa(int(lasts.Seconds())), "--time_based")
+		args = append(args, "--runtime", strconv.Itoa(int(lasts.Seconds())), "--time_based", "--verify_backlog", "1024")
 	}
 	args = append(args, "--output-format", "json")
 	if file != "" {
@@ -337,7 +340,7 @@ func exchange(ctx context.Context, h steps.Host, role, partner string, lasts tim
 }
 
 func networkArgs(role, partner string, lasts time.Duration, file string) []string {
-	args := []string{"--ioengine", "net", "--port", "9000", "--fill_device", "1", "--group_reporting", "--gtod_reduce", "1", "--numjobs", "16", "--name", role}
+	args := []string{"--thread", "--ioengine", "net", "--port", "9000", "--fill_device", "1", "--group_reporting", "--gtod_reduce", "1", "--numjobs", "16", "--name", role}
 	if role == "writer" {
 		args = append(args, "--rw", "write", "--runtime", strconv.Itoa(int(lasts.Seconds())), "--time_based", "--listen")
 	} else {
