@@ -9,7 +9,6 @@ package agent
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"io"
 	"io/fs"
@@ -21,7 +20,6 @@ import (
 	"time"
 
 	"github.com/ironhand/ironhand/agent/ironic"
-	"github.com/ironhand/ironhand/image"
 	"github.com/ironhand/ironhand/initramfs/boot"
 	"github.com/ironhand/ironhand/initramfs/media"
 	"github.com/ironhand/ironhand/initramfs/tool"
@@ -29,6 +27,7 @@ import (
 	"github.com/ironhand/ironhand/inspect/lldp"
 	"github.com/ironhand/ironhand/netconfig"
 	"github.com/ironhand/ironhand/steps"
+	"github.com/ironhand/ironhand/steps/raid"
 	"github.com/ironhand/ironhand/stream"
 )
 
@@ -73,8 +72,8 @@ type System struct {
 	KernelLog    func() ([]byte, error)
 	// StartSSH lets some accounts log in, and no others, and returns the host key's fingerprint in words.
 	StartSSH    func(ctx context.Context, a accounts) (key string, err error)
-	InstallUEFI func(ctx context.Context, disk string) (string, error)
-	InstallBIOS func(ctx context.Context, disk, root string) (string, error) // root is the UUID of a file system
+	InstallUEFI func(ctx context.Context, h steps.Host, disk string) (string, error)
+	InstallBIOS func(ctx context.Context, h steps.Host, disk, root string) (string, error) // root is the UUID of a file system
 	Tools       tool.Runner
 	LoadModules func(ctx context.Context, names ...string) error
 }
@@ -131,25 +130,9 @@ func ThisMachine() (System, error) {
 		Tools:     tool.Exec{},
 
 		LoadModules: boot.LoadModules,
-		InstallUEFI: func(ctx context.Context, disk string) (string, error) {
-			v, err := image.InstallUEFI(ctx, disk, "/sys/firmware/efi/efivars", loadFileSystem)
-			if err != nil {
-				return "", err
-			}
-			return v.String(), nil
-		},
+		InstallUEFI: installUEFI,
 		InstallBIOS: installBIOS,
 	}, nil
-}
-
-// installBIOS makes BIOS start the system in a disk's partition with this UUID.
-func installBIOS(ctx context.Context, disk, root string) (what string, err error) {
-	d, err := stream.OpenDevice(disk)
-	if err != nil {
-		return "", err
-	}
-	defer func() { err = errors.Join(err, d.Close()) }()
-	return image.InstallBIOS(ctx, image.BIOSDisk{Name: disk, Disk: d}, image.LocalVolumes(disk, tool.Exec{}, loadFileSystem), root)
 }
 
 const levelDebug = slog.LevelDebug
@@ -216,6 +199,7 @@ func newAgent(o Options) *agent {
 
 		LoadModules: a.sys.LoadModules,
 	}
+	a.host.Arrays = func(ctx context.Context) ([]steps.Array, error) { return raid.Arrays(ctx, a.host) }
 	return a
 }
 

@@ -39,7 +39,7 @@ func oddAgent(t testing.TB, dir string) (a *agent, done *[]string) {
 		LinksDown:    func() error { note("links down"); return nil },
 		KernelLog:    func() ([]byte, error) { return nil, nil },
 		StartSSH:     func(context.Context, accounts) (string, error) { note("ssh"); return "key", nil },
-		InstallUEFI: func(_ context.Context, disk string) (string, error) {
+		InstallUEFI: func(_ context.Context, _ steps.Host, disk string) (string, error) {
 			note("boot entry " + disk)
 			return "", context.Canceled
 		},

@@ -7,8 +7,12 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"strings"
 
 	"github.com/ironhand/ironhand/image"
+	"github.com/ironhand/ironhand/initramfs/tool"
+	"github.com/ironhand/ironhand/steps"
+	"github.com/ironhand/ironhand/steps/raid"
 )
 
 // imageCommands make the firmware start what was deployed.
@@ -17,7 +21,7 @@ func (a *agent) imageCommands() []Command {
 }
 
 // installBootloader makes a boot entry in a UEFI machine's firmware, and puts GRUB onto a BIOS machine's disk that has a partition image. A whole disk image on a BIOS
-// machine brings its own boot loader, and nothing is left to do.
+// machine brings its own boot loader, and nothing is left to do, unless it is on an array.
 //
 // Nothing of the image is run: ironic-python-agent's grub-install in a chroot of it is the hole
 // CVE-2026-43003. So this needs no enable_bios_bootloader_install, which conductors of Zed do not know.
@@ -40,7 +44,7 @@ func (a *agent) installBootloader(ctx context.Context, params json.RawMessage) (
 	}
 	ignored := in.Ignore == nil && a.config.IgnoreBootloader || in.Ignore != nil && *in.Ignore
 	if mode == "uefi" {
-		entry, err := a.sys.InstallUEFI(ctx, d.Disk)
+		entry, err := a.sys.InstallUEFI(ctx, a.host, d.Disk)
 		if err != nil && ignored {
 			a.sayLines("boot loader", fmt.Sprintf("WARNING: boot entry for %s: %v; going on, as ignore_bootloader_failure says", d.Disk, err))
 			return nil, nil
@@ -48,17 +52,21 @@ func (a *agent) installBootloader(ctx context.Context, params json.RawMessage) (
 		if err != nil {
 			return nil, newError("DeviceNotFound", "boot entry for %s: %w", d.Disk, err)
 		}
-		a.console.Stage("boot loader", "%s", entry)
+		a.sayLines("boot loader", entry)
 		return nil, nil
 	}
-	if in.RootUUID == nil || *in.RootUUID == "" || isDiskID(*in.RootUUID) {
+	root := ""
+	if in.RootUUID != nil && !isDiskID(*in.RootUUID) {
+		root = *in.RootUUID
+	}
+	if root == "" && !raid.IsArray(a.host.Machine.FS, d.Disk) {
 		a.console.Stage("boot loader", "BIOS: the image's own is used")
 		return nil, nil
 	}
-	what, err := a.sys.InstallBIOS(ctx, d.Disk, *in.RootUUID)
+	what, err := a.sys.InstallBIOS(ctx, a.host, d.Disk, root)
 	switch {
 	case err == nil:
-		a.console.Stage("boot loader", "%s: %s", d.Disk, what)
+		a.sayLines("boot loader", what)
 		return nil, nil
 	case ignored:
 		a.sayLines("boot loader", fmt.Sprintf("WARNING: BIOS boot loader on %s: %v; going on, as ignore_bootloader_failure says", d.Disk, err))
@@ -69,6 +77,46 @@ func (a *agent) installBootloader(ctx context.Context, params json.RawMessage) (
 		return nil, newError("InvalidImage", "BIOS boot loader on %s: %w", d.Disk, err)
 	}
 	return nil, newError("CommandExecutionError", "BIOS boot loader on %s: %w", d.Disk, err)
+}
+
+// installUEFI makes the boot entry for a disk; for an array, what firmware starts from on each disk with a member of it, and an entry for each. It returns a line for each entry.
+func installUEFI(ctx context.Context, h steps.Host, disk string) (string, error) {
+	const variables = "/sys/firmware/efi/efivars"
+	if !raid.IsArray(h.Machine.FS, disk) {
+		v, err := image.InstallUEFI(ctx, disk, variables, loadFileSystem)
+		if err != nil {
+			return "", err
+		}
+		return v.String(), nil
+	}
+	esp, disks, err := raid.PrepareUEFI(ctx, h, disk)
+	if err != nil {
+		return "", err
+	}
+	entries, err := image.InstallUEFICopies(ctx, esp, disks, variables, loadFileSystem)
+	if err != nil {
+		return "", err
+	}
+	var lines []string
+	for _, e := range entries {
+		lines = append(lines, e.String())
+	}
+	return strings.Join(lines, "\n"), nil
+}
+
+// installBIOS makes BIOS start the system in a disk's partition with this UUID; for an array, from each disk with a member of it, and without a UUID the one that has GRUB for BIOS. It returns a line for each disk.
+func installBIOS(ctx context.Context, h steps.Host, disk, root string) (what string, err error) {
+	v := image.LocalVolumes(disk, tool.Exec{}, loadFileSystem)
+	if raid.IsArray(h.Machine.FS, disk) {
+		return raid.InstallBIOS(ctx, h, disk, root, v)
+	}
+	d, err := h.Open(disk)
+	if err != nil {
+		return "", err
+	}
+	defer func() { err = errors.Join(err, d.Close()) }()
+	what, err = image.InstallBIOS(ctx, image.BIOSDisk{Name: disk, Disk: d}, v, root)
+	return disk + ": " + what, err
 }
 
 // isDiskID tells whether s is an MBR disk identifier, which stands for a whole disk image.

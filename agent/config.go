@@ -171,7 +171,7 @@ func ParseConfig(s Sources) (Config, error) {
 			if !known {
 				continue // other programs have parameters too
 			}
-			if prefix == "" && values[name] == "" {
+			if prefix == "" && values[name] == "" && name != imageKeys {
 				continue // templates have parameters whose value is left empty; as in ironic-python-agent, that gives none
 			}
 			if one.set == nil && from != bootLine {
@@ -284,12 +284,12 @@ func (c *Config) readFiles(s Sources) error {
 		b := []byte(name)
 		found, err := stream.ParsePublicKeys(b)
 		if err != nil { // then it is a file
-			if b, err = s.read("ironhand-image-public-key", name); err == nil {
+			if b, err = s.read(imageKeys, name); err == nil {
 				found, err = stream.ParsePublicKeys(b)
 			}
 		}
 		if err != nil {
-			errs = append(errs, fmt.Errorf("ironhand-image-public-key %.100s: %w", name, err))
+			errs = append(errs, fmt.Errorf(imageKeys+" %.100s: %w", name, err))
 		}
 		c.ImageKeys = append(c.ImageKeys, found...)
 	}

@@ -269,6 +269,7 @@ func TestParseConfigImageKeys(t *testing.T) {
 		{"one is nowhere", key + ",/" + name, fstest.MapFS{}, nil, 1, "neither on a configuration medium nor in the ramdisk"},
 		{"no key in it", "/" + name, fstest.MapFS{name: {Data: []byte("untrusted comment: a\n")}}, nil, 0, "there is none in it"},
 		{"none in the list", ",", fstest.MapFS{}, nil, 0, "there is no key in it"},
+		{"left empty", "", fstest.MapFS{}, nil, 0, "there is no key in it"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			c, err := ParseConfig(Sources{Cmdline: "ironhand-image-public-key=" + test.value, Ramdisk: test.ramdisk, Media: []media.Medium{medium("cd", "/dev/sr0", "", test.medium...)}})

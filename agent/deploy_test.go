@@ -11,6 +11,7 @@ import (
 	"io"
 	"strings"
 	"testing"
+	"testing/fstest"
 	"testing/synctest"
 	"time"
 
@@ -462,7 +463,7 @@ func TestIgnoreBootloaderFailure(t *testing.T) {
 		{true, `{"ignore_bootloader_failure": false}`, "FAILED DeviceNotFound: "},
 		{false, `{"ignore_bootloader_failure": null}`, "FAILED DeviceNotFound: "},
 	} {
-		a, do, _, _ := commandAgent(t, System{InstallUEFI: func(context.Context, string) (string, error) { return "", errors.New("no ESP") }})
+		a, do, _, _ := commandAgent(t, System{InstallUEFI: func(context.Context, steps.Host, string) (string, error) { return "", errors.New("no ESP") }})
 		a.inventory = inspect.Inventory{Boot: inspect.Boot{Mode: "uefi"}}
 		a.deployed = &steps.Deployed{Disk: "/dev/sda"}
 		a.config.IgnoreBootloader = test.setting
@@ -474,6 +475,7 @@ func TestIgnoreBootloaderFailure(t *testing.T) {
 
 func TestInstallBootloader(t *testing.T) {
 	deployed := &steps.Deployed{Disk: "/dev/sda"}
+	array := &steps.Deployed{Disk: "/dev/md0"}
 	const zed = `{"root_uuid": "1be26c0b-03f2-4d2e-ae87-c02d7f33c123", "efi_system_part_uuid": null, "prep_boot_part_uuid": null, "target_boot_mode": "bios"}`
 	tests := []struct {
 		name     string
@@ -492,6 +494,9 @@ func TestInstallBootloader(t *testing.T) {
 		{"BIOS, whole disk", "bios", `{"root_uuid": "0x1234abcd", "target_boot_mode": "bios"}`, deployed, nil, "SUCCEEDED ", "BIOS: the image's own is used", false},
 		{"BIOS, UEFI asked for", "bios", `{"root_uuid": "", "target_boot_mode": "uefi"}`, deployed, nil, "SUCCEEDED ", "WARNING: the node is to boot by uefi", false},
 		{"BIOS, partition image, as Zed asks", "bios", zed, deployed, nil, "SUCCEEDED ", "boot loader: /dev/sda: GRUB for 1be26c0b-03f2-4d2e-ae87-c02d7f33c123", false},
+		{"BIOS, whole disk on an array", "bios", `{"root_uuid": "0x1234abcd"}`, array, nil, "SUCCEEDED ", "boot loader: /dev/md0: GRUB for \n", false},
+		{"BIOS, whole disk on an array, nothing said", "bios", `{"root_uuid": null}`, array, nil, "SUCCEEDED ", "boot loader: /dev/md0: GRUB for \n", false},
+		{"BIOS, whole disk on an array, with its root", "bios", zed, array, nil, "SUCCEEDED ", "boot loader: /dev/md0: GRUB for 1be26c0b", false},
 		{"BIOS, image without GRUB", "bios", zed, deployed, fmt.Errorf("no kernel: %w", image.ErrNoImageLoader), "FAILED InvalidImage: BIOS boot loader on /dev/sda: no kernel", "", false},
 		{"BIOS, image without GRUB, which does not matter", "bios", `{"root_uuid": "1be26c0b-03f2-4d2e-ae87-c02d7f33c123", "ignore_bootloader_failure": true}`, deployed, image.ErrNoImageLoader, "SUCCEEDED ", "WARNING: BIOS boot loader on /dev/sda", false},
 		{"BIOS, another root", "bios", zed, deployed, image.ErrNoRoot, "FAILED DeviceNotFound: BIOS boot loader on /dev/sda: no partition has this UUID", "", false},
@@ -503,12 +508,12 @@ func TestInstallBootloader(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			made := false
-			a, do, _, console := commandAgent(t, System{InstallUEFI: func(_ context.Context, disk string) (string, error) {
+			a, do, _, console := commandAgent(t, System{InstallUEFI: func(_ context.Context, _ steps.Host, disk string) (string, error) {
 				made = true
 				return "Boot0007 on " + disk, test.fail
-			}, InstallBIOS: func(_ context.Context, disk, root string) (string, error) {
-				return "GRUB for " + root, test.fail
-			}})
+			}, InstallBIOS: func(_ context.Context, _ steps.Host, disk, root string) (string, error) {
+				return disk + ": GRUB for " + root, test.fail
+			}, Machine: inspect.Machine{FS: fstest.MapFS{"sys/block/md0/md/array_state": {Data: []byte("clean\n")}}}})
 			a.inventory = inspect.Inventory{Boot: inspect.Boot{Mode: test.mode}}
 			a.deployed = test.deployed
 			if got := do("image.install_bootloader", test.params).text(); !strings.HasPrefix(got, test.want) {

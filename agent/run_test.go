@@ -280,7 +280,7 @@ func (s *site) run(within time.Duration) error {
 			UnloadKernel: func() error { s.loaded = false; return nil },
 			KernelLog:    func() ([]byte, error) { return []byte("its log"), nil },
 			Sync:         func() error { return nil },
-			InstallUEFI: func(_ context.Context, disk string) (string, error) {
+			InstallUEFI: func(_ context.Context, _ steps.Host, disk string) (string, error) {
 				s.entries = append(s.entries, disk)
 				return "Boot0001 on " + disk, s.firmware
 			},

@@ -24,6 +24,9 @@ type Setting struct {
 	set     func(c *Config, v string) error // nil: read before there are settings, and only on the kernel command line
 }
 
+// imageKeys is the one parameter that must not be left empty: that would stand for any image will do.
+const imageKeys = "ironhand-image-public-key"
+
 // Settings are all settings of the agent, in the order in which they are documented. The names
 // that begin with ipa- are ironic-python-agent's; those with ironhand- are our own. What ironic-python-agent
 // has beyond them is in [Unused].
@@ -88,9 +91,9 @@ func Settings() []Setting {
 		{"", "[mdns] allowed_overrides", "inspection_callback_url,ntp_server", false, "Options that an answer to multicast DNS may set.", texts(func(c *Config) *[]string { return &c.MDNSOverrides })},
 		{"", "[mdns] lookup_attempts", "3", false, "How often multicast DNS is asked.", number(func(c *Config) *int { return &c.MDNSAttempts })},
 		{"", "[mdns] interfaces", "", false, "Addresses of this machine, separated by commas, on whose NICs multicast DNS is asked; without it all.", addresses(func(c *Config) *[]netip.Addr { return &c.MDNSInterfaces })},
-		{"ironhand-image-public-key", "", "", false, "Public keys, separated by commas, each a file on the configuration medium or in the ramdisk, or the key itself as minisign prints it. With it only images are written that have a valid signature by one of them, as `minisign` or `cosign sign-blob --key` makes it, beside them: URL of the image and `.minisig`, or `.sig`.", func(c *Config, v string) error {
+		{imageKeys, "", "", false, "Public keys, separated by commas, each a file on the configuration medium or in the ramdisk, or the key itself as minisign prints it. With it only images are written that have a valid signature by one of them, as `minisign` or `cosign sign-blob --key` makes it, beside them: URL of the image and `.minisig`, or `.sig`.", func(c *Config, v string) error {
 			if c.ImageKeyNames = commaWords(v); len(c.ImageKeyNames) == 0 {
-				return errors.New("there is no key in it") // and not: any image will do
+				return errors.New("there is no key in it")
 			}
 			return nil
 		}},

@@ -123,6 +123,33 @@ func InstallUEFI(ctx context.Context, diskPath, efivarsDir string, prepare Prepa
 	return installBootEntry(efivarfs(efivarsDir), esp, l)
 }
 
+// InstallUEFICopies is InstallUEFI for an EFI system partition that is kept equal on several disks: esp is the device that shows what is in all of them. Each gets an
+// entry; the first disk's is the first in the boot order.
+func InstallUEFICopies(ctx context.Context, esp string, disks []string, efivarsDir string, prepare Prepare) (entries []BootVariable, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("install UEFI boot entries for %s: %w", strings.Join(disks, ", "), err)
+		}
+	}()
+	var copies []espPartition
+	for _, d := range disks {
+		head, sector, err := readHead(d)
+		if err != nil {
+			return nil, err
+		}
+		one, err := findESP(head, sector)
+		if err != nil {
+			return nil, fmt.Errorf("%s: %w", d, err)
+		}
+		copies = append(copies, one)
+	}
+	l, err := loaderOn(ctx, esp, prepare)
+	if err != nil {
+		return nil, err
+	}
+	return installBootEntries(efivarfs(efivarsDir), copies, l)
+}
+
 // loaderOn finds the boot loader on the EFI system partition with that device.
 func loaderOn(ctx context.Context, device string, prepare Prepare) (l loader, err error) {
 	f, err := probeDevice(device)

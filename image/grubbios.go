@@ -108,6 +108,11 @@ func PrepareBIOS(ctx context.Context, root *os.Root, f FileSystem) (*BIOSLoader,
 
 	// 2. GRUB itself. Modules for arrays and logical volumes are in it so that it finds the file system wherever it is.
 	modules := []string{"biosdisk", "part_msdos", "part_gpt", module, "search_fs_uuid", "mdraid1x", "mdraid09", "lvm"}
+	for _, m := range []string{"raid5rec", "raid6rec"} { // for arrays without one of their members
+		if isFile(files, grubBIOSDirectory+"/"+m+".mod") {
+			modules = append(modules, m)
+		}
+	}
 	core, err := grubCore(files, grubBIOSDirectory, modules, grubPrefix(f.UUID, dir), "/"+dir)
 	if err != nil {
 		return nil, fmt.Errorf("%w: GRUB for BIOS, from /%s: %w", ErrNoImageLoader, grubBIOSDirectory, err)

@@ -18,7 +18,6 @@ import (
 	"fmt"
 	"io"
 	"log/slog"
-	"slices"
 	"strings"
 	"time"
 
@@ -182,9 +181,9 @@ type opened struct {
 	closers     []io.Closer
 }
 
-// close ends the reading. What is to be known of it, verify tells.
+// close ends the reading, first of all what the others wait for. What is to be known of it, verify tells.
 func (o *opened) close() {
-	for _, c := range slices.Backward(o.closers) {
+	for _, c := range o.closers {
 		c.Close()
 	}
 }
@@ -192,7 +191,7 @@ func (o *opened) close() {
 // open reads the start of the image, for a place of room bytes.
 func (s Spec) open(ctx context.Context, meter *stream.Meter, room int64) (_ *opened, err error) {
 	reader := stream.NewReader(ctx, s.Sources, s.Digest, stream.ReaderOptions{Patience: s.Patience, Log: s.Log, Meter: meter, Connections: cmp.Or(s.Connections, 4), Signature: s.Signature})
-	o := &opened{reader: reader, closers: []io.Closer{reader}, format: Raw, verify: reader.Verify}
+	o := &opened{reader: reader, closers: []io.Closer{reader}, format: Raw}
 	defer func() {
 		if err != nil {
 			o.close()
@@ -207,6 +206,10 @@ func (s Spec) open(ctx context.Context, meter *stream.Meter, room int64) (_ *ope
 		return nil, err
 	}
 	o.closers, o.compression = append(o.closers, content), content.Compression
+	o.verify = func() error {
+		content.Close() // what is left of it is read, and not unpacked
+		return reader.Verify()
+	}
 	if content.QCOW2 {
 		o.format = QCOW2
 	}
@@ -223,6 +226,7 @@ func (s Spec) open(ctx context.Context, meter *stream.Meter, room int64) (_ *ope
 			if err := d.Verify(); err != nil {
 				return fmt.Errorf("content of the disk: %w", err)
 			}
+			content.Close()
 			return reader.Verify()
 		}
 	}
@@ -260,7 +264,7 @@ func openRaw(reader *stream.Reader, content *stream.Content, disk io.Reader, dis
 	case err != nil && n < len(start) && !atEnd(disk, err):
 		return nil, nil, err
 	}
-	return stream.NewExtents(io.MultiReader(bytes.NewReader(start[:n]), disk), size), start[:n:n], nil
+	return stream.NewExtents(stream.Rejoin(start[:n:n], disk), size), start[:n:n], nil
 }
 
 // readBack reads the table that is on the disk now. buf is for the bytes.

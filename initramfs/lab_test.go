@@ -42,6 +42,7 @@ type lab struct {
 	handoff  string
 	bootMode string
 	sizes    string       // root_mb and others, as YAML, for an image of a file system
+	raid     string       // configuration of software RAID, as YAML; "" is none
 	image    []byte       // as it is published
 	digest   string       // SHA-512 that the conductor tells; "" is the right one
 	server   http.Handler // of the image; nil is one that works
@@ -142,9 +143,10 @@ nodes:
     properties: {root_device: %s}
     image: {url: "https://%s/disk.img", sha512: "%s", disk_format: raw%s}
     config_drive: {hostname: lab-host, report: false}
+    raid: %s
     handoff: %s
 `, l.network.Host4.Addr(), l.network.Host6.Addr(), l.api(), l.path("tls/server.crt"), l.path("tls/server.key"), l.poll, l.timeouts,
-		labUUID, labMAC, l.path("token"), l.bootMode, l.hint, listener.Addr(), l.digest, l.sizes, l.handoff)))
+		labUUID, labMAC, l.path("token"), l.bootMode, l.hint, listener.Addr(), l.digest, l.sizes, cmp.Or(l.raid, "null"), l.handoff)))
 	if err != nil {
 		l.t.Fatal(err)
 	}
@@ -161,6 +163,15 @@ nodes:
 		defer close(l.done)
 		l.failed = l.conductor.Run(ctx)
 	}()
+}
+
+// serve has the image be what is in a file.
+func (l *lab) serve(path string) {
+	l.t.Helper()
+	var err error
+	if l.image, err = os.ReadFile(path); err != nil {
+		l.t.Fatal(err)
+	}
 }
 
 func (l *lab) event(e conductor.Event) {

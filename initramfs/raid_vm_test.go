@@ -7,6 +7,7 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -91,4 +92,112 @@ func TestVMDeployOverArray(t *testing.T) {
 	}
 	vm.Wait(t, time.Minute)
 	checkDisk(t, vm.Disks[1], 512)
+}
+
+// onArray has a mirror made through the API, and a real Debian written onto it, up to a text on the console and the end of the deployment. It returns the machine, which is switched off, for its firmware to start.
+func onArray(t *testing.T, l *lab, firmware string, expect ...string) vmtest.Machine {
+	t.Helper()
+	l.hint = "{serial: NONE}" // the node's root volume counts, and not the hint
+	l.raid = "{logical_disks: [{size_gb: 3, raid_level: '1', controller: software, volume_name: system, is_root_volume: true}, {size_gb: MAX, raid_level: '0', controller: software}]}"
+	l.serve(vmtest.Artefact(t, "image/debian-raid.img.zst"))
+	l.start()
+	m := l.machine()
+	m.Firmware, m.MemoryMiB = firmware, 768
+	if firmware == "uefi" {
+		m.Variables = l.path("variables")
+		l.run("cp", "/usr/share/OVMF/OVMF_VARS_4M.fd", m.Variables)
+	}
+	m.Disks[0].Size = m.Disks[1].Size
+	vm := vmtest.Start(t, m)
+	for _, text := range append([]string{
+		`made /dev/md0 "system"`, `writing .* to /dev/md0 `, `the members of /dev/md0 are not brought in step while the image is written`, `the members of /dev/md0 are brought in step again`,
+	}, expect...) {
+		vm.Expect(t, text, deployTime)
+	}
+	if err := l.result(5 * time.Minute); err != nil {
+		t.Fatalf("conductor: %v\n%s", err, l.timeline())
+	}
+	if l.handoff == "poweroff" {
+		vm.Wait(t, time.Minute)
+	}
+	vm.Stop()
+	for i := range m.Disks {
+		m.Disks[i].Path = vm.Disks[i]
+	}
+	m.Kernel, m.Floppy, m.NICs = "none", "", nil
+	return m
+}
+
+// starts wants the deployed system to start by the machine's firmware with each set of disks.
+func starts(t *testing.T, m vmtest.Machine, sets ...[]vmtest.Disk) {
+	t.Helper()
+	for _, m.Disks = range sets {
+		vm := vmtest.Start(t, m)
+		vm.Expect(t, `lab-host login:`, 10*time.Minute) // of its config drive, a partition of the array
+		vm.Stop()
+	}
+}
+
+// The machine starts by UEFI with both disks, and with either of them taken away.
+func TestVMDeployOnArray(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.bootMode, l.handoff = "uefi", "poweroff"
+	m := onArray(t, l, "uefi", `made /dev/md2 "esp", of /dev/vda3, /dev/vdb3`,
+		`Boot\w+ debian \(RAID, part0\) \\EFI\\debian\\shimx64.efi`, `Boot\w+ debian \(RAID, part1\) \\EFI\\debian\\shimx64.efi`)
+
+	// The same file system, as firmware sees it, on both, by the word of blkid and cmp.
+	const at, length = "1048576", "67108864" // of the image's
+	for _, d := range m.Disks {
+		if out := l.run("blkid", "-p", "-O", at, d.Path); !strings.Contains(out, `TYPE="vfat"`) || !strings.Contains(out, `LABEL="ESP"`) {
+			t.Errorf("blkid -p -O %s %s: %s", at, d.Path, out)
+		}
+		if out := l.run("sfdisk", "--dump", d.Path); !strings.Contains(out, "type=C12A7328-F81F-11D2-BA4B-00A0C93EC93B") {
+			t.Errorf("sfdisk --dump %s:\n%s", d.Path, out)
+		}
+	}
+	l.run("cmp", "-i", at, "-n", length, m.Disks[0].Path, m.Disks[1].Path)
+	starts(t, m, m.Disks, m.Disks[1:], m.Disks[:1])
+}
+
+// The same by BIOS; first by kexec, which finds the boot menu in the array.
+func TestVMDeployOnArrayBIOS(t *testing.T) {
+	t.Parallel()
+	m := onArray(t, newLab(t), "", `/dev/vda: GRUB for BIOS`, `/dev/vdb: GRUB for BIOS`, `lab-host login:`)
+	m.Firmware = "bios"
+	starts(t, m, m.Disks[1:], m.Disks[:1])
+}
+
+// The images of file systems go onto an array, too, and start with one disk taken away.
+func TestVMPartitionImageOnArray(t *testing.T) {
+	for _, test := range []struct {
+		firmware, mode string
+		image          *system
+		line, marker   string
+	}{
+		{"uefi", "uefi", signedSystem, `boot loader: Boot\w+ .*RAID, part0\) .*shimx64.efi`, "from-esp"},
+		{"", "bios", biosSystem, `boot loader: /dev/vda: GRUB for BIOS`, "from-bios"},
+	} {
+		t.Run(test.mode, func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t)
+			l.image = test.image.make(t)[1<<20 : 63<<20]
+			l.bootMode, l.handoff, l.sizes = test.mode, "poweroff", ", root_mb: 500"
+			l.raid = "{logical_disks: [{size_gb: 2, raid_level: '1', controller: software, is_root_volume: true}]}"
+			l.start()
+			m := l.machine()
+			m.Firmware = test.firmware
+			vm := vmtest.Start(t, m)
+			vm.Expect(t, test.line, deployTime+bootTime)
+			if err := l.result(5 * time.Minute); err != nil {
+				t.Fatalf("conductor: %v\n%s", err, l.timeline())
+			}
+			vm.Wait(t, time.Minute)
+			if strings.Contains(vm.Console(), "WARNING") {
+				t.Errorf("console has a warning:\n%s", vm.Console())
+			}
+			booted := vmtest.Start(t, vmtest.Machine{Firmware: test.mode, Kernel: "none", Disks: []vmtest.Disk{{Path: vm.Disks[1]}}})
+			booted.Expect(t, `IMAGE RUNS[\s\S]*root=UUID=6f2c1a30-8d0e-4c55-9f6e-2f4d3c9a7b10 .*marker=`+test.marker, 3*time.Minute)
+		})
+	}
 }

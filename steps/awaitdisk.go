@@ -13,7 +13,7 @@ import (
 // AwaitRootDisk is [RootDisk] for a disk that may appear late. It looks as often as h says.
 func AwaitRootDisk(ctx context.Context, h Host, n Node) (inspect.Choice, error) {
 	for attempt := 1; ; attempt++ {
-		choice, err := RootDisk(ctx, h.Machine, n)
+		choice, err := RootDisk(ctx, h, n)
 		if err == nil || !errors.Is(err, inspect.ErrNoDisk) && !errors.Is(err, inspect.ErrUnread) || attempt >= h.DiskAttempts {
 			return choice, err
 		}

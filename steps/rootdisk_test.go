@@ -3,6 +3,7 @@
 package steps_test
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"io/fs"
@@ -48,7 +49,7 @@ func TestRootDisk(t *testing.T) {
 			if err := json.Unmarshal([]byte(test.node), &n); err != nil {
 				t.Fatal(err)
 			}
-			choice, err := steps.RootDisk(t.Context(), inspect.Machine{FS: inspecttest.Machine(t, recording)}, n)
+			choice, err := steps.RootDisk(t.Context(), steps.Host{Machine: inspect.Machine{FS: inspecttest.Machine(t, recording)}}, n)
 			if test.wantErr != nil {
 				if !errors.Is(err, test.wantErr) || !strings.Contains(err.Error(), test.reason) {
 					t.Errorf("RootDisk() = %v, %v, want %v, %q", choice.Disk.Name, err, test.wantErr, test.reason)
@@ -70,12 +71,75 @@ func TestRootDisk(t *testing.T) {
 func TestRootDiskUnread(t *testing.T) {
 	broken := inspecttest.Broken{ReadLinkFS: inspecttest.Machine(t, recording), Errors: map[string]error{"sys/block": syscall.EIO}}
 	n := steps.Node{Properties: map[string]json.RawMessage{"root_device": json.RawMessage(`{"serial": "root-disk"}`)}}
-	_, err := steps.RootDisk(t.Context(), inspect.Machine{FS: broken}, n)
+	_, err := steps.RootDisk(t.Context(), steps.Host{Machine: inspect.Machine{FS: broken}}, n)
 	if !errors.Is(err, inspect.ErrNoDisk) || !errors.Is(err, syscall.EIO) {
 		t.Errorf("RootDisk() = %v, want ErrNoDisk and EIO", err)
 	}
-	_, err = steps.RootDisk(t.Context(), inspect.Machine{FS: fstest.MapFS{"sys/block": {Mode: fs.ModeDir | 0o555}}}, n)
+	_, err = steps.RootDisk(t.Context(), steps.Host{Machine: inspect.Machine{FS: fstest.MapFS{"sys/block": {Mode: fs.ModeDir | 0o555}}}}, n)
 	if !errors.Is(err, inspect.ErrNoDisk) {
 		t.Errorf("RootDisk() without disks = %v, want ErrNoDisk", err)
+	}
+}
+
+// The recorded server has the array /dev/md127 of 558 GiB, and the disks /dev/sda of 559, /dev/sdb of 3726, /dev/sde, /dev/sdf of 100 and /dev/sdg of 10 GiB.
+func TestRootDiskOnArray(t *testing.T) {
+	system := steps.Array{Device: "/dev/md127", Name: "system", Disks: []string{"/dev/sda", "/dev/sdg"}}
+	stopped := steps.Array{Name: "system", Disks: system.Disks}
+	numbered := system
+	numbered.Name = "md1"
+	config := func(more ...string) string {
+		return `{"logical_disks": [{"controller": "software", "size_gb": "MAX", "raid_level": "0"}, {"controller": "software", "size_gb": 500, "raid_level": "1"` + strings.Join(more, "") + `}]}`
+	}
+	const named, root, notRoot = `, "volume_name": "system"`, `, "is_root_volume": true`, `, "is_root_volume": false`
+	tests := []struct {
+		name, raid, properties string
+		arrays                 []steps.Array
+		failed                 error
+		want                   string
+		wantErr                error
+		reason                 string
+	}{
+		{"root volume", config(named, root), `{}`, []steps.Array{system}, nil, "/dev/md127", nil, ""},
+		{"root volume over hints", config(named, root), `{"root_device": {"name": "/dev/sdb"}}`, []steps.Array{system}, nil, "/dev/md127", nil, ""},
+		{"root volume without a name is made before one of MAX", strings.Replace(config(root), "500", `500, "x": 1`, 1), `{}`, []steps.Array{{Device: "/dev/md127", Name: "md0"}}, nil, "/dev/md127", nil, ""},
+		{"root volume with another number", config(root), `{}`, []steps.Array{numbered}, nil, "", inspect.ErrNoDisk, `the array "md0", and none of this name runs`},
+		{"root volume that does not run", config(named, root), `{}`, []steps.Array{stopped}, nil, "", inspect.ErrNoDisk, `the array "system", and none of this name runs`},
+		{"root volume that is not there", config(named, root), `{}`, nil, nil, "", inspect.ErrNoDisk, `the array "system"`},
+		{"root volume twice", config(named, root), `{}`, []steps.Array{system, system}, nil, "", inspect.ErrNoDisk, "are both of this name"},
+		{"arrays that cannot be read", config(named), `{}`, nil, syscall.EIO, "", steps.ErrRAID, "input/output error"},
+		{"volume that may be root, by a hint", config(named), `{"root_device": {"name": "/dev/md127"}}`, []steps.Array{system}, nil, "/dev/md127", nil, ""},
+		{"volume that may be root, and a smaller disk", config(named), `{}`, []steps.Array{system}, nil, "/dev/sdf", nil, ""},
+		{"volume that is not for it", config(named, notRoot), `{"root_device": {"name": "/dev/md127"}}`, []steps.Array{system}, nil, "", inspect.ErrNoDisk, "/dev/md127"},
+		{"disk of such a volume", config(named, notRoot), `{"root_device": {"name": "/dev/sda"}}`, []steps.Array{system}, nil, "", inspect.ErrNoDisk, "/dev/sda"},
+		{"disk of a volume that does not run", config(named), `{"root_device": {"name": "/dev/sda"}}`, []steps.Array{stopped}, nil, "", inspect.ErrNoDisk, "/dev/sda"},
+		{"disk of a volume that is to be kept", `null`, `{"root_device": {"name": "/dev/sda"}, "skip_block_devices": [{"volume_name": "system"}]}`, []steps.Array{system}, nil, "", inspect.ErrNoDisk, "/dev/sda"},
+		{"volume that is to be kept", config(named), `{"root_device": {"name": "/dev/md127"}, "skip_block_devices": [{"volume_name": "system"}]}`, []steps.Array{system}, nil, "", inspect.ErrNoDisk, "/dev/md127"},
+		{"array of a former life", `{}`, `{"root_device": {"name": "/dev/md127"}}`, []steps.Array{system}, nil, "", inspect.ErrNoDisk, "/dev/md127"},
+		{"disk of an array of a former life", `{}`, `{"root_device": {"name": "/dev/sda"}}`, []steps.Array{system}, nil, "/dev/sda", nil, ""},
+		{"another array than the node's", config(named), `{"root_device": {"name": "/dev/md127"}}`, []steps.Array{{Device: "/dev/md127", Name: "other", Disks: system.Disks}}, nil, "", inspect.ErrNoDisk, "/dev/md127"},
+		{"RAID of a controller", strings.ReplaceAll(config(named, root), "software", "hardware"), `{"root_device": {"name": "/dev/sda"}}`, nil, syscall.EIO, "/dev/sda", nil, ""},
+		{"raid_config that is none", `[]`, `{}`, nil, nil, "", nil, "raid_config of the node"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			var n steps.Node
+			if err := json.Unmarshal([]byte(`{"raid_config": `+test.raid+`, "properties": `+test.properties+`}`), &n); err != nil {
+				t.Fatal(err)
+			}
+			h := steps.Host{Machine: inspect.Machine{FS: inspecttest.Machine(t, "../inspect/testdata/sas.txt")},
+				Arrays: func(context.Context) ([]steps.Array, error) { return test.arrays, test.failed }}
+			choice, err := steps.RootDisk(t.Context(), h, n)
+			if test.want != "" && (err != nil || choice.Disk.Name != test.want) {
+				t.Errorf("RootDisk() = %s, %v, want %s", choice.Disk.Name, err, test.want)
+			}
+			if test.want == "" && (err == nil || test.wantErr != nil && !errors.Is(err, test.wantErr) || !strings.Contains(err.Error(), test.reason)) {
+				t.Errorf("RootDisk() = %s, %v, want %v, %q", choice.Disk.Name, err, test.wantErr, test.reason)
+			}
+			if h.Arrays = nil; strings.Contains(test.raid, "software") {
+				if _, err := steps.RootDisk(t.Context(), h, n); !errors.Is(err, steps.ErrRAID) {
+					t.Errorf("RootDisk() without a look at arrays = %v", err)
+				}
+			}
+		})
 	}
 }

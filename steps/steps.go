@@ -153,7 +153,9 @@ type Host struct {
 	LoadKernel func(ctx context.Context, disk string) (string, error)
 	// LoadModules loads kernel modules by name, where the kernel does not load them by itself.
 	LoadModules func(ctx context.Context, names ...string) error
-	Download    Download
+	// Arrays finds the software RAID of the machine, also such that does not run. Nil: it cannot be looked at, and no disk is chosen for a node that has some.
+	Arrays   func(ctx context.Context) ([]Array, error)
+	Download Download
 	// ESPSize and BIOSBootSize are those of the partitions that a disk gets for a partition image, in MiB; 0 is for 550 and 1, as ironic-python-agent has them.
 	ESPSize, BIOSBootSize int
 	ReadBack              stream.ReadBack

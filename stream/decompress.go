@@ -4,13 +4,11 @@ package stream
 
 import (
 	"bufio"
-	"bytes"
 	"compress/bzip2"
 	"errors"
 	"fmt"
 	"io"
 
-	"github.com/klauspost/compress/gzip"
 	"github.com/klauspost/compress/zstd"
 	"github.com/pierrec/lz4/v4"
 	"github.com/therootcompany/xz"
@@ -49,33 +47,21 @@ func Decompress(r io.Reader, maxWindow int64) (*Content, error) {
 	if err != nil {
 		return nil, err
 	}
-	switch c.Compression = sniffCompression(head); c.Compression {
-	case Plain:
+	c.Compression = sniffCompression(head)
+	if c.Compression == Plain {
 		if format := sniffForeign(head); format != "" {
 			return nil, &FormatError{Format: format}
 		}
 		c.QCOW2 = isQCOW2(head)
 		c.r = packed
 		return c, nil
-	case Gzip:
-		c.r = &members{packed: packed}
-	case Zstd:
-		c.Least = zstdLeast(head)
-		z := newZstdFrames(packed, maxWindow)
-		c.r, c.close = z, z.Close
-	case XZ:
-		c.r = &streams{packed: packed, window: uint32(maxWindow)}
-	case Bzip2:
-		c.r = bzip2.NewReader(packed)
-	case LZ4:
-		d := lz4.NewReader(packed)
-		if err := d.Apply(lz4.ConcurrencyOption(lz4Blocks)); err != nil {
-			return nil, fmt.Errorf("unpack lz4: %w", err)
-		}
-		c.r, c.close = d, func() { d.Reset(nil) }
 	}
-	content := bufio.NewReaderSize(&unpacking{c.r, in, c.Compression, maxWindow}, 64<<10)
-	if head, err = peek(content); err != nil {
+	c.Least = zstdLeast(c.Compression, head)
+	content := newAhead(func(a *ahead) error {
+		return c.words(unpackTo(c.Compression, packed, maxWindow, a), in, maxWindow)
+	})
+	c.r, c.close = content, content.Close
+	if head, err = content.peek(sniffLength); err != nil {
 		c.close()
 		return nil, err
 	}
@@ -87,17 +73,41 @@ func Decompress(r io.Reader, maxWindow int64) (*Content, error) {
 		c.close()
 		return nil, &FormatError{Format: format, Inside: string(c.Compression)}
 	}
-	if c.r, c.QCOW2 = content, isQCOW2(head); c.QCOW2 {
+	if c.QCOW2 = isQCOW2(head); c.QCOW2 {
 		c.Least = 0 // what is packed is no disk
 	}
 	return c, nil
+}
+
+// unpackTo unpacks a file to its end, into a.
+func unpackTo(c Compression, packed *bufio.Reader, maxWindow int64, a *ahead) error {
+	switch c {
+	case Gzip:
+		return gunzip(packed, a.put)
+	case Zstd:
+		return unzstd(packed, maxWindow, a)
+	case XZ:
+		r, err := xz.NewReader(packed, uint32(maxWindow))
+		if err != nil {
+			return err
+		}
+		return a.copy(r)
+	case Bzip2:
+		return a.copy(bzip2.NewReader(packed))
+	}
+	d := lz4.NewReader(packed)
+	if err := d.Apply(lz4.ConcurrencyOption(lz4Blocks)); err != nil {
+		return err
+	}
+	defer d.Reset(nil)
+	return a.copy(d)
 }
 
 // Read reads the bytes of the disk. Errors of the reader given to [Decompress] come as they are, others say what is wrong with the
 // packed data.
 func (c *Content) Read(p []byte) (int, error) { return c.r.Read(p) }
 
-// Close frees what unpacking needed.
+// Close ends the unpacking and frees what it needed. It waits for the reader given to [Decompress] to return, and may be called more than once.
 func (c *Content) Close() error {
 	c.close()
 	return nil
@@ -126,27 +136,19 @@ func (b *blame) Read(p []byte) (int, error) {
 	return n, err
 }
 
-// unpacking gives errors their words.
-type unpacking struct {
-	r           io.Reader
-	in          *blame
-	compression Compression
-	window      int64
-}
-
-func (u *unpacking) Read(p []byte) (int, error) {
-	n, err := u.r.Read(p)
+// words gives errors their words.
+func (c *Content) words(err error, in *blame, window int64) error {
 	switch {
-	case err == nil || err == io.EOF:
-		return n, err
-	case u.in.err != nil:
-		return n, u.in.err
+	case err == nil || err == errQuit:
+		return err
+	case in.err != nil:
+		return in.err
 	case errors.Is(err, zstd.ErrDecoderSizeExceeded) || errors.Is(err, zstd.ErrWindowSizeExceeded) || err == xz.ErrMemlimit:
-		err = windowError(0, u.window)
+		err = windowError(0, window)
 	case err == xz.ErrBuf: // what it has read did not suffice
 		err = io.ErrUnexpectedEOF
 	}
-	return n, fmt.Errorf("unpack %s: %w", u.compression, err)
+	return fmt.Errorf("unpack %s: %w", c.Compression, err)
 }
 
 // lz4Blocks is how many blocks of an lz4 frame, of at most 4 MiB, are unpacked side by side.
@@ -184,92 +186,14 @@ func checkWindow(head []byte, most int64) error {
 	return nil
 }
 
-// zstdLeast is the length of the first frame's content, if its header tells it.
-func zstdLeast(head []byte) int64 {
+// zstdLeast is the length of the first frame's content of a zstd file, if its header tells it.
+func zstdLeast(c Compression, head []byte) int64 {
 	var h zstd.Header
+	if c != Zstd {
+		return 0
+	}
 	if err := h.Decode(head); err != nil || !h.HasFCS || h.FrameContentSize > 1<<62 {
 		return 0 // a header that is wrong is found when the frame is read
 	}
 	return int64(h.FrameContentSize)
-}
-
-// streams reads the streams of an xz file.
-type streams struct {
-	packed *bufio.Reader
-	window uint32
-	r      *xz.Reader // nil before the first byte
-}
-
-func (s *streams) Read(p []byte) (n int, err error) {
-	if s.r == nil { // it reads at once, and what is wrong is told as later on
-		if s.r, err = xz.NewReader(s.packed, s.window); err != nil {
-			return 0, err
-		}
-	}
-	return s.r.Read(p)
-}
-
-// members reads the members of a gzip file one after the other, and knows what may come after the last one.
-type members struct {
-	packed *bufio.Reader // gzip takes no byte from it beyond the end of a member
-	member *gzip.Reader  // nil before the first
-	ended  bool          // the member has
-}
-
-func (m *members) Read(p []byte) (int, error) {
-	for {
-		if m.member == nil || m.ended {
-			if err := m.next(); err != nil {
-				return 0, err
-			}
-		}
-		n, err := m.member.Read(p)
-		if err == io.EOF {
-			m.ended, err = true, nil
-		}
-		if n > 0 || err != nil {
-			return n, err
-		}
-	}
-}
-
-// next opens the next member; io.EOF if there is none.
-func (m *members) next() error {
-	var err error
-	if m.member == nil {
-		m.member, err = gzip.NewReader(m.packed)
-	} else {
-		magic, perr := m.packed.Peek(2)
-		switch {
-		case len(magic) == 0:
-			return perr
-		case magic[0] == 0:
-			return m.padding()
-		case !bytes.Equal(magic, []byte("\x1f\x8b")):
-			return errors.New("what follows a member is neither a member nor zeros")
-		}
-		err = m.member.Reset(m.packed)
-	}
-	if err == io.EOF {
-		err = io.ErrUnexpectedEOF
-	}
-	if err != nil {
-		return err
-	}
-	m.member.Multistream(false)
-	m.ended = false
-	return nil
-}
-
-// padding reads zeros to the end of the file.
-func (m *members) padding() error {
-	for {
-		b, err := m.packed.ReadByte()
-		switch {
-		case err != nil:
-			return err
-		case b != 0:
-			return errors.New("what follows the zeros after the last member is not zero")
-		}
-	}
 }

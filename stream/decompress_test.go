@@ -4,6 +4,7 @@ package stream
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"hash/maphash"
@@ -12,6 +13,7 @@ import (
 	"strings"
 	"testing"
 	"testing/iotest"
+	"testing/synctest"
 
 	"github.com/klauspost/compress/zstd"
 )
@@ -79,6 +81,7 @@ func TestDecompress(t *testing.T) {
 		{name: "gzip, empty members", in: join(run(t, nil, "gzip"), gz, run(t, nil, "gzip")), want: raw, compression: Gzip},
 		{name: "gzip, padded with zeros", in: join(gz, make([]byte, 5000)), want: raw, compression: Gzip},
 		{name: "gzip of nothing", in: run(t, nil, "gzip"), compression: Gzip},
+		{name: "gzip, all that a header may have", in: join(gz[:3], []byte{gz[3] | 0x1e}, gz[4:10], []byte("\x05\x00extraname\x00comment\x00sm"), gz[10:]), want: raw, compression: Gzip},
 		{name: "zstd", in: zst, want: raw, compression: Zstd},
 		{name: "zstd of a file", in: run(t, raw, "zstd", "-c", "--stream-size=600000"), want: raw, compression: Zstd, least: 600_000},
 		{name: "zstd, two frames", in: join(zst, zst), want: join(raw, raw), compression: Zstd},
@@ -118,7 +121,11 @@ func TestDecompress(t *testing.T) {
 		{name: "gzip, cut in its header", in: gz[:5], err: "unpack gzip", is: io.ErrUnexpectedEOF},
 		{name: "gzip, cut in the second member", in: join(gz, gz[:7]), err: "unpack gzip", is: io.ErrUnexpectedEOF},
 		{name: "gzip, changed", in: flip(gz, len(gz)/2), err: "unpack gzip"},
-		{name: "gzip, wrong sum", in: flip(gz, len(gz)-8), err: "unpack gzip: gzip: invalid checksum"},
+		{name: "gzip, wrong sum", in: flip(gz, len(gz)-8), err: "unpack gzip: the checksum of a member is wrong"},
+		{name: "gzip, wrong length", in: flip(gz, len(gz)-1), err: "unpack gzip: the length of a member is wrong"},
+		{name: "gzip, a header of the future", in: join(gz[:3], []byte{0x20}, gz[4:]), err: "unpack gzip: a member is packed in a way that is not known"},
+		{name: "gzip, cut in its name", in: join(gz[:3], []byte{8}, gz[4:10], []byte("name")), err: "unpack gzip", is: io.ErrUnexpectedEOF},
+		{name: "gzip, cut in what is extra", in: join(gz[:3], []byte{4}, gz[4:10], []byte("\x05\x00ext")), err: "unpack gzip", is: io.ErrUnexpectedEOF},
 		{name: "gzip, garbage behind it", in: join(gz, []byte("garbage")), err: "neither a member nor zeros"},
 		{name: "gzip, garbage behind its zeros", in: join(gz, make([]byte, 9), []byte("garbage")), err: "not zero"},
 		{name: "zstd, cut", in: zst[:len(zst)/2], err: "unpack zstd", is: io.ErrUnexpectedEOF},
@@ -214,6 +221,8 @@ func FuzzDecompress(f *testing.F) {
 		join(run(f, raw, "gzip"), run(f, nil, "gzip"), make([]byte, 20)), []byte("\x50\x2a\x4d\x18\xff\xff\xff\xff"), []byte("QFI\xfb"), []byte("BZh9"),
 		run(f, raw, "xz"), join(run(f, raw, "xz", "-T2", "--block-size=1500", "--check=sha256"), make([]byte, 4)), run(f, raw, "bzip2"), run(f, raw, "lz4", "-c"), run(f, raw, "lz4", "-c", "-BD", "-B4", "--content-size"),
 		join(run(f, raw, "zstd", "--stream-size=4000"), run(f, raw[:100], "zstd"), []byte("\x50\x2a\x4d\x18\x04\x00\x00\x00seek")),
+		// A long frame of blocks that repeat a byte: much else, then zeros, then less of it.
+		join([]byte("\x28\xb5\x2f\xfd\x00\x38"), bytes.Repeat([]byte("\x02\x00\x10x"), 66), bytes.Repeat([]byte("\x02\x00\x10\x00"), 9), []byte("\x02\x00\x10x\x02\x00\x10\x00\x03\x00\x10\x00")),
 	} {
 		f.Add(seed)
 	}
@@ -246,4 +255,182 @@ func FuzzDecompress(f *testing.F) {
 			t.Errorf("%d bytes, at least %d were announced", n, c.Least)
 		}
 	})
+}
+
+// Who does not read on leaves nothing behind: synctest.Test waits for all goroutines.
+func TestDecompressClose(t *testing.T) {
+	raw := bytes.Repeat(noise(300_000), 30)
+	for name, packed := range map[string][]byte{
+		"gzip": run(t, raw, "gzip", "-1"), "zstd": run(t, raw, "zstd"), "zstd, short frames": bytes.Repeat(run(t, raw[:3_000_000], "zstd"), 9),
+		"xz": run(t, raw, "xz", "-0"), "bzip2": run(t, raw, "bzip2"), "lz4": run(t, raw, "lz4", "-c"),
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				c, err := Decompress(bytes.NewReader(packed), 0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				got := make([]byte, 1000)
+				if _, err := io.ReadFull(c, got); err != nil || !bytes.Equal(got, raw[:1000]) {
+					t.Errorf("read %v", err)
+				}
+				c.Close()
+				c.Close()
+			})
+		})
+	}
+}
+
+// Zeros that a zstd file has much of are handed on as their number, and count for its length and its sum.
+func TestZstdZeros(t *testing.T) {
+	text := noise(3000)
+	blank := make([]byte, 40<<20)
+	for _, tt := range []struct {
+		name string
+		raw  []byte
+		args string // of zstd
+		hole int64  // that comes as its number, at least, bytes
+	}{
+		{"in the middle", join(text, blank, text, noise(200_000), text), "-1 --zstd=wlog=20", 39 << 20},
+		{"at the start", join(blank, text), "-3", 39 << 20},
+		{"at the end", join(noise(9<<20), blank), "-3", 39 << 20},
+		{"twice", join(noise(9<<20), blank, text, blank, text), "-1 --zstd=wlog=20", 79 << 20},
+		{"nothing else", blank, "-3", 39 << 20},
+		{"without sum", join(noise(9<<20), blank, text), "-1 --no-check --zstd=wlog=18", 39 << 20},
+		{"no blocks of 128 KiB", join(noise(9<<20), blank[:31<<20+4711], text), "-1 --zstd=wlog=20", 30 << 20},
+		{"long window", join(noise(9<<20), blank, text), "-3 --long=27", 0},
+	} {
+		for _, known := range []bool{false, true} {
+			t.Run(fmt.Sprintf("%s, length known %v", tt.name, known), func(t *testing.T) {
+				args := append(strings.Fields(tt.args), "-c", "-q")
+				if known {
+					args = append(args, fmt.Sprintf("--stream-size=%d", len(tt.raw)))
+				}
+				packed := run(t, tt.raw, "zstd", args...)
+				c, err := Decompress(bytes.NewReader(packed), 0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer c.Close()
+				got, hole := make([]byte, 0, len(tt.raw)), int64(0)
+				for {
+					p, err := c.r.(*ahead).lend()
+					if err == io.EOF {
+						break
+					}
+					if err != nil {
+						t.Fatal(err)
+					}
+					hole += p.zeros
+					got = append(append(got, p.b...), make([]byte, p.zeros)...)
+				}
+				if !bytes.Equal(got, tt.raw) {
+					t.Errorf("got %d bytes, other than the %d wanted", len(got), len(tt.raw))
+				}
+				if hole < tt.hole {
+					t.Errorf("%d bytes came as their number, want at least %d", hole, tt.hole)
+				}
+				if strings.Contains(tt.args, "no-check") {
+					return
+				}
+				if _, _, err := unpack(flip(packed, len(packed)-1)); err == nil || !strings.Contains(err.Error(), "unpack zstd: CRC") {
+					t.Errorf("with a wrong sum: %v", err)
+				}
+				if _, _, err := unpack(packed[:len(packed)-1]); !errors.Is(err, io.ErrUnexpectedEOF) {
+					t.Errorf("cut: %v", err)
+				}
+			})
+		}
+	}
+}
+
+func TestZstdLongFrameLies(t *testing.T) {
+	raw := join(noise(9<<20), make([]byte, 20<<20), noise(3000))
+	packed := run(t, raw, "zstd", "-c", "-q", fmt.Sprintf("--stream-size=%d", len(raw)))
+	if binary.LittleEndian.Uint32(packed[6:]) != uint32(len(raw)) {
+		t.Fatal("the length is elsewhere")
+	}
+	for _, more := range []int{-1, 1, -5 << 20, 5 << 20} {
+		binary.LittleEndian.PutUint32(packed[6:], uint32(len(raw)+more))
+		if _, _, err := unpack(packed); err == nil || !strings.Contains(err.Error(), "unpack zstd: frame size") {
+			t.Errorf("%d bytes more: %v", more, err)
+		}
+	}
+}
+
+// Short frames of zeros, of which most images that are made for seeking consist.
+func TestZstdBlankFrames(t *testing.T) {
+	const size = 1 << 20
+	data := noise(size)
+	frame, blank := run(t, data, "zstd", "-q", "-c"), run(t, make([]byte, size), "zstd", "-q", "-c")
+	shorter := run(t, make([]byte, size/2), "zstd", "-q", "-c")
+	var packed, raw []byte
+	for i := range 60 {
+		switch {
+		case i%10 == 0:
+			packed, raw = append(packed, frame...), append(raw, data...)
+		case i%10 == 7:
+			packed, raw = append(packed, shorter...), append(raw, make([]byte, size/2)...)
+		default:
+			packed, raw = append(packed, blank...), append(raw, make([]byte, size)...)
+		}
+	}
+	c, err := Decompress(bytes.NewReader(packed), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer c.Close()
+	start := make([]byte, 300_000)
+	if _, err := io.ReadFull(c, start); err != nil {
+		t.Fatal(err)
+	}
+	x := NewExtents(Rejoin(start, c), int64(len(raw)))
+	var got []byte
+	for {
+		e, err := x.Next()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		if e.Offset != int64(len(got)) {
+			t.Fatalf("a part at %d, where one at %d was due", e.Offset, len(got))
+		}
+		part := make([]byte, e.Length)
+		if !e.Hole {
+			if _, err := io.ReadFull(x, part); err != nil {
+				t.Fatal(err)
+			}
+		} else if e.Length >= holeSize && !isZero(raw[e.Offset:][:holeSize]) {
+			t.Fatalf("a hole at %d", e.Offset)
+		}
+		got = append(got, part...)
+	}
+	if !bytes.Equal(got, raw) {
+		t.Errorf("got %d bytes, other than the %d wanted", len(got), len(raw))
+	}
+}
+
+func TestXXH64(t *testing.T) {
+	var x xxh64
+	for in, want := range map[string]uint64{"": 0xef46db3751d8e999, "a": 0xd24ec4f1a98c6e5b, "abc": 0x44bc2cf5ad770999} {
+		x.reset()
+		if x.write([]byte(in)); x.sum() != want {
+			t.Errorf("%q: %x, want %x", in, x.sum(), want)
+		}
+	}
+	var y xxh64
+	x.reset()
+	y.reset()
+	data := noise(500)
+	for i := range 200 {
+		x.write(data[:i])
+		y.write(data[:i])
+		x.zeros(int64(i * 7))
+		y.write(zeros[:i*7])
+		if x.sum() != y.sum() {
+			t.Fatalf("after %d zeros: %x, want %x", i*7, x.sum(), y.sum())
+		}
+	}
 }

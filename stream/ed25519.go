@@ -113,6 +113,18 @@ func (c *curve) decode(b []byte) (point, error) {
 	return point{x, y, one, c.mul(x, y)}, nil
 }
 
+// checkKey refuses what is no key, and the few points for which anybody can sign anything, such as that of zeros: eight times such a point is the neutral one.
+func (c *curve) checkKey(b []byte) error {
+	a, err := c.decode(b)
+	if err != nil {
+		return err
+	}
+	if a = c.multiply(big.NewInt(8), a); a.x.Sign() == 0 && a.y.Cmp(a.z) == 0 {
+		return errors.New("without a secret to it: anybody can sign for it")
+	}
+	return nil
+}
+
 func (c *curve) encode(p point) []byte {
 	inverse := new(big.Int).ModInverse(p.z, c.p)
 	b := c.bytes(c.mul(p.y, inverse))

@@ -35,6 +35,17 @@ var zeros [holeSize]byte
 // isZero tells whether all of b, at most holeSize bytes, is zero.
 func isZero(b []byte) bool { return bytes.Equal(b, zeros[:len(b)]) }
 
+// allZero is isZero for any length.
+func allZero(b []byte) bool {
+	for len(b) > holeSize {
+		if !isZero(b[:holeSize]) {
+			return false
+		}
+		b = b[holeSize:]
+	}
+	return isZero(b)
+}
+
 // blocks is a piece of the disk in which holes are looked for.
 type blocks struct {
 	buf    []byte
@@ -76,18 +87,63 @@ func (b *blocks) Read(p []byte) (int, error) {
 	return n, nil
 }
 
+// lender is a reader that can hand out what it has without a copy, and zeros as their number.
+type lender interface {
+	io.Reader
+	lend() (piece, error) // as Read; the bytes are good until the next call
+}
+
+// Rejoin returns a reader of what was read of r already and then of what is left of it. start must not change.
+func Rejoin(start []byte, r io.Reader) io.Reader {
+	if c, ok := r.(*Content); ok {
+		if a, ok := c.r.(*ahead); ok {
+			return &rejoined{start, a}
+		}
+	}
+	return io.MultiReader(bytes.NewReader(start), r)
+}
+
+type rejoined struct {
+	start []byte
+	lender
+}
+
+func (r *rejoined) Read(p []byte) (int, error) {
+	if len(r.start) == 0 {
+		return r.lender.Read(p)
+	}
+	n := copy(p, r.start)
+	r.start = r.start[n:]
+	return n, nil
+}
+
+func (r *rejoined) lend() (piece, error) {
+	if len(r.start) == 0 {
+		return r.lender.lend()
+	}
+	p := piece{b: r.start}
+	r.start = nil
+	return p, nil
+}
+
 // plain finds the holes in a stream of bytes.
 type plain struct {
 	blocks
 	r    io.Reader
-	size int64 // as announced, -1 if not known
-	err  error // of r, for when buf is used up
+	lent lender // r, nil if it is none
+	hole int64  // that comes next
+	size int64  // as announced, -1 if not known
+	err  error  // of r, for when buf is used up
 }
 
 // NewExtents returns the parts of a disk whose bytes r has. Whole blocks of 64 KiB of zeros are holes. size is the number of bytes that
 // r must have, -1 if that is not known.
 func NewExtents(r io.Reader, size int64) Extents {
-	return &plain{blocks: blocks{buf: make([]byte, chunkSize)}, r: r, size: size}
+	p := &plain{r: r, size: size}
+	if p.lent, _ = r.(lender); p.lent == nil {
+		p.buf = make([]byte, chunkSize)
+	}
+	return p
 }
 
 func (p *plain) Size() int64 { return p.size }
@@ -98,23 +154,33 @@ func (p *plain) Next() (Extent, error) {
 			return Extent{}, err
 		}
 	}
+	if n := p.hole; n > 0 {
+		e := Extent{Offset: p.offset, Length: n, Hole: true}
+		p.hole, p.rest = 0, nil
+		p.offset += n
+		return e, nil
+	}
 	return p.next(), nil
 }
 
 // fill reads the next bytes. An error of r comes when all bytes before it have been handed out.
 func (p *plain) fill() error {
-	if p.err == nil {
-		p.from = 0
-		for p.n = 0; p.n < len(p.buf) && p.err == nil; {
-			var n int
-			n, p.err = p.r.Read(p.buf[p.n:])
-			p.n += n
-		}
-		if p.n > 0 {
+	p.n, p.from = 0, 0
+	if p.lent != nil && p.err == nil {
+		var next piece
+		if next, p.err = p.lent.lend(); p.err == nil {
+			p.buf, p.n, p.hole = next.b, len(next.b), next.zeros
 			return nil
 		}
 	}
-	p.n, p.from = 0, 0
+	for p.n < len(p.buf) && p.err == nil {
+		var n int
+		n, p.err = p.r.Read(p.buf[p.n:])
+		p.n += n
+	}
+	if p.n > 0 {
+		return nil
+	}
 	if p.err != io.EOF {
 		return p.err
 	}

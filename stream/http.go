@@ -361,9 +361,14 @@ func (s *web) name(at *url.URL) string {
 	return printable(at)
 }
 
-// printable is the part of a URL that people may see.
+// printable is the part of a URL that people may see. A server may redirect to one of any length, and it is in each line of the log.
 func printable(u *url.URL) string {
-	return (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path, RawPath: u.RawPath}).String()
+	const most = 1000
+	text := (&url.URL{Scheme: u.Scheme, Host: u.Host, Path: u.Path, RawPath: u.RawPath}).String()
+	if len(text) > most {
+		text = strings.ToValidUTF8(text[:most], "") + "..."
+	}
+	return text
 }
 
 // retryAfter reads the header of that name, seconds or a date (RFC 9110, 10.2.3); 0 if there is none. A date is taken relative

@@ -360,3 +360,19 @@ func TestReaderCancel(t *testing.T) {
 		})
 	}
 }
+
+// Where a server redirects to is in errors and in the log, again and again; not all of it if it is long.
+func TestHTTPLongRedirect(t *testing.T) {
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, "/"+strings.Repeat("x", 100_000), http.StatusFound)
+	}))
+	defer server.Close()
+	src, err := NewHTTP(server.URL, HTTPOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = src.Open(t.Context(), 0)
+	if err == nil || !strings.Contains(err.Error(), "/xxx") || len(err.Error()) > 3000 {
+		t.Errorf("Open() = %d bytes: %.100v", len(fmt.Sprint(err)), err)
+	}
+}

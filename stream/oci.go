@@ -3,6 +3,7 @@
 package stream
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -20,6 +21,8 @@ import (
 // maxManifest is how long a manifest or an index may be, bytes. Registries take up to 4 MiB.
 const maxManifest = 4 << 20
 
+const mostInManifest = 100_000 // of whatever kind
+
 // What a manifest and an index are called (OCI image specification, and Docker's names before that).
 const (
 	ociIndex       = "application/vnd.oci.image.index.v1+json"
@@ -30,9 +33,9 @@ const (
 
 // OCIOptions says how an image is fetched from a registry. The zero value is usable.
 type OCIOptions struct {
-	HTTP HTTPOptions // Authorization and Accept are not used; a Transport must be an *http.Transport
-	// Login returns user and password for a registry, which may be told with its port; nil, or "" twice, for none.
-	Login func(host string) (user, password string)
+	HTTP HTTPOptions // Authorization, Accept and KeepTLS are not used; a Transport must be an *http.Transport
+	// Login returns user and password for a repository, HOST/PATH or HOST:PORT/PATH; nil, or "" twice, for none.
+	Login func(repository string) (user, password string)
 	// Architecture of the machine, as Go calls it; empty for that of this program.
 	Architecture string
 	Reader       ReaderOptions // for what leads to the image
@@ -66,6 +69,7 @@ func NewOCI(ctx context.Context, name string, o OCIOptions) (Source, Digest, err
 	}
 	var m manifest
 	for range 3 {
+		o.HTTP.KeepTLS = want.IsZero() // nothing else proves what a tag leads to
 		src, err := NewHTTP(ref.base+"/manifests/"+where, o.HTTP)
 		if err != nil {
 			return bad(err)
@@ -92,7 +96,7 @@ func NewOCI(ctx context.Context, name string, o OCIOptions) (Source, Digest, err
 	if err != nil {
 		return bad(err)
 	}
-	o.HTTP.Accept = ""
+	o.HTTP.Accept, o.HTTP.KeepTLS = "", false
 	src, err := NewHTTP(ref.base+"/blobs/"+layer.String(), o.HTTP)
 	if err != nil {
 		return bad(err)
@@ -102,12 +106,13 @@ func NewOCI(ctx context.Context, name string, o OCIOptions) (Source, Digest, err
 
 // reference is what an oci:// URL names.
 type reference struct {
-	name   string // the URL
-	host   string
-	base   string // URL of the repository
-	scope  string // what a token has to be for
-	tag    string // "" if there is a digest
-	digest Digest
+	name       string // the URL
+	host       string
+	repository string // on it
+	base       string // URL of the repository
+	scope      string // what a token has to be for
+	tag        string // "" if there is a digest
+	digest     Digest
 }
 
 func (r reference) String() string { return r.name }
@@ -121,7 +126,8 @@ var (
 
 func parseReference(name string) (reference, error) {
 	scheme, rest, _ := strings.Cut(name, "://")
-	if strings.Contains(rest, "@") && !strings.Contains(rest, "@sha") {
+	host, repository, _ := strings.Cut(rest, "/")
+	if strings.Contains(host, "@") || strings.Contains(rest, "@") && !strings.Contains(rest, "@sha") {
 		return reference{}, errors.New("image in a registry: user and password do not belong into the URL")
 	}
 	bad := func(what string) (reference, error) {
@@ -130,7 +136,6 @@ func parseReference(name string) (reference, error) {
 	if scheme != "oci" && scheme != "oci+http" {
 		return bad("it does not begin with oci://")
 	}
-	host, repository, _ := strings.Cut(rest, "/")
 	repository, digest, hasDigest := strings.Cut(repository, "@")
 	repository, tag, hasTag := strings.Cut(repository, ":")
 	r := reference{name: name, host: host, tag: tag}
@@ -162,6 +167,7 @@ func parseReference(name string) (reference, error) {
 	if scheme == "oci+http" || isLoopback(host) {
 		protocol = "http"
 	}
+	r.repository = repository
 	r.base = protocol + "://" + host + "/v2/" + repository
 	if _, err := url.Parse(r.base); err != nil {
 		return bad("there is no host in it")
@@ -202,6 +208,9 @@ func parseManifest(text []byte) (manifest, error) {
 	if len(text) > maxManifest {
 		return m, fmt.Errorf("it is longer than %d bytes", maxManifest)
 	}
+	if bytes.Count(text, []byte(",")) > mostInManifest { // each takes a hundred times its bytes when it is read
+		return m, fmt.Errorf("there are more than %d things in it", mostInManifest)
+	}
 	if err := json.Unmarshal(text, &m); err != nil {
 		return m, errors.New("it is not JSON of the form of a manifest")
 	}
@@ -219,7 +228,7 @@ func (d descriptor) digest() (Digest, error) {
 	}
 	digest, err := ParseDigest(algorithm, hex)
 	if err == nil && digest.String() != d.Digest {
-		err = fmt.Errorf("digest %.140q is not in small letters", d.Digest)
+		return Digest{}, fmt.Errorf("digest %.140q is not in small letters", d.Digest)
 	}
 	return digest, err
 }

@@ -4,12 +4,14 @@ package stream
 
 import (
 	"bytes"
+	"context"
 	"crypto/sha256"
 	"encoding/base64"
 	"encoding/json"
 	"errors"
 	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/url"
@@ -46,6 +48,8 @@ func TestParseReference(t *testing.T) {
 		{"oci://r.example/a@sha256:00", "", "", "its digest"},
 		{"oci://r.example/a@sha1:" + hex[:40], "", "", "its digest"},
 		{"oci://me:hush@r.example/a:b", "", "", "do not belong"},
+		{"oci://me:hush@shop.example/a:b", "", "", "do not belong"},
+		{"oci://me:hush@sha256.example/a@sha256:" + hex, "", "", "do not belong"},
 	} {
 		r, err := parseReference(test.name)
 		where := r.tag
@@ -89,6 +93,17 @@ func TestLogins(t *testing.T) {
 	for host, want := range map[string]string{"docker.io": "me", "registry-1.docker.io": "me", "r.example:5000": "me", "r.example": "", "helper.example": ""} {
 		if user, password := login(host); user != want || (password == "hush:hush") != (want != "") {
 			t.Errorf("login(%s) = %s %s", host, user, password)
+		}
+	}
+	// A login for a part of a registry is for no other part of it.
+	team := func(user string) string { return base64.StdEncoding.EncodeToString([]byte(user + ":x")) }
+	login, err = ParseLogins([]byte(`{"auths": {"r/a": {"auth": "` + team("a") + `"}, "r/b": {"auth": "` + team("b") + `"}, "r": {"auth": "` + team("all") + `"}, "s/a/": {"auth": "` + team("sa") + `"}}}`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for repository, want := range map[string]string{"r/a": "a", "r/a/x": "a", "R/b/x/y": "b", "r/ab": "all", "r": "all", "s/a/x": "sa", "s/b": "", "s": ""} {
+		if user, _ := login(repository); user != want {
+			t.Errorf("login(%s) = %q, want %q", repository, user, want)
 		}
 	}
 	for _, text := range []string{``, `[]`, `{"auths": []}`, `{"auths": {"a": {"auth": "hush"}}}`, `{"auths": {"a": {"auth": "!"}}}`} {
@@ -241,6 +256,9 @@ func TestOCI(t *testing.T) {
 		{name: "manifest of schema 1", setUp: func(s *shelf) { tag(s, []byte(`{"schemaVersion": 1}`)) }, err: "neither a manifest nor an index"},
 		{name: "web page", setUp: func(s *shelf) { tag(s, []byte(`<html>`)) }, err: "not JSON"},
 		{name: "endless", setUp: func(s *shelf) { tag(s, bytes.Repeat([]byte(" "), maxManifest+1)) }, err: "longer than"},
+		{name: "of a million machines", setUp: func(s *shelf) {
+			tag(s, []byte(`{"schemaVersion": 2, "manifests": [`+strings.Repeat("{},", 1e6)+`{}]}`))
+		}, err: "more than 100000 things"},
 		{name: "digest of another kind", setUp: func(s *shelf) { tag(s, manifestOf(layer("md5:00", "x", nil))) }, err: "none of sha256 or sha512"},
 		{name: "digest that is a path", setUp: func(s *shelf) { tag(s, manifestOf(layer("sha256:../../x", "x", nil))) }, err: "not hexadecimal"},
 		{name: "an index of indexes", setUp: func(s *shelf) {
@@ -320,9 +338,9 @@ func TestOCIRedirect(t *testing.T) {
 	server := httptest.NewServer(s)
 	defer server.Close()
 	u, _ := url.Parse(server.URL)
-	src, digest, err := NewOCI(t.Context(), "oci://"+u.Host+"/os/debian", OCIOptions{Login: func(host string) (string, string) {
-		if host != u.Host {
-			t.Errorf("asked for the login of %s", host)
+	src, digest, err := NewOCI(t.Context(), "oci://"+u.Host+"/os/debian", OCIOptions{Login: func(repository string) (string, string) {
+		if repository != u.Host+"/os/debian" {
+			t.Errorf("asked for the login of %s", repository)
 		}
 		return "me", "hush"
 	}})
@@ -339,6 +357,50 @@ func TestOCIRedirect(t *testing.T) {
 	}
 	if n := strings.Count(strings.Join(s.seen, "\n"), "/token "); n != 1 {
 		t.Errorf("%d tokens were asked for: %q", n, s.seen)
+	}
+}
+
+// What a tag leads to is proven by TLS alone, and not taken from where there is none. What a digest proves may come from there.
+func TestOCIKeepsTLS(t *testing.T) {
+	image := []byte("image")
+	s := &shelf{things: map[string][]byte{}}
+	b, err := json.Marshal(map[string]any{"schemaVersion": 2, "layers": []any{map[string]string{"digest": s.put("blobs", image), "mediaType": "x"}}})
+	if err != nil {
+		t.Fatal(err)
+	}
+	digest := s.put("manifests", b)
+	s.things["/v2/os/debian/manifests/12"] = b
+	plain := httptest.NewServer(s)
+	defer plain.Close()
+	server := httptest.NewTLSServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		http.Redirect(w, r, plain.URL+r.URL.Path, http.StatusTemporaryRedirect)
+	}))
+	defer server.Close()
+	transport := server.Client().Transport.(*http.Transport).Clone()
+	transport.DialContext = func(ctx context.Context, network, address string) (net.Conn, error) {
+		if address == "example.com:443" { // which the server has a certificate for
+			address = server.Listener.Addr().String()
+		}
+		return (&net.Dialer{}).DialContext(ctx, network, address)
+	}
+	for _, test := range []struct{ name, ref, err string }{
+		{"tag", ":12", "not protected by TLS"},
+		{"digest", "@" + digest, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			src, want, err := NewOCI(t.Context(), "oci://example.com/os/debian"+test.ref, OCIOptions{HTTP: HTTPOptions{Transport: transport}})
+			if test.err != "" || err != nil {
+				if test.err == "" || err == nil || !strings.Contains(err.Error(), test.err) {
+					t.Errorf("NewOCI() = %v, want %q", err, test.err)
+				}
+				return
+			}
+			r := NewReader(t.Context(), []Source{src}, want, ReaderOptions{})
+			defer r.Close()
+			if err := r.Verify(); err != nil {
+				t.Errorf("the image: %v", err)
+			}
+		})
 	}
 }
 

@@ -8,8 +8,10 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"maps"
 	"net/http"
 	"net/url"
+	"slices"
 	"strings"
 	"sync"
 	"unicode"
@@ -41,7 +43,7 @@ func newRegistry(ref reference, o OCIOptions) (*registry, error) {
 	}
 	r := &registry{base: ownTransport(t, o.HTTP.Proxy), scheme: u.Scheme, host: u.Host, scope: ref.scope}
 	if o.Login != nil {
-		r.user, r.password = o.Login(ref.host)
+		r.user, r.password = o.Login(ref.host + "/" + ref.repository)
 	}
 	return r, nil
 }
@@ -220,8 +222,9 @@ func parseChallenge(text string) (challenge, bool) {
 	return c, c.scheme != ""
 }
 
-// ParseLogins reads a file of logins as of containers-auth.json(5) and of Docker's config.json, and returns a function for [OCIOptions].
-func ParseLogins(text []byte) (func(host string) (user, password string), error) {
+// ParseLogins reads a file of logins as of containers-auth.json(5) and of Docker's config.json, and returns a function for [OCIOptions]. A login
+// for a part of a registry, HOST/PATH, is for what is below it only, where it goes before that for the host.
+func ParseLogins(text []byte) (func(repository string) (user, password string), error) {
 	var file struct {
 		Auths map[string]struct {
 			Auth string `json:"auth"`
@@ -232,7 +235,8 @@ func ParseLogins(text []byte) (func(host string) (user, password string), error)
 	}
 	type login struct{ user, password string }
 	logins := map[string]login{}
-	for host, entry := range file.Auths {
+	for _, host := range slices.Sorted(maps.Keys(file.Auths)) {
+		entry := file.Auths[host]
 		if entry.Auth == "" {
 			continue
 		}
@@ -241,22 +245,29 @@ func ParseLogins(text []byte) (func(host string) (user, password string), error)
 		if err != nil || !ok {
 			return nil, fmt.Errorf("logins: that for %.200q is not base64 of a user and a password", host)
 		}
-		logins[loginHost(host)] = login{user, strings.TrimRight(password, "\x00")}
+		logins[loginName(host)] = login{user, strings.TrimRight(password, "\x00")}
 	}
-	return func(host string) (string, string) {
-		l := logins[loginHost(host)]
-		return l.user, l.password
+	return func(repository string) (string, string) {
+		for name := loginName(repository); ; name = name[:strings.LastIndexByte(name, '/')] {
+			if l, ok := logins[name]; ok || !strings.Contains(name, "/") {
+				return l.user, l.password
+			}
+		}
 	}, nil
 }
 
-// loginHost is the host in what a file of logins has for the name of a registry, which Docker writes as a URL for its own.
-func loginHost(name string) string {
-	if _, rest, ok := strings.Cut(name, "://"); ok {
+// loginName is the registry in what a file of logins has for one, or the part of it: Docker writes a URL, whose path says nothing.
+func loginName(name string) string {
+	_, rest, isURL := strings.Cut(name, "://")
+	if isURL {
 		name = rest
 	}
-	name, _, _ = strings.Cut(name, "/")
-	if name == "index.docker.io" || name == "registry-1.docker.io" {
-		return "docker.io"
+	host, path, _ := strings.Cut(name, "/")
+	if host = strings.ToLower(host); host == "index.docker.io" || host == "registry-1.docker.io" {
+		host = "docker.io"
 	}
-	return strings.ToLower(name)
+	if path = strings.Trim(path, "/"); isURL || path == "" {
+		return host
+	}
+	return host + "/" + path
 }

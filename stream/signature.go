@@ -66,7 +66,7 @@ func ParsePublicKeys(text []byte) ([]PublicKey, error) {
 			if err != nil || len(b) != 2+8+ed25519.PublicKeySize || string(b[:2]) != "Ed" {
 				return nil, errors.New("public key: it is neither one of minisign nor PEM")
 			}
-			if _, err := newCurve().decode(b[10:]); err != nil {
+			if err := newCurve().checkKey(b[10:]); err != nil {
 				return nil, fmt.Errorf("public key: %w", err)
 			}
 			keys = append(keys, PublicKey{minisign: true, id: [8]byte(b[2:10]), ed: b[10:]})
@@ -95,7 +95,7 @@ func parsePEM(block *pem.Block) (PublicKey, error) {
 			return PublicKey{ec: key}, nil
 		}
 	case ed25519.PublicKey:
-		if _, err := newCurve().decode(key); err != nil {
+		if err := newCurve().checkKey(key); err != nil {
 			return PublicKey{}, fmt.Errorf("public key: %w", err)
 		}
 		return PublicKey{ed: key}, nil
@@ -260,6 +260,9 @@ func FetchSignature(ctx context.Context, src Source, keys []PublicKey, o ReaderO
 // FetchSignatureBeside reads the signature of an image that one of the keys may have made. It is beside the image, at each place of it the name of which is given, with the suffix of such
 // keys; open makes sources of names. If there is none, the error wraps [ErrSignature].
 func FetchSignatureBeside(ctx context.Context, images []string, open func(name string) (Source, error), keys []PublicKey, o ReaderOptions) (Signature, error) {
+	if len(images) == 0 || len(keys) == 0 {
+		return Signature{}, fmt.Errorf("%w: there is no image, or no key, to look for one of", ErrSignature)
+	}
 	var errs []error
 	for _, image := range images {
 		tried := map[string]bool{}

@@ -6,6 +6,8 @@ import (
 	"bytes"
 	"crypto/ed25519"
 	"crypto/sha256"
+	"encoding/base64"
+	"encoding/pem"
 	"errors"
 	"fmt"
 	"io"
@@ -129,6 +131,46 @@ MHYwEAYHKoZIzj0CAQYFK4EEACIDYgAEqo7xBfE1oMGFqv7YcR6dmaDA5xSg+9Rr
 	}
 }
 
+// For a key of small order anybody can sign, so none is taken.
+func TestWeakKeys(t *testing.T) {
+	for _, hex := range []string{
+		"0100000000000000000000000000000000000000000000000000000000000000",
+		"0000000000000000000000000000000000000000000000000000000000000000",
+		"0000000000000000000000000000000000000000000000000000000000000080",
+		"ecffffffffffffffffffffffffffffffffffffffffffffffffffffffffffff7f",
+		"c7176a703d4dd84fba3c0b760d10670f2a2053fa2c39ccc64ec7fd7792ac037a",
+		"26e8958fc2b227b045c3f489f2ef98f0d5dfac05d3c63339b13802886d53fc05",
+	} {
+		t.Run(hex, func(t *testing.T) {
+			key := make([]byte, 32)
+			if _, err := fmt.Sscanf(hex, "%x", &key); err != nil {
+				t.Fatal(err)
+			}
+			// The signature is a point of the same few, and 0; for one message in eight at the least it is right.
+			forged := false
+			for i := range 200 {
+				message := fmt.Appendf(nil, "%d", i)
+				signature := append(bytes.Clone(key), make([]byte, 32)...)
+				if forged = ed25519.Verify(key, message, signature); forged {
+					break
+				}
+			}
+			if !forged {
+				t.Error("this key is not weak")
+			}
+			der := append([]byte("\x30\x2a\x30\x05\x06\x03\x2b\x65\x70\x03\x21\x00"), key...)
+			for kind, text := range map[string][]byte{
+				"minisign": []byte(base64.StdEncoding.EncodeToString(append([]byte("Ed12345678"), key...))),
+				"PEM":      pem.EncodeToMemory(&pem.Block{Type: "PUBLIC KEY", Bytes: der}),
+			} {
+				if _, err := ParsePublicKeys(text); err == nil || !strings.Contains(err.Error(), "anybody can sign") {
+					t.Errorf("ParsePublicKeys(%s) = %v", kind, err)
+				}
+			}
+		})
+	}
+}
+
 // What comes as a stream is judged as crypto/ed25519 judges it.
 func TestEd25519(t *testing.T) {
 	random := rand.New(rand.NewPCG(1, 2))
@@ -202,6 +244,26 @@ func TestReaderSignature(t *testing.T) {
 			}
 			if err := r.Verify(); !errors.Is(err, test.want) {
 				t.Errorf("Verify() = %v, want %v", err, test.want)
+			}
+		})
+	}
+}
+
+// To look nowhere is to find none, and not that none is needed.
+func TestSignatureBesideNothing(t *testing.T) {
+	keys := []PublicKey{{minisign: true}}
+	open := func(string) (Source, error) { return nil, errors.New("nothing is to be opened") }
+	for _, test := range []struct {
+		name   string
+		images []string
+		keys   []PublicKey
+	}{
+		{"no image", nil, keys},
+		{"no key", []string{"/image"}, nil},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if s, err := FetchSignatureBeside(t.Context(), test.images, open, test.keys, ReaderOptions{}); !errors.Is(err, ErrSignature) {
+				t.Errorf("FetchSignatureBeside() = %v, %v, want an ErrSignature", s, err)
 			}
 		})
 	}

@@ -12,6 +12,7 @@ import (
 	"io"
 	"math/rand/v2"
 	"net/http/httptest"
+	"os/exec"
 	"slices"
 	"strings"
 	"syscall"
@@ -311,6 +312,44 @@ func TestWriteFails(t *testing.T) {
 				t.Errorf("the last act is %s, want sync", ops[len(ops)-1])
 			}
 		})
+	}
+}
+
+// What unpacks to far more than the disk holds ends where the disk does.
+func TestBombs(t *testing.T) {
+	const size = 8 * mib
+	for name, command := range map[string]string{
+		"gzip":                      "gzip -1",
+		"gzip, many members":        "split -b 16M --filter 'gzip -1'",
+		"zstd":                      "zstd -q -c",
+		"zstd that says its length": "zstd -q -c --stream-size=67108864",
+		"zstd, short frames":        "split -b 4M --filter 'zstd -q -c'",
+		"xz":                        "xz -0 -T2",
+		"bzip2":                     "bzip2 -1",
+		"lz4":                       "lz4 -q -c",
+	} {
+		for what, fill := range map[string]string{"zeros": "cat /dev/zero", "text": "yes ironhand"} {
+			t.Run(name+" of "+what, func(t *testing.T) {
+				t.Parallel()
+				bomb, err := exec.Command("sh", "-c", fill+" | head -c 64M | "+command).Output()
+				if err != nil {
+					t.Fatal(err)
+				}
+				content, err := stream.Decompress(bytes.NewReader(bomb), 0)
+				if err != nil {
+					t.Fatal(err)
+				}
+				defer content.Close()
+				disk := streamtest.NewDisk(size, 512)
+				w, err := stream.Write(t.Context(), disk, stream.NewExtents(stream.Rejoin(nil, content), -1), stream.Options{})
+				if !errors.Is(err, stream.ErrTooLarge) {
+					t.Fatalf("Write(...) = %+v, %v, want ErrTooLarge", w, err)
+				}
+				if !bytes.Equal(disk.Bytes[:mib], make([]byte, mib)) || !bytes.Equal(disk.Bytes[size-mib:], make([]byte, mib)) {
+					t.Error("the ends of the disk are not zero")
+				}
+			})
+		}
 	}
 }
 

@@ -25,7 +25,7 @@ const (
 	exitDone   = 0
 	exitFailed = 1
 	exitUsage  = 2
-	exitOther  = 3 // done, and something is not as it was
+	exitOther  = 3 // done, and something is not as it was; or of burn-in, not all of it could be done
 )
 
 // A command is one subcommand.
@@ -63,7 +63,7 @@ func usagef(format string, args ...any) error {
 func commands() []command {
 	return []command{
 		agentCommand(), inspectCommand(), writeCommand(), netCommand(),
-		stepsCommand(), runStepCommand(), kexecCommand(), versionCommand(),
+		stepsCommand(), runStepCommand(), burninCommand(), kexecCommand(), versionCommand(),
 	}
 }
 
@@ -104,7 +104,7 @@ func usage(w io.Writer) {
 	for _, c := range commands() {
 		fmt.Fprintf(w, "  %-9s %s\n", c.name, c.help)
 	}
-	fmt.Fprintf(w, "\nironhand COMMAND --help tells more, with an example.\nExit status: 0 done, 1 failed, 2 wrong use, 3 a comparison found changes.\n")
+	fmt.Fprintf(w, "\nironhand COMMAND --help tells more, with an example.\nExit status: 0 done, 1 failed, 2 wrong use, 3 a comparison found changes, or burn-in could not test all.\n")
 }
 
 func runCommand(ctx context.Context, cmd command, p agent.Parts, args []string, stdin io.Reader, stdout, stderr io.Writer) int {
@@ -122,6 +122,9 @@ func runCommand(ctx context.Context, cmd command, p agent.Parts, args []string, 
 		fmt.Fprintf(stderr, "usage: ironhand %s %s\n", cmd.name, cmd.args)
 		return exitUsage
 	case errors.Is(err, errDiffers):
+		return exitOther
+	case errors.As(err, new(notTested)):
+		fmt.Fprintf(stderr, "ironhand %s: %v\n", cmd.name, err)
 		return exitOther
 	case errors.Is(err, errShown):
 		return exitFailed

@@ -18,6 +18,7 @@ import (
 	"github.com/ironhand/ironhand/agent"
 	"github.com/ironhand/ironhand/inspect"
 	"github.com/ironhand/ironhand/steps"
+	"github.com/ironhand/ironhand/steps/raid"
 	"github.com/ironhand/ironhand/stream"
 )
 
@@ -86,6 +87,7 @@ func runStep(ctx context.Context, c *call) error {
 		return err
 	}
 	host.Tools, host.LoadModules = system.Tools, system.LoadModules // only now: with them, NewSet would start arrays
+	host.Arrays = func(ctx context.Context) ([]steps.Array, error) { return raid.Arrays(ctx, host) }
 	if host.Media, err = system.MediaRead(); err != nil {
 		return err
 	}

@@ -216,6 +216,10 @@ func TestDeploy(t *testing.T) {
 			want: "wait get_deploy_steps, write_image, wait get_partition_uuids, power_off",
 		},
 		{
+			name: "on software RAID", node: "    raid: {logical_disks: [{size_gb: MAX, raid_level: \"1\", controller: software, is_root_volume: true}]}",
+			want: "wait get_deploy_steps, apply_configuration, write_image, wait get_partition_uuids, install_bootloader, wait sync, run_image",
+		},
+		{
 			name:   "slow, and busy at first",
 			script: script{"get_deploy_steps": {busy: 3}, "write_image": {polls: 5}, "install_bootloader": {busy: 2, polls: 2}},
 			want:   "wait get_deploy_steps, write_image, wait get_partition_uuids, install_bootloader, wait sync, run_image",
@@ -280,6 +284,12 @@ func TestDeployFails(t *testing.T) {
 			name:   "image has the wrong digest",
 			script: script{"write_image": {polls: 1, fail: &commandError{Type: "ImageChecksumError", Message: "Error verifying image checksum", Details: "Image failed to verify against checksum"}}},
 			want:   "write_image: command FAILED: Image failed to verify against checksum (ImageChecksumError)",
+		},
+		{
+			name:   "no software RAID",
+			node:   "    raid: {logical_disks: [{size_gb: MAX}]}",
+			script: script{"apply_configuration": {fail: &commandError{Type: "SoftwareRAIDError", Details: "controller is missing"}}},
+			want:   "apply_configuration: command FAILED: controller is missing (SoftwareRAIDError)",
 		},
 		{
 			name:   "message without details",

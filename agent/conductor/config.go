@@ -60,6 +60,9 @@ type NodeConfig struct {
 
 	ConfigDrive *ConfigDrive `yaml:"config_drive"` // none if absent
 	HandOff     HandOff      `yaml:"handoff"`      // default reboot
+
+	// RAID is the configuration of software RAID, as Ironic's target_raid_config, that the machine gets before the image is written. None if absent: then arrays stay as they are.
+	RAID map[string]any `yaml:"raid"`
 }
 
 // Image is what is written onto the node's disk.
@@ -269,6 +272,9 @@ func (n *NodeConfig) check(c *Config) error {
 	}
 	if err := n.Image.check(c); err != nil {
 		return fmt.Errorf("image: %w", err)
+	}
+	if disks, ok := n.RAID["logical_disks"].([]any); n.RAID != nil && (!ok || len(disks) == 0 || len(n.RAID) > 1) {
+		return errors.New("raid: want a list logical_disks, and nothing else")
 	}
 	if d := n.ConfigDrive; d != nil {
 		if d.HostName != "" && !isHostName(d.HostName) {

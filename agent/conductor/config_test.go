@@ -33,7 +33,7 @@ func TestParseConfig(t *testing.T) {
 	want := "{Listen:[192.0.2.1:6385] PublicURL: TLS:{Auto:true Cert: Key:} Files:images Poll:0 HeartbeatTimeout:300000000000 " +
 		"CallbackTimeout:1800000000000 CommandTimeout:60000000000 BootTimeout:900000000000 Timeout:0 Exit:never " +
 		"Nodes:[{Name:6b4b3c1e-5a0f-4a53-8d0e-2f6d3c9a7b10 UUID:6b4b3c1e-5a0f-4a53-8d0e-2f6d3c9a7b10 MACs:[52:54:00:00:02:0a] " +
-		"TokenFile: BootMode:uefi Properties:map[] Image:{File:disk.img URL: SHA512: DiskFormat:raw RootMB:0 SwapMB:0 EphemeralMB:0} ConfigDrive:<nil> HandOff:reboot}]}"
+		"TokenFile: BootMode:uefi Properties:map[] Image:{File:disk.img URL: SHA512: DiskFormat:raw RootMB:0 SwapMB:0 EphemeralMB:0} ConfigDrive:<nil> HandOff:reboot RAID:map[]}]}"
 	if got != want {
 		t.Errorf("ParseConfig:\n     %s\nwant %s", got, want)
 	}
@@ -69,6 +69,8 @@ func TestParseConfigRefuses(t *testing.T) {
 		{"handoff", goodTop + goodNode + "    handoff: jump\n", `handoff is "jump", want kexec, reboot or poweroff`},
 		{"name with escape", goodTop + goodNode + "    name: \"a\\e[2J\"\n", "has characters that do not print"},
 		{"same node twice", goodTop + goodNode + strings.TrimPrefix(goodNode, "\nnodes:\n"), "is that of"},
+		{"software RAID without volumes", goodTop + goodNode + "    raid: {logical_disks: []}\n", "raid: want a list logical_disks"},
+		{"software RAID with something else", goodTop + goodNode + "    raid: {logical_disks: [{size_gb: 1}], x: 1}\n", "raid: want a list logical_disks"},
 		{"no image", goodTop + strings.Replace(goodNode, "image: {file: disk.img}", "", 1), "image: want exactly one of file and url"},
 		{"image outside", goodTop + strings.Replace(goodNode, "disk.img", "../disk.img", 1), "is not a path below the files directory"},
 		{"image that is hidden", goodTop + strings.Replace(goodNode, "disk.img", "a/.disk.img", 1), "is not a path below the files directory"},

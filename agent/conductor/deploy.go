@@ -44,6 +44,9 @@ func (d *deployment) run(ctx context.Context) error {
 	if err := d.fetchSteps(ctx); err != nil {
 		return err
 	}
+	if err := d.makeArrays(ctx); err != nil {
+		return err
+	}
 	if err := d.writeImage(ctx); err != nil {
 		return err
 	}
@@ -96,6 +99,20 @@ func (d *deployment) fetchSteps(ctx context.Context) error {
 	return nil
 }
 
+// makeArrays has the software RAID made that is configured, in the place of what there is.
+func (d *deployment) makeArrays(ctx context.Context) error {
+	raid := d.n.config.RAID
+	if raid == nil {
+		return nil
+	}
+	if _, err := d.step(ctx, "raid", "apply_configuration", map[string]any{"raid_config": raid, "delete_existing": true}); err != nil {
+		return err
+	}
+	d.n.setRAID(raid)
+	d.c.event(d.n.config.Name, EventCommand, "apply_configuration: done")
+	return nil
+}
+
 // writeImage has the image and the config drive written.
 func (d *deployment) writeImage(ctx context.Context) error {
 	d.index = 1
@@ -115,7 +132,7 @@ func (d *deployment) writeImage(ctx context.Context) error {
 		drive = n.configDrive
 		info["configdrive"] = n.configDrive
 	}
-	c, err := d.step(ctx, "write_image", map[string]any{"image_info": info, "configdrive": drive})
+	c, err := d.step(ctx, "deploy", "write_image", map[string]any{"image_info": info, "configdrive": drive})
 	if err != nil {
 		return err
 	}
@@ -123,7 +140,7 @@ func (d *deployment) writeImage(ctx context.Context) error {
 	return nil
 }
 
-// prepareBoot has the firmware's boot entry made. Without UEFI a whole disk image needs nothing.
+// prepareBoot has the firmware's boot entry made. Without UEFI a whole disk image needs nothing, unless it is on an array.
 func (d *deployment) prepareBoot(ctx context.Context) error {
 	d.index = 2
 	c, err := d.once(ctx, "standby.get_partition_uuids", func() any { return struct{}{} })
@@ -138,7 +155,7 @@ func (d *deployment) prepareBoot(ctx context.Context) error {
 	if err := json.Unmarshal(c.Result, &uuids); err != nil {
 		return fmt.Errorf("standby.get_partition_uuids: result is not of the expected form")
 	}
-	if d.n.config.BootMode != "uefi" && d.n.config.Image.RootMB == 0 {
+	if d.n.config.BootMode != "uefi" && d.n.config.Image.RootMB == 0 && d.n.config.RAID == nil {
 		return nil
 	}
 	_, err = d.follow(ctx, "image.install_bootloader", nil, func() any {
@@ -189,7 +206,7 @@ func (d *deployment) loadKernel(ctx context.Context) error {
 	if !d.offered["deploy.kexec"] {
 		return errors.New("the agent does not offer deploy.kexec")
 	}
-	_, err := d.step(ctx, "kexec", map[string]any{})
+	_, err := d.step(ctx, "deploy", "kexec", map[string]any{})
 	return err
 }
 
@@ -249,8 +266,8 @@ func (d *deployment) awaitReport(ctx context.Context, last string) error {
 }
 
 // step executes a deploy step and waits for its end.
-func (d *deployment) step(ctx context.Context, name string, args map[string]any) (command, error) {
-	step := map[string]any{"interface": "deploy", "step": name, "args": args}
+func (d *deployment) step(ctx context.Context, iface, name string, args map[string]any) (command, error) {
+	step := map[string]any{"interface": iface, "step": name, "args": args}
 	ours := func(c command) bool {
 		var result struct {
 			Step struct {
@@ -258,7 +275,7 @@ func (d *deployment) step(ctx context.Context, name string, args map[string]any)
 				Step      string `json:"step"`
 			} `json:"deploy_step"`
 		}
-		return json.Unmarshal(c.Result, &result) == nil && result.Step.Interface == "deploy" && result.Step.Step == name
+		return json.Unmarshal(c.Result, &result) == nil && result.Step.Interface == iface && result.Step.Step == name
 	}
 	c, err := d.follow(ctx, "deploy.execute_deploy_step", ours, func() any {
 		now := time.Now()

@@ -56,6 +56,7 @@ type node struct {
 	pregenerated  bool // the token came from a file
 	agent         *agent
 	lastHeartbeat time.Time
+	raid          map[string]any // the configuration that was made
 }
 
 func newNode(c NodeConfig) *node {
@@ -82,6 +83,13 @@ func (n *node) setState(s State) {
 	n.mu.Lock()
 	defer n.mu.Unlock()
 	n.state = s
+}
+
+// setRAID keeps the configuration that the agent has made.
+func (n *node) setRAID(config map[string]any) {
+	n.mu.Lock()
+	defer n.mu.Unlock()
+	n.raid = config
 }
 
 // poke makes the deployment look at the agent now.
@@ -189,7 +197,7 @@ func (n *node) record(now time.Time, index int, cached map[string]any) map[strin
 		"provision_state": string(n.state), "target_provision_state": "active", "provision_updated_at": stamp,
 		"power_state": "power on", "target_power_state": nil,
 		"deploy_step": steps[index], "clean_step": map[string]any{},
-		"raid_config": map[string]any{}, "target_raid_config": map[string]any{}, "network_data": map[string]any{},
+		"raid_config": object(n.raid), "target_raid_config": object(n.config.RAID), "network_data": map[string]any{},
 		"traits":      map[string]any{"objects": []any{}},
 		"maintenance": false, "console_enabled": false, "protected": false, "retired": false,
 		"conductor_affinity": 1, "conductor_group": "", "reservation": "labconductor",
@@ -206,6 +214,14 @@ func (n *node) record(now time.Time, index int, cached map[string]any) map[strin
 		r[k] = nil
 	}
 	return r
+}
+
+// object is m, or an empty object: never null.
+func object(m map[string]any) map[string]any {
+	if m == nil {
+		return map[string]any{}
+	}
+	return m
 }
 
 // properties are the configured ones with the boot mode among the capabilities. The caller holds the lock.

@@ -29,31 +29,34 @@ func TestIronicCleaning(t *testing.T) {
 	if out := b.run("wipefs", "--no-act", n.machine.Disks[1].Path); !strings.Contains(out, "ext4") {
 		t.Fatalf("wipefs finds nothing to begin with: %s", out)
 	}
-	clean("manageable", "erase_devices_metadata", "erase_pstore")
-	wantConsole(t, n, "clearing metadata", "step: erase_devices_metadata done", "step: erase_pstore done")
-	for _, d := range n.machine.Disks {
-		if out := b.run("wipefs", "--no-act", d.Path); strings.TrimSpace(out) != "" {
-			t.Errorf("wipefs finds on %s:\n%s", d.Path, out)
+	b.sub("two steps", func(t *testing.T) {
+		clean("manageable", "erase_devices_metadata", "erase_pstore")
+		wantConsole(t, n, "clearing metadata", "step: erase_devices_metadata done", "step: erase_pstore done")
+		for _, d := range n.machine.Disks {
+			if out := b.run("wipefs", "--no-act", d.Path); strings.TrimSpace(out) != "" {
+				t.Errorf("wipefs finds on %s:\n%s", d.Path, out)
+			}
+			if out := b.run("bash", "-c", `blkid -p -O 1048576 "$1" || true`, "bash", d.Path); strings.TrimSpace(out) != "" {
+				t.Errorf("blkid finds in what was a partition of %s:\n%s", d.Path, out)
+			}
 		}
-		if out := b.run("bash", "-c", `blkid -p -O 1048576 "$1" || true`, "bash", d.Path); strings.TrimSpace(out) != "" {
-			t.Errorf("blkid finds in what was a partition of %s:\n%s", d.Path, out)
+	})
+	b.sub("a step that fails", func(t *testing.T) {
+		// A file system of VMware, which other machines may be using.
+		f, err := os.OpenFile(n.machine.Disks[1].Path, os.O_WRONLY, 0)
+		if err != nil {
+			t.Fatal(err)
 		}
-	}
-
-	// A file system of VMware, which other machines may be using.
-	f, err := os.OpenFile(n.machine.Disks[1].Path, os.O_WRONLY, 0)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := f.WriteAt([]byte{0x0d, 0xd0, 0x01, 0xc0}, 1<<20); err != nil {
-		t.Fatal(err)
-	}
-	if err := f.Close(); err != nil {
-		t.Fatal(err)
-	}
-	r := clean("clean failed", "erase_devices_metadata")
-	if !strings.Contains(r.LastError, "VMFS") {
-		t.Errorf("last error = %q", r.LastError)
-	}
-	wantLogs(t, b, "VMFS")
+		if _, err := f.WriteAt([]byte{0x0d, 0xd0, 0x01, 0xc0}, 1<<20); err != nil {
+			t.Fatal(err)
+		}
+		if err := f.Close(); err != nil {
+			t.Fatal(err)
+		}
+		r := clean("clean failed", "erase_devices_metadata")
+		if !strings.Contains(r.LastError, "VMFS") {
+			t.Errorf("last error = %q", r.LastError)
+		}
+		wantLogs(t, b, "VMFS")
+	})
 }

@@ -32,35 +32,51 @@ func (b *bench) smallImage(size int64) string {
 	return file
 }
 
+// espImage is an image with an EFI system partition, whose boot loader is none, and nothing else.
+func (b *bench) espImage() string {
+	b.t.Helper()
+	file := b.path("esp.img")
+	b.run("bash", "-c", `truncate -s 40M "$1" && printf 'label: gpt\nstart=2048, size=65536, type=C12A7328-F81F-11D2-BA4B-00A0C93EC93B\n' | sfdisk --quiet --no-reread --no-tell-kernel "$1" &&
+		truncate -s 32M "$1.fat" && mkfs.vfat -i 1234abcd -n ESP "$1.fat" >/dev/null && mmd -i "$1.fat" ::EFI ::EFI/BOOT && mcopy -i "$1.fat" /bin/true ::EFI/BOOT/BOOTX64.EFI &&
+		dd if="$1.fat" of="$1" bs=1M seek=1 conv=notrunc status=none`, "bash", file)
+	return file
+}
+
 // The life of a UEFI node: automated cleaning, deployment of a real Debian with a config drive, the first boot from the disk, and back.
 func TestIronicUEFI(t *testing.T) {
 	b := newBench(t, nil)
 	n := b.newNode("uefi", "uefi")
-	n.do("provide")
-	n.until("available", 5*time.Minute)
-
-	image := vmtest.Artefact(t, "image/debian.img.zst")
-	n.setImage(image, nil)
-	n.do("active", "configdrive", map[string]any{"meta_data": map[string]any{"hostname": "from-ironic", "uuid": n.uuid}})
-	n.until("active", 10*time.Minute)
-	wantConsole(t, n, "step: write_image done", "boot loader: Boot")
-	n.fromDisk(`from-ironic login:`, 5*time.Minute)
-
-	n.do("deleted")
-	n.until("available", 5*time.Minute)
+	b.sub("automated cleaning", func(t *testing.T) {
+		n.do("provide")
+		n.until("available", 5*time.Minute)
+		wantConsole(t, n, "step: erase_devices_metadata done")
+	})
+	b.sub("deployment with a config drive", func(t *testing.T) {
+		n.setImage(vmtest.Artefact(t, "image/debian.img.zst"), nil)
+		n.do("active", "configdrive", map[string]any{"meta_data": map[string]any{"hostname": "from-ironic", "uuid": n.uuid}})
+		n.until("active", 10*time.Minute)
+		wantConsole(t, n, "step: write_image done", "boot loader: Boot")
+		n.fromDisk(`from-ironic login:`, 5*time.Minute)
+	})
+	b.sub("undeployment", func(*testing.T) {
+		n.do("deleted")
+		n.until("available", 5*time.Minute)
+	})
 }
 
 // A BIOS node, with the image from a cache of the conductor's, and its rescue.
 func TestIronicBIOS(t *testing.T) {
 	b := newBench(t, map[string]string{"agent.image_download_source": "local"})
 	n := b.newNode("bios", "bios")
-	n.do("provide")
-	n.until("available", 5*time.Minute)
-	n.setImage(b.smallImage(64<<20), nil)
-	n.do("active", "configdrive", map[string]any{"meta_data": map[string]any{"hostname": "from-ironic"}})
-	n.until("active", 5*time.Minute)
-	wantConsole(t, n, "step: write_image done")
-	n.fromDisk("BOOT CODE RUNS", time.Minute)
+	b.sub("deployment from the conductor's cache", func(t *testing.T) {
+		n.do("provide")
+		n.until("available", 5*time.Minute)
+		n.setImage(b.smallImage(64<<20), nil)
+		n.do("active", "configdrive", map[string]any{"meta_data": map[string]any{"hostname": "from-ironic"}})
+		n.until("active", 5*time.Minute)
+		wantConsole(t, n, "step: write_image done")
+		n.fromDisk("BOOT CODE RUNS", time.Minute)
+	})
 
 	// The tenant gets in with the password, nobody else does, and the API is closed.
 	b.sub("rescue and unrescue", func(t *testing.T) {
@@ -204,6 +220,23 @@ func TestIronicRAID(t *testing.T) {
 			}
 		}
 	}
+
+	// An operating system goes onto the root volume, and what firmware starts onto both disks. Automated cleaning before leaves the arrays.
+	n.do("provide")
+	n.until("available", 5*time.Minute)
+	n.setImage(b.espImage(), nil)
+	n.do("active")
+	n.until("active", 5*time.Minute)
+	wantConsole(t, n, "to /dev/md", "boot loader: Boot", "ironic1 (RAID, part0)", "ironic1 (RAID, part1)")
+	for i, d := range n.machine.Disks {
+		if out := b.run("blkid", "-p", "-O", "1048576", d.Path); !strings.Contains(out, `UUID="1234-ABCD"`) || !strings.Contains(out, `TYPE="vfat"`) {
+			t.Errorf("blkid of the EFI system partition of disk %d: %s", i, out)
+		}
+	}
+	n.do("deleted")
+	n.until("available", 5*time.Minute)
+	n.do("manage")
+	n.until("manageable", time.Minute)
 
 	// The machine was switched off; the arrays are found again. What cannot be leaves them as they are.
 	configure(20)

@@ -4,6 +4,7 @@ package qcow2
 
 import (
 	"bytes"
+	"compress/flate"
 	"encoding/binary"
 	"errors"
 	"fmt"
@@ -15,6 +16,8 @@ import (
 	"slices"
 	"strings"
 	"testing"
+
+	"github.com/klauspost/compress/zstd"
 )
 
 // run runs a program of QEMU's, which judges.
@@ -272,6 +275,162 @@ func small() []byte {
 	be.PutUint64(b[1024+8:], 2048|1<<63) // L2 at 1024, second cluster
 	copy(b[2048:], bytes.Repeat([]byte{7}, 512))
 	return b
+}
+
+// Each size of clusters that the format has.
+func TestClusterSizes(t *testing.T) {
+	for n := minBits; n <= maxBits; n++ {
+		for _, version := range []string{"compat=0.10", "compat=1.1", "compat=1.1,compression_type=zstd"} {
+			for _, packed := range []bool{false, true} {
+				if strings.Contains(version, "zstd") && !packed {
+					continue
+				}
+				t.Run(fmt.Sprintf("%d, %s, packed %v", 1<<n, version, packed), func(t *testing.T) {
+					dir := t.TempDir()
+					raw, file := filepath.Join(dir, "raw"), filepath.Join(dir, "qcow2")
+					want := pattern(2<<20 + 5*512)
+					if err := os.WriteFile(raw, want, 0o600); err != nil {
+						t.Fatal(err)
+					}
+					args := []string{"convert", "-f", "raw", "-O", "qcow2", "-o", fmt.Sprintf("%s,cluster_size=%d", version, 1<<n)}
+					if packed {
+						args = append(args, "-c")
+					}
+					qemu(t, "qemu-img", append(args, raw, file)...)
+					compare(t, file, want, !packed || n > minBits+2) // of small ones that are packed few are between two tables
+				})
+			}
+		}
+	}
+}
+
+// A packed cluster that unpacks to less than a cluster is refused, and of one that unpacks to more QEMU takes the start.
+func TestPackedExpandsWrongly(t *testing.T) {
+	pack := func(b []byte) []byte {
+		var packed bytes.Buffer
+		w, err := flate.NewWriter(&packed, 9)
+		if err != nil {
+			t.Fatal(err)
+		}
+		w.Write(b)
+		w.Close()
+		return packed.Bytes()
+	}
+	zpack := func(b []byte) []byte {
+		w, err := zstd.NewWriter(nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return w.EncodeAll(b, nil)
+	}
+	for _, compression := range []Compression{Deflate, Zstd} {
+		for _, test := range []struct {
+			name string
+			size int
+			ok   bool
+		}{{"just right", 512, true}, {"nothing", 0, false}, {"less", 511, false}, {"more", 513, true}, {"bomb", 1 << 20, true}} {
+			t.Run(fmt.Sprintf("%v, %s", compression, test.name), func(t *testing.T) {
+				b := small()
+				be := binary.BigEndian
+				content := bytes.Repeat([]byte("0123456789abcdef"), test.size/16+1)[:test.size]
+				packed := pack(content)
+				if compression == Zstd {
+					packed = zpack(content)
+					be.PutUint64(b[72:], 8)
+					be.PutUint32(b[100:], 112)
+					b[104] = 1
+				}
+				b = append(b[:2048], packed...)
+				b = append(b, make([]byte, -len(b)&511)...)
+				be.PutUint64(b[1024+8:], 1<<62|uint64((len(packed)+511)/512-1)<<61|2048)
+				for _, ahead := range []bool{true, false} {
+					got, err := decode(b, ahead)
+					if !test.ok {
+						if !errors.Is(err, ErrFormat) || !strings.Contains(err.Error(), "packed cluster at 2048") {
+							t.Errorf("decode(%v) = %v", ahead, err)
+						}
+						continue
+					}
+					if err != nil {
+						t.Errorf("decode(%v) = %v", ahead, err)
+					} else if want := append(append(make([]byte, 512), content[:512]...), make([]byte, 1024)...); !bytes.Equal(got, want) {
+						t.Errorf("decode(%v): other bytes", ahead)
+					}
+				}
+			})
+		}
+	}
+}
+
+// Images that were changed here and there, or cut, are refused or read as QEMU reads them.
+func TestBrokenAsQEMU(t *testing.T) {
+	const size = 1<<20 + 512
+	want := pattern(size)
+	rng := rand.New(rand.NewSource(1))
+	for _, options := range []string{"", "-c", "-c -o compression_type=zstd", "-o extended_l2=on", "-c -o cluster_size=4k"} {
+		t.Run(options, func(t *testing.T) {
+			dir := t.TempDir()
+			raw, file, broken, out := filepath.Join(dir, "raw"), filepath.Join(dir, "qcow2"), filepath.Join(dir, "broken"), filepath.Join(dir, "out")
+			if err := os.WriteFile(raw, want, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			qemu(t, "qemu-img", append(append([]string{"convert", "-f", "raw", "-O", "qcow2"}, strings.Fields(options)...), raw, file)...)
+			good, err := os.ReadFile(file)
+			if err != nil {
+				t.Fatal(err)
+			}
+			h, err := ParseHeader(good)
+			if err != nil {
+				t.Fatal(err)
+			}
+			l2 := int64(binary.BigEndian.Uint64(good[h.l1:]) & offsetMask)
+			written, refused := 0, 0
+			for i := range 40 {
+				b := bytes.Clone(good)
+				switch i % 4 {
+				case 0: // cut, at a cluster's end or anywhere
+					at := rng.Int63n(int64(len(b)))
+					if i%8 == 0 {
+						at &^= h.ClusterSize - 1
+					}
+					b = b[:at]
+				case 1: // the header, but for reference counts and snapshots, which are not looked at
+					at := rng.Intn(48 + 24)
+					if at >= 48 {
+						at += 24
+					}
+					b[at] ^= 1 << rng.Intn(8)
+				case 2: // an entry of the first L2 table that is used
+					b[l2+rng.Int63n(min(size/h.ClusterSize*h.entrySize(), h.ClusterSize))] ^= 1 << rng.Intn(8)
+				case 3: // two such entries are the same
+					n := min(size/h.ClusterSize, h.perTable())
+					copy(b[l2+rng.Int63n(n)*h.entrySize():][:h.entrySize()], b[l2+rng.Int63n(n)*h.entrySize():])
+				}
+				for _, ahead := range []bool{true, false} {
+					got, err := decode(b, ahead)
+					if err != nil {
+						refused++
+						continue
+					}
+					written++
+					if err := os.WriteFile(broken, b, 0o600); err != nil {
+						t.Fatal(err)
+					}
+					qemu(t, "qemu-img", "convert", "-f", "qcow2", "-O", "raw", broken, out)
+					judged, err := os.ReadFile(out)
+					if err != nil {
+						t.Fatal(err)
+					}
+					if whole := len(got) &^ 511; !bytes.Equal(got[:whole], judged) { // QEMU leaves out what is less than a sector at the end
+						t.Errorf("change %d, ahead %v: other bytes than QEMU reads", i, ahead)
+					}
+				}
+			}
+			if written == 0 || refused == 0 {
+				t.Errorf("%d were written, %d refused", written, refused)
+			}
+		})
+	}
 }
 
 func TestRefused(t *testing.T) {

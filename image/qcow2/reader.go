@@ -10,7 +10,7 @@ import (
 	"io"
 	"runtime"
 
-	"github.com/klauspost/compress/flate"
+	"github.com/ironhand/ironhand/stream/inflate"
 	"github.com/klauspost/compress/zstd"
 )
 
@@ -49,6 +49,9 @@ type Reader struct {
 // slotMemory bounds what the packed clusters take that are unpacked at the same time, in bytes. Each may take three times its size.
 const slotMemory = 16 << 20
 
+// mostSlots is how many of them there are at the most: the hash of the file cannot keep up with more.
+const mostSlots = 12
+
 // slot is a packed cluster on its way.
 type slot struct {
 	run    item
@@ -57,7 +60,7 @@ type slot struct {
 	err    error
 	done   chan struct{} // closed when out and err are there
 
-	deflate io.ReadCloser
+	deflate inflate.Decoder
 	zstd    *zstd.Decoder
 }
 
@@ -76,7 +79,7 @@ func NewReader(r io.Reader) (*Reader, error) {
 	c := h.ClusterSize
 	q := &Reader{h: h, fileSize: -1, in: bufio.NewReaderSize(io.MultiReader(bytes.NewReader(head), r), int(max(64<<10, 3*c))), seed: maphash.MakeSeed()}
 	q.items.h = &q.h
-	for range max(1, min(runtime.GOMAXPROCS(0), slotMemory/int(3*c))) {
+	for range max(1, min(2*runtime.GOMAXPROCS(0), mostSlots, slotMemory/int(3*c))) {
 		q.idle = append(q.idle, &slot{})
 	}
 	return q, nil
@@ -271,24 +274,17 @@ func short(err error) error {
 
 // unpack unpacks one cluster. What comes after it in its last sector belongs to others.
 func (s *slot) unpack(c Compression) (err error) {
-	var r io.Reader
+	if c == Deflate {
+		return s.deflate.Fill(s.out, s.packed)
+	}
 	in := bytes.NewReader(s.packed)
-	switch {
-	case c == Zstd && s.zstd == nil:
+	if s.zstd == nil {
 		s.zstd, err = zstd.NewReader(in, zstd.WithDecoderConcurrency(1), zstd.WithDecoderLowmem(true), zstd.WithDecoderMaxWindow(8<<20), zstd.WithDecoderMaxMemory(8<<20))
-		r = s.zstd
-	case c == Zstd:
+	} else {
 		err = s.zstd.Reset(in)
-		r = s.zstd
-	case s.deflate == nil:
-		s.deflate = flate.NewReader(in)
-		r = s.deflate
-	default:
-		err = s.deflate.(flate.Resetter).Reset(in, nil)
-		r = s.deflate
 	}
 	if err == nil {
-		_, err = io.ReadFull(r, s.out)
+		_, err = io.ReadFull(s.zstd, s.out)
 	}
 	return short(err)
 }

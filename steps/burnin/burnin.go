@@ -45,29 +45,40 @@ func (r Report) failures() string {
 
 // A load is one program, or one for each part.
 type load struct {
+	part  string        // what it tests: "processors"
 	text  string        // for people
 	lasts time.Duration // 0 if not known
 	// run returns a verdict for each part that it has tested. An error means that it could not test.
 	run func(ctx context.Context) ([]Part, error)
 }
 
-// do runs a load under watch.
+// do runs a load under watch, for a step.
 func do(ctx context.Context, h steps.Host, l load) (any, error) {
-	report := Report{Load: l.text, Started: time.Now().UTC()}
-	h.Say("burn-in: %s", l.text)
-	w, err := startWatch(ctx, h, func() {
+	report, err := observe(ctx, h, l, func(past time.Duration) {
 		if h.Progress != nil {
-			h.Progress(map[string]any{"load": l.text, "seconds": int(time.Since(report.Started).Seconds()), "of": int(l.lasts.Seconds())})
+			h.Progress(map[string]any{"load": l.text, "seconds": int(past.Seconds()), "of": int(l.lasts.Seconds())})
 		}
 	})
 	if err != nil {
 		return nil, err
 	}
+	report.say(h)
+	if failed := report.failures(); failed != "" {
+		return nil, fmt.Errorf("%w: %s", steps.ErrBurnIn, failed)
+	}
+	return report, nil
+}
+
+// observe runs a load under watch. progress is called now and then with the time that has passed. With an error, which means that not all was tested, the report has what was found nevertheless.
+func observe(ctx context.Context, h steps.Host, l load, progress func(past time.Duration)) (Report, error) {
+	report := Report{Load: l.text, Started: time.Now().UTC()}
+	h.Say("burn-in: %s", l.text)
+	w, err := startWatch(ctx, h, func() { progress(time.Since(report.Started)) })
+	if err != nil {
+		return report, err
+	}
 	parts, err := l.run(ctx)
 	seen := w.end(context.WithoutCancel(ctx))
-	if err != nil {
-		return nil, err
-	}
 	report.Parts, report.Celsius, report.Ended = parts, w.celsius(), time.Now().UTC()
 	for _, s := range seen {
 		// A disk is known by more than the kernel's name once it was tested.
@@ -80,13 +91,14 @@ func do(ctx context.Context, h steps.Host, l load) (any, error) {
 		report.Parts[i].Reasons = append(report.Parts[i].Reasons, s.Reasons...)
 	}
 	sortParts(report.Parts)
-	for _, p := range report.Parts {
+	return report, err
+}
+
+// say prints the verdicts.
+func (r Report) say(h steps.Host) {
+	for _, p := range r.Parts {
 		h.Say("burn-in: %s", strings.TrimSpace(fmt.Sprintf("%-7s %s  %s", p.Verdict, p.Name, strings.Join(p.Reasons, "; "))))
 	}
-	if failed := report.failures(); failed != "" {
-		return nil, fmt.Errorf("%w: %s", steps.ErrBurnIn, failed)
-	}
-	return report, nil
 }
 
 // judged is the verdict of a program on one part: it found an error if it ended by itself and with a status that says so.
@@ -129,18 +141,23 @@ func stress(ctx context.Context, h steps.Host, r *reader, part string, lasts tim
 	if _, err := h.Tools.Run(ctx, tool.StressNG, "--version"); err != nil {
 		return nil, err
 	}
+	return do(ctx, h, stressLoad(h, part, lasts, file, args...))
+}
+
+func stressLoad(h steps.Host, part string, lasts time.Duration, file string, args ...string) load {
 	args = append(args, "--verify", "--metrics-brief", "--timeout", strconv.Itoa(int(lasts.Seconds())))
 	if file != "" {
 		args = append(args, "--log-file", file)
 	}
-	return do(ctx, h, load{
+	return load{
+		part:  part,
 		text:  fmt.Sprintf("%s for %v: %s", part, lasts, tool.Line(tool.StressNG, args...)),
 		lasts: lasts,
 		run: func(ctx context.Context) ([]Part, error) {
 			_, err := h.Tools.Run(ctx, tool.StressNG, args...)
 			return judged(part, err, stressFound)
 		},
-	})
+	}
 }
 
 // Disk is the step burnin_disk. It writes to all disks that are not on the skip list, and what they held is gone.
@@ -173,29 +190,38 @@ func Disk(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 			return nil, err
 		}
 	}
+	return do(ctx, h, diskLoad(disks, skipped, loops, lasts, func(ctx context.Context, d inspect.Disk) ([]Part, error) {
+		_, err := h.Tools.Run(ctx, tool.Fio, diskArgs(d.Name, loops, lasts, file)...)
+		if err == nil {
+			h.Say("burn-in: %s is through", d.Name)
+		}
+		return judged(title(d), err, fioFound)
+	}))
+}
+
+// fioFound says that any exit status of fio but 0 is an error that it found: it has no others.
+func fioFound(int) bool { return true }
+
+// diskLoad tests disks beside each other.
+func diskLoad(disks []inspect.Disk, skipped []Part, loops int64, lasts time.Duration, test func(context.Context, inspect.Disk) ([]Part, error)) load {
 	how := fmt.Sprintf("%d times", loops)
 	if lasts > 0 {
 		how = fmt.Sprintf("for %v", lasts)
 	}
-	return do(ctx, h, load{
+	return load{
+		part:  "disks",
 		text:  fmt.Sprintf("%d disks, written and verified %s", len(disks), how),
 		lasts: lasts,
 		run: func(ctx context.Context) ([]Part, error) {
 			tested, errs := make([][]Part, len(disks)), make([]error, len(disks))
 			var all sync.WaitGroup
 			for i, d := range disks {
-				all.Go(func() {
-					_, err := h.Tools.Run(ctx, tool.Fio, diskArgs(d.Name, loops, lasts, file)...)
-					if err == nil {
-						h.Say("burn-in: %s is through", d.Name)
-					}
-					tested[i], errs[i] = judged(title(d), err, func(int) bool { return true })
-				})
+				all.Go(func() { tested[i], errs[i] = test(ctx, d) })
 			}
 			all.Wait()
 			return append(slices.Concat(tested...), skipped...), errors.Join(errs...)
 		},
-	})
+	}
 }
 
 // diskArgs write all of a disk and read it back, as often as asked. ironic-python-agent's are others, with which no disk fails: of a mix of reads and writes
@@ -211,9 +237,14 @@ func diskArgs(disk string, loops int64, lasts time.Duration, file string) []stri
 	}
 	args = append(args, "--output-format", "json")
 	if file != "" {
-		args = append(args, "--output", file+"."+strings.ReplaceAll(strings.TrimPrefix(disk, "/dev/"), "/", "_"))
+		args = append(args, "--output", diskLog(file, disk))
 	}
 	return args
+}
+
+// diskLog is where fio's report on one disk goes.
+func diskLog(file, disk string) string {
+	return file + "." + strings.ReplaceAll(strings.TrimPrefix(disk, "/dev/"), "/", "_")
 }
 
 // chooseDisks returns the disks to be written to, and what is left out and why. Nothing is written yet. A disk that somebody uses is an error.
@@ -238,18 +269,14 @@ func chooseDisks(ctx context.Context, h steps.Host, n steps.Node) (disks []inspe
 	}
 	var errs []error
 	for _, d := range use {
-		medium := slices.ContainsFunc(h.Media, func(m string) bool { return strings.HasPrefix(m, d.Name) })
+		why := leftOut(h, d)
 		switch {
 		case d.Size == 0:
 			continue // no medium in it
 		case d.Type != "disk":
 			continue // it is made of disks
-		case d.ReadOnly:
-			leave(d, "it is read-only")
-		case medium:
-			leave(d, "this machine's settings were read from it")
-		case d.Removable || d.Tran == "usb":
-			leave(d, "it is removable, or on USB")
+		case why != "":
+			leave(d, why)
 		default:
 			opened, err := h.Open(d.Name) // nobody else has it: no mount, no array, no volume
 			if err == nil {
@@ -270,6 +297,23 @@ func chooseDisks(ctx context.Context, h steps.Host, n steps.Node) (disks []inspe
 	return disks, skipped, nil
 }
 
+// leftOut says why a disk is not written to unless somebody names it; "" if it is.
+func leftOut(h steps.Host, d inspect.Disk) string {
+	switch {
+	case d.ReadOnly:
+		return "it is read-only"
+	case isMedium(h, d):
+		return "this machine's settings were read from it"
+	case d.Removable || d.Tran == "usb":
+		return "it is removable, or on USB"
+	}
+	return ""
+}
+
+func isMedium(h steps.Host, d inspect.Disk) bool {
+	return slices.ContainsFunc(h.Media, func(m string) bool { return strings.HasPrefix(m, d.Name) })
+}
+
 // title is a disk as people find it.
 func title(d inspect.Disk) string {
 	t := d.Name
@@ -282,8 +326,10 @@ func title(d inspect.Disk) string {
 	return t
 }
 
-// readerRetry is how long fio waits for a partner that is not ready yet, exit status readerEarly.
+// A reader gives its partner readerPause to listen: to be there when some of the partner's ports are open and others are not yet ends the exchange on the
+// former. fio ends with readerEarly if its partner does not listen at all, and is started again after readerRetry.
 const (
+	readerPause = 10 * time.Second
 	readerRetry = 30 * time.Second
 	readerEarly = 16
 )
@@ -301,11 +347,16 @@ func Network(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 	if _, err := h.Tools.Run(ctx, tool.Fio, "--version"); err != nil {
 		return nil, err
 	}
+	return do(ctx, h, networkLoad(h, p, lasts, file))
+}
+
+func networkLoad(h steps.Host, p pairing, lasts time.Duration, file string) load {
 	roles := []string{"writer", "reader"}
 	if p.Role == "reader" {
 		slices.Reverse(roles)
 	}
-	return do(ctx, h, load{
+	return load{
+		part:  "network",
 		text:  fmt.Sprintf("network with %s for %v each way, first as the %s", p.Partner, lasts, p.Role),
 		lasts: 2 * lasts,
 		run: func(ctx context.Context) ([]Part, error) {
@@ -316,12 +367,19 @@ func Network(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 			}
 			return judged("network to "+p.Partner, nil, nil)
 		},
-	})
+	}
 }
 
 // exchange is one way. A reader whose partner does not listen yet tries again, for as long as the step is let run.
 func exchange(ctx context.Context, h steps.Host, role, partner string, lasts time.Duration, file string) ([]Part, error) {
 	args := networkArgs(role, partner, lasts, file)
+	if role == "reader" {
+		select {
+		case <-time.After(readerPause):
+		case <-ctx.Done():
+			return nil, context.Cause(ctx)
+		}
+	}
 	for told := false; ; told = true {
 		_, err := h.Tools.Run(ctx, tool.Fio, args...)
 		var failed *tool.Error

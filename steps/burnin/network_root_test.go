@@ -5,12 +5,14 @@
 package burnin
 
 import (
+	"context"
 	"log/slog"
 	"os"
 	"strings"
 	"sync"
 	"testing"
 	"testing/fstest"
+	"time"
 
 	"github.com/ironhand/ironhand/initramfs/tool"
 	"github.com/ironhand/ironhand/inspect"
@@ -36,8 +38,10 @@ func TestRootNetwork(t *testing.T) {
 	netnstest.IP(t, "link set eth0 up")
 	netnstest.IP(t, "address add 192.0.2.1/24 dev eth0")
 	h := steps.Host{Machine: inspect.Machine{FS: fstest.MapFS{"sys/class/net/lo/operstate": {}}}, Tools: tool.Exec{}, Log: slog.New(slog.DiscardHandler), Say: t.Logf}
+	ctx, cancel := context.WithTimeout(t.Context(), 5*time.Minute)
+	defer cancel()
 	run := func(role, other string) (any, error) {
-		return Network(t.Context(), h, steps.Job{Node: node(map[string]any{
+		return Network(ctx, h, steps.Job{Node: node(map[string]any{
 			"agent_burnin_fio_network_runtime": "2", "agent_burnin_fio_network_config": map[string]any{"role": role, "partner": other},
 		}, "")})
 	}

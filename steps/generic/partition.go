@@ -13,6 +13,7 @@ import (
 	"github.com/ironhand/ironhand/image"
 	"github.com/ironhand/ironhand/inspect"
 	"github.com/ironhand/ironhand/steps"
+	"github.com/ironhand/ironhand/steps/raid"
 )
 
 // partitionInfo is what the conductor says of a partition image beyond other images. Source: ironic's ironic/drivers/modules/agent.py.
@@ -130,7 +131,11 @@ func loader(h steps.Host) func(context.Context, string) error {
 // writePartitions is writeImage for a partition image, when the disk is open.
 func writePartitions(ctx context.Context, h steps.Host, j steps.Job, r *request, disk steps.Disk, chosen inspect.Disk, spec image.Spec, also string) (any, error) {
 	mode, label := steps.BootMode(h.Machine, j.Node)
-	result, err := image.WritePartitions(ctx, disk, spec, r.partitions.layout(h, mode, label), volumes(h, chosen.Name))
+	layout := r.partitions.layout(h, mode, label)
+	if raid.IsArray(h.Machine.FS, chosen.Name) {
+		layout.ESP = min(layout.ESP, raid.MostESP)
+	}
+	result, err := image.WritePartitions(ctx, disk, spec, layout, volumes(h, chosen.Name))
 	if err != nil {
 		return nil, fmt.Errorf("write partition image %s to %s: %w", r.info.ID, chosen.Name, err)
 	}

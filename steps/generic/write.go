@@ -140,6 +140,13 @@ func writeImage(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 	if err := lvm.Release(ctx, h, j.Node, choice.Disk.Name); err != nil {
 		return nil, err
 	}
+	if raid.IsArray(h.Machine.FS, choice.Disk.Name) {
+		letSync, err := raid.Hold(h)
+		if err != nil {
+			return nil, err
+		}
+		defer letSync()
+	}
 	disk, err := h.Open(choice.Disk.Name)
 	if err != nil {
 		return nil, err

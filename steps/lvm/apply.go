@@ -45,7 +45,7 @@ func (p plan) apply(ctx context.Context, h steps.Host, groups []group, skip insp
 	// 3. Marks, then partition tables.
 	run := rand.Text()
 	for i, t := range p.tables {
-		if err := raid.WriteMark(opened[i], raid.Mark{Run: run, Partitions: t.parts}); err != nil {
+		if err := raid.WriteMark(opened[i], raid.Mark{Run: run, Serial: string(t.disk.Serial), Partitions: t.parts}); err != nil {
 			return fmt.Errorf("mark %s: %w", t.disk.Name, err)
 		}
 	}
@@ -79,7 +79,7 @@ func (p plan) apply(ctx context.Context, h steps.Host, groups []group, skip insp
 
 	// 5. It is done when the first mark says so; then they go.
 	for _, t := range p.tables {
-		if err := raid.ChangeMark(t.disk.Name, raid.Mark{Run: run, Made: true, Partitions: t.parts}); err != nil {
+		if err := raid.ChangeMark(t.disk.Name, raid.Mark{Run: run, Serial: string(t.disk.Serial), Made: true, Partitions: t.parts}); err != nil {
 			return err
 		}
 	}
@@ -343,7 +343,7 @@ func (r removal) apply(ctx context.Context, h steps.Host, s state) error {
 		if len(parts) == 0 || slices.ContainsFunc(parts, func(p stream.Partition) bool { return p.Start < mib }) {
 			continue // a physical volume is gone with its label, in one piece; and the mark would lie in a partition
 		}
-		if err := raid.WriteMark(opened[i], raid.Mark{Run: run, Partitions: parts}); err != nil {
+		if err := raid.WriteMark(opened[i], raid.Mark{Run: run, Serial: string(d.Serial), Partitions: parts}); err != nil {
 			return fmt.Errorf("mark %s: %w", d.Name, err)
 		}
 	}

@@ -153,7 +153,9 @@ func (d *disk) read(root fs.FS, members map[string]bool) (err error) {
 	if err != nil {
 		return err
 	}
-	d.mark = raid.ReadMark(head)
+	if d.mark = raid.ReadMark(head); d.mark.Serial != string(d.Serial) { // copied here with all of another disk
+		d.mark = raid.Mark{}
+	}
 	d.kinds = map[int]gpt.GUID{}
 	if table, err := gpt.Parse(head, int(max(d.LogicalSectors, 512))); err == nil {
 		for _, p := range table.Partitions() {

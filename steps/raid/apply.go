@@ -3,6 +3,7 @@
 package raid
 
 import (
+	"cmp"
 	"context"
 	"crypto/rand"
 	"encoding/binary"
@@ -46,7 +47,7 @@ func (p plan) apply(ctx context.Context, h steps.Host) error {
 	// 3. Marks, then partition tables.
 	run := rand.Text()
 	for i, t := range p.tables {
-		if err := writeMark(opened[i], mark{Run: run, Partitions: t.parts}); err != nil {
+		if err := writeMark(opened[i], mark{Run: run, Serial: string(t.disk.Serial), Partitions: t.parts}); err != nil {
 			return fmt.Errorf("mark %s: %w", t.disk.Name, err)
 		}
 	}
@@ -74,7 +75,7 @@ func (p plan) apply(ctx context.Context, h steps.Host) error {
 
 	// 5. It is done when the first mark says so; then they go.
 	for _, t := range p.tables {
-		if err := changeMark(t.disk.Name, mark{Run: run, Made: true, Partitions: t.parts}); err != nil {
+		if err := changeMark(t.disk.Name, mark{Run: run, Serial: string(t.disk.Serial), Made: true, Partitions: t.parts}); err != nil {
 			return err
 		}
 	}
@@ -377,7 +378,7 @@ func (a newArray) make(ctx context.Context, h steps.Host) error {
 		return err
 	}
 	// As ironic-python-agent calls it (ironic_python_agent/raid_utils.py, create_raid_device). --run answers questions, --force has RAID 5 begin with all members.
-	args := []string{"--create", a.device, "--force", "--run", "--metadata=1.2", "--homehost=" + homehost, "--level=" + strings.TrimPrefix(a.level, "raid"),
+	args := []string{"--create", a.device, "--force", "--run", "--metadata=" + cmp.Or(a.version, "1.2"), "--homehost=" + homehost, "--level=" + strings.TrimPrefix(a.level, "raid"),
 		"--name=" + a.name, "--raid-devices=" + strconv.Itoa(len(a.members))}
 	for _, m := range a.members {
 		args = append(args, m.device())

@@ -37,6 +37,7 @@ type table struct {
 
 type newArray struct {
 	device  string // /dev/md0
+	version string // of its superblocks; "" is 1.2
 	level   string // as in sysfs
 	name    string
 	members []member
@@ -232,7 +233,7 @@ func planCreation(volumes []volume, s state, skip inspect.SkipList, b room) (p p
 
 	// 3. The disks must be free of anything else, and of each other.
 	var occupied []string
-	for _, t := range p.tables {
+	for i, t := range p.tables {
 		d := s.disk(t.disk.Name)
 		if title, n := alone[d.Name], len(users[d.Name]); title != "" && n > 1 {
 			fail("%s shares no physical disk, and %s would have %d volumes", title, d.Name, n)
@@ -242,6 +243,13 @@ func planCreation(volumes []volume, s state, skip inspect.SkipList, b room) (p p
 			occupied = append(occupied, d.Name)
 		} else if slices.Contains(d.stale, 0) {
 			fail("%s as a whole is a member of an array that does not run: delete_configuration or erase_devices_metadata takes it away", d.Name)
+		} else if d.holds != "" {
+			fail("%s as a whole holds %s: erase_devices_metadata takes it away", d.Name, d.holds)
+		}
+		for _, o := range p.tables[:i] {
+			if what := samePlace(o.disk, t.disk); what != "" {
+				fail("%s and %s have the same %s: they may be one disk on two paths, and its data would be there once", o.disk.Name, t.disk.Name, what)
+			}
 		}
 	}
 	if len(occupied) > 0 {
@@ -256,6 +264,17 @@ func planCreation(volumes []volume, s state, skip inspect.SkipList, b room) (p p
 		return plan{}, join(errs)
 	}
 	return p, nil
+}
+
+// samePlace says by what two disks may be one, which is reached on two paths.
+func samePlace(a, b inspect.Disk) string {
+	switch {
+	case a.WWN != "" && a.WWN == b.WWN:
+		return "WWN " + string(a.WWN)
+	case a.WWN == "" && b.WWN == "" && a.Serial != "" && a.Serial == b.Serial && a.Model == b.Model && a.Size == b.Size:
+		return "serial number " + string(a.Serial)
+	}
+	return ""
 }
 
 // join is all errors in one line.

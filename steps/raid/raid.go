@@ -93,7 +93,7 @@ func Assemble(ctx context.Context, h steps.Host) error {
 	done := make(chan error, 1)
 	go func() {
 		s, err := look(ctx, h)
-		done <- errors.Join(err, s.assemble(ctx, h))
+		done <- errors.Join(err, s.letSync(h), s.assemble(ctx, h))
 	}()
 	var err error
 	select {

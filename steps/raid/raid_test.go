@@ -214,6 +214,13 @@ func TestPlanCreation(t *testing.T) {
 		s.disk("/dev/sdb").mark = mark{Run: "r", Partitions: s.disk("/dev/sda").parts}
 		return s
 	}
+	alike := func(change func(d *disk)) state {
+		s := machine()
+		for _, name := range []string{"/dev/sda", "/dev/sdb"} {
+			change(s.disk(name))
+		}
+		return s
+	}
 	changed := interrupted(false)
 	changed.disk("/dev/sda").parts = []stream.Partition{{Number: 1, Start: 5 * mib, Size: gib}}
 	for _, test := range []struct {
@@ -331,6 +338,24 @@ leave /dev/md1 data, raid0, of /dev/sda2, /dev/sdb2 as it is`},
 		{name: "partitions", machine: finished, disks: []string{volume("1", "10", on("sdb", "sdc"))}, want: `! partitions detected on devices /dev/sdb during RAID config: delete_configuration`},
 		{name: "array of whole disks that does not run", machine: machine().with("", "old", "raid5", 4, 0, "sda", "sdd"), disks: []string{volume("1", "10", on("sda", "sdb"))},
 			want: `! /dev/sda as a whole is a member of an array that does not run: delete_configuration`},
+		{name: "a file system on a whole disk", machine: alike(func(d *disk) { d.holds = "a file system (xfs)" }), disks: []string{volume("1", "10", on("sda", "sdc"))},
+			want: `! /dev/sda as a whole holds a file system (xfs): erase_devices_metadata takes it away`},
+		{name: "a file system on another disk", machine: alike(func(d *disk) { d.holds = "a file system (xfs)" }), disks: []string{volume("1", "10", on("nvme0n1", "nvme1n1"))}, want: `
+partition /dev/nvme0n1 nvme 50.0 GiB serial S-nvme0n1: gpt
+  /dev/nvme0n1p1 from 551 MiB to 10 GiB
+partition /dev/nvme1n1 nvme 50.0 GiB serial S-nvme1n1: gpt
+  /dev/nvme1n1p1 from 551 MiB to 10 GiB
+make /dev/md0 "md0", raid1, of /dev/nvme0n1p1, /dev/nvme1n1p1`},
+		{name: "one disk on two paths", machine: alike(func(d *disk) { d.WWN = "0x5000c500a1b2c3d4" }), disks: []string{volume("1", "10", on("sda", "sdb"))},
+			want: `! /dev/sda and /dev/sdb have the same WWN 0x5000c500a1b2c3d4: they may be one disk on two paths`},
+		{name: "one disk on two paths, by its serial number", machine: alike(func(d *disk) { d.Serial = "S1" }), disks: []string{volume("1", "10", on("sda", "sdc")), volume("1", "10", on("sdb", "sdd"))},
+			want: `! /dev/sda and /dev/sdb have the same serial number S1: they may be`},
+		{name: "two disks with one serial number and different WWNs", machine: alike(func(d *disk) { d.Serial, d.WWN = "S1", inspect.Text(d.Name) }), disks: []string{volume("1", "10", on("sda", "sdb"))}, want: `
+partition /dev/sda sata 100.0 GiB serial S1: gpt
+  /dev/sda1 from 551 MiB to 10 GiB
+partition /dev/sdb sata 100.0 GiB serial S1: gpt
+  /dev/sdb1 from 551 MiB to 10 GiB
+make /dev/md0 "md0", raid1, of /dev/sda1, /dev/sdb1`},
 		{name: "interrupted on a disk of the skip list", machine: interrupted(false), skip: `[{"name": "/dev/sda"}]`, disks: []string{volume("1", "20", on("sdb", "sdc"))}, want: `
 partition /dev/sdb sata 100.0 GiB serial S-sdb: gpt
   /dev/sdb1 from 551 MiB to 20 GiB
@@ -674,6 +699,13 @@ func TestLook(t *testing.T) {
 	}{
 		{"all", func(fstest.MapFS) {}, whole, ""},
 		{"a disk that is gone", func(m fstest.MapFS) { delete(m, "dev/sdb") }, strings.NewReplacer("/dev/sdb 2 partitions, raid [1 2], superblocks [1 2], mark \"r\"\n", "", ", /dev/sdb2", "", ", /dev/sdb1", "").Replace(whole), ""},
+		{"a mark of another disk", func(m fstest.MapFS) {
+			b, err := mark{Run: "r", Serial: "S1"}.bytes()
+			if err != nil {
+				t.Fatal(err)
+			}
+			copy(m["dev/sdb"].Data[markAt:], b)
+		}, strings.Replace(whole, `mark "r"`, `mark ""`, 1), ""},
 		{"a disk that ends too early", func(m fstest.MapFS) { m["dev/sda"].Data = m["dev/sda"].Data[:1000] }, "", "look at /dev/sda: read /dev/sda: unexpected EOF"},
 		{"a partition that ends too early", func(m fstest.MapFS) { m["dev/sda1"].Data = m["dev/sda1"].Data[:9000] }, "", "look at /dev/sda: /dev/sda1: read at 2088960: "},
 		{"a start that is no number", func(m fstest.MapFS) { m["sys/block/sdb/sdb2/start"].Data = []byte("-x") }, "", "look at /dev/sdb: start of sdb2: "},
@@ -694,6 +726,35 @@ func TestLook(t *testing.T) {
 				t.Errorf("look() =\n%s\n%v\nwant\n%s", got, err, test.want)
 			}
 		})
+	}
+}
+
+func TestHolding(t *testing.T) {
+	ext := make([]byte, mib)
+	ext[1024+0x38], ext[1024+0x39] = 0x53, 0xef
+	for _, test := range []struct {
+		name string
+		head []byte
+		want string
+	}{
+		{"nothing", make([]byte, mib), ""},
+		{"random", bytes.Repeat([]byte{0xa5, 0x17}, mib/2), ""},
+		{"ext4", ext, "a file system (ext4)"},
+		{"LUKS", []byte("LUKS\xba\xbe\x00\x02"), "an encrypted volume (LUKS)"},
+		{"LVM", append(make([]byte, 512), "LABELONE0123456701234567LVM2 001"...), "a physical volume (LVM)"},
+		{"LVM in the fourth sector", append(make([]byte, 3*512), "LABELONE0123456701234567LVM2 001"...), "a physical volume (LVM)"},
+		{"LVM in the fifth sector", append(make([]byte, 4*512), "LABELONE0123456701234567LVM2 001"...), ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			b := append(test.head, make([]byte, mib-len(test.head))...)
+			got, err := holding(fstest.MapFS{"dev/sda": {Data: b}}, "/dev/sda", mib)
+			if err != nil || got != test.want {
+				t.Errorf("holding() = %q, %v, want %q", got, err, test.want)
+			}
+		})
+	}
+	if _, err := holding(fstest.MapFS{"dev/sda": {Data: make([]byte, 100)}}, "/dev/sda", mib); err == nil {
+		t.Error("a disk that ends too early is no error")
 	}
 }
 

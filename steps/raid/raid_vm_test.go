@@ -28,34 +28,10 @@ import (
 	"github.com/ironhand/ironhand/stream"
 )
 
-var guest = flag.Bool("guest", false, "run the tests for a virtual machine with disks")
-
-// judges are programs that say what is on the disks, with their libraries.
-func judges(t *testing.T, programs ...string) map[string]string {
-	t.Helper()
-	files := map[string]string{}
-	for _, name := range programs {
-		path, err := exec.LookPath(name)
-		if err != nil {
-			t.Fatal(err)
-		}
-		files["usr/bin/"+name] = path
-		out, err := exec.Command("ldd", path).Output()
-		if err != nil {
-			t.Fatalf("ldd %s: %v", path, err)
-		}
-		for _, word := range strings.Fields(string(out)) {
-			if strings.HasPrefix(word, "/") {
-				file, err := filepath.EvalSymlinks(word)
-				if err != nil {
-					t.Fatal(err)
-				}
-				files[strings.TrimPrefix(word, "/")] = file
-			}
-		}
-	}
-	return files
-}
+var (
+	guest = flag.Bool("guest", false, "run the tests for a virtual machine with disks")
+	every = flag.Int("every", 1, "of the operations at which a machine is killed, take each n-th")
+)
 
 // Arrays are made and deleted on disks of all kinds, by a real kernel; mdadm, blkid and sfdisk say what came out.
 func TestVMRaid(t *testing.T) {
@@ -63,12 +39,16 @@ func TestVMRaid(t *testing.T) {
 	disk := func(bus string, sector int) vmtest.Disk {
 		return vmtest.Disk{Bus: bus, Size: 4 << 30, SectorSize: sector}
 	}
+	every := "4"
+	if os.Getenv("LONG") != "" {
+		every = "1"
+	}
 	vmtest.RunInGuest(t, ".", vmtest.Guest{
 		Machine: vmtest.Machine{MemoryMiB: 768, Disks: []vmtest.Disk{
-			disk("virtio", 0), disk("virtio", 0), disk("virtio", 0), disk("nvme", 4096), disk("nvme", 4096), disk("scsi", 0), disk("sata", 0),
+			{Size: 4 << 30, Serial: "A"}, {Size: 4 << 30, Serial: "B"}, disk("virtio", 0), disk("nvme", 4096), disk("nvme", 4096), disk("scsi", 0), disk("sata", 0),
 		}},
-		Files: judges(t, "sfdisk", "blkid", "sgdisk", "mke2fs"),
-		Args:  "-guest -test.run=TestGuest", Timeout: 20 * time.Minute,
+		Files: vmtest.Programs(t, "sfdisk", "blkid", "sgdisk", "mke2fs", "cmp"),
+		Args:  "-guest -test.run=TestGuest -every=" + every, Timeout: 30 * time.Minute,
 	})
 }
 
@@ -406,7 +386,7 @@ func TestGuestKilled(t *testing.T) {
 	b := newBench(t)
 	config := software("1 1 system vda vdb", "0 MAX data vda vdb")
 	const detail = "any:data raid0 1.2 vda2 vdb2\nany:system raid1 1.2 vda1 vdb1"
-	for n, killed := 0, true; killed; n += 3 {
+	for n, killed := 0, true; killed; n += *every {
 		b.said = nil
 		b.killAfter(n)
 		_, err := b.create(config)
@@ -444,8 +424,8 @@ func TestGuestKilled(t *testing.T) {
 	}
 	marks := func(a, b bool, onB bool) {
 		for disk, m := range map[string]mark{
-			"/dev/vda": {Run: "r", Made: a, Partitions: state.disk("/dev/vda").parts},
-			"/dev/vdb": {Run: "r", Made: b, Partitions: state.disk("/dev/vdb").parts},
+			"/dev/vda": {Run: "r", Serial: "A", Made: a, Partitions: state.disk("/dev/vda").parts},
+			"/dev/vdb": {Run: "r", Serial: "B", Made: b, Partitions: state.disk("/dev/vdb").parts},
 		} {
 			if disk == "/dev/vdb" && !onB {
 				m = mark{}

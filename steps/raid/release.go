@@ -4,7 +4,6 @@ package raid
 
 import (
 	"context"
-	"encoding/json"
 	"fmt"
 	"slices"
 
@@ -14,47 +13,44 @@ import (
 	"github.com/ironhand/ironhand/steps/holders"
 )
 
-// Release stops the arrays that have a member on a disk, so that an image can be written to it: the start of the agent has started all that the disks hold, which may
-// be of a former life. It refuses to take one of the node's own RAID configuration, or of its skip list, and such that something is built on. A node whose
-// root volume is an array is refused too, since a system that is written elsewhere would not be what was asked for.
+// Release makes a disk ready for an image. It stops the arrays that have a member on it: the start of the agent has started all that the disks hold, which may
+// be of a former life. It refuses to take one of the node's own RAID configuration, or of its skip list, and such that something is built on. If the disk is itself an array, what
+// firmware would start from the disks of its members is taken away: until all of the image is there, nothing boots.
 func Release(ctx context.Context, h steps.Host, n steps.Node, path string) error {
 	fail := func(err error) error { return fmt.Errorf("%w on %s: %w", steps.ErrRAID, path, err) }
-	var config struct {
-		LogicalDisks []struct {
-			Controller string `json:"controller"`
-			Name       string `json:"volume_name"`
-			Root       bool   `json:"is_root_volume"`
-		} `json:"logical_disks"`
-	}
-	if len(n.RAIDConfig) > 0 {
-		if err := json.Unmarshal(n.RAIDConfig, &config); err != nil {
-			return fail(fmt.Errorf("raid_config of the node: %w", err))
-		}
-	}
-	var keep, root []string
-	for _, d := range config.LogicalDisks {
-		if d.Controller == "software" {
-			keep = append(keep, d.Name)
-			if d.Root {
-				root = append(root, d.Name)
-			}
-		}
+	volumes, err := n.Volumes()
+	if err != nil {
+		return fail(err)
 	}
 	skip, err := inspect.ParseSkipList(n.Properties["skip_block_devices"])
 	if err != nil {
 		return fail(err)
 	}
-	keep = append(keep, skip.Volumes...)
-
-	if len(root) > 0 {
-		return fail(fmt.Errorf("the node's root volume is the array %q, and no operating system can be written to an array yet", root[0]))
+	if IsArray(h.Machine.FS, path) {
+		s, err := look(ctx, h)
+		if err != nil {
+			return fail(err)
+		}
+		a, err := s.running(path)
+		if err == nil {
+			err = s.disarm(ctx, h, a)
+		}
+		if err != nil {
+			return fail(err)
+		}
+		return nil
+	}
+	for _, v := range volumes {
+		if v.IsRoot() {
+			return fail(fmt.Errorf("the node's root volume is the array %q", v.Array()))
+		}
 	}
 	// What runs is told by the kernel, without a look at the disks, which most often hold no array. If some must be kept, those count too that do not run.
 	var running state
 	if err := running.lookAtArrays(h.Machine.FS); err != nil {
 		return fail(err)
 	}
-	if len(running.arrays) == 0 && len(keep) == 0 {
+	if len(running.arrays) == 0 && len(volumes) == 0 && len(skip.Volumes) == 0 {
 		return nil
 	}
 	s, err := look(ctx, h)
@@ -65,7 +61,7 @@ func Release(ctx context.Context, h steps.Host, n steps.Node, path string) error
 		if !a.on(path) {
 			continue
 		}
-		if among(keep, a) {
+		if slices.Contains(skip.Volumes, a.name) || slices.ContainsFunc(volumes, func(v steps.Volume) bool { return v.Is(a.name) }) {
 			return fail(fmt.Errorf("%s is one of the node's volumes", a.title()))
 		}
 		if a.device == "" {
@@ -87,9 +83,4 @@ func Release(ctx context.Context, h steps.Host, n steps.Node, path string) error
 		}
 	}
 	return nil
-}
-
-// among tells whether an array is one of those of a list of names. One without a name in the configuration is named for its number, and any could be it.
-func among(names []string, a array) bool {
-	return slices.Contains(names, a.name) || slices.Contains(names, "") && defaultName(a.name)
 }

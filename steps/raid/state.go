@@ -3,6 +3,7 @@
 package raid
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -14,6 +15,7 @@ import (
 	"strconv"
 	"strings"
 
+	"github.com/ironhand/ironhand/image"
 	"github.com/ironhand/ironhand/image/gpt"
 	"github.com/ironhand/ironhand/inspect"
 	"github.com/ironhand/ironhand/steps"
@@ -35,9 +37,11 @@ type state struct {
 type disk struct {
 	inspect.Disk
 	parts []stream.Partition // that the kernel knows
+	mbr   bool               // its table is no GPT
 	raid  []int              // numbers of the partitions that are for software RAID by their type
 	stale []int              // numbers of the partitions, 0 for the disk, with a superblock
 	mark  mark               // of a creation that was not finished; the zero mark if there is none
+	holds string             // what it holds as a whole, without partitions: "a file system (xfs)"; "" if nothing is known
 }
 
 // array is an array that runs, or could, by its superblocks.
@@ -126,8 +130,17 @@ func lookAtDisk(root fs.FS, i inspect.Disk) (d disk, found []foundBlock, err err
 	if err != nil {
 		return d, nil, err
 	}
-	d.mark = readMark(head)
+	// A mark that was copied here with all of another disk says nothing of this one.
+	if d.mark = readMark(head); d.mark.Serial != string(i.Serial) {
+		d.mark = mark{}
+	}
+	if d.holds, err = holding(root, i.Name, i.Size); err != nil {
+		return d, nil, err
+	}
 	d.raid = raidPartitions(head, int(i.LogicalSectors))
+	if mbr, err := gpt.ParseMBR(head); err == nil {
+		d.mbr = len(mbr.Partitions()) > 0 && !mbr.Guards()
+	}
 	note := func(number int, blocks []superblock) {
 		for n, b := range blocks {
 			if n == 0 {
@@ -151,20 +164,60 @@ func lookAtDisk(root fs.FS, i inspect.Disk) (d disk, found []foundBlock, err err
 	return d, found, nil
 }
 
+// readable is a device, open for reading.
+type readable interface {
+	io.ReadCloser
+	io.ReaderAt
+}
+
+func openToRead(root fs.FS, path string) (readable, error) {
+	file, err := root.Open(strings.TrimPrefix(path, "/"))
+	if err != nil {
+		return nil, err
+	}
+	f, ok := file.(readable)
+	if !ok {
+		return nil, errors.Join(fmt.Errorf("%s cannot be read at any place", path), file.Close())
+	}
+	return f, nil
+}
+
+// holding says what a disk as a whole holds that somebody may count on: a file system, a physical volume of LVM, or something that is encrypted.
+func holding(root fs.FS, path string, size int64) (string, error) {
+	f, err := openToRead(root, path)
+	if err != nil {
+		return "", err
+	}
+	defer f.Close() // only read
+	head := make([]byte, min(4096, size))
+	if _, err := f.ReadAt(head, 0); err != nil {
+		return "", fmt.Errorf("read %s: %w", path, err)
+	}
+	if bytes.HasPrefix(head, []byte("LUKS\xba\xbe")) { // cryptsetup's on-disk format, versions 1 and 2
+		return "an encrypted volume (LUKS)", nil
+	}
+	for at := 0; at+512 <= len(head) && at < 4*512; at += 512 { // LVM2 lib/label/label.h
+		if bytes.HasPrefix(head[at:], []byte("LABELONE")) && bytes.HasPrefix(head[at+24:], []byte("LVM2 001")) {
+			return "a physical volume (LVM)", nil
+		}
+	}
+	kind, err := image.Probe(f, size)
+	if err != nil {
+		return "", fmt.Errorf("%s: %w", path, err)
+	}
+	if kind.Type == "" {
+		return "", nil
+	}
+	return "a file system (" + kind.Type + ")", nil
+}
+
 // probe reads the first bytes of a device, and its superblocks.
 func probe(root fs.FS, path string, size, first int64) (head []byte, blocks []superblock, err error) {
-	file, err := root.Open(strings.TrimPrefix(path, "/"))
+	f, err := openToRead(root, path)
 	if err != nil {
 		return nil, nil, err
 	}
-	defer file.Close() // only read
-	f, ok := file.(interface {
-		io.Reader
-		io.ReaderAt
-	})
-	if !ok {
-		return nil, nil, fmt.Errorf("%s cannot be read at any place", path)
-	}
+	defer f.Close() // only read
 	head = make([]byte, min(first, size))
 	if _, err := io.ReadFull(f, head); err != nil {
 		return nil, nil, fmt.Errorf("read %s: %w", path, err)
@@ -320,9 +373,10 @@ const mbrRAID = 0xfd
 // A mark lies on each disk of a creation from before its first change until all arrays are made: in the 4 KiB before the first partition can
 // begin. A machine that loses its power in between finds it, and knows what is not finished.
 type mark struct {
-	Run        string             `json:"run"`   // tells the creation from others
-	Made       bool               `json:"made"`  // all arrays are: only marks are left to be taken away
-	Partitions []stream.Partition `json:"parts"` // that the creation makes on this disk
+	Run        string             `json:"run"`    // tells the creation from others
+	Serial     string             `json:"serial"` // of the disk
+	Made       bool               `json:"made"`   // all arrays are: only marks are left to be taken away
+	Partitions []stream.Partition `json:"parts"`  // that the creation makes on this disk
 }
 
 const (

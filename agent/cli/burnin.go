@@ -1,0 +1,194 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"io"
+	"log/slog"
+	"os"
+	"slices"
+	"strings"
+	"sync"
+
+	"github.com/ironhand/ironhand/agent"
+	"github.com/ironhand/ironhand/inspect"
+	"github.com/ironhand/ironhand/steps"
+	"github.com/ironhand/ironhand/steps/burnin"
+	"github.com/ironhand/ironhand/stream"
+)
+
+func burninCommand() command {
+	return command{
+		name: "burnin", args: "[--profile quick|standard|full|FILE] [--disks NAME,...] [--report DIR] [--plan] [--force] [--yes]",
+		help:    "Put load on this machine, watch what it counts of errors, and give each part a verdict. Exit status: 0 all passed, 1 a part failed, 2 wrong use, 3 not all could be tested.",
+		example: "ironhand burnin --profile quick --disks sda,nvme0n1 --report /media/stick/report",
+		run:     burnIn,
+	}
+}
+
+// notTested is why not all was tested. It is no verdict on the machine.
+type notTested struct{ error }
+
+func (n notTested) Unwrap() error { return n.error }
+
+func burnIn(ctx context.Context, c *call) error {
+	profile := c.flags.String("profile", "quick", "`what` to run: quick (minutes), standard (hours), full (days), or a file in YAML")
+	disks := c.flags.String("disks", "", "`names` or serial numbers of the disks to overwrite, parted by commas, or all; without it those that the profile names")
+	dir := c.flags.String("report", "", "`directory` for the results and the programs' own reports; it is made if need be")
+	plan := c.flags.Bool("plan", false, "say what would be done, and do nothing")
+	force := c.flags.Bool("force", false, "overwrite disks that hold data, too")
+	yes := c.flags.Bool("yes", false, "do not ask")
+	if _, err := c.parse(0, 0); err != nil {
+		return err
+	}
+	order := burnin.Order{Force: *force}
+	for name := range strings.SplitSeq(*disks, ",") {
+		if name = strings.TrimSpace(name); name != "" {
+			order.Disks = append(order.Disks, name)
+		}
+	}
+	if *disks != "" && len(order.Disks) == 0 {
+		return usagef("--disks %q: want names", *disks)
+	}
+	var err error
+	if order.Profile, err = findProfile(*profile); err != nil {
+		return err
+	}
+	host, err := c.burninHost()
+	if err != nil {
+		return notTested{err}
+	}
+	var out *reportDir
+	if *dir != "" && !*plan {
+		if out, err = makeReportDir(*dir); err != nil {
+			return notTested{err}
+		}
+		order.Logs = out.logs()
+	}
+	todo, err := order.Plan(ctx, host)
+	switch {
+	case errors.Is(err, steps.ErrArgs):
+		return usagef("%v", err)
+	case errors.Is(err, burnin.ErrHoldsData):
+		return notTested{fmt.Errorf("%w; with --force it is lost", err)}
+	case err != nil:
+		return notTested{err}
+	}
+	if *plan {
+		_, err := io.WriteString(c.stdout, todo.String())
+		return err
+	}
+	fmt.Fprint(c.stderr, todo)
+	if len(todo.Disks) > 0 && !*yes {
+		fmt.Fprint(c.stderr, "Go on? What is on these disks will be lost. Type yes: ")
+		if err := c.answered(ctx); err != nil {
+			return notTested{err}
+		}
+	}
+	result := todo.Run(ctx, host)
+	if err := printResult(c.stdout, result); err != nil {
+		return notTested{err}
+	}
+	if out != nil {
+		// What could not be read of the inventory is in the report, and the rest of it too.
+		inventory, problems := host.Machine.Inventory(context.WithoutCancel(ctx))
+		if err := out.write(result, inventory, problems); err != nil {
+			err = fmt.Errorf("write the report: %w", err)
+			if result.Verdict == burnin.Fail {
+				return err // a part that failed counts more
+			}
+			return notTested{err}
+		}
+		fmt.Fprintf(c.stderr, "The report is in %s.\n", *dir)
+	}
+	switch result.Verdict {
+	case burnin.Pass:
+		return nil
+	case burnin.Fail:
+		return errShown
+	}
+	return notTested{errors.New("not all was tested")}
+}
+
+// findProfile returns the profile of a name, or of a file.
+func findProfile(name string) (burnin.Profile, error) {
+	all := burnin.Profiles()
+	if i := slices.IndexFunc(all, func(p burnin.Profile) bool { return p.Name == name }); i >= 0 {
+		return all[i], nil
+	}
+	b, err := readSmall(name)
+	if err != nil {
+		return burnin.Profile{}, usagef("--profile %s: it is none of quick, standard and full, and as a file: %v", name, err)
+	}
+	p, err := burnin.ParseProfile(b)
+	if err != nil {
+		return burnin.Profile{}, usagef("--profile %s: %v", name, err)
+	}
+	if p.Name == "" {
+		p.Name = name
+	}
+	return p, nil
+}
+
+// readSmall reads a file that people write, of which more than 1 MiB is a mistake.
+func readSmall(name string) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() // only read
+	return io.ReadAll(io.LimitReader(f, 1<<20))
+}
+
+// burninHost is this machine, as burn-in uses it.
+func (c *call) burninHost() (steps.Host, error) {
+	system, err := agent.ThisMachine()
+	if err != nil {
+		return steps.Host{}, err
+	}
+	read, err := system.MediaRead()
+	if err != nil {
+		return steps.Host{}, err
+	}
+	var mu sync.Mutex // the watch and the loads say things beside each other
+	return steps.Host{
+		Machine: inspect.Local(),
+		Local:   true,
+		Open: func(path string) (steps.Disk, error) {
+			d, err := stream.OpenDevice(path)
+			if err != nil {
+				return nil, err // not a nil *Device in an interface
+			}
+			return d, nil
+		},
+		Log: slog.New(slog.NewTextHandler(c.stderr, nil)),
+		Say: func(format string, args ...any) {
+			mu.Lock()
+			defer mu.Unlock()
+			fmt.Fprintf(c.stderr, format+"\n", args...)
+		},
+		Tools: system.Tools,
+		Media: read,
+	}, nil
+}
+
+// printResult writes the verdicts, the one on the whole first.
+func printResult(w io.Writer, r burnin.Result) error {
+	p := &page{}
+	p.section("burn-in "+r.Profile, string(r.Verdict))
+	for _, problem := range r.Problems {
+		p.row("", problem)
+	}
+	p.section("part", "VERDICT", "REASONS")
+	for _, l := range r.Loads {
+		for _, part := range l.Parts {
+			p.row(part.Name, string(part.Verdict), strings.Join(part.Reasons, "; "))
+		}
+	}
+	p.end()
+	_, err := p.out.WriteTo(w)
+	return err
+}

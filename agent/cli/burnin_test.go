@@ -1,0 +1,129 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ironhand/ironhand/inspect"
+	"github.com/ironhand/ironhand/inspect/ocp/ocptest"
+	"github.com/ironhand/ironhand/steps/burnin"
+)
+
+// found is what a run of one load of each kind has found.
+func found(disk burnin.Verdict) burnin.Result {
+	at := time.Date(2026, 1, 2, 3, 4, 5, 0, time.UTC)
+	return burnin.Result{Profile: "quick", Started: at, Ended: at.Add(4 * time.Minute), Verdict: disk, Problems: []string{}, Loads: []burnin.Report{
+		{Load: "processors for 2m0s", Started: at, Ended: at.Add(2 * time.Minute), Celsius: map[string]float64{"hwmon0 coretemp Package id 0": 61.5},
+			Parts: []burnin.Part{{Name: "DIMM_A1 (mc0 dimm0)", Reasons: []string{"1 corrected memory errors"}}, {Name: "processors", Verdict: burnin.Pass, Reasons: []string{}}}},
+		{Load: "1 disks", Started: at.Add(2 * time.Minute), Ended: at.Add(4 * time.Minute), Celsius: map[string]float64{},
+			Parts: []burnin.Part{{Name: "/dev/sda M serial S1", Verdict: disk, Reasons: []string{"<b> & more"}}, {Name: "/dev/sdb", Verdict: burnin.Skipped, Reasons: []string{"it was not named"}}}},
+		{Load: "memory for 2m0s", Started: at.Add(4 * time.Minute), Ended: at.Add(4 * time.Minute), Celsius: map[string]float64{},
+			Parts: []burnin.Part{{Name: "memory", Verdict: burnin.Skipped, Reasons: []string{"stopped before it began"}}}},
+	}}
+}
+
+func TestBurnInOCP(t *testing.T) {
+	var i inspect.Inventory
+	i.Disks = []inspect.Disk{{Name: "/dev/sda", Serial: "S1"}}
+	i.Hostname = "machine"
+	for _, test := range []struct {
+		name     string
+		verdict  burnin.Verdict
+		problems error
+		want     []string
+	}{
+		{"all is well", burnin.Pass, nil, []string{
+			`"testRunStart":{"name":"ironhand burnin"`, `"parameters":{"profile":"quick"}`, `"serialNumber":"S1"`,
+			`"timestamp":"2026-01-02T03:04:05.000Z"`, `"testStepStart":{"name":"processors for 2m0s"}`,
+			`{"name":"highest temperature of hwmon0 coretemp Package id 0","value":61.5,"unit":"degrees Celsius"}`,
+			`{"verdict":"part-to-watch","type":"UNKNOWN","message":"DIMM_A1 (mc0 dimm0): 1 corrected memory errors"}`,
+			`{"verdict":"part-good","type":"PASS","message":"/dev/sda M serial S1: <b> & more","hardwareInfoId":"disk-sda"}`,
+			`{"verdict":"part-not-tested","type":"UNKNOWN","message":"/dev/sdb: it was not named"}`,
+			`"testStepEnd":{"status":"SKIP"}`, `"testRunEnd":{"status":"COMPLETE","result":"PASS"}`}},
+		{"a disk is broken", burnin.Fail, nil, []string{`"verdict":"part-broken","type":"FAIL","message":"/dev/sda`, `"result":"FAIL"`}},
+		{"not tested, and not all could be read", burnin.Skipped, errors.New("read a\nread b"), []string{`"symptom":"not-read","message":"read b"`, `"result":"NOT_APPLICABLE"`}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			var out bytes.Buffer
+			if err := burninOCP(&out, found(test.verdict), i, test.problems); err != nil {
+				t.Fatal(err)
+			}
+			ocptest.Check(t, out.Bytes())
+			for _, want := range test.want {
+				if !strings.Contains(out.String(), want) {
+					t.Errorf("lacks %s:\n%s", want, out.String())
+				}
+			}
+		})
+	}
+}
+
+func TestReportDir(t *testing.T) {
+	path := filepath.Join(t.TempDir(), "a", "b")
+	d, err := makeReportDir(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.write(found(burnin.Pass), inspect.Inventory{}, nil); err != nil {
+		t.Fatal(err)
+	}
+	entries, err := os.ReadDir(path)
+	var names []string
+	for _, e := range entries {
+		names = append(names, e.Name())
+	}
+	if got := strings.Join(names, " "); err != nil || got != "logs results.json results.jsonl" {
+		t.Errorf("the directory has %s, %v", got, err)
+	}
+	b, err := os.ReadFile(filepath.Join(path, "results.json"))
+	var r burnin.Result
+	if err != nil || json.Unmarshal(b, &r) != nil || r.Verdict != burnin.Pass || len(r.Loads) != 3 || !strings.Contains(string(b), `"problems": []`) {
+		t.Errorf("results.json: %s, %v", b, err)
+	}
+	if _, err := makeReportDir(path); err == nil || !strings.Contains(err.Error(), "has the results of another run") {
+		t.Errorf("the same directory again: %v", err)
+	}
+	if _, err := makeReportDir(filepath.Join(path, "results.json", "c")); err == nil {
+		t.Error("a directory below a file is made")
+	}
+	// What cannot be put in its place leaves nothing half done.
+	if err := os.MkdirAll(filepath.Join(path, "full", "x"), 0o755); err != nil {
+		t.Fatal(err)
+	}
+	if err := d.file("full", []byte("text")); err == nil {
+		t.Error("a file takes the place of a directory")
+	}
+	if left, err := filepath.Glob(filepath.Join(path, ".*")); err != nil || len(left) > 0 {
+		t.Errorf("left over: %v, %v", left, err)
+	}
+}
+
+func TestPrintResult(t *testing.T) {
+	var out bytes.Buffer
+	r := found(burnin.Fail)
+	r.Problems = []string{"memory: stopped before it began"}
+	if err := printResult(&out, r); err != nil {
+		t.Fatal(err)
+	}
+	const want = `BURN-IN QUICK  FAIL
+               memory: stopped before it began
+
+PART                  VERDICT  REASONS
+DIMM_A1 (mc0 dimm0)   -        1 corrected memory errors
+processors            PASS     -
+/dev/sda M serial S1  FAIL     <b> & more
+/dev/sdb              SKIPPED  it was not named
+memory                SKIPPED  stopped before it began
+`
+	if got := out.String(); got != want {
+		t.Errorf("printed:\n%swant:\n%s", got, want)
+	}
+}

@@ -1,0 +1,157 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package cli
+
+import (
+	"encoding/json"
+	"flag"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ironhand/ironhand/initramfs"
+	"github.com/ironhand/ironhand/initramfs/tool"
+	"github.com/ironhand/ironhand/initramfs/vmtest"
+	"github.com/ironhand/ironhand/inspect/ocp/ocptest"
+	"github.com/ironhand/ironhand/steps/burnin"
+)
+
+var guest = flag.Bool("guest", false, "run the tests for a virtual machine with disks")
+
+// A burn-in by hand, with the programs of the ramdisk, of a machine with a good disk, one that has sectors which cannot be read, and one that nobody names.
+func TestVMBurnInByHand(t *testing.T) {
+	vmtest.Require(t)
+	dir := t.TempDir()
+	programs, unreadable, config := filepath.Join(dir, "programs.cpio"), filepath.Join(dir, "unreadable"), filepath.Join(dir, "blkdebug")
+	var a initramfs.Archive
+	if err := (initramfs.Programs{Root: "/"}).AddTools(&a, tool.BurnIn()); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Create(programs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.WriteTo(f); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	const size = 24 << 20
+	if err := os.WriteFile(unreadable, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(unreadable, size); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(config, []byte("[inject-error]\nevent = \"read_aio\"\nerrno = \"5\"\nsector = \"20000\"\nonce = \"off\"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	vmtest.RunInGuest(t, ".", vmtest.Guest{
+		Machine: vmtest.Machine{MemoryMiB: 1024, Initrds: []string{vmtest.Artefact(t, "initramfs-virtual.cpio"), programs}, Disks: []vmtest.Disk{
+			{Size: size, Serial: "GOOD"}, {Path: "blkdebug:" + config + ":" + unreadable, Serial: "UNREADABLE", Format: "raw"}, {Size: size, Serial: "OTHER"},
+		}},
+		Args: "-guest -test.run=TestGuest", Timeout: 10 * time.Minute,
+	})
+}
+
+func TestGuestBurnIn(t *testing.T) {
+	if !*guest {
+		t.Skip("runs in the machine of TestVMBurnInByHand")
+	}
+	dir := t.TempDir()
+	profile := filepath.Join(dir, "profile.yaml")
+	if err := os.WriteFile(profile, []byte("name: seconds\nloads:\n- processors: {time: 2s}\n- memory: {time: 2s, workers: 1, amount: 64M}\n- disks: {time: 3s}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	report := func(name string) string { return filepath.Join(dir, name) }
+	for _, test := range []struct {
+		name, disks, stdin string
+		more               []string
+		code               int
+		want               []string // in what is printed
+		verdict            burnin.Verdict
+		parts              string
+	}{
+		{name: "plan", disks: "vda", more: []string{"--plan"}, code: exitDone, want: []string{"overwrite all of /dev/vda serial GOOD, 24.0 MiB", "leave /dev/vdc serial OTHER as it is"}},
+		{name: "not answered", disks: "vda", code: exitOther, want: []string{"the answer was not yes"}},
+		{name: "answered", disks: "vda", stdin: "yes\n", code: exitDone, verdict: burnin.Pass,
+			parts: "PASS processors, PASS memory, PASS /dev/vda serial GOOD, SKIPPED /dev/vdb serial UNREADABLE, SKIPPED /dev/vdc serial OTHER"},
+		{name: "again, and by serial number", disks: "GOOD", more: []string{"--yes"}, code: exitDone, verdict: burnin.Pass,
+			parts: "PASS processors, PASS memory, PASS /dev/vda serial GOOD, SKIPPED /dev/vdb serial UNREADABLE, SKIPPED /dev/vdc serial OTHER"},
+		{name: "a broken disk", disks: "GOOD,vdb", more: []string{"--yes"}, code: exitFailed, verdict: burnin.Fail, want: []string{"Input/output error"},
+			parts: "PASS processors, PASS memory, PASS /dev/vda serial GOOD, FAIL /dev/vdb serial UNREADABLE, SKIPPED /dev/vdc serial OTHER, FAIL disks"},
+		{name: "no such disk", disks: "vdx", more: []string{"--yes"}, code: exitOther, want: []string{`serial number "vdx"`}},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			out := report(test.name)
+			code, stdout, stderr := run(t, test.stdin, append([]string{"burnin", "--profile", profile, "--disks", test.disks, "--report", out}, test.more...)...)
+			if code != test.code {
+				t.Fatalf("exit %d, want %d:\n%s%s", code, test.code, stdout, stderr)
+			}
+			for _, want := range test.want {
+				if !strings.Contains(stdout+stderr, want) {
+					t.Errorf("printed:\n%s%swant %q", stdout, stderr, want)
+				}
+			}
+			b, err := os.ReadFile(filepath.Join(out, "results.json"))
+			if test.verdict == "" {
+				if err == nil {
+					t.Errorf("there are results: %s", b)
+				}
+				return
+			}
+			var r burnin.Result
+			if err != nil || json.Unmarshal(b, &r) != nil {
+				t.Fatalf("results.json: %s, %v", b, err)
+			}
+			var parts []string
+			for _, l := range r.Loads {
+				for _, p := range l.Parts {
+					parts = append(parts, string(p.Verdict)+" "+p.Name)
+				}
+			}
+			if got := strings.Join(parts, ", "); r.Verdict != test.verdict || got != test.parts || r.Ended.Sub(r.Started) < 4*time.Second {
+				t.Errorf("results.json:\n%s\nwant %s: %s", b, test.verdict, test.parts)
+			}
+			if test.verdict == burnin.Pass && !strings.Contains(string(b), "read back") {
+				t.Errorf("results.json does not say how much was read back:\n%s", b)
+			}
+			lines, err := os.ReadFile(filepath.Join(out, "results.jsonl"))
+			if err != nil {
+				t.Fatal(err)
+			}
+			ocptest.Check(t, lines)
+			if !strings.Contains(string(lines), `"serialNumber":"GOOD"`) || !strings.Contains(string(lines), `"result":"`+string(test.verdict)+`"`) {
+				t.Errorf("results.jsonl:\n%s", lines)
+			}
+			for name, want := range map[string]string{"1-processors.log": "successful run", "2-memory.log": "successful run", "3-disk.log.vda": `"jobs"`} {
+				if b, err := os.ReadFile(filepath.Join(out, "logs", name)); err != nil || !strings.Contains(string(b), want) {
+					t.Errorf("%s: %s, %v", name, b, err)
+				}
+			}
+		})
+	}
+	// What a file system may be in is not overwritten.
+	disk, err := os.OpenFile("/dev/vdc", os.O_WRONLY, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := disk.WriteAt([]byte("data"), 1<<20); err != nil {
+		t.Fatal(err)
+	}
+	if err := disk.Close(); err != nil {
+		t.Fatal(err)
+	}
+	code, stdout, stderr := run(t, "", "burnin", "--profile", profile, "--disks", "vda,vdc", "--yes")
+	if code != exitOther || !strings.Contains(stderr, "/dev/vdc serial OTHER: it holds data: bytes at 1048576 that are not zero; with --force it is lost") {
+		t.Errorf("exit %d:\n%s%s", code, stdout, stderr)
+	}
+	if code, stdout, stderr := run(t, "", "burnin", "--profile", profile, "--disks", "vdc", "--yes", "--force"); code != exitDone {
+		t.Errorf("by force: exit %d:\n%s%s", code, stdout, stderr)
+	}
+}

@@ -1,0 +1,167 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package cli
+
+import (
+	"bytes"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"io/fs"
+	"maps"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+	"time"
+
+	"github.com/ironhand/ironhand/inspect"
+	"github.com/ironhand/ironhand/inspect/ocp"
+	"github.com/ironhand/ironhand/steps/burnin"
+)
+
+// reportDir is the directory of a burn-in's report: results.json, results.jsonl, and the programs' own reports in logs.
+type reportDir struct{ path string }
+
+// makeReportDir makes the directory. One that has the results of another run is left alone.
+func makeReportDir(path string) (*reportDir, error) {
+	path, err := filepath.Abs(path)
+	if err != nil {
+		return nil, err
+	}
+	d := &reportDir{path}
+	_, err = os.Lstat(filepath.Join(path, "results.json"))
+	switch {
+	case err == nil:
+		return nil, fmt.Errorf("%s has the results of another run", path)
+	case !errors.Is(err, fs.ErrNotExist):
+		return nil, err
+	}
+	return d, os.MkdirAll(d.logs(), 0o755)
+}
+
+func (d *reportDir) logs() string { return filepath.Join(d.path, "logs") }
+
+// write writes what was found. problems are of reading the inventory.
+func (d *reportDir) write(r burnin.Result, i inspect.Inventory, problems error) error {
+	text, err := json.MarshalIndent(r, "", "  ")
+	if err != nil {
+		return err
+	}
+	var lines bytes.Buffer
+	if err := burninOCP(&lines, r, i, problems); err != nil {
+		return err
+	}
+	if err := d.file("results.jsonl", lines.Bytes()); err != nil {
+		return err
+	}
+	return d.file("results.json", append(text, '\n')) // last: with it the report is whole
+}
+
+// file writes a file that is there whole or not at all, and stays when the power fails.
+func (d *reportDir) file(name string, content []byte) (err error) {
+	f, err := os.CreateTemp(d.path, "."+name+"-*")
+	if err != nil {
+		return err
+	}
+	defer func() {
+		if err != nil {
+			os.Remove(f.Name()) // the first error is the one to tell
+		}
+	}()
+	_, err = f.Write(content)
+	if err == nil {
+		err = f.Chmod(0o644)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if err := os.Rename(f.Name(), filepath.Join(d.path, name)); err != nil {
+		return err
+	}
+	dir, err := os.Open(d.path)
+	if err != nil {
+		return err
+	}
+	return errors.Join(dir.Sync(), dir.Close())
+}
+
+// burninOCP writes a run of burn-in as lines that the tools of fleets read: a step for each load, with a diagnosis for each part.
+func burninOCP(out io.Writer, r burnin.Result, i inspect.Inventory, problems error) error {
+	at := r.Started
+	w := ocp.NewWriter(out, func() time.Time { return at })
+	dut := i.DUT()
+	dut.Software = append(dut.Software, ocp.Software{ID: "ironhand", Name: "ironhand", Version: Version(), Type: "APPLICATION"})
+	if err := w.Start(ocp.Start{Name: "ironhand burnin", Version: Version(), CommandLine: "ironhand burnin", Parameters: map[string]any{"profile": r.Profile}, DUT: dut}); err != nil {
+		return err
+	}
+	if problems != nil {
+		for line := range strings.Lines(problems.Error()) {
+			if err := w.Problem(ocp.Problem{Symptom: "not-read", Message: strings.TrimSpace(line)}); err != nil {
+				return err
+			}
+		}
+	}
+	for _, l := range r.Loads {
+		at = l.Started
+		step, err := w.Step(l.Load)
+		if err != nil {
+			return err
+		}
+		at = l.Ended
+		if err := burninStep(step, l, dut); err != nil {
+			return err
+		}
+	}
+	at = r.Ended
+	status := ocp.Complete
+	for _, p := range r.Problems {
+		status = ocp.Error
+		if err := w.Problem(ocp.Problem{Symptom: "not-tested", Message: p}); err != nil {
+			return err
+		}
+	}
+	return w.End(status, map[burnin.Verdict]ocp.Result{burnin.Pass: ocp.Pass, burnin.Fail: ocp.Fail, burnin.Skipped: ocp.NotApplicable}[r.Verdict])
+}
+
+func burninStep(step *ocp.Step, l burnin.Report, dut ocp.DUT) error {
+	for _, sensor := range slices.Sorted(maps.Keys(l.Celsius)) {
+		if err := step.Measure(ocp.Measurement{Name: "highest temperature of " + sensor, Value: l.Celsius[sensor], Unit: "degrees Celsius"}); err != nil {
+			return err
+		}
+	}
+	tested := false
+	for _, p := range l.Parts {
+		d := ocp.Diagnosis{Verdict: "part-to-watch", Type: "UNKNOWN", Message: strings.Join(append([]string{p.Name}, p.Reasons...), ": "), HardwareID: partID(dut, p.Name)}
+		switch p.Verdict {
+		case burnin.Pass:
+			d.Verdict, d.Type, tested = "part-good", "PASS", true
+		case burnin.Fail:
+			d.Verdict, d.Type, tested = "part-broken", "FAIL", true
+		case burnin.Skipped:
+			d.Verdict = "part-not-tested"
+		}
+		if err := step.Diagnose(d); err != nil {
+			return err
+		}
+	}
+	if !tested {
+		return step.End(ocp.Skip)
+	}
+	return step.End(ocp.Complete)
+}
+
+// partID is the number of a part's hardware in this run, by the name that the kernel has for it, with which the name of a disk or an interface begins; "" for parts that have none.
+func partID(dut ocp.DUT, part string) string {
+	name, _, _ := strings.Cut(part, " ")
+	for _, h := range dut.Hardware {
+		if h.Name == name && (h.PartType == "disk" || h.PartType == "NIC") {
+			return h.ID
+		}
+	}
+	return ""
+}

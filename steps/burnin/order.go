@@ -1,0 +1,408 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package burnin
+
+import (
+	"bytes"
+	"cmp"
+	"context"
+	"encoding/json"
+	"errors"
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+	"slices"
+	"strconv"
+	"strings"
+	"time"
+
+	"github.com/ironhand/ironhand/image"
+	"github.com/ironhand/ironhand/initramfs/tool"
+	"github.com/ironhand/ironhand/inspect"
+	"github.com/ironhand/ironhand/steps"
+)
+
+// ErrHoldsData means that a disk that was to be overwritten holds data. Nothing was touched.
+var ErrHoldsData = errors.New("holds data")
+
+// AllDisks in place of a disk's name stands for all but those that are read-only, removable, on USB or a medium with this machine's settings.
+const AllDisks = "all"
+
+// Order is what a person wants of a burn-in.
+type Order struct {
+	Profile Profile
+	Disks   []string // names (sda, /dev/sda) or serial numbers of the disks to overwrite, or AllDisks; none: those that the profile names
+	Force   bool     // also if they hold data; one that is in use is never written to
+	Logs    string   // directory that gets the programs' own reports; "" for none
+}
+
+// Plan is what will be done. Nothing was touched yet.
+type Plan struct {
+	Profile string
+	Disks   []inspect.Disk // to be overwritten, each once
+	loads   []load
+	lasts   time.Duration // of the loads with a time
+	open    bool          // there are loads without
+	text    strings.Builder
+}
+
+// Result is what was found.
+type Result struct {
+	Profile string    `json:"profile"`
+	Started time.Time `json:"started"`
+	Ended   time.Time `json:"ended"`
+	// Verdict is FAIL if a part failed, else SKIPPED if not all of the plan was tested, or nothing, else PASS.
+	Verdict  Verdict  `json:"verdict"`
+	Problems []string `json:"problems"` // what kept loads from being run to their end; never null
+	Loads    []Report `json:"loads"`    // all of the plan, in their order
+}
+
+// Plan looks at the machine and its programs, and says what would be done. Wrong orders are [steps.ErrArgs].
+func (o Order) Plan(ctx context.Context, h steps.Host) (*Plan, error) {
+	p := &Plan{Profile: o.Profile.Name}
+	var programs []tool.Tool
+	disksWanted := false
+	for i, l := range o.Profile.Loads {
+		log := func(name string) string {
+			if o.Logs == "" {
+				return ""
+			}
+			return filepath.Join(o.Logs, fmt.Sprintf("%d-%s.log", i+1, name))
+		}
+		program := tool.Fio
+		var made load
+		var details string
+		switch {
+		case l.Processors != nil:
+			program = tool.StressNG
+			made = stressLoad(h, "processors", time.Duration(l.Processors.Time), log("processors"), "--cpu", strconv.Itoa(int(l.Processors.Workers)))
+		case l.Memory != nil:
+			program = tool.StressNG
+			made = stressLoad(h, "memory", time.Duration(l.Memory.Time), log("memory"), "--vm", strconv.Itoa(int(l.Memory.Workers)), "--vm-bytes", cmp.Or(l.Memory.Amount, "90%"))
+		case l.Network != nil:
+			made = networkLoad(h, pairing{l.Network.Role, l.Network.Partner}, time.Duration(l.Network.Time), log("network"))
+		default:
+			disksWanted = true
+			names := o.Disks
+			if len(names) == 0 {
+				names = l.Disks.Write
+			}
+			disks, skipped, err := named(ctx, h, names)
+			if err != nil {
+				return nil, err
+			}
+			if err := unused(h, disks, o.Force); err != nil {
+				return nil, err
+			}
+			made = diskLoad(disks, skipped, int64(l.Disks.Loops), time.Duration(l.Disks.Time), func(ctx context.Context, d inspect.Disk) ([]Part, error) {
+				return testDisk(ctx, h, d, int64(l.Disks.Loops), time.Duration(l.Disks.Time), o.Force, log("disk"))
+			})
+			if len(disks) == 0 {
+				made.run, made.lasts = nil, 0
+				made.text = "disks: not tested, for none was named to be overwritten"
+			}
+			for _, d := range disks {
+				details += fmt.Sprintf("   overwrite all of %s, %s\n", title(d), inspect.Size(d.Size))
+				if !slices.ContainsFunc(p.Disks, func(known inspect.Disk) bool { return known.Name == d.Name }) {
+					p.Disks = append(p.Disks, d)
+				}
+			}
+			for _, s := range skipped {
+				details += fmt.Sprintf("   leave %s as it is: %s\n", s.Name, strings.Join(s.Reasons, "; "))
+			}
+			if made.run == nil {
+				made.run = func(context.Context) ([]Part, error) { return skipped, errNoDisk }
+				program = ""
+			}
+		}
+		if program != "" && !slices.Contains(programs, program) {
+			programs = append(programs, program)
+		}
+		p.loads = append(p.loads, made)
+		p.lasts += made.lasts
+		p.open = p.open || made.lasts == 0 && program != ""
+		fmt.Fprintf(&p.text, "%d. %s\n%s", i+1, made.text, details)
+	}
+	if len(o.Disks) > 0 && !disksWanted {
+		return nil, fmt.Errorf("%w: disks are named, and the profile %s tests none", steps.ErrArgs, o.Profile.Name)
+	}
+	for _, program := range programs {
+		if _, err := h.Tools.Run(ctx, program, "--version"); err != nil {
+			return nil, err
+		}
+	}
+	return p, nil
+}
+
+// errNoDisk is no problem: nobody wanted disks to be tested.
+var errNoDisk = errors.New("no disk was named to be overwritten")
+
+// String is the plan for people, several lines.
+func (p *Plan) String() string {
+	about := p.lasts.String()
+	if p.open {
+		about = "as long as the disks take"
+		if p.lasts > 0 {
+			about = p.lasts.String() + ", and as long as the disks take"
+		}
+	}
+	return fmt.Sprintf("burn-in %s: %s\n%s", p.Profile, about, p.text.String())
+}
+
+// Run does what the plan says, one load after the other. When ctx ends, the load that runs is stopped, and the result says what was found until then.
+func (p *Plan) Run(ctx context.Context, h steps.Host) Result {
+	r := Result{Profile: p.Profile, Started: time.Now().UTC(), Problems: []string{}}
+	left := p.lasts
+	for _, l := range p.loads {
+		skip := func(format string, args ...any) []Part {
+			return []Part{{Name: l.part, Verdict: Skipped, Reasons: []string{fmt.Sprintf(format, args...)}}}
+		}
+		now := time.Now().UTC()
+		report := Report{Load: l.text, Started: now, Ended: now, Celsius: map[string]float64{}}
+		if ctx.Err() != nil {
+			report.Parts = skip("stopped before it began: %v", context.Cause(ctx))
+			r.Problems = append(r.Problems, l.part+": stopped before it began")
+		} else {
+			told := time.Duration(0)
+			found, err := observe(ctx, h, l, func(past time.Duration) {
+				if past-told < max(sampleEvery, min(l.lasts/100, 10*time.Minute)) {
+					return
+				}
+				told = past
+				past = past.Round(time.Second)
+				if l.lasts == 0 {
+					h.Say("burn-in: %s: %v so far", l.part, past)
+					return
+				}
+				h.Say("burn-in: %s: %v of %v, %v left in all", l.part, past, l.lasts, max(left-past, 0))
+			})
+			switch {
+			case errors.Is(err, errNoDisk):
+				found.Parts = append(found.Parts, skip("%v", errNoDisk)...)
+			case ctx.Err() != nil && err != nil:
+				found.Parts = append(found.Parts, skip("stopped after %v: %v", time.Since(now).Round(time.Second), context.Cause(ctx))...)
+				r.Problems = append(r.Problems, l.part+": stopped before its end")
+			case err != nil:
+				found.Parts = append(found.Parts, skip("%v", err)...)
+				r.Problems = append(r.Problems, l.part+": "+err.Error())
+			}
+			found.Ended = time.Now().UTC()
+			if found.Celsius == nil {
+				found.Celsius = map[string]float64{}
+			}
+			report = found
+			sortParts(report.Parts)
+			report.say(h)
+		}
+		left -= l.lasts
+		r.Loads = append(r.Loads, report)
+	}
+	r.Ended = time.Now().UTC()
+	r.Verdict = r.verdict()
+	return r
+}
+
+func (r Result) verdict() Verdict {
+	passed := false
+	for _, l := range r.Loads {
+		for _, p := range l.Parts {
+			if p.Verdict == Fail {
+				return Fail
+			}
+			passed = passed || p.Verdict == Pass
+		}
+	}
+	if len(r.Problems) > 0 || !passed {
+		return Skipped
+	}
+	return Pass
+}
+
+// named returns the disks that names mean, and the others with the reason that they are not among them.
+func named(ctx context.Context, h steps.Host, names []string) (disks []inspect.Disk, skipped []Part, err error) {
+	all, err := h.Machine.Disks(ctx)
+	if err != nil && len(names) > 0 {
+		return nil, nil, err
+	}
+	all = slices.DeleteFunc(all, func(d inspect.Disk) bool { return d.Size == 0 || d.Type != "disk" })
+	is := func(d inspect.Disk, name string) bool {
+		return name == d.Name || name == strings.TrimPrefix(d.Name, "/dev/") || d.Serial != "" && name == string(d.Serial)
+	}
+	for _, name := range names {
+		var meant []inspect.Disk
+		for _, d := range all {
+			if is(d, name) {
+				meant = append(meant, d)
+			}
+		}
+		switch {
+		case name == AllDisks:
+		case len(meant) == 0:
+			return nil, nil, fmt.Errorf("%w: no disk here has the name or the serial number %.100q", inspect.ErrNoDisk, name)
+		case len(meant) > 1:
+			return nil, nil, fmt.Errorf("%.100q is both %s and %s", name, title(meant[0]), title(meant[1]))
+		case meant[0].ReadOnly:
+			return nil, nil, fmt.Errorf("%s is read-only", title(meant[0]))
+		case isMedium(h, meant[0]):
+			return nil, nil, fmt.Errorf("%s: this machine's settings were read from it", title(meant[0]))
+		}
+	}
+	for _, d := range all {
+		why := "it was not named"
+		if slices.Contains(names, AllDisks) {
+			why = leftOut(h, d)
+		}
+		if slices.ContainsFunc(names, func(name string) bool { return is(d, name) }) {
+			why = ""
+		}
+		if why == "" {
+			disks = append(disks, d)
+			continue
+		}
+		skipped = append(skipped, Part{Name: title(d), Verdict: Skipped, Reasons: []string{why}})
+	}
+	if len(names) > 0 && len(disks) == 0 {
+		return nil, nil, fmt.Errorf("%w to burn in", inspect.ErrNoDisk)
+	}
+	return disks, skipped, nil
+}
+
+// unused is nil if nobody uses the disks and none holds data. All reasons are told at once.
+func unused(h steps.Host, disks []inspect.Disk, force bool) error {
+	var errs []error
+	for _, d := range disks {
+		opened, err := h.Open(d.Name)
+		if err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", title(d), err))
+			continue
+		}
+		err = nil
+		if !force {
+			err = empty(opened)
+		}
+		if err := errors.Join(err, opened.Close()); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", title(d), err))
+		}
+	}
+	if err := errors.Join(errs...); err != nil {
+		return fmt.Errorf("nothing was written: %w", err)
+	}
+	return nil
+}
+
+// ends is how much is looked at of each end of a disk: all known signatures of partition tables, file systems and members of arrays, volume groups and pools
+// lie there, the innermost one, VMFS's, at 1 MiB. Bytes.
+const ends = 2 << 20
+
+// blockSize is that of what fio writes here, bytes.
+const blockSize = 4096
+
+// fioMagic begins each block that fio writes to be verified. Source: fio's verify.h, FIO_HDR_MAGIC, little-endian.
+var fioMagic = []byte{0xca, 0xac}
+
+// empty is nil if both ends of a disk are zeros or what an earlier burn-in left there. Anything else may be data, known or not.
+func empty(d steps.Disk) error {
+	size := d.Size()
+	for _, at := range []int64{0, max(0, size-ends) &^ (blockSize - 1)} {
+		b := make([]byte, min(ends, size-at))
+		if _, err := d.ReadAt(b, at); err != nil && !errors.Is(err, io.EOF) {
+			return fmt.Errorf("look whether it holds data: %w", err)
+		}
+		for start := 0; start < len(b); start += blockSize {
+			block := b[start:min(start+blockSize, len(b))]
+			if bytes.HasPrefix(block, fioMagic) || len(bytes.TrimLeft(block, "\x00")) == 0 {
+				continue
+			}
+			return fmt.Errorf("it %w: %s", ErrHoldsData, content(d, b, at+int64(start)))
+		}
+	}
+	return nil
+}
+
+// content says what may lie on a disk of which b is the start or the end, and whose block at an offset is not zero.
+func content(d steps.Disk, b []byte, at int64) string {
+	if fs, err := image.Probe(d, d.Size()); err == nil && fs.Type != "" {
+		return strings.TrimSpace("a file system " + fs.Type + " " + fs.Label)
+	}
+	if at < ends && len(b) >= 512 && b[510] == 0x55 && b[511] == 0xaa {
+		return "a partition table or a boot sector"
+	}
+	return fmt.Sprintf("bytes at %d that are not zero", at)
+}
+
+// backlog is after how many blocks fio reads back what it wrote: 256 MiB, more than most disks' caches have, or a quarter of a smaller disk. Without it fio reads nothing back if
+// it is given a time, however often it has written all of the disk by then.
+func backlog(size int64) int64 { return max(1, min(256<<20, size/4)/blockSize) }
+
+// testDisk writes to a disk and reads it back. The disk is held open, so that nobody else comes to use it meanwhile, and is looked at again before: hours may have passed since the plan was made.
+func testDisk(ctx context.Context, h steps.Host, d inspect.Disk, loops int64, lasts time.Duration, force bool, log string) (parts []Part, err error) {
+	opened, err := h.Open(d.Name)
+	if err != nil {
+		return nil, fmt.Errorf("%s: nothing was written: %w", title(d), err)
+	}
+	defer func() { err = errors.Join(err, opened.Close()) }()
+	if err := steps.SameDisk(ctx, h.Machine, d, opened.Size(), opened.SectorSize()); err != nil {
+		return nil, fmt.Errorf("%s: nothing was written: %w", title(d), err)
+	}
+	if !force {
+		if err := empty(opened); err != nil {
+			return nil, fmt.Errorf("%s: nothing was written: %w", title(d), err)
+		}
+	}
+	// As a thread fio ends when it is ended; a child of its own would go on writing. Its state for a later verification would be left in the working directory.
+	args := append([]string{"--thread", "--verify_state_save", "0"}, diskArgs(d.Name, max(loops, 1), lasts, log)...)
+	if lasts > 0 {
+		args = append(args, "--verify_backlog", strconv.FormatInt(backlog(opened.Size()), 10))
+	}
+	out, err := h.Tools.Run(ctx, tool.Fio, args...)
+	parts, err = judged(title(d), err, fioFound)
+	if err != nil || parts[0].Verdict != Pass {
+		return parts, err
+	}
+	h.Say("burn-in: %s is through", d.Name)
+	if log != "" {
+		if out, err = readLog(diskLog(log, d.Name)); err != nil {
+			return nil, err
+		}
+	}
+	wrote, read, err := volume(out)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", title(d), err)
+	}
+	if read == 0 {
+		return nil, fmt.Errorf("%s: of %s that were written nothing was read back in the time", title(d), inspect.Size(wrote))
+	}
+	parts[0].Reasons = append(parts[0].Reasons, fmt.Sprintf("%s written, %s read back, of %s", inspect.Size(wrote), inspect.Size(read), inspect.Size(d.Size)))
+	return parts, nil
+}
+
+// mostLog is how much of a program's own report is read, bytes.
+const mostLog = 4 << 20
+
+func readLog(name string) ([]byte, error) {
+	f, err := os.Open(name)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close() // only read
+	return io.ReadAll(io.LimitReader(f, mostLog))
+}
+
+// volume reads of fio's report how many bytes were written and read. Lines of warnings may stand before it.
+func volume(report []byte) (wrote, read int64, err error) {
+	var r struct {
+		Jobs []struct {
+			Read, Write struct {
+				Bytes int64 `json:"io_bytes"`
+			}
+		} `json:"jobs"`
+	}
+	if err := json.Unmarshal(report[max(bytes.IndexByte(report, '{'), 0):], &r); err != nil {
+		return 0, 0, fmt.Errorf("read what fio reports: %w", err)
+	}
+	for _, j := range r.Jobs {
+		wrote, read = wrote+j.Write.Bytes, read+j.Read.Bytes
+	}
+	return wrote, read, nil
+}

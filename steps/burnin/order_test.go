@@ -1,0 +1,419 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package burnin
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"fmt"
+	"io/fs"
+	"log/slog"
+	"strings"
+	"sync"
+	"testing"
+	"testing/fstest"
+	"testing/synctest"
+	"time"
+
+	"github.com/ironhand/ironhand/initramfs/tool"
+	"github.com/ironhand/ironhand/initramfs/tool/tooltest"
+	"github.com/ironhand/ironhand/inspect"
+	"github.com/ironhand/ironhand/steps"
+)
+
+func TestParseProfile(t *testing.T) {
+	for _, test := range []struct{ name, yaml, want string }{
+		{"all kinds", "name: mine\nloads:\n- processors: {time: 90s}\n- memory: {time: 1h, amount: 16G, workers: 2}\n- disks: {loops: 2, write: [sda, all]}\n- network: {time: 5s, role: reader, partner: b}\n", ""},
+		{"nothing", "", "0 loads, want 1 to 100"},
+		{"no loads", "name: mine\n", "0 loads"},
+		{"too many", "loads:\n" + strings.Repeat("- processors: {time: 1s}\n", 101), "101 loads"},
+		{"an unknown key", "loads:\n- processors:\n    time: 1m\n    speed: 3\n", "line 4: field speed not found"},
+		{"an unknown load", "loads:\n- gpu: {time: 1m}\n", "line 2: field gpu not found"},
+		{"an unknown key of a profile", "loads: []\nparts: []\n", "line 2: field parts not found"},
+		{"two in one", "loads:\n- processors: {time: 1s}\n  memory: {time: 1s}\n", "load 1: want one of"},
+		{"a load without options", "loads:\n- processors:\n", "load 1: want one of"},
+		{"no time", "loads:\n- processors: {time: 1s}\n- memory: {amount: 50%}\n", "load 2: time is missing"},
+		{"a time of nothing", "loads:\n- processors: {time: 0s}\n", "line 2: \"0s\" is not a length of time"},
+		{"a time below zero", "loads:\n- processors: {time: -5s}\n", "is not a length of time"},
+		{"a time without unit", "loads:\n- processors: {time: 60}\n", "is not a length of time"},
+		{"half a second", "loads:\n- processors: {time: 1500ms}\n", "is not a length of time"},
+		{"for years", "loads:\n- processors: {time: 10000h}\n", "is not a length of time"},
+		{"a list for a time", "loads:\n- processors: {time: [1s]}\n", "is not a length of time"},
+		{"a hostile amount", "loads:\n- memory: {time: 1s, amount: 1 --exec rm}\n", "load 1: amount is"},
+		{"disks for no time", "loads:\n- disks: {}\n", "load 1: want either time or loops"},
+		{"disks for a time and loops", "loads:\n- disks: {time: 1s, loops: 1}\n", "load 1: want either time or loops"},
+		{"loops below zero", "loads:\n- disks: {loops: -1}\n", "cannot unmarshal"},
+		{"no role", "loads:\n- network: {time: 1s, partner: b}\n", "load 1: role is"},
+		{"a hostile partner", "loads:\n- network: {time: 1s, role: writer, partner: --b}\n", "load 1: partner is"},
+		{"two documents", "loads:\n- processors: {time: 1s}\n---\na: 1\n", "more than one YAML document"},
+		{"no YAML", "loads: [", "yaml"},
+		{"too long", strings.Repeat("#", mostProfile+1), "more than 65536 bytes"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			_, err := ParseProfile([]byte(test.yaml))
+			if (err == nil) != (test.want == "") || err != nil && (!strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "burnin.")) {
+				t.Errorf("ParseProfile() = %v, want %q", err, test.want)
+			}
+		})
+	}
+	for _, p := range Profiles() {
+		for i, l := range p.Loads {
+			if err := l.check(); err != nil {
+				t.Errorf("%s: load %d: %v", p.Name, i, err)
+			}
+		}
+	}
+}
+
+func FuzzProfile(f *testing.F) {
+	f.Add([]byte("name: mine\nloads:\n- processors: {time: 90s}\n- disks: {loops: 2, write: [sda]}\n"))
+	f.Fuzz(func(t *testing.T, b []byte) {
+		p, err := ParseProfile(b)
+		if err == nil && (len(p.Loads) == 0 || len(p.Loads) > mostLoads) {
+			t.Errorf("%d loads", len(p.Loads))
+		}
+	})
+}
+
+// memoryDisk is a disk in memory, open.
+type memoryDisk struct {
+	steps.Disk
+	content []byte
+	broken  error
+	of      *bench
+}
+
+func (m memoryDisk) ReadAt(b []byte, at int64) (int, error) {
+	if m.broken != nil {
+		return 0, m.broken
+	}
+	return bytes.NewReader(m.content).ReadAt(b, at)
+}
+func (m memoryDisk) Size() int64     { return int64(len(m.content)) }
+func (m memoryDisk) SectorSize() int { return 512 }
+func (m memoryDisk) Close() error {
+	m.of.mu.Lock()
+	defer m.of.mu.Unlock()
+	m.of.open--
+	return nil
+}
+
+const diskSize = 2048 * 512 // of the disks of machine
+
+// bench is a machine with disks, which may be looked at while a burn-in runs.
+type bench struct {
+	mu      sync.Mutex // of all below, and of what root holds
+	root    fstest.MapFS
+	content map[string][]byte // by disk; nil for zeros
+	busy    string
+	broken  string
+	open    int
+	said    strings.Builder
+}
+
+// Open implements fs.FS for the machine.
+func (b *bench) Open(name string) (fs.File, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.root.Open(name)
+}
+
+// change changes a file of the machine.
+func (b *bench) change(name, content string) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	b.root[name] = &fstest.MapFile{Data: []byte(content)}
+}
+
+// held is how many disks are open.
+func (b *bench) held() int {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.open
+}
+
+func (b *bench) host(tools tool.Runner) steps.Host {
+	return steps.Host{
+		Machine: inspect.Machine{FS: b}, Tools: tools, Log: slog.New(slog.DiscardHandler), Media: []string{"/dev/vdm1"},
+		Say: func(format string, args ...any) {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			fmt.Fprintf(&b.said, format+"\n", args...)
+		},
+		Open: func(path string) (steps.Disk, error) {
+			b.mu.Lock()
+			defer b.mu.Unlock()
+			if path == b.busy {
+				return nil, errors.New("device or resource busy")
+			}
+			d := memoryDisk{content: make([]byte, diskSize), of: b}
+			copy(d.content, b.content[path])
+			if path == b.broken {
+				d.broken = errors.New("input/output error")
+			}
+			b.open++
+			return d, nil
+		},
+	}
+}
+
+func disksFor(o DisksLoad) Profile {
+	return Profile{Name: "p", Loads: []ProfileLoad{{Disks: &o}}}
+}
+
+func TestPlan(t *testing.T) {
+	table := bytes.Repeat([]byte{0}, 512)
+	table[510], table[511] = 0x55, 0xaa
+	ext := make([]byte, 4096)
+	ext[1024+0x38], ext[1024+0x39] = 0x53, 0xef
+	end := make([]byte, diskSize)
+	end[diskSize-1] = 1
+	burnt := make([]byte, diskSize)
+	for at := 0; at < len(burnt); at += 8192 {
+		copy(burnt[at:], "\xca\xac\x05")
+	}
+	half := append(bytes.Clone(burnt[:diskSize-4096]), bytes.Repeat([]byte{1}, 4096)...)
+	const fio = "$ fio --version\n"
+	for _, test := range []struct {
+		name    string
+		profile Profile
+		disks   string
+		force   bool
+		content []byte // of vda
+		busy    string
+		broken  string
+		script  string
+		want    string // the plan, or the error
+		is      error
+	}{
+		{name: "quick, and nobody names a disk", profile: Profiles()[0], script: "$ stress-ng --version\n", want: `burn-in quick: 5m0s
+1. processors for 2m0s: stress-ng --cpu 0 --verify --metrics-brief --timeout 120
+2. memory for 3m0s: stress-ng --vm 0 --vm-bytes 90% --verify --metrics-brief --timeout 180
+3. disks: not tested, for none was named to be overwritten
+   leave /dev/vda serial S-vda as it is: it was not named
+   leave /dev/vdb serial S-vdb as it is: it was not named
+   leave /dev/vdm serial S-vdm as it is: it was not named
+`},
+		{name: "standard, one by its name, one by its serial number", profile: Profiles()[1], disks: "vda S-vdb", script: "$ stress-ng --version\n" + fio, want: `burn-in standard: 3h0m0s, and as long as the disks take
+1. processors for 1h0m0s: stress-ng --cpu 0 --verify --metrics-brief --timeout 3600
+2. memory for 2h0m0s: stress-ng --vm 0 --vm-bytes 90% --verify --metrics-brief --timeout 7200
+3. 2 disks, written and verified 1 times
+   overwrite all of /dev/vda serial S-vda, 1.0 MiB
+   overwrite all of /dev/vdb serial S-vdb, 1.0 MiB
+   leave /dev/vdm serial S-vdm as it is: it was not named
+`},
+		{name: "all", profile: disksFor(DisksLoad{Loops: 1}), disks: "all", script: fio, want: `burn-in p: as long as the disks take
+1. 2 disks, written and verified 1 times
+   overwrite all of /dev/vda serial S-vda, 1.0 MiB
+   overwrite all of /dev/vdb serial S-vdb, 1.0 MiB
+   leave /dev/vdm serial S-vdm as it is: this machine's settings were read from it
+`},
+		{name: "the profile names it", profile: disksFor(DisksLoad{Time: Duration(time.Minute), Write: []string{"/dev/vdb"}}), script: fio, want: `burn-in p: 1m0s
+1. 1 disks, written and verified for 1m0s
+   overwrite all of /dev/vdb serial S-vdb, 1.0 MiB
+   leave /dev/vda serial S-vda as it is: it was not named
+   leave /dev/vdm serial S-vdm as it is: it was not named
+`},
+		{name: "no such disk", profile: disksFor(DisksLoad{Loops: 1}), disks: "vda vdz", want: `no disk here has the name or the serial number "vdz"`, is: inspect.ErrNoDisk},
+		{name: "part of a name", profile: disksFor(DisksLoad{Loops: 1}), disks: "vd", want: `"vd"`, is: inspect.ErrNoDisk},
+		{name: "the medium, by name", profile: disksFor(DisksLoad{Loops: 1}), disks: "vdm", want: "settings were read from it"},
+		{name: "a disk in use", profile: disksFor(DisksLoad{Loops: 1}), disks: "vda vdb", busy: "/dev/vdb", want: "nothing was written: /dev/vdb serial S-vdb: device or resource busy"},
+		{name: "a disk in use, by force", profile: disksFor(DisksLoad{Loops: 1}), disks: "vda vdb", busy: "/dev/vdb", force: true, want: "busy"},
+		{name: "a disk that cannot be read", profile: disksFor(DisksLoad{Loops: 1}), disks: "vda", broken: "/dev/vda", want: "look whether it holds data: input/output error"},
+		{name: "a partition table", profile: disksFor(DisksLoad{Loops: 1}), disks: "vda", content: table, want: "/dev/vda serial S-vda: it holds data: a partition table or a boot sector", is: ErrHoldsData},
+		{name: "a file system", profile: disksFor(DisksLoad{Loops: 1}), disks: "vda", content: ext, want: "holds data: a file system ext4", is: ErrHoldsData},
+		{name: "something at the end", profile: disksFor(DisksLoad{Loops: 1}), disks: "vda", content: end, want: fmt.Sprintf("bytes at %d that are not zero", diskSize-4096), is: ErrHoldsData},
+		{name: "data, by force", profile: disksFor(DisksLoad{Time: Duration(time.Second), Write: []string{"vda"}}), force: true, content: ext, script: fio, want: "burn-in p: 1s\n1. 1 disks, written and verified for 1s\n" +
+			"   overwrite all of /dev/vda serial S-vda, 1.0 MiB\n   leave /dev/vdb serial S-vdb as it is: it was not named\n   leave /dev/vdm serial S-vdm as it is: it was not named\n"},
+		{name: "what a burn-in left", profile: disksFor(DisksLoad{Loops: 1, Write: []string{"S-vda"}}), content: burnt, script: fio, want: "burn-in p: as long as the disks take\n1. 1 disks, written and verified 1 times\n" +
+			"   overwrite all of /dev/vda serial S-vda, 1.0 MiB\n   leave /dev/vdb serial S-vdb as it is: it was not named\n   leave /dev/vdm serial S-vdm as it is: it was not named\n"},
+		{name: "what half a burn-in left", profile: disksFor(DisksLoad{Loops: 1, Write: []string{"S-vda"}}), content: half, want: "not zero", is: ErrHoldsData},
+		{name: "disks that the profile does not test", profile: Profile{Name: "p", Loads: []ProfileLoad{{Processors: &ProcessorsLoad{Time: Duration(time.Second)}}}}, disks: "vda", want: "the profile p tests none", is: steps.ErrArgs},
+		{name: "no program", profile: Profiles()[0], script: "$ stress-ng --version\n? 127\n", want: "stress-ng --version: exit status 127"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			b := &bench{root: machine("vda", "vdb", "vdm"), content: map[string][]byte{"/dev/vda": test.content}, busy: test.busy, broken: test.broken}
+			plan, err := Order{Profile: test.profile, Disks: strings.Fields(test.disks), Force: test.force}.Plan(t.Context(), b.host(tooltest.New(t, test.script)))
+			if b.open != 0 {
+				t.Errorf("%d disks are still open", b.open)
+			}
+			if err != nil {
+				if strings.HasPrefix(test.want, "burn-in") || !strings.Contains(err.Error(), test.want) || test.is != nil && !errors.Is(err, test.is) {
+					t.Errorf("error %v, want %q", err, test.want)
+				}
+				return
+			}
+			if got := plan.String(); got != test.want {
+				t.Errorf("plan:\n%swant:\n%s", got, test.want)
+			}
+		})
+	}
+}
+
+// runner is programs that take time, or end as they are told.
+type runner func(ctx context.Context, line string) (string, error)
+
+func (r runner) Run(ctx context.Context, t tool.Tool, args ...string) ([]byte, error) {
+	line := tool.Line(t, args...)
+	if strings.HasSuffix(line, "--version") {
+		return nil, nil
+	}
+	out, err := r(ctx, line)
+	return []byte(out), err
+}
+
+func exit(status int) error {
+	return &tool.Error{Tool: "program", Exit: status, Err: fmt.Errorf("exit status %d", status)}
+}
+
+func TestPlanRun(t *testing.T) {
+	const good = `fio: a warning
+{"jobs": [{"read": {"io_bytes": 1048576}, "write": {"io_bytes": 2097152}}]}`
+	last := func(ctx context.Context, d time.Duration) error {
+		select {
+		case <-time.After(d):
+			return nil
+		case <-ctx.Done():
+			return &tool.Error{Tool: "program", Exit: -1, Err: context.Cause(ctx)}
+		}
+	}
+	all := Profile{Name: "p", Loads: []ProfileLoad{
+		{Processors: &ProcessorsLoad{Time: Duration(25 * time.Second)}}, {Memory: &MemoryLoad{Time: Duration(30 * time.Second), Amount: "1G"}},
+		{Disks: &DisksLoad{Time: Duration(20 * time.Second)}},
+	}}
+	for _, test := range []struct {
+		name    string
+		disks   string
+		stop    time.Duration // when somebody stops it
+		run     func(b *bench) runner
+		want    string // verdict, problems, parts
+		said    string
+		notSaid string
+	}{
+		{name: "all is well", disks: "vda", run: func(b *bench) runner {
+			return func(ctx context.Context, line string) (string, error) {
+				if strings.HasPrefix(line, "fio") {
+					const want = "fio --thread --verify_state_save 0 --name /dev/vda --filename /dev/vda --rw write --bs 4k --direct 1 --ioengine libaio --iodepth 32 --verify crc32c --verify_fatal 1 " +
+						"--loops 1 --runtime 20 --time_based --output-format json --verify_backlog 64"
+					if line != want {
+						t.Errorf("run: %s\nwant: %s", line, want)
+					}
+					if n := b.held(); n != 1 {
+						t.Errorf("%d disks are held while fio writes, want 1", n)
+					}
+					return good, last(ctx, 20*time.Second)
+				}
+				return "", last(ctx, 25*time.Second)
+			}
+		}, want: "PASS\nPASS|processors|\nPASS|memory|\nPASS|/dev/vda serial S-vda|2.0 MiB written, 1.0 MiB read back, of 1.0 MiB\nSKIPPED|/dev/vdb serial S-vdb|it was not named\n",
+			said: "burn-in: processors: 10s of 25s, 1m5s left in all\nburn-in: processors: 20s of 25s, 55s left in all\nburn-in: PASS    processors\n"},
+		{name: "no disk is named", run: func(*bench) runner {
+			return func(context.Context, string) (string, error) { return "", nil }
+		}, want: "PASS\nPASS|processors|\nPASS|memory|\nSKIPPED|/dev/vda serial S-vda|it was not named\nSKIPPED|/dev/vdb serial S-vdb|it was not named\nSKIPPED|disks|no disk was named to be overwritten\n"},
+		{name: "memory is broken: the disks are tested nevertheless", disks: "vda", run: func(*bench) runner {
+			return func(ctx context.Context, line string) (string, error) {
+				if strings.Contains(line, "--vm") {
+					return "", exit(2)
+				}
+				return good, nil
+			}
+		}, want: "FAIL\nPASS|processors|\nFAIL|memory|program: exit status 2\nPASS|/dev/vda serial S-vda|2.0 MiB written, 1.0 MiB read back, of 1.0 MiB\nSKIPPED|/dev/vdb serial S-vdb|it was not named\n"},
+		{name: "a disk is broken, the other is not", disks: "all", run: func(*bench) runner {
+			return func(ctx context.Context, line string) (string, error) {
+				if strings.Contains(line, "vdb") {
+					return "", exit(1)
+				}
+				return good, nil
+			}
+		}, want: "FAIL\nPASS|processors|\nPASS|memory|\nPASS|/dev/vda serial S-vda|2.0 MiB written, 1.0 MiB read back, of 1.0 MiB\nFAIL|/dev/vdb serial S-vdb|program: exit status 1\n"},
+		{name: "nothing was read back", disks: "vda", run: func(*bench) runner {
+			return func(context.Context, string) (string, error) {
+				return `{"jobs": [{"read": {"io_bytes": 0}, "write": {"io_bytes": 1048576}}]}`, nil
+			}
+		}, want: "SKIPPED disks: /dev/vda serial S-vda: of 1.0 MiB that were written nothing was read back in the time\nPASS|processors|\nPASS|memory|\nSKIPPED|/dev/vdb serial S-vdb|it was not named\n" +
+			"SKIPPED|disks|/dev/vda serial S-vda: of 1.0 MiB that were written nothing was read back in the time\n"},
+		{name: "a report that is none", disks: "vda", run: func(*bench) runner {
+			return func(context.Context, string) (string, error) { return "fine", nil }
+		}, want: "SKIPPED disks: /dev/vda serial S-vda: read what fio reports: invalid character 'i' in literal false (expecting 'a')\nPASS|processors|\nPASS|memory|\nSKIPPED|/dev/vdb serial S-vdb|it was not named\n" +
+			"SKIPPED|disks|/dev/vda serial S-vda: read what fio reports: invalid character 'i' in literal false (expecting 'a')\n"},
+		{name: "a program that could not start is no verdict", run: func(*bench) runner {
+			return func(ctx context.Context, line string) (string, error) {
+				if strings.Contains(line, "--cpu") {
+					return "", exit(3)
+				}
+				return "", nil
+			}
+		}, want: "SKIPPED processors: program: exit status 3\nSKIPPED|processors|program: exit status 3\nPASS|memory|\nSKIPPED|/dev/vda serial S-vda|it was not named\nSKIPPED|/dev/vdb serial S-vdb|it was not named\nSKIPPED|disks|no disk was named to be overwritten\n"},
+		{name: "stopped in the second load", disks: "vda", stop: 30 * time.Second, run: func(*bench) runner {
+			return func(ctx context.Context, line string) (string, error) { return "", last(ctx, 25*time.Second) }
+		}, want: "SKIPPED memory: stopped before its end; disks: stopped before it began\nPASS|processors|\nSKIPPED|memory|stopped after 5s: context canceled\nSKIPPED|disks|stopped before it began: context canceled\n"},
+		{name: "stopped, and a part has failed before", disks: "vda", stop: 10 * time.Second, run: func(b *bench) runner {
+			return func(ctx context.Context, line string) (string, error) {
+				b.change("sys/bus/pci/devices/0000:01:00.0/aer_dev_fatal", "TOTAL_ERR_FATAL 1\n")
+				return "", last(ctx, 25*time.Second)
+			}
+		}, want: "FAIL processors: stopped before its end; memory: stopped before it began; disks: stopped before it began\nFAIL|PCIe device 0000:01:00.0|1 fatal PCIe errors\nSKIPPED|processors|stopped after 10s: context canceled\n" +
+			"SKIPPED|memory|stopped before it began: context canceled\nSKIPPED|disks|stopped before it began: context canceled\n"},
+		{name: "somebody has come to use the disk", disks: "vda", run: func(b *bench) runner {
+			return func(ctx context.Context, line string) (string, error) {
+				b.busy = "/dev/vda"
+				return good, nil
+			}
+		}, want: "SKIPPED disks: /dev/vda serial S-vda: nothing was written: device or resource busy\nPASS|processors|\nPASS|memory|\nSKIPPED|/dev/vdb serial S-vdb|it was not named\nSKIPPED|disks|/dev/vda serial S-vda: nothing was written: device or resource busy\n",
+			notSaid: "is through"},
+		{name: "the disk holds data now", disks: "vda", run: func(b *bench) runner {
+			return func(ctx context.Context, line string) (string, error) {
+				if strings.HasPrefix(line, "fio") {
+					t.Error("it is written to")
+				}
+				b.content["/dev/vda"] = []byte("data")
+				return good, nil
+			}
+		}, want: "SKIPPED disks: /dev/vda serial S-vda: nothing was written: it holds data: bytes at 0 that are not zero\nPASS|processors|\nPASS|memory|\nSKIPPED|/dev/vdb serial S-vdb|it was not named\n" +
+			"SKIPPED|disks|/dev/vda serial S-vda: nothing was written: it holds data: bytes at 0 that are not zero\n"},
+		{name: "another disk has its name", disks: "vda", run: func(b *bench) runner {
+			return func(ctx context.Context, line string) (string, error) {
+				if strings.HasPrefix(line, "fio") {
+					t.Error("it is written to")
+				}
+				b.change("sys/block/vda/serial", "OTHER\n")
+				return good, nil
+			}
+		}, want: "SKIPPED disks: /dev/vda serial S-vda: nothing was written: /dev/vda is another disk than the one that was chosen: its serial was \"S-vda\", is \"OTHER\"\nPASS|processors|\nPASS|memory|\nSKIPPED|/dev/vdb serial S-vdb|it was not named\n" +
+			"SKIPPED|disks|/dev/vda serial S-vda: nothing was written: /dev/vda is another disk than the one that was chosen: its serial was \"S-vda\", is \"OTHER\"\n"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := &bench{root: machine("vda", "vdb"), content: map[string][]byte{}}
+				h := b.host(test.run(b))
+				plan, err := Order{Profile: all, Disks: strings.Fields(test.disks)}.Plan(t.Context(), h)
+				if err != nil {
+					t.Fatal(err)
+				}
+				ctx, cancel := context.WithCancel(t.Context())
+				defer cancel()
+				if test.stop > 0 {
+					time.AfterFunc(test.stop, cancel)
+				}
+				r := plan.Run(ctx, h)
+				got := strings.TrimSpace(string(r.Verdict)+" "+strings.Join(r.Problems, "; ")) + "\n"
+				for _, l := range r.Loads {
+					got += lines(l.Parts)
+					if l.Load == "" || l.Started.IsZero() || l.Ended.Before(l.Started) || l.Celsius == nil {
+						t.Errorf("load %+v", l)
+					}
+				}
+				if got != test.want {
+					t.Errorf("result:\n%swant:\n%s", got, test.want)
+				}
+				if said := b.said.String(); !strings.Contains(said, test.said) || test.notSaid != "" && strings.Contains(said, test.notSaid) {
+					t.Errorf("said:\n%swant:\n%s", said, test.said)
+				}
+				if b.open != 0 {
+					t.Errorf("%d disks are still open", b.open)
+				}
+			})
+		})
+	}
+}
