@@ -231,7 +231,7 @@ func diskLoad(disks []inspect.Disk, skipped []Part, loops int64, lasts time.Dura
 // over never is: so it is verified while it is written, where there is a time.
 func diskArgs(disk string, loops int64, lasts time.Duration, file string) []string {
 	args := []string{"--thread", "--name", disk, "--filename", disk, "--rw", "write", "--bs", "4k", "--direct", "1", "--ioengine", "libaio", "--iodepth", "32",
-		"--verify", "crc32c", "--verify_fatal", "1", "--loops", strconv.FormatInt(loops, 10)}
+		"--verify", "crc32c", "--verify_fatal", "1", "--verify_state_save", "0", "--loops", strconv.FormatInt(loops, 10)}
 	if lasts > 0 {
 		args = append(args, "--runtime", strconv.Itoa(int(lasts.Seconds())), "--time_based", "--verify_backlog", "1024")
 	}

@@ -219,13 +219,13 @@ func TestSteps(t *testing.T) {
 		{name: "a hostile file", run: CPU, options: options{"agent_burnin_cpu_outputfile": "--log"}, want: "want the path of a file"},
 
 		{name: "disks, by default", run: Disk, disks: []string{"vda"}, script: "$ fio --version\n" +
-			"$ fio --thread --name /dev/vda --filename /dev/vda --rw write --bs 4k --direct 1 --ioengine libaio --iodepth 32 --verify crc32c --verify_fatal 1 --loops 4 --output-format json\n", want: "PASS|/dev/vda serial S-vda|\n"},
+			"$ fio --thread --name /dev/vda --filename /dev/vda --rw write --bs 4k --direct 1 --ioengine libaio --iodepth 32 --verify crc32c --verify_fatal 1 --verify_state_save 0 --loops 4 --output-format json\n", want: "PASS|/dev/vda serial S-vda|\n"},
 		{name: "disks", run: Disk, disks: []string{"vda", "vdb", "vdc"}, skip: `[{"serial": "S-vdb"}]`, media: "/dev/vdc1",
 			options: options{"agent_burnin_fio_disk_loops": json.Number("1"), "agent_burnin_fio_disk_runtime": json.Number("5"), "agent_burnin_fio_disk_outputfile": "/tmp/o"}, script: "$ fio --version\n" +
-				"$ fio --thread --name /dev/vda --filename /dev/vda --rw write --bs 4k --direct 1 --ioengine libaio --iodepth 32 --verify crc32c --verify_fatal 1 --loops 1 --runtime 5 --time_based --verify_backlog 1024 --output-format json --output /tmp/o.vda\n",
+				"$ fio --thread --name /dev/vda --filename /dev/vda --rw write --bs 4k --direct 1 --ioengine libaio --iodepth 32 --verify crc32c --verify_fatal 1 --verify_state_save 0 --loops 1 --runtime 5 --time_based --verify_backlog 1024 --output-format json --output /tmp/o.vda\n",
 			want: "PASS|/dev/vda serial S-vda|\nSKIPPED|/dev/vdb serial S-vdb|it is on the skip list\nSKIPPED|/dev/vdc serial S-vdc|this machine's settings were read from it\n"},
 		{name: "a disk that errs", run: Disk, disks: []string{"vda"}, script: "$ fio --version\n" +
-			"$ fio --thread --name /dev/vda --filename /dev/vda --rw write --bs 4k --direct 1 --ioengine libaio --iodepth 32 --verify crc32c --verify_fatal 1 --loops 4 --output-format json\n2> crc32c: verify failed at file /dev/vda offset 4096\n? 1\n",
+			"$ fio --thread --name /dev/vda --filename /dev/vda --rw write --bs 4k --direct 1 --ioengine libaio --iodepth 32 --verify crc32c --verify_fatal 1 --verify_state_save 0 --loops 4 --output-format json\n2> crc32c: verify failed at file /dev/vda offset 4096\n? 1\n",
 			want: "burn-in found broken parts: /dev/vda serial S-vda: fio"},
 		{name: "a disk in use", run: Disk, disks: []string{"vda", "vdb"}, busy: "/dev/vdb", script: "$ fio --version\n", want: "nothing was written: /dev/vdb serial S-vdb: device or resource busy"},
 		{name: "nobody wants it", run: Disk, disks: []string{"vda"}, asked: errors.New("no"), script: "$ fio --version\n", want: "no"},
