@@ -393,7 +393,7 @@ func exchange(ctx context.Context, h steps.Host, role, partner string, lasts tim
 }
 
 func networkArgs(role, partner string, lasts time.Duration, file string) []string {
-	args := []string{"--ioengine", "net", "--port", "9000", "--fill_device", "1", "--group_reporting", "--gtod_reduce", "1", "--numjobs", "16", "--name", role}
+	args := []string{"--thread", "--ioengine", "net", "--port", "9000", "--fill_device", "1", "--group_reporting", "--gtod_reduce", "1", "--numjobs", "16", "--name", role}
 	if role == "writer" {
 		args = append(args, "--rw", "write", "--runtime", strconv.Itoa(int(lasts.Seconds())), "--time_based", "--listen")
 	} else {

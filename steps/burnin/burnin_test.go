@@ -239,11 +239,11 @@ func TestSteps(t *testing.T) {
 		{name: "self-tests", run: Disk, disks: []string{"vda"}, options: options{"agent_burnin_fio_disk_smart_test": "True"}, want: "cannot be started yet"},
 
 		{name: "network", run: Network, options: options{"agent_burnin_fio_network_runtime": json.Number("5"), "agent_burnin_fio_network_config": map[string]any{"role": "reader", "partner": "10.0.0.2"}}, script: "$ fio --version\n" +
-			"$ fio --ioengine net --port 9000 --fill_device 1 --group_reporting --gtod_reduce 1 --numjobs 16 --name reader --rw read --hostname 10.0.0.2 --output-format json\n? 16\n" +
-			"$ fio --ioengine net --port 9000 --fill_device 1 --group_reporting --gtod_reduce 1 --numjobs 16 --name reader --rw read --hostname 10.0.0.2 --output-format json\n" +
-			"$ fio --ioengine net --port 9000 --fill_device 1 --group_reporting --gtod_reduce 1 --numjobs 16 --name writer --rw write --runtime 5 --time_based --listen --output-format json\n", want: "PASS|network to 10.0.0.2|\n"},
+			"$ fio --thread --ioengine net --port 9000 --fill_device 1 --group_reporting --gtod_reduce 1 --numjobs 16 --name reader --rw read --hostname 10.0.0.2 --output-format json\n? 16\n" +
+			"$ fio --thread --ioengine net --port 9000 --fill_device 1 --group_reporting --gtod_reduce 1 --numjobs 16 --name reader --rw read --hostname 10.0.0.2 --output-format json\n" +
+			"$ fio --thread --ioengine net --port 9000 --fill_device 1 --group_reporting --gtod_reduce 1 --numjobs 16 --name writer --rw write --runtime 5 --time_based --listen --output-format json\n", want: "PASS|network to 10.0.0.2|\n"},
 		{name: "network that breaks", run: Network, options: options{"agent_burnin_fio_network_config": `{"role": "writer", "partner": "b"}`}, script: "$ fio --version\n" +
-			"$ fio --ioengine net --port 9000 --fill_device 1 --group_reporting --gtod_reduce 1 --numjobs 16 --name writer --rw write --runtime 21600 --time_based --listen --output-format json\n? 1\n", want: "burn-in found broken parts: network to b"},
+			"$ fio --thread --ioengine net --port 9000 --fill_device 1 --group_reporting --gtod_reduce 1 --numjobs 16 --name writer --rw write --runtime 21600 --time_based --listen --output-format json\n? 1\n", want: "burn-in found broken parts: network to b"},
 		{name: "no partner", run: Network, want: "agent_burnin_fio_network_config is \"not given\""},
 		{name: "a partner to be found", run: Network, options: options{"agent_burnin_fio_network_pairing_backend_url": "etcd3+https://secret@x"}, want: "partners are not found by a coordination service"},
 		{name: "a hostile partner", run: Network, options: options{"agent_burnin_fio_network_config": `{"role": "writer", "partner": "--b"}`}, want: "want {"},

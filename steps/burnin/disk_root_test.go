@@ -1,0 +1,84 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package burnin
+
+import (
+	"context"
+	"encoding/json"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ironhand/ironhand/initramfs/tool"
+)
+
+// fioFile is an empty file in a disk's place.
+func fioFile(t *testing.T, size int64) string {
+	if os.Getuid() != 0 {
+		t.Skip("SKIPPED: not root")
+	}
+	if _, err := os.Stat("/usr/bin/fio"); err != nil {
+		if strings.Contains(os.Getenv("REQUIRE"), "root") {
+			t.Fatal(err)
+		}
+		t.Skip("SKIPPED: fio is not installed")
+	}
+	name := filepath.Join(t.TempDir(), "disk")
+	if err := os.WriteFile(name, nil, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.Truncate(name, size); err != nil {
+		t.Fatal(err)
+	}
+	return name
+}
+
+// buffered has fio use the page cache: not every file system can do without.
+func buffered(args []string) []string { return append(args, "--direct", "0") }
+
+// When a step is aborted nothing writes to its disks any more.
+func TestRootDiskAborted(t *testing.T) {
+	disk := fioFile(t, 1<<30)
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+	defer cancel()
+	if _, err := (tool.Exec{}).Run(ctx, tool.Fio, buffered(diskArgs(disk, 1<<30, 1, 8*time.Second, ""))...); err == nil {
+		t.Fatal("fio ended before it was stopped")
+	}
+	time.Sleep(time.Second)
+	processes, err := filepath.Glob("/proc/[0-9]*/cmdline")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range processes {
+		if b, err := os.ReadFile(p); err == nil && strings.Contains(string(b), disk) {
+			t.Errorf("%s still runs: %q", p, b)
+		}
+	}
+}
+
+// A disk that takes longer to be written than there is time is verified all the same.
+func TestRootDiskTime(t *testing.T) {
+	disk := fioFile(t, 64<<30)
+	out, err := tool.Exec{}.Run(t.Context(), tool.Fio, buffered(diskArgs(disk, 16<<20, 1, time.Second, ""))...)
+	if err != nil {
+		t.Fatal(err)
+	}
+	var report struct {
+		Jobs []struct {
+			Read struct {
+				Bytes int64 `json:"io_bytes"`
+			} `json:"read"`
+		} `json:"jobs"`
+	}
+	_, object, _ := strings.Cut(string(out), "{")
+	if err := json.Unmarshal([]byte("{"+object), &report); err != nil {
+		t.Fatal(err)
+	}
+	if len(report.Jobs) != 1 || report.Jobs[0].Read.Bytes == 0 {
+		t.Errorf("nothing was read back: %+v", report)
+	}
+}
