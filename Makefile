@@ -48,7 +48,7 @@ test-root: packages ## tests on loop devices and network namespaces; root
 
 .PHONY: test-vm
 test-vm: packages ramdisk image iso ## tests of the real ramdisk in virtual machines
-	@echo "== virtual machine tests"; REQUIRE=root,vm $(GO) test -count=1 -p 1 -timeout 60m -run 'TestVM' ./...
+	@echo "== virtual machine tests"; REQUIRE=root,vm $(GO) test -count=1 -p 2 -timeout 60m -run 'TestVM' ./...
 
 .PHONY: test-long
 test-long: packages ramdisk image ## a loss of power at each operation, which takes half an hour
