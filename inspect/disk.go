@@ -121,6 +121,9 @@ func deviceName(name string) string { return "/dev/" + strings.ReplaceAll(name, 
 // findDisk reads one block device; nil if it is no disk. members are the devices that it stands for.
 func findDisk(r *reader, name string) (disk *Disk, members []string) {
 	dir := r.real("sys/block/" + name)
+	if strings.HasPrefix(name, "md") && r.text(dir+"/size") == "0" {
+		return nil, nil // an array that was stopped: its other files are busy until the kernel has taken it away
+	}
 	var unread []string
 	before := r.count()
 	kind := deviceType(r, dir, name)

@@ -763,3 +763,12 @@ func BenchmarkInventory(b *testing.B) {
 		}
 	}
 }
+
+// A stopped array stays in sysfs until the kernel has taken it away, and most of its files are busy meanwhile.
+func TestStoppedArray(t *testing.T) {
+	root := fstest.MapFS{"sys/block/md126/size": {Data: []byte("0\n")}, "sys/block/md126/md/level": {Data: []byte("raid1\n")}}
+	m := Machine{FS: inspecttest.Broken{ReadLinkFS: root, Errors: map[string]error{"sys/block/md126/md/level": syscall.EBUSY}}}
+	if disks, err := m.Disks(t.Context()); err != nil || len(disks) > 0 {
+		t.Errorf("Disks() = %v, %v", disks, err)
+	}
+}
