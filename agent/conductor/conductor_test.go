@@ -324,9 +324,9 @@ func TestDeployFails(t *testing.T) {
 		},
 		{
 			name:     "never finishes",
-			settings: "timeout: 300ms",
+			settings: "timeout: 3s",
 			script:   script{"write_image": {polls: 1 << 30}},
-			want:     "write_image: not done within 300ms",
+			want:     "write_image: not done within 3s",
 		},
 		{
 			name:     "agent sends no heartbeats any more",
