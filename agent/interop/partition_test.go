@@ -42,7 +42,7 @@ func (b *bench) rootImage() string {
 	b.must(json.Unmarshal([]byte(b.run("sfdisk", "--json", disk)), &dump))
 	for _, p := range dump.Table.Partitions {
 		if p.Name == "root" {
-			b.run("bash", "-c", fmt.Sprintf(`set -o pipefail; tail -c +%d "$1" | head -c %d | zstd -q -1 -o "$2"`, p.Start*512+1, p.Size*512), "bash", disk, root)
+			b.run("bash", "-c", fmt.Sprintf(`set -o pipefail; dd if="$1" bs=1M iflag=skip_bytes,count_bytes skip=%d count=%d status=none | zstd -q -1 -o "$2"`, p.Start*512, p.Size*512), "bash", disk, root)
 		}
 	}
 	b.run("rm", disk)
