@@ -51,7 +51,7 @@ func TestIronicUEFI(t *testing.T) {
 		n.until("available", 5*time.Minute)
 		wantConsole(t, n, "step: erase_devices_metadata done")
 	})
-	b.sub("deployment with a config drive", func(t *testing.T) {
+	b.sub("deployment with a config drive, require_tls, image_download_source=http", func(t *testing.T) {
 		n.setImage(vmtest.Artefact(t, "image/debian.img.zst"), nil)
 		n.do("active", "configdrive", map[string]any{"meta_data": map[string]any{"hostname": "from-ironic", "uuid": n.uuid}})
 		n.until("active", 10*time.Minute)
@@ -68,7 +68,7 @@ func TestIronicUEFI(t *testing.T) {
 func TestIronicBIOS(t *testing.T) {
 	b := newBench(t, map[string]string{"agent.image_download_source": "local"})
 	n := b.newNode("bios", "bios")
-	b.sub("deployment from the conductor's cache", func(t *testing.T) {
+	b.sub("deployment, image_download_source=local", func(t *testing.T) {
 		n.do("provide")
 		n.until("available", 5*time.Minute)
 		n.setImage(b.smallImage(64<<20), nil)
