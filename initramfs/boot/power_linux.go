@@ -18,6 +18,7 @@ const (
 	killTime    = 2 * time.Second  // when not asked any more
 	quiesceTime = 60 * time.Second // for disks to take what is still to be written
 	drainTime   = 2 * time.Second  // for consoles to print the last lines
+	sayTime     = 300 * time.Millisecond
 )
 
 // Sync writes what the machine has in memory to its disks. It returns when that is done; a disk that takes nothing may hold it up for ever.
@@ -29,6 +30,7 @@ func Sync() error {
 // takeDown ends everything, and does not return.
 func (p *process1) takeDown(how How) {
 	p.say("init: going down: %s", how)
+	time.Sleep(sayTime) // the end of a session throws away what its terminal has not sent yet
 	p.endAll()
 	done := make(chan struct{})
 	go func() {
