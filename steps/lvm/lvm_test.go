@@ -617,40 +617,6 @@ func TestAskLVM(t *testing.T) {
 	}
 }
 
-func TestContents(t *testing.T) {
-	at := func(offset int, text string) []byte { return append(make([]byte, offset), text...) }
-	for _, test := range []struct {
-		name string
-		head []byte
-		want string
-	}{
-		{"nothing", nil, ""},
-		{"swap", at(4086, "SWAPSPACE2"), "a swap area"},
-		{"LUKS", at(0, "LUKS\xba\xbe"), "an encrypted volume (LUKS)"},
-		{"xfs", at(0, "XFSB"), "a file system (xfs)"},
-		{"ext4", at(1024+0x38, "\x53\xef"), "a file system (ext4)"},
-		{"a table that the kernel does not see", at(446, "\x00\x00\x02\x00\x83\x00\x00\x00\x00\x08\x00\x00\x00\x08\x00\x00"+strings.Repeat("\x00", 48)+"\x55\xaa"), "a partition table that the kernel does not see"},
-		{"a GPT without an MBR", at(512, "EFI PART"), bareGPT},
-		{"the same, of sectors of 4096 bytes", at(4096, "EFI PART"), bareGPT},
-		{"zfs", at(16<<10+24, "version\x00"), "a pool (zfs)"},
-		{"swap of a machine with pages of 64 KiB", at(64<<10-10, "SWAPSPACE2"), "a swap area"},
-		{"a hibernated system", at(4086, "S1SUSPEND"), "a hibernated system"},
-		{"VDO", at(0, "dmvdo001"), "a deduplicated volume (VDO)"},
-		{"f2fs", at(1024, "\x10\x20\xf5\xf2"), "a file system (f2fs)"},
-		{"zeros", make([]byte, mib), ""},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			head := append(test.head, make([]byte, mib-len(test.head))...)
-			if got, err := contents(head, 100*gib); err != nil || got != test.want {
-				t.Errorf("contents() = %q, %v, want %q", got, err, test.want)
-			}
-			if _, err := contents(test.head, int64(len(test.head))); err != nil {
-				t.Errorf("a disk that ends there: %v", err)
-			}
-		})
-	}
-}
-
 // A power cut between the sectors of a table leaves a GPT without an MBR. With a mark it is ours, and no obstacle.
 func TestTableHalfWritten(t *testing.T) {
 	for _, test := range []struct{ name, mark, want string }{

@@ -3,8 +3,6 @@
 package lvm
 
 import (
-	"bytes"
-	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -15,7 +13,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/ironhand/ironhand/image"
 	"github.com/ironhand/ironhand/image/gpt"
 	"github.com/ironhand/ironhand/initramfs/tool"
 	"github.com/ironhand/ironhand/inspect"
@@ -158,8 +155,6 @@ func deviceNames(root fs.FS) (map[string]bool, error) {
 	return names, nil
 }
 
-const headSize = mib
-
 // read reads partitions, marks, labels and what else the disk holds. What is a member of an array that runs belongs to the array.
 func (d *disk) read(root fs.FS, members map[string]bool) (err error) {
 	if d.parts, err = raid.Partitions(root, d.Name); err != nil {
@@ -181,17 +176,17 @@ func (d *disk) read(root fs.FS, members map[string]bool) (err error) {
 	if members[d.Name] {
 		d.holds = append(d.holds, "a member of an array")
 	} else {
-		if hasLabel(head) && len(d.parts) == 0 { // lvm too takes no disk with partitions
+		if raid.HasLabel(head) && len(d.parts) == 0 { // lvm too takes no disk with partitions
 			d.labels = append(d.labels, 0)
 		}
 		if stale && len(d.parts) == 0 {
 			d.holds = append(d.holds, "a member of an array that does not run")
 		}
-		what, err := contents(head, d.Size)
+		what, err := raid.Contents(head, tail, d.Size)
 		if err != nil {
 			return err
 		}
-		if what = cmp.Or(what, ending(tail)); what != "" && len(d.parts) == 0 && (what != bareGPT || d.mark.Run == "") {
+		if what != "" && len(d.parts) == 0 && (what != raid.BareGPT || d.mark.Run == "") {
 			d.holds = append(d.holds, what)
 		}
 	}
@@ -204,7 +199,7 @@ func (d *disk) read(root fs.FS, members map[string]bool) (err error) {
 		if err != nil {
 			return err
 		}
-		if hasLabel(head) {
+		if raid.HasLabel(head) {
 			d.labels = append(d.labels, p.Number)
 		}
 	}
@@ -218,125 +213,18 @@ func probe(root fs.FS, device string, size int64) (head, tail []byte, member boo
 		return nil, nil, false, err
 	}
 	defer file.Close() // only read
-	f, ok := file.(interface {
-		io.Reader
-		io.ReaderAt
-	})
+	f, ok := file.(io.ReaderAt)
 	if !ok {
 		return nil, nil, false, fmt.Errorf("%s cannot be read at any place", device)
 	}
-	head = make([]byte, min(headSize, size))
-	if _, err := io.ReadFull(f, head); err != nil {
-		return nil, nil, false, fmt.Errorf("read %s: %w", device, err)
-	}
-	tail = make([]byte, len(head))
-	if _, err := f.ReadAt(tail, size-int64(len(tail))); err != nil && !errors.Is(err, io.EOF) {
-		return nil, nil, false, fmt.Errorf("read the end of %s: %w", device, err)
+	if head, tail, err = raid.ReadEnds(f, size); err != nil {
+		return nil, nil, false, fmt.Errorf("%s: %w", device, err)
 	}
 	found, err := raid.Memberships(f, size)
 	if err != nil {
 		return nil, nil, false, fmt.Errorf("%s: %w", device, err)
 	}
 	return head, tail, len(found) > 0, nil
-}
-
-// hasLabel tells whether a device begins as a physical volume does: lib/label/label.h and lib/format_text/layout.h of lvm2. The label is in one of the first four sectors of 512 bytes.
-func hasLabel(head []byte) bool {
-	for at := 0; at < 4*512 && at+32 <= len(head); at += 512 {
-		if string(head[at:at+8]) == "LABELONE" && string(head[at+24:at+32]) == "LVM2 001" {
-			return true
-		}
-	}
-	return false
-}
-
-// bareGPT is a table that the kernel does not see. One that is being written is like that too, until its first sector is.
-const bareGPT = "a GPT without an MBR"
-
-// signatures of what a whole disk may hold beside the file systems that package image knows, as in util-linux' libblkid/src/superblocks.
-var signatures = []struct {
-	at         int
-	magic, say string
-}{
-	{4096 - 10, "SWAPSPACE2", "a swap area"},
-	{0, "LUKS\xba\xbe", "an encrypted volume (LUKS)"},
-	{0, "bluestore block device", "a Ceph OSD"},
-	{3, "NTFS    ", "a file system (ntfs)"},
-	{3, "EXFAT   ", "a file system (exfat)"},
-	{3, "-FVE-FS-", "an encrypted volume (BitLocker)"},
-	{64<<10 + 52, "ReIsEr", "a file system (reiserfs)"},
-	{32<<10 + 0, "JFS1", "a file system (jfs)"},
-	{64 << 10, "\x01\x16\x19\x70", "a file system (gfs2)"},
-	{8192, "OCFSV2", "a file system (ocfs2)"},
-	{4096 + 24, "\xc6\x85\x73\xf6\x4e\x1a\x45\xca\x82\x65\xf5\x7f\x48\xba\x6d\x81", "a cache (bcache)"},
-	{4096, "\x83\x74\x02\x67", "a replicated volume (DRBD)"},
-	{512, "EFI PART", bareGPT},
-	{4096, "EFI PART", bareGPT},
-	{16<<10 + 24, "version\x00", "a pool (zfs)"}, // the first name in a label
-	{516, "!Stra0tis\x86\xff\x02^\x41rh", "a pool (Stratis)"},
-	{0, "dmvdo001", "a deduplicated volume (VDO)"},
-	{0, "integrit\x00", "a volume of dm-integrity"},
-	{0, "verity\x00\x00", "hashes of dm-verity"},
-	{0, "SnAp", "a snapshot of LVM"},
-	{0, "HM\x01\x00", "a physical volume of LVM 1"},
-	{0, "HM\x02\x00", "a physical volume of LVM 1"},
-	{32, "ORCLDISK", "a disk of Oracle ASM"},
-	{16 << 10, "SKUL\xba\xbe", "an encrypted volume (LUKS)"}, // the second header
-	{16<<10 - 10, "SWAPSPACE2", "a swap area"},
-	{64<<10 - 10, "SWAPSPACE2", "a swap area"},
-	{4096 - 10, "S1SUSPEND", "a hibernated system"},
-	{3, "ReFS\x00", "a file system (refs)"},
-	{32, "NXSB", "a file system (apfs)"},
-	{1024, "H+\x00\x04", "a file system (hfsplus)"},
-	{1024, "HX\x00\x05", "a file system (hfsplus)"},
-	{1024, "\x10\x20\xf5\xf2", "a file system (f2fs)"},
-	{1024, "\xe2\xe1\xf5\xe0", "a file system (erofs)"},
-	{1024 + 6, "\x34\x34", "a file system (nilfs2)"},
-	{4096 + 24, "\xc6\x85\x73\xf6\x66\xce\x90\xa9\xd9\x6a\x60\xcf\x80\x3d\xf7\xef", "a file system (bcachefs)"},
-	{8<<10 + 1372, "\x54\x19\x01\x00", "a file system (ufs)"},
-	{64<<10 + 1372, "\x19\x01\x54\x19", "a file system (ufs)"},
-	{0, "hsqs", "a file system (squashfs)"},
-	{32<<10 + 1, "BEA01", "a file system (udf)"},
-}
-
-// endings are what marks the disks of firmware's RAID, counted from their ends: a disk that is not the first of its array shows no partitions. Sources: mdadm's
-// super-intel.c and super-ddf.c, for sectors of 512 and 4096 bytes, and Adaptec's place of libblkid/src/superblocks/ddf_raid.c.
-var endings = []struct {
-	before     int
-	magic, say string
-}{
-	{2 * 512, "Intel Raid ISM Cfg Sig. ", "a member of an array of firmware (Intel)"},
-	{2 * 4096, "Intel Raid ISM Cfg Sig. ", "a member of an array of firmware (Intel)"},
-	{512, "\xde\x11\xde\x11", "a member of an array of firmware (DDF)"},
-	{4096, "\xde\x11\xde\x11", "a member of an array of firmware (DDF)"},
-	{257 * 512, "\xde\x11\xde\x11", "a member of an array of firmware (DDF)"},
-}
-
-// ending reads what an end of a disk says about it; "" if nothing is known.
-func ending(tail []byte) string {
-	for _, e := range endings {
-		if at := len(tail) - e.before; at >= 0 && string(tail[at:at+len(e.magic)]) == e.magic {
-			return e.say
-		}
-	}
-	return ""
-}
-
-// contents says what lies on the whole of a disk, by its first MiB; "" if nothing is known.
-func contents(head []byte, size int64) (string, error) {
-	if mbr, err := gpt.ParseMBR(head); err == nil && len(mbr.Partitions()) > 0 {
-		return "a partition table that the kernel does not see", nil
-	}
-	for _, s := range signatures {
-		if s.at+len(s.magic) <= len(head) && string(head[s.at:s.at+len(s.magic)]) == s.magic {
-			return s.say, nil
-		}
-	}
-	f, err := image.Probe(bytes.NewReader(head), min(size, int64(len(head))))
-	if err != nil || f.Type == "" {
-		return "", err
-	}
-	return "a file system (" + f.Type + ")", nil
 }
 
 // settings are those of lvm2 that let it work without udev, without files that are kept in /etc, and on what it is told alone: lvm.conf(5). Physical volumes are

@@ -6,7 +6,9 @@ import (
 	"bytes"
 	"encoding/binary"
 	"encoding/json"
+	"errors"
 	"fmt"
+	"io"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -706,7 +708,7 @@ func TestLook(t *testing.T) {
 			}
 			copy(m["dev/sdb"].Data[markAt:], b)
 		}, strings.Replace(whole, `mark "r"`, `mark ""`, 1), ""},
-		{"a disk that ends too early", func(m fstest.MapFS) { m["dev/sda"].Data = m["dev/sda"].Data[:1000] }, "", "look at /dev/sda: read /dev/sda: unexpected EOF"},
+		{"a disk that ends too early", func(m fstest.MapFS) { m["dev/sda"].Data = m["dev/sda"].Data[:1000] }, "", "look at /dev/sda: read 1048576 bytes at 0: unexpected EOF"},
 		{"a partition that ends too early", func(m fstest.MapFS) { m["dev/sda1"].Data = m["dev/sda1"].Data[:9000] }, "", "look at /dev/sda: /dev/sda1: read at 2088960: "},
 		{"a start that is no number", func(m fstest.MapFS) { m["sys/block/sdb/sdb2/start"].Data = []byte("-x") }, "", "look at /dev/sdb: start of sdb2: "},
 		{"no size", func(m fstest.MapFS) { delete(m, "sys/block/sdb/sdb2/size") }, "", "look at /dev/sdb: size of sdb2: "},
@@ -729,32 +731,86 @@ func TestLook(t *testing.T) {
 	}
 }
 
+// lookAtContent looks at a disk of 8 MiB without partitions.
+func lookAtContent(t *testing.T, content []byte) (disk, error) {
+	t.Helper()
+	root := fstest.MapFS{"sys/block/sda/size": {Data: []byte("16384")}, "dev/sda": {Data: content}}
+	d, _, err := lookAtDisk(root, inspect.Disk{Name: "/dev/sda", Size: 8 * mib, LogicalSectors: 512})
+	return d, err
+}
+
 func TestHolding(t *testing.T) {
-	ext := make([]byte, mib)
-	ext[1024+0x38], ext[1024+0x39] = 0x53, 0xef
+	at := func(offset int, text string) []byte {
+		b := make([]byte, 8*mib)
+		copy(b[offset:], text)
+		return b
+	}
+	const halfMark = `ironhand software RAID, not finished: {"run": "r"}`
+	marked := at(512, "EFI PART")
+	copy(marked[markAt:], halfMark)
+	for _, test := range []struct {
+		name    string
+		content []byte
+		want    string
+	}{
+		{"nothing", make([]byte, 8*mib), ""},
+		{"random", bytes.Repeat([]byte{0xa5, 0x17}, 4*mib), ""},
+		{"ext4", at(1024+0x38, "\x53\xef"), "a file system (ext4)"},
+		{"LVM", at(512, "LABELONE0123456701234567LVM2 001"), "a physical volume (LVM)"},
+		{"LVM in the fourth sector", at(3*512, "LABELONE0123456701234567LVM2 001"), "a physical volume (LVM)"},
+		{"LVM in the fifth sector", at(4*512, "LABELONE0123456701234567LVM2 001"), ""},
+		{"swap", at(4086, "SWAPSPACE2"), "a swap area"},
+		{"RAID of firmware", at(8*mib-1024, "Intel Raid ISM Cfg Sig. 1.3.00"), "a member of an array of firmware (Intel)"},
+		{"a table of which the power cut left half", at(512, "EFI PART"), BareGPT},
+		{"the same, of our own", marked, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if d, err := lookAtContent(t, test.content); err != nil || d.holds != test.want {
+				t.Errorf("it holds %q, %v, want %q", d.holds, err, test.want)
+			}
+		})
+	}
+	for _, size := range []int{100, 7 * mib} {
+		if _, err := lookAtContent(t, make([]byte, size)); !errors.Is(err, io.ErrUnexpectedEOF) {
+			t.Errorf("a disk that ends at %d: %v", size, err)
+		}
+	}
+}
+
+func TestContents(t *testing.T) {
+	at := func(offset int, text string) []byte { return append(make([]byte, offset), text...) }
 	for _, test := range []struct {
 		name string
 		head []byte
 		want string
 	}{
-		{"nothing", make([]byte, mib), ""},
-		{"random", bytes.Repeat([]byte{0xa5, 0x17}, mib/2), ""},
-		{"ext4", ext, "a file system (ext4)"},
-		{"LUKS", []byte("LUKS\xba\xbe\x00\x02"), "an encrypted volume (LUKS)"},
-		{"LVM", append(make([]byte, 512), "LABELONE0123456701234567LVM2 001"...), "a physical volume (LVM)"},
-		{"LVM in the fourth sector", append(make([]byte, 3*512), "LABELONE0123456701234567LVM2 001"...), "a physical volume (LVM)"},
-		{"LVM in the fifth sector", append(make([]byte, 4*512), "LABELONE0123456701234567LVM2 001"...), ""},
+		{"nothing", nil, ""},
+		{"swap", at(4086, "SWAPSPACE2"), "a swap area"},
+		{"LUKS", at(0, "LUKS\xba\xbe"), "an encrypted volume (LUKS)"},
+		{"xfs", at(0, "XFSB"), "a file system (xfs)"},
+		{"ext4", at(1024+0x38, "\x53\xef"), "a file system (ext4)"},
+		{"a table that the kernel does not see", at(446, "\x00\x00\x02\x00\x83\x00\x00\x00\x00\x08\x00\x00\x00\x08\x00\x00"+strings.Repeat("\x00", 48)+"\x55\xaa"), "a partition table that the kernel does not see"},
+		{"a GPT without an MBR", at(512, "EFI PART"), BareGPT},
+		{"the same, of sectors of 4096 bytes", at(4096, "EFI PART"), BareGPT},
+		{"zfs", at(16<<10+24, "version\x00"), "a pool (zfs)"},
+		{"swap of a machine with pages of 64 KiB", at(64<<10-10, "SWAPSPACE2"), "a swap area"},
+		{"a hibernated system", at(4086, "S1SUSPEND"), "a hibernated system"},
+		{"VDO", at(0, "dmvdo001"), "a deduplicated volume (VDO)"},
+		{"f2fs", at(1024, "\x10\x20\xf5\xf2"), "a file system (f2fs)"},
+		{"Ceph", at(0, "bluestore block device"), "a Ceph OSD"},
+		{"NTFS", at(3, "NTFS    "), "a file system (ntfs)"},
+		{"bcache", at(4096+24, "\xc6\x85\x73\xf6\x4e\x1a\x45\xca\x82\x65\xf5\x7f\x48\xba\x6d\x81"), "a cache (bcache)"},
+		{"zeros", make([]byte, mib), ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			b := append(test.head, make([]byte, mib-len(test.head))...)
-			got, err := holding(fstest.MapFS{"dev/sda": {Data: b}}, "/dev/sda", mib)
-			if err != nil || got != test.want {
-				t.Errorf("holding() = %q, %v, want %q", got, err, test.want)
+			head := append(test.head, make([]byte, mib-len(test.head))...)
+			if got, err := Contents(head, nil, 100*gib); err != nil || got != test.want {
+				t.Errorf("Contents() = %q, %v, want %q", got, err, test.want)
+			}
+			if _, err := Contents(test.head, nil, int64(len(test.head))); err != nil {
+				t.Errorf("a disk that ends there: %v", err)
 			}
 		})
-	}
-	if _, err := holding(fstest.MapFS{"dev/sda": {Data: make([]byte, 100)}}, "/dev/sda", mib); err == nil {
-		t.Error("a disk that ends too early is no error")
 	}
 }
 

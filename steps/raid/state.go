@@ -3,7 +3,6 @@
 package raid
 
 import (
-	"bytes"
 	"cmp"
 	"context"
 	"encoding/json"
@@ -15,7 +14,6 @@ import (
 	"strconv"
 	"strings"
 
-	"github.com/ironhand/ironhand/image"
 	"github.com/ironhand/ironhand/image/gpt"
 	"github.com/ironhand/ironhand/inspect"
 	"github.com/ironhand/ironhand/steps"
@@ -126,7 +124,16 @@ func lookAtDisk(root fs.FS, i inspect.Disk) (d disk, found []foundBlock, err err
 	if d.parts, err = partitions(root, sysName(i.Name)); err != nil {
 		return d, nil, err
 	}
-	head, blocks, err := probe(root, i.Name, i.Size, mib)
+	f, err := openToRead(root, i.Name)
+	if err != nil {
+		return d, nil, err
+	}
+	defer f.Close() // only read
+	head, tail, err := ReadEnds(f, i.Size)
+	if err != nil {
+		return d, nil, err
+	}
+	blocks, err := readSuperblocks(f, i.Size)
 	if err != nil {
 		return d, nil, err
 	}
@@ -134,8 +141,13 @@ func lookAtDisk(root fs.FS, i inspect.Disk) (d disk, found []foundBlock, err err
 	if d.mark = readMark(head); d.mark.Serial != string(i.Serial) {
 		d.mark = mark{}
 	}
-	if d.holds, err = holding(root, i.Name, i.Size); err != nil {
-		return d, nil, err
+	if len(d.parts) == 0 {
+		if d.holds, err = holding(head, tail, i.Size); err != nil {
+			return d, nil, err
+		}
+		if d.holds == BareGPT && d.mark.Run != "" {
+			d.holds = "" // our own, of which the first sector was not written when the power failed
+		}
 	}
 	d.raid = raidPartitions(head, int(i.LogicalSectors))
 	if mbr, err := gpt.ParseMBR(head); err == nil {
@@ -182,33 +194,12 @@ func openToRead(root fs.FS, path string) (readable, error) {
 	return f, nil
 }
 
-// holding says what a disk as a whole holds that somebody may count on: a file system, a physical volume of LVM, or something that is encrypted.
-func holding(root fs.FS, path string, size int64) (string, error) {
-	f, err := openToRead(root, path)
-	if err != nil {
-		return "", err
+// holding says what a disk without partitions holds that somebody may count on; "" if nothing is known.
+func holding(head, tail []byte, size int64) (string, error) {
+	if HasLabel(head) {
+		return "a physical volume (LVM)", nil
 	}
-	defer f.Close() // only read
-	head := make([]byte, min(4096, size))
-	if _, err := f.ReadAt(head, 0); err != nil {
-		return "", fmt.Errorf("read %s: %w", path, err)
-	}
-	if bytes.HasPrefix(head, []byte("LUKS\xba\xbe")) { // cryptsetup's on-disk format, versions 1 and 2
-		return "an encrypted volume (LUKS)", nil
-	}
-	for at := 0; at+512 <= len(head) && at < 4*512; at += 512 { // LVM2 lib/label/label.h
-		if bytes.HasPrefix(head[at:], []byte("LABELONE")) && bytes.HasPrefix(head[at+24:], []byte("LVM2 001")) {
-			return "a physical volume (LVM)", nil
-		}
-	}
-	kind, err := image.Probe(f, size)
-	if err != nil {
-		return "", fmt.Errorf("%s: %w", path, err)
-	}
-	if kind.Type == "" {
-		return "", nil
-	}
-	return "a file system (" + kind.Type + ")", nil
+	return Contents(head, tail, size)
 }
 
 // probe reads the first bytes of a device, and its superblocks.

@@ -1,0 +1,127 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package raid
+
+import (
+	"bytes"
+	"fmt"
+	"io"
+
+	"github.com/ironhand/ironhand/image"
+	"github.com/ironhand/ironhand/image/gpt"
+)
+
+// HasLabel tells whether a device begins as a physical volume of LVM does: lib/label/label.h and lib/format_text/layout.h of lvm2. The label is in one of the first four sectors of 512 bytes.
+func HasLabel(head []byte) bool {
+	for at := 0; at < 4*512 && at+32 <= len(head); at += 512 {
+		if string(head[at:at+8]) == "LABELONE" && string(head[at+24:at+32]) == "LVM2 001" {
+			return true
+		}
+	}
+	return false
+}
+
+// BareGPT is a table that the kernel does not see. One that is being written is like that too, until its first sector is.
+const BareGPT = "a GPT without an MBR"
+
+// signatures of what a whole disk may hold beside the file systems that package image knows, as in util-linux' libblkid/src/superblocks.
+var signatures = []struct {
+	at         int
+	magic, say string
+}{
+	{4096 - 10, "SWAPSPACE2", "a swap area"},
+	{0, "LUKS\xba\xbe", "an encrypted volume (LUKS)"},
+	{0, "bluestore block device", "a Ceph OSD"},
+	{3, "NTFS    ", "a file system (ntfs)"},
+	{3, "EXFAT   ", "a file system (exfat)"},
+	{3, "-FVE-FS-", "an encrypted volume (BitLocker)"},
+	{64<<10 + 52, "ReIsEr", "a file system (reiserfs)"},
+	{32<<10 + 0, "JFS1", "a file system (jfs)"},
+	{64 << 10, "\x01\x16\x19\x70", "a file system (gfs2)"},
+	{8192, "OCFSV2", "a file system (ocfs2)"},
+	{4096 + 24, "\xc6\x85\x73\xf6\x4e\x1a\x45\xca\x82\x65\xf5\x7f\x48\xba\x6d\x81", "a cache (bcache)"},
+	{4096, "\x83\x74\x02\x67", "a replicated volume (DRBD)"},
+	{512, "EFI PART", BareGPT},
+	{4096, "EFI PART", BareGPT},
+	{16<<10 + 24, "version\x00", "a pool (zfs)"}, // the first name in a label
+	{516, "!Stra0tis\x86\xff\x02^\x41rh", "a pool (Stratis)"},
+	{0, "dmvdo001", "a deduplicated volume (VDO)"},
+	{0, "integrit\x00", "a volume of dm-integrity"},
+	{0, "verity\x00\x00", "hashes of dm-verity"},
+	{0, "SnAp", "a snapshot of LVM"},
+	{0, "HM\x01\x00", "a physical volume of LVM 1"},
+	{0, "HM\x02\x00", "a physical volume of LVM 1"},
+	{32, "ORCLDISK", "a disk of Oracle ASM"},
+	{16 << 10, "SKUL\xba\xbe", "an encrypted volume (LUKS)"}, // the second header
+	{16<<10 - 10, "SWAPSPACE2", "a swap area"},
+	{64<<10 - 10, "SWAPSPACE2", "a swap area"},
+	{4096 - 10, "S1SUSPEND", "a hibernated system"},
+	{3, "ReFS\x00", "a file system (refs)"},
+	{32, "NXSB", "a file system (apfs)"},
+	{1024, "H+\x00\x04", "a file system (hfsplus)"},
+	{1024, "HX\x00\x05", "a file system (hfsplus)"},
+	{1024, "\x10\x20\xf5\xf2", "a file system (f2fs)"},
+	{1024, "\xe2\xe1\xf5\xe0", "a file system (erofs)"},
+	{1024 + 6, "\x34\x34", "a file system (nilfs2)"},
+	{4096 + 24, "\xc6\x85\x73\xf6\x66\xce\x90\xa9\xd9\x6a\x60\xcf\x80\x3d\xf7\xef", "a file system (bcachefs)"},
+	{8<<10 + 1372, "\x54\x19\x01\x00", "a file system (ufs)"},
+	{64<<10 + 1372, "\x19\x01\x54\x19", "a file system (ufs)"},
+	{0, "hsqs", "a file system (squashfs)"},
+	{32<<10 + 1, "BEA01", "a file system (udf)"},
+}
+
+// endings are what marks the disks of firmware's RAID, counted from their ends: a disk that is not the first of its array shows no partitions. Sources: mdadm's
+// super-intel.c and super-ddf.c, for sectors of 512 and 4096 bytes, and Adaptec's place of libblkid/src/superblocks/ddf_raid.c.
+var endings = []struct {
+	before     int
+	magic, say string
+}{
+	{2 * 512, "Intel Raid ISM Cfg Sig. ", "a member of an array of firmware (Intel)"},
+	{2 * 4096, "Intel Raid ISM Cfg Sig. ", "a member of an array of firmware (Intel)"},
+	{512, "\xde\x11\xde\x11", "a member of an array of firmware (DDF)"},
+	{4096, "\xde\x11\xde\x11", "a member of an array of firmware (DDF)"},
+	{257 * 512, "\xde\x11\xde\x11", "a member of an array of firmware (DDF)"},
+}
+
+// Contents says what lies on the whole of a disk that somebody may count on, by its first MiB and its last; "" if nothing is known. Members of software RAID and physical volumes of
+// LVM are not told here: [Memberships], [HasLabel].
+func Contents(head, tail []byte, size int64) (string, error) {
+	if mbr, err := gpt.ParseMBR(head); err == nil && len(mbr.Partitions()) > 0 {
+		return "a partition table that the kernel does not see", nil
+	}
+	for _, s := range signatures {
+		if s.at+len(s.magic) <= len(head) && string(head[s.at:s.at+len(s.magic)]) == s.magic {
+			return s.say, nil
+		}
+	}
+	f, err := image.Probe(bytes.NewReader(head), min(size, int64(len(head))))
+	if err != nil {
+		return "", err
+	}
+	if f.Type != "" {
+		return "a file system (" + f.Type + ")", nil
+	}
+	for _, e := range endings {
+		if at := len(tail) - e.before; at >= 0 && string(tail[at:at+len(e.magic)]) == e.magic {
+			return e.say, nil
+		}
+	}
+	return "", nil
+}
+
+// ReadEnds reads the first MiB of a device of size bytes and the last, or all of a smaller one twice.
+func ReadEnds(r io.ReaderAt, size int64) (head, tail []byte, err error) {
+	head, tail = make([]byte, min(mib, size)), make([]byte, min(mib, size))
+	for _, end := range []struct {
+		b  []byte
+		at int64
+	}{{head, 0}, {tail, size - int64(len(tail))}} {
+		if n, err := r.ReadAt(end.b, end.at); n < len(end.b) {
+			if err == io.EOF {
+				err = io.ErrUnexpectedEOF
+			}
+			return nil, nil, fmt.Errorf("read %d bytes at %d: %w", len(end.b), end.at, err)
+		}
+	}
+	return head, tail, nil
+}
