@@ -253,6 +253,14 @@ func open(ctx context.Context, h steps.Host, disks []inspect.Disk) (openDisks, e
 			opened = append(opened, one)
 			err = steps.SameDisk(ctx, h.Machine, d, one.Size(), one.SectorSize())
 		}
+		for _, p := range d.Paths { // nobody uses it by these either
+			if err == nil {
+				var other steps.Disk
+				if other, err = h.Open(p.Name); err == nil {
+					err = other.Close()
+				}
+			}
+		}
 		if err != nil {
 			return nil, errors.Join(err, opened.close())
 		}
