@@ -154,10 +154,29 @@ func TestGuestPaths(t *testing.T) {
 	if err := raid.Assemble(t.Context(), host); err != nil {
 		t.Fatal(err)
 	}
+	if got := members(); strings.Count(got, "_DEV=") != 2 {
+		t.Errorf("after a reset the array is of\n%s", got)
+	}
 	run("mdadm", "--stop", "--scan")
 
 	// Somebody started it by the other paths: it is taken down, and goes.
-	run("mdadm", "--assemble", "/dev/md0", one[1]+"1", two[1]+"1")
+	byOthers := func() {
+		t.Helper()
+		reread()
+		run("mdadm", "--assemble", "/dev/md0", one[1]+"1", two[1]+"1")
+	}
+	byOthers()
+	if err := create(`{"serial":"ONE"}`, `{"serial":"TWO"}`); err == nil || !strings.Contains(err.Error(), "partitions detected on devices "+one[0]) {
+		t.Errorf("an array on disks that have one by their other paths: %v", err)
+	}
+	if _, err := raid.Delete(t.Context(), host, steps.Job{Node: node}); err != nil {
+		t.Fatal(err)
+	}
+	if err := create(`{"serial":"ONE"}`, `{"serial":"TWO"}`); err != nil {
+		t.Fatal(err)
+	}
+	run("mdadm", "--stop", "--scan")
+	byOthers()
 	run("mke2fs", "-q", "/dev/md0")
 	if err := errors.Join(os.MkdirAll("/mnt", 0o700), syscall.Mount("/dev/md0", "/mnt", "ext4", 0, "")); err != nil {
 		t.Fatal(err)
