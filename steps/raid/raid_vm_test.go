@@ -16,6 +16,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
@@ -396,11 +397,21 @@ func TestGuestInUse(t *testing.T) {
 	// A disk that is in use is no member, and the others are not touched.
 	b.Run("busybox", "mkswap", "/dev/vdc")
 	b.Run("busybox", "swapon", "/dev/vdc")
-	if _, err := b.create(software("1 1 system vda vdc")); err == nil || !strings.Contains(err.Error(), "/dev/vdc is swapped to") {
-		t.Errorf("a creation on a disk in use: %v", err)
+	if _, err := b.create(software("1 1 system vda vdc")); err == nil || !strings.Contains(err.Error(), "/dev/vdc as a whole holds a swap area") {
+		t.Errorf("a creation on a disk that is swapped to: %v", err)
 	}
 	b.Run("busybox", "swapoff", "/dev/vdc")
 	b.Run("busybox", "dd", "if=/dev/zero", "of=/dev/vdc", "bs=4096", "count=1")
+	held, err := os.OpenFile("/dev/vdc", os.O_RDWR|os.O_EXCL, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.create(software("1 1 system vda vdc")); !errors.Is(err, syscall.EBUSY) || !strings.Contains(err.Error(), "/dev/vdc") {
+		t.Errorf("a creation on a disk in use: %v", err)
+	}
+	if err := held.Close(); err != nil {
+		t.Fatal(err)
+	}
 	b.wantEmpty()
 }
 
