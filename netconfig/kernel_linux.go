@@ -490,6 +490,12 @@ func (k *linux) Do(ctx context.Context, c Change) error {
 		return k.remove(c.NIC)
 	case Join:
 		return k.onLink(c.NIC, func(l netlink.Link) error { return k.join(l, c.Bond) })
+	case SetMAC:
+		mac, err := net.ParseMAC(string(c.MAC))
+		if err != nil {
+			return err
+		}
+		return k.onLink(c.NIC, func(l netlink.Link) error { return k.netlink.LinkSetHardwareAddr(l, mac) })
 	case SetMTU:
 		return k.onLink(c.NIC, func(l netlink.Link) error { return k.netlink.LinkSetMTU(l, c.MTU) })
 	case SetOption:
@@ -607,6 +613,9 @@ func members(bond string) ([]Member, error) {
 // askOwner sends an ARP probe (RFC 5227, section 2.1.1) and waits for whoever says that
 // the address is his.
 func (k *linux) askOwner(ctx context.Context, l netlink.Link, a netip.Addr) error {
+	if len(l.Attrs().HardwareAddr) != 6 {
+		return errors.New("not Ethernet")
+	}
 	own := map[MAC]bool{} // several of our NICs may be on one link, and each answers for all
 	links, err := dump(func() ([]netlink.Link, error) { return k.netlink.LinkList() })
 	if err != nil {

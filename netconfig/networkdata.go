@@ -562,7 +562,7 @@ func (p *parser) infiniband(l *link) bool {
 	if l.Kind == Bonded && l.MAC == "" && len(l.Bond.Members) > 0 {
 		l = p.links[l.Bond.Members[0]]
 	}
-	return len(l.MAC) > len("00:00:00:00:00:00")
+	return len(l.MAC) > ethernetMAC
 }
 
 // tag finds what carries a VLAN.
@@ -670,8 +670,8 @@ func (p *parser) mtu(path string, raw json.RawMessage) int {
 func (p *parser) checkMTU() {
 	for _, l := range p.order {
 		has6 := slices.ContainsFunc(l.Addresses, func(a netip.Prefix) bool { return a.Addr().Is6() })
-		if l.out == "" && has6 && l.MTU != 0 && l.MTU < 1280 {
-			p.fail(l.path+".mtu", "%d bytes, want 1280 at least for IPv6", l.MTU)
+		if l.out == "" && has6 && l.MTU != 0 && l.MTU < least6 {
+			p.fail(l.path+".mtu", "%d bytes, want %d at least for IPv6", l.MTU, least6)
 			l.MTU = 0
 		}
 	}

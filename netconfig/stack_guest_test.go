@@ -48,7 +48,8 @@ func TestVMBondsAndVLANs(t *testing.T) {
 	for _, m := range regexp.MustCompile(`(?m)(/lib\S+) \(0x`).FindAllStringSubmatch(string(out), -1) {
 		files[strings.TrimPrefix(m[1], "/")] = m[1]
 	}
-	vmtest.RunInGuest(t, ".", vmtest.Guest{Args: "-guest -test.run=TestGuest", Files: files})
+	machine := withFirmwareTable(t, vmtest.Machine{}, files)
+	vmtest.RunInGuest(t, ".", vmtest.Guest{Machine: machine, Args: "-guest -test.run=TestGuest", Files: files})
 }
 
 // enterGuest skips the test outside of the machine; there it loads the modules, and returns true in
@@ -293,6 +294,33 @@ func TestGuestCmdline(t *testing.T) {
 		t.Errorf("devices: %v", all)
 	}
 	reaches(t, "192.0.2.1:80")
+}
+
+// NICs that had addresses become members of a bond that gets them, and what is called is reached by the bond.
+func TestGuestMembersLoseAddresses(t *testing.T) {
+	if !enterGuest(t) {
+		return
+	}
+	peer := twoCables(t, "active-backup")
+	peer.Listen(t, "198.51.100.1:80")
+	k, _ := kernel(t)
+	const before = `{"links": [{"id": "p0", "type": "phy", "ethernet_mac_address": "52:54:00:aa:bb:01"}, {"id": "p1", "type": "phy", "ethernet_mac_address": "52:54:00:aa:bb:02"}],
+		"networks": [{"type": "ipv4", "link": "p0", "ip_address": "198.51.100.10/24"}, {"type": "ipv4", "link": "p1", "ip_address": "198.51.100.11/24"}]}`
+	if err := parse(t, before).Apply(t.Context(), k); err != nil {
+		t.Fatal(err)
+	}
+	applied(t, k, parse(t, `{"links": [{"id": "p0", "type": "phy", "ethernet_mac_address": "52:54:00:aa:bb:01"}, {"id": "p1", "type": "phy", "ethernet_mac_address": "52:54:00:aa:bb:02"},
+		{"id": "bond0", "type": "bond", "bond_links": ["p0", "p1"], "bond_mode": "active-backup", "bond_miimon": 50}],
+		"networks": [{"type": "ipv4", "link": "bond0", "ip_address": "198.51.100.10/24"}]}`))
+	for _, nic := range []string{"eth0", "eth1"} {
+		if _, got := addresses(t, nic); len(got) > 0 {
+			t.Errorf("%s has %q", nic, got)
+		}
+	}
+	if out := string(netnstest.IP(t, "route get 198.51.100.1")); !strings.Contains(out, "dev bond0") {
+		t.Errorf("the way to the neighbour: %s", out)
+	}
+	reaches(t, "198.51.100.1:80")
 }
 
 // A switch that knows nothing of the bond, two switches that are no pair, and the wrong VLAN.
