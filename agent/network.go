@@ -259,7 +259,7 @@ func (a *agent) askEverywhere(ctx context.Context, k netconfig.Kernel, plan netc
 			return a.showNetwork(ctx, k)
 		}
 		all := netconfig.Everywhere(state, plan.Everywhere, boot)
-		here := len(all.Links) > 0 && (boot == "" || slices.ContainsFunc(state.NICs, func(n netconfig.NIC) bool { return n.PermanentMAC == boot || n.MAC == boot }))
+		here := len(all.Links) > 0 && (boot == "" || slices.ContainsFunc(state.NICs, func(n netconfig.NIC) bool { return boot.Is(n.PermanentMAC) || boot.Is(n.MAC) }))
 		if here || time.Since(start) > nicWait {
 			all.DNS, all.IgnoreDNS = plan.DNS, plan.IgnoreDNS
 			plan = all

@@ -71,7 +71,7 @@ func Everywhere(have State, methods []Method, first MAC) Plan {
 			continue
 		}
 		l := Link{ID: n.Name, Kind: Physical, Device: n.Name, Auto: methods}
-		if first != "" && n.address() == first {
+		if first != "" && first.Is(n.address()) {
 			p.Links = slices.Insert(p.Links, 0, l)
 		} else {
 			p.Links = append(p.Links, l)

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -152,6 +153,9 @@ func (m *maker) match() {
 			}
 		default:
 			at := slices.IndexFunc(m.have.NICs, func(n NIC) bool { return n.own() && n.Alias == mark(l.ID) })
+			if l.Bond != nil && m.infiniband(l) {
+				l.MAC = ""
+			}
 			if at < 0 || m.differs(l, m.have.NICs[at]) != "" {
 				continue
 			}
@@ -181,10 +185,20 @@ func (m *maker) differs(l Link, n NIC) string {
 // bond returns the bond of a link with the names of NICs.
 func (m *maker) bond(l Link) Bond {
 	b := Bond{Options: l.Bond.Options, ARPTargets: l.Bond.ARPTargets}
+	if m.infiniband(l) {
+		b.Options = maps.Clone(b.Options)
+		b.Options["fail_over_mac"] = 1
+	}
 	if nic := m.devices[l.Bond.Primary]; nic != nil {
 		b.Primary = nic.Name
 	}
 	return b
+}
+
+// infiniband reports whether a bond is made of NICs of InfiniBand, whose address cannot be changed (section "Configuring Bonding for InfiniBand" of the
+// kernel's documentation). They may be described by six bytes, so it shows here.
+func (m *maker) infiniband(l Link) bool {
+	return slices.ContainsFunc(l.Bond.Members, func(id string) bool { return m.devices[id] != nil && len(m.devices[id].address()) > ethernetMAC })
 }
 
 // removeOld removes what an earlier plan made and this one does not want so.
@@ -238,6 +252,12 @@ func (m *maker) link(l Link) error {
 		}
 		if len(members) == 0 {
 			return errors.New("none of its members is there")
+		}
+		if m.infiniband(l) {
+			if mode := l.Bond.Options["mode"]; mode != activeBackup {
+				return fmt.Errorf("mode %s: want active-backup for InfiniBand", bondOptions()[0].text(mode))
+			}
+			l.MAC = ""
 		}
 		nic = m.newDevice(l, nic, deviceName(cmp.Or(l.Device, l.ID), "bond"), func(name string) Change {
 			return AddBond{NIC: name, Alias: mark(l.ID), MAC: l.MAC, Bond: m.bond(l)}
@@ -527,7 +547,7 @@ func (l Link) find(have State) (NIC, error) {
 	}
 	var found []NIC
 	for _, n := range candidates(have) {
-		if n.PermanentMAC == l.MAC || n.PermanentMAC == "" && (n.MAC == l.MAC || l.NewMAC != "" && n.MAC == l.NewMAC) {
+		if l.MAC.Is(n.PermanentMAC) || n.PermanentMAC == "" && (n.MAC == l.MAC || l.NewMAC != "" && n.MAC == l.NewMAC) {
 			found = append(found, n)
 		}
 	}

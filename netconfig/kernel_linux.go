@@ -155,12 +155,10 @@ func nic(l netlink.Link, names map[int]string, socket int) (NIC, error) {
 	if member, ok := a.Slave.(*netlink.BondSlave); ok && n.PermanentMAC == "" {
 		n.PermanentMAC = MAC(member.PermHardwareAddr.String())
 	}
-	// Devices without a driver of their own (lo) have none to name.
+	// Devices without a driver of their own (lo) have none to name, and that of a broken NIC may say nothing.
 	if info, err := unix.IoctlGetEthtoolDrvinfo(socket, a.Name); err == nil {
-		n.Driver = unix.ByteSliceToString(info.Driver[:])
+		n.Driver = clean(unix.ByteSliceToString(info.Driver[:]))
 		n.Firmware = clean(unix.ByteSliceToString(info.Fw_version[:]))
-	} else if !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.ENODEV) {
-		return NIC{}, fmt.Errorf("ask %s for its driver: %w", a.Name, err)
 	}
 	// Without link the kernel has no speed to tell: it fails, or says -1.
 	if b, err := os.ReadFile(filepath.Join("/sys/class/net", a.Name, "speed")); err == nil && n.Carrier {

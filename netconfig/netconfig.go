@@ -194,6 +194,19 @@ const least6 = 1280
 // ethernetMAC is how long the text of an Ethernet address is; those of InfiniBand are longer.
 const ethernetMAC = len("00:00:00:00:00:00")
 
+// Is reports whether the address, as somebody has written it, is that of a NIC. A NIC of InfiniBand is also found by its last 16 bytes, for those before
+// change when its driver starts (RFC 4391, section 9.1.1), and by the six bytes that Ironic has of them (IPA ironic_python_agent/netutils.py).
+func (m MAC) Is(nic MAC) bool {
+	const queue, vendor, number = len("80:00:02:08:"), len("80:00:02:08:fe:80:00:00:00:00:00:00:"), len("80:00:02:08:fe:80:00:00:00:00:00:00:f4:52:14:03:00:")
+	switch {
+	case m == nic || len(nic) <= ethernetMAC:
+		return m == nic
+	case len(m) == len(nic):
+		return m[queue:] == nic[queue:]
+	}
+	return m == nic[vendor:vendor+len("f4:52:14:")]+nic[number:]
+}
+
 // named is for the end of a name: nothing if the address is not known.
 func (m MAC) named() string {
 	if m == "" {
