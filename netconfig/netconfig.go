@@ -51,6 +51,8 @@ type Plan struct {
 	IgnoreDNS bool `json:"ignore_dns,omitempty"`
 	// Everywhere are ways to ask for addresses on all NICs, if there are no links; see [Everywhere].
 	Everywhere []Method `json:"everywhere,omitempty"`
+
+	asking []Method // of a plan that [Everywhere] has made: how NICs are asked on that come later
 }
 
 // Link is one network device of a plan.
