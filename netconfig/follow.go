@@ -328,7 +328,7 @@ func (f *follower) take(ctx context.Context, q question, before State, lease Lea
 		changes = append(changes, SetDNS{dns[:min(len(dns), serversMost)]})
 	}
 	if lease.MTU != 0 && lease.MTU != n.MTU && lease.MTU != old.lease.MTU && (lease.MTU >= least6 || n.Options[IPv6Off] != 0) {
-		f.do(ctx, []Change{SetMTU{n.Name, lease.MTU}}) // what the NIC cannot do is said once
+		f.do(ctx, []Change{SetMTU{n.Name, lease.MTU}}) // what the NIC cannot do is not tried again until it loses its link
 	}
 	if !f.do(ctx, changes) {
 		now.lease = Lease{} // so it is tried again with the next answer
