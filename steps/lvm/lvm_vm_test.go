@@ -469,8 +469,8 @@ func TestGuestRoot(t *testing.T) {
 		}
 		return half
 	}
-	b.run("busybox", "mkfs.vfat", "/dev/vda1")
-	b.run("busybox", "mkfs.vfat", "/dev/vdb1")
+	b.run("mke2fs", "-q", "-F", "/dev/vda1")
+	b.run("mke2fs", "-q", "-F", "/dev/vdb1")
 	b.run("lvm", "lvchange", "--config", settings, "-ay", "sys-1/root-1") // as after an agent that was killed
 	if err := r.Disarm(t.Context(), b.host); err != nil {
 		t.Fatal(err)
