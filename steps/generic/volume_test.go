@@ -16,6 +16,7 @@ import (
 	"github.com/ironhand/ironhand/image/gpt"
 	"github.com/ironhand/ironhand/initramfs/tool"
 	"github.com/ironhand/ironhand/steps"
+	"github.com/ironhand/ironhand/stream"
 )
 
 // volumeTools stand for lvm, which finds the volume vg/root on /dev/vda3.
@@ -67,6 +68,7 @@ func TestWriteVolumeRefusals(t *testing.T) {
 		{"BIOS", property, "bios", partition(nil), nil, nil, steps.ErrVolumes, "/dev/vda has no BIOS boot partition"},
 		{"no place for a config drive", property, "uefi", partition(nil), change{"configdrive": base64.StdEncoding.EncodeToString(drive)}, []gpt.GUID{gpt.EFISystem, gpt.LinuxSwap, gpt.LinuxLVM}, steps.ErrVolumes, "/dev/vda has no partition for the config drive"},
 		{"not there", strings.Replace(property, "vg", "other", 1), "uefi", partition(nil), nil, nil, steps.ErrVolumes, "the node's root volume is other/root: there is none of this name"},
+		{"no file system in it", property, "uefi", partition(nil), nil, nil, stream.ErrFormat, "the image has a partition table with 1 partitions, and is to be one of a file system"},
 		{"all is well", property, "uefi", partition(nil), nil, nil, nil, `write partition image debian.img to the logical volume vg/root: not here`},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
@@ -76,6 +78,9 @@ func TestWriteVolumeRefusals(t *testing.T) {
 				kinds = []gpt.GUID{gpt.EFISystem, gpt.LinuxData, gpt.LinuxLVM}
 			}
 			b.group(t, kinds...)
+			if tt.is == nil {
+				b.server.Content = ext4Image(t)
+			}
 			v := &volumeTools{}
 			b.host.Tools = v
 			b.properties = map[string]json.RawMessage{"capabilities": json.RawMessage(fmt.Sprintf("%q", "boot_mode:"+tt.boot))}

@@ -95,6 +95,7 @@ type Root struct {
 	boot    []stream.Partition // what firmware starts from on each disk; of size 0 on an array
 	kinds   []gpt.GUID         // of these
 	drive   stream.Partition   // for a config drive, on the first disk; of size 0 if there is none
+	marked  bool               // the first disk says that it is not whole
 }
 
 // FindRoot finds the root volume: by the node's property logical_volumes, or else by what create_volumes left in the groups that it made for the node. It is nil if there is none, and an error if the
@@ -263,6 +264,7 @@ func (r *Root) Disarm(ctx context.Context, h steps.Host) error {
 		return err
 	}
 	return r.open(ctx, h, func(disks []steps.Disk) error {
+		r.marked = true
 		for i, d := range disks {
 			if err := stream.MarkBootCode(d, i > 0); err != nil {
 				return fmt.Errorf("%s: %w", r.Disks[i].Name, err)
@@ -296,8 +298,11 @@ func (r *Root) clearBoot(ctx context.Context, disks []steps.Disk) error {
 	return nil
 }
 
-// Unmark says that no image is being written any more.
+// Unmark says that no image is being written any more, if Disarm said that one is.
 func (r *Root) Unmark(ctx context.Context, h steps.Host) error {
+	if !r.marked {
+		return nil
+	}
 	return r.open(ctx, h, func(disks []steps.Disk) error { return stream.MarkBootCode(disks[0], true) })
 }
 
