@@ -223,6 +223,9 @@ func (i imageInfo) fetchDigest(ctx context.Context, h steps.Host, where, algorit
 	if err != nil {
 		return stream.Digest{}, err
 	}
+	if !i.servedWith(where) {
+		o.Authorization = nil
+	}
 	o.KeepTLS = true
 	src, err := stream.NewHTTP(where, o)
 	if err != nil {
