@@ -37,7 +37,8 @@ type Order struct {
 	Force   bool     // also if they hold data; one that is in use is never written to
 	Logs    string   // directory that gets the programs' own reports; "" for none
 
-	first int // number of the first load, from 0
+	first  int // number of the first load, from 0
+	resets int // in the first load
 }
 
 // Plan is what will be done. Nothing was touched yet.
@@ -85,6 +86,9 @@ func (o Order) Plan(ctx context.Context, h steps.Host) (*Plan, error) {
 		log := func(name string) string {
 			if o.Logs == "" {
 				return ""
+			}
+			if i == 0 && o.resets > 0 { // what a reset has left of the log of before may not be readable, and is left alone
+				name += fmt.Sprintf("-reset%d", o.resets)
 			}
 			return filepath.Join(o.Logs, fmt.Sprintf("%d-%s.log", o.first+i+1, name))
 		}

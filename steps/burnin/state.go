@@ -3,6 +3,7 @@
 package burnin
 
 import (
+	"bytes"
 	"cmp"
 	"context"
 	"crypto/sha256"
@@ -26,10 +27,13 @@ import (
 	"github.com/ironhand/ironhand/steps"
 )
 
-// A run is kept in stateFile. The one before is kept beside it: the file systems of sticks do not promise that a file that takes another's place is there whole after a reset.
+// stateFiles are written in turn and in place, for a reset in the middle of it must not harm the one that is whole: on the FAT of a stick, a file that was renamed or made longer
+// before the reset may point to other files' clusters.
+var stateFiles = []string{"state.json", "state.2.json"}
+
 const (
-	stateFile    = "state.json"
-	formerState  = "state.old.json"
+	// stateBlock is what the length of the files is a multiple of, so that they are hardly ever made longer; bytes.
+	stateBlock   = 64 << 10
 	stateVersion = 1
 	mostState    = 64 << 20 // bytes
 	keepEvery    = time.Minute
@@ -45,8 +49,9 @@ var ErrState = errors.New("the run cannot go on")
 // State is a run as it is kept, for [State.Plan] to go on with.
 type State struct {
 	Version  int         `json:"version"`
-	Profile  string      `json:"profile"` // its name
-	Loads    []keptLoad  `json:"loads"`   // all of the plan
+	Sequence uint64      `json:"sequence"` // the one with the higher number is the newer
+	Profile  string      `json:"profile"`  // its name
+	Loads    []keptLoad  `json:"loads"`    // all of the plan
 	Force    bool        `json:"force"`
 	Started  time.Time   `json:"started"`
 	Written  time.Time   `json:"written"` // by the machine's clock, which may have been wrong
@@ -89,21 +94,31 @@ type Crash struct {
 
 // Unfinished returns the run that is kept in a directory. Without one, or if it came to its end, the error is [fs.ErrNotExist]; what is damaged or of a newer version is [ErrState].
 func Unfinished(dir string) (State, error) {
-	s, err := readState(filepath.Join(dir, stateFile))
+	s, err := newest(dir)
 	if err != nil {
-		former, formerErr := readState(filepath.Join(dir, formerState))
-		if formerErr != nil {
-			if errors.Is(err, fs.ErrNotExist) && !errors.Is(formerErr, fs.ErrNotExist) {
-				err = formerErr
-			}
-			return State{}, err
-		}
-		s = former
+		return State{}, err
 	}
 	if s.Ended {
 		return State{}, fmt.Errorf("%s: the run came to its end: %w", dir, fs.ErrNotExist)
 	}
 	return s, nil
+}
+
+// newest returns the newer of two states, or the one that is whole.
+func newest(dir string) (s State, err error) {
+	for _, name := range stateFiles {
+		read, failed := readState(filepath.Join(dir, name))
+		switch {
+		case failed == nil && read.Sequence >= s.Sequence:
+			s = read
+		case failed != nil && (err == nil || errors.Is(err, fs.ErrNotExist)):
+			err = failed
+		}
+	}
+	if s.Version != 0 {
+		return s, nil
+	}
+	return State{}, err
 }
 
 // sealed is a state in its file, with what shows that the file is whole.
@@ -168,7 +183,7 @@ func digest(b []byte) string {
 	return hex.EncodeToString(sum[:])
 }
 
-// write puts a state in the place of the one that is kept in a directory, which is kept as well.
+// write puts a state in the place of the older one of a directory.
 func (s State) write(dir string) error {
 	b, err := json.Marshal(s)
 	if err == nil {
@@ -177,13 +192,26 @@ func (s State) write(dir string) error {
 	if err != nil {
 		return err
 	}
-	now := filepath.Join(dir, stateFile)
-	if _, err := readState(now); err == nil {
-		if err := os.Rename(now, filepath.Join(dir, formerState)); err != nil {
-			return err
-		}
+	f, err := os.OpenFile(filepath.Join(dir, stateFiles[s.Sequence%uint64(len(stateFiles))]), os.O_RDWR|os.O_CREATE, 0o644)
+	if err != nil {
+		return err
 	}
-	return WriteWhole(now, append(b, '\n'))
+	old, err := f.Seek(0, io.SeekEnd)
+	if err == nil {
+		more := max(int(min(old, mostState)), (len(b)+stateBlock)&^(stateBlock-1)) - len(b)
+		b = append(b, bytes.Repeat([]byte{'\n'}, more)...)
+		_, err = f.WriteAt(b, 0)
+	}
+	if err == nil {
+		err = f.Sync()
+	}
+	if err := errors.Join(err, f.Close()); err != nil {
+		return err
+	}
+	if old > 0 {
+		return nil
+	}
+	return syncDir(dir)
 }
 
 // WriteWhole writes a file that is there whole or not at all, and stays when the power fails.
@@ -204,13 +232,20 @@ func WriteWhole(name string, content []byte) (err error) {
 	if err == nil {
 		err = f.Sync()
 	}
+	if err == nil {
+		err = os.Rename(f.Name(), name)
+	}
+	if err == nil {
+		err = f.Sync() // once more: on FAT, where a file begins is written to its new name by this alone (Linux fs/fat/namei_vfat.c, vfat_rename)
+	}
 	if err := errors.Join(err, f.Close()); err != nil {
 		return err
 	}
-	if err := os.Rename(f.Name(), name); err != nil {
-		return err
-	}
-	dir, err := os.Open(filepath.Dir(name))
+	return syncDir(filepath.Dir(name))
+}
+
+func syncDir(name string) error {
+	dir, err := os.Open(name)
 	if err != nil {
 		return err
 	}
@@ -444,6 +479,9 @@ func (s State) Plan(ctx context.Context, h steps.Host, logs string, force bool) 
 		return nil, err
 	}
 	order.first = len(done)
+	if s.Running != nil && len(done) == len(s.Done) {
+		order.resets = resets
+	}
 	p, err := order.Plan(ctx, h)
 	if err != nil {
 		return nil, err
@@ -555,6 +593,10 @@ func (p *Plan) Keep(ctx context.Context, h steps.Host, dir string) error {
 	for _, c := range crashes(h.Machine.FS) {
 		s.Crashes = append(s.Crashes, c.Name)
 	}
+	if old, err := newest(dir); err == nil {
+		s.Sequence = old.Sequence
+	}
+	s.Sequence++
 	p.keeper = &keeper{dir: dir, say: h.Say, state: s}
 	if err := s.write(dir); err != nil {
 		return fmt.Errorf("keep the state of the run: %w", err)
@@ -627,6 +669,7 @@ func (k *keeper) write() {
 
 func (k *keeper) writeNow() {
 	k.mu.Lock()
+	k.state.Sequence++
 	s := k.state
 	k.mu.Unlock()
 	s.Written = time.Now().UTC()
@@ -653,6 +696,7 @@ func (p *Plan) Finish() error {
 		return nil
 	}
 	k.state.Ended = true
+	k.state.Sequence++
 	return k.state.write(k.dir)
 }
 

@@ -203,8 +203,11 @@ func TestResume(t *testing.T) {
 
 func TestUnfinished(t *testing.T) {
 	whole := State{Version: stateVersion, Profile: "p", Loads: []keptLoad{{Load: ProfileLoad{Processors: &ProcessorsLoad{Time: Duration(time.Minute)}}}}}
+	sequence := uint64(0)
 	write := func(s State) func(t *testing.T, dir string) {
 		return func(t *testing.T, dir string) {
+			sequence++
+			s.Sequence = sequence
 			if err := s.write(dir); err != nil {
 				t.Fatal(err)
 			}
@@ -217,19 +220,20 @@ func TestUnfinished(t *testing.T) {
 	hostile.Loads = []keptLoad{{Load: ProfileLoad{Memory: &MemoryLoad{Time: 1, Amount: "1 --exec rm"}}}}
 	second := whole
 	second.Resets = 2
-	damage := func(name string) func(t *testing.T, dir string) {
-		return func(t *testing.T, dir string) {
-			b, err := os.ReadFile(filepath.Join(dir, name))
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := os.WriteFile(filepath.Join(dir, name), bytes.Replace(b, []byte(`"profile":"p"`), []byte(`"profile":"q"`), 1), 0o600); err != nil {
-				t.Fatal(err)
-			}
+	long := whole
+	long.Problems = []string{strings.Repeat("x", 2*stateBlock)}
+	file := func(n uint64) string { return stateFiles[n%2] }
+	damage := func(t *testing.T, dir string) {
+		b, err := os.ReadFile(filepath.Join(dir, file(sequence)))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if err := os.WriteFile(filepath.Join(dir, file(sequence)), bytes.Replace(b, []byte(`"profile":"p"`), []byte(`"profile":"q"`), 1), 0o600); err != nil {
+			t.Fatal(err)
 		}
 	}
 	short := func(t *testing.T, dir string) {
-		if err := os.Truncate(filepath.Join(dir, stateFile), 100); err != nil {
+		if err := os.Truncate(filepath.Join(dir, file(sequence)), 100); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -245,15 +249,10 @@ func TestUnfinished(t *testing.T) {
 		{name: "the second", do: []func(*testing.T, string){write(whole), write(second)}, of: 2},
 		{name: "ended", do: []func(*testing.T, string){write(whole), write(ended)}, want: "came to its end", is: fs.ErrNotExist},
 		{name: "cut short", do: []func(*testing.T, string){write(whole), short}, want: "damaged: unexpected end of JSON", is: ErrState},
-		{name: "changed", do: []func(*testing.T, string){write(whole), damage(stateFile)}, want: "damaged: its digest is another", is: ErrState},
+		{name: "changed", do: []func(*testing.T, string){write(whole), damage}, want: "damaged: its digest is another", is: ErrState},
 		{name: "cut short, and there is the one before", do: []func(*testing.T, string){write(second), write(whole), short}, of: 2},
-		{name: "reset before the new one was in its place", do: []func(*testing.T, string){write(second), func(t *testing.T, dir string) {
-			if err := os.Rename(filepath.Join(dir, stateFile), filepath.Join(dir, formerState)); err != nil {
-				t.Fatal(err)
-			}
-		}}, of: 2},
-		{name: "a damaged one is not kept as the one before", do: []func(*testing.T, string){write(second), write(whole), short, write(whole), short}, of: 2},
-		{name: "both are damaged", do: []func(*testing.T, string){write(whole), write(second), short, damage(formerState)}, want: "damaged", is: ErrState},
+		{name: "shorter than the one that it takes the place of", do: []func(*testing.T, string){write(long), write(whole), write(second)}, of: 2},
+		{name: "both are damaged", do: []func(*testing.T, string){write(whole), damage, write(second), short}, want: "damaged", is: ErrState},
 		{name: "a newer version", do: []func(*testing.T, string){write(newer)}, want: "of version 2 of another ironhand", is: ErrState},
 		{name: "more is done than there was to do", do: []func(*testing.T, string){write(undone)}, want: "2 of 1 loads are done", is: ErrState},
 		{name: "a hostile load", do: []func(*testing.T, string){write(hostile)}, want: "amount is", is: ErrState},
