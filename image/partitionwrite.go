@@ -132,7 +132,7 @@ func WritePartitions(ctx context.Context, dst Disk, s Spec, l Layout, v Volumes)
 
 	// 4. The image.
 	r.Written, err = stream.Write(ctx, section{dst, root}, o.extents, stream.Options{
-		Verify: o.verify, Abort: o.reader.Abort, ReadBack: s.ReadBack, Meter: meter,
+		Verify: o.verify, Abort: o.abort, ReadBack: s.ReadBack, Meter: meter,
 		Finish: func(_ context.Context, head []byte, _ int64) error {
 			// With some formats the start was read twice, and the digest proves the second time only.
 			if !bytes.Equal(head, o.start) {
