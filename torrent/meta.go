@@ -85,7 +85,7 @@ func Parse(b []byte) (Meta, error) {
 	}
 	if info.HasV2() {
 		m.v2 = infohash2.HashBytes(mi.InfoBytes)
-		if err := metainfo.ValidatePieceLayers(mi.PieceLayers, &info.FileTree, info.PieceLength); err != nil {
+		if err := metainfo.ValidatePieceLayers(mi.PieceLayers, &info.FileTree, info.PieceLength); err != nil && !(info.HasV1() && len(mi.PieceLayers) == 0) {
 			return Meta{}, fmt.Errorf("%w: %.200v", ErrMetainfo, err)
 		}
 	}

@@ -39,10 +39,11 @@ type Source struct {
 	last    time.Time         // when a byte came last
 	todo    []wish            // for the library, whose lock must not be taken with ours
 	swarm   []*roaring.Bitmap // what each peer has
-	began   time.Time
-	asked   time.Time // when swarm was
-	failed  error     // ends all reading
-	web     int64     // bytes that came from web seeds
+	company time.Time         // when there was a peer last
+	called  time.Time         // of the goroutine that steers
+	asked   time.Time         // when swarm was
+	failed  error             // ends all reading
+	web     int64             // bytes that came from web seeds
 	lastWeb error
 }
 
@@ -88,20 +89,21 @@ type wish struct {
 // Open takes part in a swarm. Of a magnet link it waits until a peer has told what is in it. Close must be called.
 func Open(ctx context.Context, m Meta, o Options) (*Source, error) {
 	o = o.filled()
+	if m.info == nil {
+		var err error
+		if m, err = complete(ctx, m, o); err != nil {
+			return nil, err
+		}
+	}
 	ses, err := start(ctx, m, o)
 	if err != nil {
 		return nil, fmt.Errorf("%v: %w", m, err)
 	}
-	s := &Source{session: ses, seed: maphash.MakeSeed(), changed: make(chan struct{}), last: time.Now(), began: time.Now()}
-	info, err := s.info(ctx)
-	if err == nil {
-		s.size, s.length = info.TotalLength(), info.PieceLength
-		s.pieces = make([]piece, (s.size+s.length-1)/s.length)
-		err = s.t.OpenStorage(ctx, store{s})
-	}
-	if err != nil {
+	s := &Source{session: ses, seed: maphash.MakeSeed(), changed: make(chan struct{}), last: time.Now(), company: time.Now(), size: m.Size, length: m.info.PieceLength}
+	s.pieces = make([]piece, (s.size+s.length-1)/s.length)
+	if err := s.t.OpenStorage(ctx, store{s}); err != nil {
 		ses.close()
-		return nil, err
+		return nil, fmt.Errorf("%v: %w", m, err)
 	}
 	s.running.Go(s.steer)
 	for range min(4, max(1, (8<<20)/s.length)) {

@@ -21,8 +21,10 @@ const (
 	candidates = 48
 	// stalled is for how long nothing may come from peers before web seeds are asked for what peers have.
 	stalled = 3 * time.Second
-	// grace is for how long web seeds wait for the first peer.
+	// grace is for how long web seeds wait for a peer when there is none.
 	grace = 2 * time.Second
+	// callEvery is how often peers that went away are called, when there are no others. They hang up on who asks for what they have no more.
+	callEvery = time.Second
 )
 
 // steer keeps the window full, until the source is closed: it says which pieces are wanted, and the library asks peers for them.
@@ -64,7 +66,14 @@ func (s *Source) askSwarm() {
 	s.asked = time.Now()
 	s.mu.Lock()
 	s.swarm = swarm
+	if len(swarm) > 0 {
+		s.company = s.asked
+	}
 	s.mu.Unlock()
+	if len(swarm) == 0 && time.Since(s.called) > callEvery {
+		s.called = time.Now()
+		s.addPeers(nil)
+	}
 }
 
 // havers is how many peers have a piece. It needs the lock.
@@ -170,20 +179,27 @@ func (s *Source) pick(open []int) int {
 
 // fetchWeb fetches pieces from web seeds that peers do not have, or do not bring, until the source is closed.
 func (s *Source) fetchWeb() {
-	seeds := append([]stream.Source(nil), s.webHTTP...)
-	failures := 0
+	seeds := make([]webSeed, len(s.webHTTP))
+	for i, src := range s.webHTTP {
+		seeds[i].src = src
+	}
 	for s.ctx.Err() == nil && len(seeds) > 0 {
-		i := s.lend()
-		if i < 0 {
-			s.pause(steerEvery)
+		at := rand.IntN(len(seeds))
+		seed := &seeds[at]
+		if time.Now().Before(seed.after) {
+			s.pause(steerEvery / 10)
 			continue
 		}
-		at := rand.IntN(len(seeds))
-		b, err := s.fromWeb(seeds[at], i)
+		i := s.lend()
+		if i < 0 {
+			s.pause(steerEvery / 4)
+			continue
+		}
+		b, err := s.fromWeb(seed.src, i)
 		good := false
 		if err == nil {
 			if good = s.offer(i, b); !good {
-				err = stream.Final(fmt.Errorf("%v: %w", seeds[at], stream.ErrChanged))
+				err = stream.Final(fmt.Errorf("%v: %w", seed.src, stream.ErrChanged))
 			}
 		}
 		s.mu.Lock()
@@ -197,18 +213,23 @@ func (s *Source) fetchWeb() {
 		s.mu.Unlock()
 		switch {
 		case good:
-			failures = 0
-			continue
+			seed.failures = 0
 		case s.ctx.Err() != nil:
-			return
 		case stream.IsFinal(err):
 			s.o.Log.Warn("web seed is given up", "err", err)
-			seeds = append(seeds[:at:at], seeds[at+1:]...)
+			seeds = append(seeds[:at], seeds[at+1:]...)
 		default:
-			failures++
-			s.pause(min(time.Second<<min(failures, 5), 30*time.Second))
+			seed.failures++
+			seed.after = time.Now().Add(min(time.Second<<min(seed.failures-1, 5), 30*time.Second))
 		}
 	}
+}
+
+// webSeed is one as a goroutine that fetches from it knows it.
+type webSeed struct {
+	src      stream.Source
+	failures int       // in a row
+	after    time.Time // it is not asked before
 }
 
 func (s *Source) pause(d time.Duration) {
@@ -224,7 +245,7 @@ func (s *Source) pause(d time.Duration) {
 func (s *Source) lend() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.swarm) == 0 && time.Since(s.began) < grace {
+	if len(s.swarm) == 0 && time.Since(s.company) < grace && (len(s.o.Peers) > 0 || len(s.meta.Trackers) > 0 && !s.o.NoTrackers) {
 		return -1
 	}
 	slow := time.Since(s.last) > stalled

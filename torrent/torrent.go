@@ -23,9 +23,11 @@ import (
 	"net/netip"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/anacrolix/torrent"
+	"github.com/anacrolix/torrent/bencode"
 	"github.com/anacrolix/torrent/iplist"
 	"github.com/anacrolix/torrent/metainfo"
 	"github.com/anacrolix/torrent/storage"
@@ -102,6 +104,9 @@ type session struct {
 	cancel  context.CancelCauseFunc
 	done    chan struct{} // closed when the announcing has ended
 	webHTTP []stream.Source
+
+	peersMu sync.Mutex
+	peers   map[netip.AddrPort]bool // that were named; the library forgets those that it is connected to no more
 }
 
 var errClosed = errors.New("torrent is closed")
@@ -168,40 +173,67 @@ func start(ctx context.Context, m Meta, o Options) (*session, error) {
 	return s, nil
 }
 
-// addPeers tells the client of addresses.
+// addPeers tells the client of addresses, and once more of those that it was told of before.
 func (s *session) addPeers(peers []netip.AddrPort) {
-	var infos []torrent.PeerInfo
+	s.peersMu.Lock()
+	if s.peers == nil || len(s.peers) > maxPeers { // who is still there is named again
+		s.peers = map[netip.AddrPort]bool{}
+	}
 	for _, p := range peers {
 		if p.Port() != 0 && s.o.allowed(p.Addr()) {
-			infos = append(infos, torrent.PeerInfo{Addr: net.TCPAddrFromAddrPort(p), Source: torrent.PeerSourceTracker})
+			s.peers[p] = true
 		}
 	}
+	var infos []torrent.PeerInfo
+	for p := range s.peers {
+		infos = append(infos, torrent.PeerInfo{Addr: net.TCPAddrFromAddrPort(p), Source: torrent.PeerSourceTracker})
+	}
+	s.peersMu.Unlock()
 	s.t.AddPeers(infos)
 }
 
-// info waits for the metainfo of a magnet link, which comes from peers and is proven by the link's hash.
-func (s *session) info(ctx context.Context) (*metainfo.Info, error) {
-	if s.meta.info != nil {
-		return s.meta.info, nil
+// complete has peers tell what a magnet link stands for, which the hash in the link proves.
+func complete(ctx context.Context, m Meta, o Options) (Meta, error) {
+	o.Port = 0 // the other one is for who fetches the image, right after
+	s, err := start(ctx, m, o)
+	if err != nil {
+		return Meta{}, fmt.Errorf("%v: %w", m, err)
 	}
-	limit := time.NewTimer(s.o.Patience)
-	defer limit.Stop()
+	defer s.close()
+	limit, cancel := context.WithTimeoutCause(ctx, o.Patience, fmt.Errorf("%v: no peer has told what is in it within %v", m, o.Patience))
+	defer cancel()
 	select {
 	case <-s.t.GotInfo():
-	case <-ctx.Done():
-		return nil, context.Cause(ctx)
-	case <-limit.C:
-		return nil, fmt.Errorf("%v: no peer has told what is in it within %v", s.meta, s.o.Patience)
+	case <-limit.Done():
+		return Meta{}, context.Cause(limit)
 	}
-	info := s.t.Info()
-	if err := check(info); err != nil {
-		return nil, err
+	if err := check(s.t.Info()); err != nil {
+		return Meta{}, err
 	}
-	if s.meta.Name == "" {
-		s.meta.Name = printable(info.BestName())
+	for m.v1.IsZero() { // of version 2 the hashes of the pieces are told apart
+		missing := false
+		for _, run := range s.t.PieceStateRuns() {
+			missing = missing || run.MissingPieceLayerHash
+		}
+		if !missing {
+			break
+		}
+		select {
+		case <-time.After(50 * time.Millisecond):
+		case <-limit.Done():
+			return Meta{}, context.Cause(limit)
+		}
 	}
-	s.meta.info, s.meta.Size = info, info.TotalLength()
-	return info, nil
+	b, err := bencode.Marshal(s.t.Metainfo())
+	if err != nil {
+		return Meta{}, fmt.Errorf("%v: %w", m, err)
+	}
+	full, err := Parse(b)
+	if err != nil {
+		return Meta{}, err
+	}
+	full.Trackers, full.WebSeeds = m.Trackers, m.WebSeeds
+	return full, nil
 }
 
 // close ends all of it.
@@ -222,7 +254,14 @@ type Stats struct {
 
 func (s *session) stats() Stats {
 	all := s.t.Stats()
-	st := Stats{Peers: all.ActivePeers, Complete: all.PiecesComplete, Up: all.BytesWrittenData.Int64(), Down: all.BytesReadData.Int64(), Banned: len(s.client.BadPeerIPs())}
+	st := Stats{Peers: all.ActivePeers, Complete: all.PiecesComplete, Up: all.BytesWrittenData.Int64(), Down: all.BytesReadData.Int64()}
+	banned := map[netip.Addr]bool{} // the library knows one by two forms of its address
+	for _, ip := range s.client.BadPeerIPs() {
+		if a, err := netip.ParseAddr(ip); err == nil {
+			banned[a.Unmap()] = true
+		}
+	}
+	st.Banned = len(banned)
 	if s.t.Info() != nil {
 		st.Pieces = s.t.NumPieces()
 	}
