@@ -299,6 +299,10 @@ func (s *Source) offer(i int, b []byte) bool {
 	ctx, cancel := context.WithTimeout(s.ctx, time.Minute)
 	defer cancel()
 	err := s.t.Piece(i).VerifyDataContext(ctx)
+	for st := s.t.PieceState(i); err == nil && (st.Marking || st.Hashing || st.QueuedForHash); st = s.t.PieceState(i) { // it returns before the storage is told
+		s.pause(time.Millisecond)
+		err = context.Cause(s.ctx)
+	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	if err == nil && p.state >= have {
