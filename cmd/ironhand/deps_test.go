@@ -40,6 +40,7 @@ var imports = map[string][]string{
 	"steps/lvm":                  {"steps", "steps/holders", "steps/raid", "image", "image/gpt", "stream", "inspect", "initramfs/tool"},
 	"steps/holders":              {},
 	"stream":                     {"stream/inflate"},
+	"torrent":                    {"stream"},
 	"image/qcow2":                {"stream/inflate"},
 	"steps":                      {"inspect", "stream", "initramfs/tool"},
 	"image":                      {"stream", "initramfs/tool", "image/gpt", "image/qcow2", "image/volume"},
