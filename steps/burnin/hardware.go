@@ -10,6 +10,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/ironhand/ironhand/inspect"
 	"github.com/ironhand/ironhand/steps"
@@ -22,20 +23,25 @@ type hardware struct {
 	Inventory inspect.Inventory      `json:"inventory"`
 }
 
-// look is the machine's hardware now. Disks that can be pulled out are none of it, unless they are burned in.
-func look(ctx context.Context, h steps.Host, burned []inspect.Disk) hardware {
+// lookTime is how long a look at all of the hardware may take: less than a watchdog that is fed before and after it.
+const lookTime = 25 * time.Second
+
+// look is the machine's hardware now. Disks that can be pulled out are none of it, unless they are burned in. What takes too long is in none of the lists, and whole is false.
+func look(ctx context.Context, h steps.Host, burned []inspect.Disk) (w hardware, whole bool) {
+	ctx, cancel := context.WithTimeout(ctx, lookTime)
+	defer cancel()
 	all, err := h.Machine.Inventory(ctx)
 	if err != nil {
 		h.Log.Warn("not all of the machine could be looked at", "error", err) // what does not answer any more is lost
 	}
-	w := hardware{System: all.System, Inventory: all}
+	w = hardware{System: all.System, Inventory: all}
 	w.Modules = slices.DeleteFunc(slices.Clone(all.Memory.Modules), func(m inspect.MemoryModule) bool { return m.Size == 0 && !m.Unknown })
 	w.Inventory.Disks = slices.DeleteFunc(slices.Clone(all.Disks), func(d inspect.Disk) bool {
 		named := slices.ContainsFunc(burned, func(b inspect.Disk) bool { return b.Name == d.Name })
 		return d.Type != "disk" || (d.Removable || d.Tran == "usb") && !named
 	})
 	w.Inventory.Interfaces = slices.DeleteFunc(slices.Clone(all.Interfaces), func(n inspect.NIC) bool { return n.Kind != inspect.Physical })
-	return w
+	return w, ctx.Err() == nil
 }
 
 // kept is the hardware as a file keeps it, which is less: what was read from a file and what was seen now are compared by the same fields.

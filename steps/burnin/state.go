@@ -274,7 +274,10 @@ func (s State) Plan(ctx context.Context, h steps.Host, logs string, force bool) 
 		}
 		order.Profile.Loads = append(order.Profile.Loads, l.Load)
 	}
-	now := look(ctx, h, burned)
+	now, whole := look(ctx, h, burned)
+	if !whole {
+		return nil, fmt.Errorf("%w now: the machine did not say what it is made of within %v", ErrState, lookTime)
+	}
 	if err := sameMachine(s.Hardware, now); err != nil {
 		return nil, err
 	}
@@ -356,8 +359,12 @@ type keeper struct {
 
 // Keep keeps the run in a directory from now on, so that it goes on after a reset: see [Unfinished].
 func (p *Plan) Keep(ctx context.Context, h steps.Host, dir string) error {
+	now, whole := look(ctx, h, p.Disks)
+	if !whole {
+		return fmt.Errorf("keep the state of the run: the machine did not say what it is made of within %v", lookTime)
+	}
 	s := State{
-		Version: stateVersion, Profile: p.Profile, Loads: p.kept, Force: p.force, Started: p.started, Written: time.Now().UTC(), Boot: bootID(h.Machine.FS), Hardware: look(ctx, h, p.Disks),
+		Version: stateVersion, Profile: p.Profile, Loads: p.kept, Force: p.force, Started: p.started, Written: time.Now().UTC(), Boot: bootID(h.Machine.FS), Hardware: now,
 		Done: p.earlier, Problems: p.problems, Resets: p.resets, Found: p.found,
 	}
 	if p.again {
