@@ -208,14 +208,14 @@ func TestSteps(t *testing.T) {
 		script  string
 		want    string // parts, or the error
 	}{
-		{name: "processors, by default", run: CPU, script: "$ stress-ng --version\n$ stress-ng --cpu 0 --verify --metrics-brief --timeout 86400\n", want: "PASS|processors|\n"},
+		{name: "processors, by default", run: CPU, script: "$ stress-ng --version\n$ stress-ng --cpu 0 --verify --metrics-brief --timeout 86400 --yaml /proc/self/fd/1\n", want: "PASS|processors|\n"},
 		{name: "processors", run: CPU, options: options{"agent_burnin_cpu_cpu": json.Number("4"), "agent_burnin_cpu_timeout": "60", "agent_burnin_cpu_outputfile": "/var/log/cpu"},
-			script: "$ stress-ng --version\n$ stress-ng --cpu 4 --verify --metrics-brief --timeout 60 --log-file /var/log/cpu\n", want: "PASS|processors|\n"},
-		{name: "processors that err", run: CPU, script: "$ stress-ng --version\n$ stress-ng --cpu 0 --verify --metrics-brief --timeout 86400\n2> stress-ng: fail: cpu: matrix product is wrong\n? 2\n",
-			want: "burn-in found broken parts: processors: stress-ng --cpu 0 --verify --metrics-brief --timeout 86400: exit status 2: stress-ng: fail: cpu: matrix product is wrong"},
-		{name: "a program that could not start is no verdict", run: CPU, script: "$ stress-ng --version\n$ stress-ng --cpu 0 --verify --metrics-brief --timeout 86400\n? 3\n", want: "exit status 3"},
+			script: "$ stress-ng --version\n$ stress-ng --cpu 4 --verify --metrics-brief --timeout 60 --log-file /var/log/cpu --yaml /proc/self/fd/1\n", want: "PASS|processors|\n"},
+		{name: "processors that err", run: CPU, script: "$ stress-ng --version\n$ stress-ng --cpu 0 --verify --metrics-brief --timeout 86400 --yaml /proc/self/fd/1\n2> stress-ng: fail: cpu: matrix product is wrong\n? 2\n",
+			want: "burn-in found broken parts: processors: stress-ng --cpu 0 --verify --metrics-brief --timeout 86400 --yaml /proc/self/fd/1: exit status 2: stress-ng: fail: cpu: matrix product is wrong"},
+		{name: "a program that could not start is no verdict", run: CPU, script: "$ stress-ng --version\n$ stress-ng --cpu 0 --verify --metrics-brief --timeout 86400 --yaml /proc/self/fd/1\n? 3\n", want: "exit status 3"},
 		{name: "no program", run: Memory, script: "$ stress-ng --version\n? 127\n", want: "stress-ng --version: exit status 127"},
-		{name: "memory, by default", run: Memory, script: "$ stress-ng --version\n$ stress-ng --vm 0 --vm-bytes 98% --verify --metrics-brief --timeout 86400\n", want: "PASS|memory|\n"},
+		{name: "memory, by default", run: Memory, script: "$ stress-ng --version\n$ stress-ng --vm 0 --vm-bytes 98% --verify --metrics-brief --timeout 86400 --yaml /proc/self/fd/1\n", want: "PASS|memory|\n"},
 		{name: "no number", run: Memory, options: options{"agent_burnin_vm_timeout": "soon"}, want: `agent_burnin_vm_timeout is "soon", want a whole number`},
 		{name: "for ever", run: Memory, options: options{"agent_burnin_vm_timeout": json.Number("0")}, want: "without end"},
 		{name: "a hostile amount", run: Memory, options: options{"agent_burnin_vm_vm-bytes": "1 --exec rm"}, want: "want an amount"},
@@ -241,8 +241,10 @@ func TestSteps(t *testing.T) {
 
 		{name: "network", run: Network, options: options{"agent_burnin_fio_network_runtime": json.Number("5"), "agent_burnin_fio_network_config": map[string]any{"role": "reader", "partner": "10.0.0.2"}}, script: "$ fio --version\n" +
 			"$ fio --thread --ioengine net --port 9000 --fill_device 1 --group_reporting --gtod_reduce 1 --numjobs 16 --name reader --rw read --hostname 10.0.0.2 --output-format json\n? 16\n" +
-			"$ fio --thread --ioengine net --port 9000 --fill_device 1 --group_reporting --gtod_reduce 1 --numjobs 16 --name reader --rw read --hostname 10.0.0.2 --output-format json\n" +
-			"$ fio --thread --ioengine net --port 9000 --fill_device 1 --group_reporting --gtod_reduce 1 --numjobs 16 --name writer --rw write --runtime 5 --time_based --listen --output-format json\n", want: "PASS|network to 10.0.0.2|\n"},
+			"$ fio --thread --ioengine net --port 9000 --fill_device 1 --group_reporting --gtod_reduce 1 --numjobs 16 --name reader --rw read --hostname 10.0.0.2 --output-format json\n{\"jobs\": [{\"read\": {\"io_bytes\": 4096}}]}\n" +
+			"$ fio --thread --ioengine net --port 9000 --fill_device 1 --group_reporting --gtod_reduce 1 --numjobs 16 --name writer --rw write --runtime 5 --time_based --listen --output-format json\n{\"jobs\": [{\"write\": {\"io_bytes\": 4096}}]}\n", want: "PASS|network to 10.0.0.2|\n"},
+		{name: "network on which nothing was sent", run: Network, options: options{"agent_burnin_fio_network_config": `{"role": "writer", "partner": "b"}`}, script: "$ fio --version\n" +
+			"$ fio --thread --ioengine net --port 9000 --fill_device 1 --group_reporting --gtod_reduce 1 --numjobs 16 --name writer --rw write --runtime 21600 --time_based --listen --output-format json\n{\"jobs\": []}\n", want: "network to b: as the writer nothing went over it"},
 		{name: "network that breaks", run: Network, options: options{"agent_burnin_fio_network_config": `{"role": "writer", "partner": "b"}`}, script: "$ fio --version\n" +
 			"$ fio --thread --ioengine net --port 9000 --fill_device 1 --group_reporting --gtod_reduce 1 --numjobs 16 --name writer --rw write --runtime 21600 --time_based --listen --output-format json\n? 1\n", want: "burn-in found broken parts: network to b"},
 		{name: "no partner", run: Network, want: "agent_burnin_fio_network_config is \"not given\""},

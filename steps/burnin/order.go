@@ -230,7 +230,7 @@ func (p *Plan) Run(ctx context.Context, h steps.Host, f Following) Result {
 			return []Part{{Name: l.part, Verdict: Skipped, Reasons: []string{fmt.Sprintf(format, args...)}}}
 		}
 		now := time.Now().UTC()
-		report := Report{Load: l.text, Started: now, Ended: now, Celsius: map[string]float64{}}
+		report := Report{Load: l.text, Started: now, Ended: now, Celsius: map[string]float64{}, Rates: map[string]Rate{}}
 		if ctx.Err() != nil {
 			report.Parts = skip("stopped before it began: %v", context.Cause(ctx))
 			r.Problems = append(r.Problems, l.part+": stopped before it began")
@@ -484,14 +484,15 @@ func testDisk(ctx context.Context, h steps.Host, d inspect.Disk, loops int64, la
 			return nil, err
 		}
 	}
-	wrote, read, err := volume(out)
+	v, err := parseFio(out)
 	if err != nil {
 		return nil, fmt.Errorf("%s: %w", title(d), err)
 	}
-	if read == 0 {
-		return nil, fmt.Errorf("%s: of %s that were written nothing was read back in the time", title(d), inspect.Size(wrote))
+	if v.read == 0 {
+		return nil, fmt.Errorf("%s: of %s that were written nothing was read back in the time", title(d), inspect.Size(v.wrote))
 	}
-	parts[0].Reasons = append(parts[0].Reasons, fmt.Sprintf("%s written, %s read back, of %s", inspect.Size(wrote), inspect.Size(read), inspect.Size(d.Size)))
+	parts[0].Reasons = append(parts[0].Reasons, fmt.Sprintf("%s written, %s read back, of %s", inspect.Size(v.wrote), inspect.Size(v.read), inspect.Size(d.Size)))
+	parts[0].rates = withPart(d.Name, v.rates)
 	return parts, nil
 }
 
@@ -507,20 +508,34 @@ func readLog(name string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, mostLog))
 }
 
-// volume reads of fio's report how many bytes were written and read. Lines of warnings may stand before it.
-func volume(report []byte) (wrote, read int64, err error) {
-	var r struct {
-		Jobs []struct {
-			Read, Write struct {
-				Bytes int64 `json:"io_bytes"`
-			}
-		} `json:"jobs"`
+// volume is what fio reports.
+type volume struct {
+	wrote, read int64           // bytes
+	rates       map[string]Rate // of "read" and "write", while it did that
+}
+
+// parseFio reads fio's report. Lines of warnings may stand before it.
+func parseFio(report []byte) (volume, error) {
+	type direction struct {
+		Bytes     int64   `json:"io_bytes"`
+		PerSecond float64 `json:"bw_bytes"`
 	}
+	var r struct {
+		Jobs []struct{ Read, Write direction } `json:"jobs"`
+	}
+	v := volume{rates: map[string]Rate{}}
 	if err := json.Unmarshal(report[max(bytes.IndexByte(report, '{'), 0):], &r); err != nil {
-		return 0, 0, fmt.Errorf("read what fio reports: %w", err)
+		return v, fmt.Errorf("read what fio reports: %w", err)
+	}
+	add := func(name string, d direction) {
+		if d.PerSecond > 0 {
+			v.rates[name] = Rate{v.rates[name].Value + d.PerSecond/megabyte, "MB/s"}
+		}
 	}
 	for _, j := range r.Jobs {
-		wrote, read = wrote+j.Write.Bytes, read+j.Read.Bytes
+		v.wrote, v.read = v.wrote+j.Write.Bytes, v.read+j.Read.Bytes
+		add("write", j.Write)
+		add("read", j.Read)
 	}
-	return wrote, read, nil
+	return v, nil
 }
