@@ -223,7 +223,7 @@ func (p *Plan) Run(ctx context.Context, h steps.Host, f Following) Result {
 	if r.Started.IsZero() {
 		r.Started = time.Now().UTC()
 	}
-	before := look(ctx, h, p.Disks)
+	before, all := look(context.WithoutCancel(ctx), h, p.Disks)
 	left := p.lasts
 	for i, l := range p.loads {
 		skip := func(format string, args ...any) []Part {
@@ -288,8 +288,11 @@ func (p *Plan) Run(ctx context.Context, h steps.Host, f Following) Result {
 	}
 	r.Ended = time.Now().UTC()
 	found := slices.Clone(p.found)
-	after := look(context.WithoutCancel(ctx), h, p.Disks)
-	merge(&found, lost(before.without(vanished(r.Loads)), after)...)
+	if after, again := look(context.WithoutCancel(ctx), h, p.Disks); all && again {
+		merge(&found, lost(before.without(vanished(r.Loads)), after)...)
+	} else {
+		merge(&found, Part{Name: "machine", Reasons: []string{fmt.Sprintf("what was lost since the burn-in began is not known: it did not answer within %v", lookTime)}})
+	}
 	if len(found) > 0 {
 		whole := Report{Load: "the run as a whole: resets, and what was lost", Started: r.Started, Ended: r.Ended, Celsius: map[string]float64{}, Parts: found}
 		sortParts(whole.Parts)
