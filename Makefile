@@ -13,7 +13,7 @@ export CGO_ENABLED := 0
 export IRONHAND_BUILD := $(CURDIR)/$(B)
 BUILD_FLAGS := -trimpath -ldflags='-s -w'
 # Without HTTP/2, which nobody on the other side needs, the agent is half a MiB smaller.
-AGENT_FLAGS := -tags nethttpomithttp2
+AGENT_FLAGS := -tags nethttpomithttp2,noboltdb
 SOURCES := $(shell find . -name '*.go' -not -name '*_test.go' -not -path './$(B)/*') go.mod go.sum
 
 .PHONY: help

@@ -19,6 +19,8 @@ import (
 	"github.com/anacrolix/torrent/merkle"
 	"github.com/anacrolix/torrent/metainfo"
 	infohash2 "github.com/anacrolix/torrent/types/infohash-v2"
+
+	"github.com/ironhand/ironhand/stream"
 )
 
 const (
@@ -99,6 +101,21 @@ func Parse(b []byte) (Meta, error) {
 		m.WebSeeds = append(m.WebSeeds, seed)
 	}
 	return m.bounded(), nil
+}
+
+// Fetch reads a metainfo from where it is published.
+func Fetch(ctx context.Context, src stream.Source, o stream.ReaderOptions) (Meta, error) {
+	r := stream.NewReader(ctx, []stream.Source{src}, stream.Digest{}, o)
+	defer r.Close()
+	b, err := io.ReadAll(io.LimitReader(r, MaxMetainfo+1))
+	if err != nil {
+		return Meta{}, fmt.Errorf("read torrent: %w", err)
+	}
+	m, err := Parse(b)
+	if err != nil {
+		return Meta{}, fmt.Errorf("%v: %w", src, err)
+	}
+	return m, nil
 }
 
 // ParseMagnet reads a magnet link, which has to name a tracker: there is no other way to peers. The error wraps ErrMetainfo.

@@ -288,3 +288,6 @@ func (l loud) Handle(ctx context.Context, r slog.Record) error {
 
 func (l loud) WithAttrs(a []slog.Attr) slog.Handler { return loud{l.Handler.WithAttrs(a)} }
 func (l loud) WithGroup(n string) slog.Handler      { return loud{l.Handler.WithGroup(n)} }
+
+// Port is where peers reach us.
+func (s *session) Port() int { return s.client.LocalPort() }
