@@ -73,14 +73,15 @@ func do(ctx context.Context, h steps.Host, l load) (any, error) {
 func observe(ctx context.Context, h steps.Host, l load, progress func(past time.Duration, s Snapshot)) (Report, error) {
 	report := Report{Load: l.text, Started: time.Now().UTC()}
 	h.Say("burn-in: %s", l.text)
-	w, err := startWatch(ctx, h, func(s Snapshot) { progress(time.Since(report.Started), s) })
+	before := halted(h)
+	w, err := startWatch(ctx, h, func(s Snapshot) { progress(time.Since(report.Started)-(halted(h)-before), s) })
 	if err != nil {
 		return report, err
 	}
 	parts, err := l.run(ctx)
 	seen := w.end(context.WithoutCancel(ctx))
 	report.Parts, report.Celsius, report.Ended = parts, w.celsius(), time.Now().UTC()
-	for _, s := range seen {
+	for _, s := range append(seen, haltedPart(l.part, halted(h)-before)...) {
 		// A disk is known by more than the kernel's name once it was tested.
 		i := slices.IndexFunc(report.Parts, func(p Part) bool { return p.Name == s.Name || strings.HasPrefix(p.Name, s.Name+" ") })
 		if i < 0 {
@@ -154,7 +155,10 @@ func stressLoad(h steps.Host, part string, lasts time.Duration, file string, arg
 		text:  fmt.Sprintf("%s for %v: %s", part, lasts, tool.Line(tool.StressNG, args...)),
 		lasts: lasts,
 		run: func(ctx context.Context) ([]Part, error) {
-			_, err := h.Tools.Run(ctx, tool.StressNG, args...)
+			err := lasting(h, lasts, "--timeout", func(more ...string) error {
+				_, err := h.Tools.Run(ctx, tool.StressNG, append(slices.Clone(args), more...)...)
+				return err
+			})
 			return judged(part, err, stressFound)
 		},
 	}

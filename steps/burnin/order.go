@@ -156,6 +156,7 @@ type Following struct {
 	Progress func(load int, past time.Duration) // with each sample, before Sampled
 	Sampled  func(Snapshot)
 	Ended    func(load int, r Report) // also of a load that did not begin
+	Skip     <-chan struct{}          // each value ends the load that runs, and the next one begins; nil: nobody skips
 }
 
 // And tells two.
@@ -165,6 +166,7 @@ func (f Following) And(other Following) Following {
 		Progress: func(load int, past time.Duration) { f.progress(load, past); other.progress(load, past) },
 		Sampled:  func(s Snapshot) { f.sampled(s); other.sampled(s) },
 		Ended:    func(load int, r Report) { f.ended(load, r); other.ended(load, r) },
+		Skip:     cmp.Or(f.Skip, other.Skip),
 	}
 }
 
@@ -208,6 +210,7 @@ func (p *Plan) Run(ctx context.Context, h steps.Host, f Following) Result {
 		} else {
 			told := time.Duration(0)
 			f.began(i)
+			ctx, end := skippable(ctx, f.Skip)
 			found, err := observe(ctx, h, l, func(past time.Duration, s Snapshot) {
 				f.progress(i, past)
 				f.sampled(s)
@@ -232,6 +235,7 @@ func (p *Plan) Run(ctx context.Context, h steps.Host, f Following) Result {
 				found.Parts = append(found.Parts, skip("%v", err)...)
 				r.Problems = append(r.Problems, l.part+": "+err.Error())
 			}
+			end()
 			found.Ended = time.Now().UTC()
 			if found.Celsius == nil {
 				found.Celsius = map[string]float64{}
@@ -395,20 +399,30 @@ func testDisk(ctx context.Context, h steps.Host, d inspect.Disk, loops int64, la
 			return nil, fmt.Errorf("%s: nothing was written: %w", title(d), err)
 		}
 	}
-	out, err := h.Tools.Run(ctx, tool.Fio, diskArgs(d.Name, opened.Size(), max(loops, 1), lasts, log)...)
+	var wrote, read int64
+	var broken error // of reading fio's report
+	err = lasting(h, lasts, "--runtime", func(more ...string) error {
+		out, err := h.Tools.Run(ctx, tool.Fio, append(diskArgs(d.Name, opened.Size(), max(loops, 1), lasts, log), more...)...)
+		if err != nil {
+			return err
+		}
+		if log != "" {
+			out, broken = readLog(diskLog(log, d.Name))
+		}
+		if broken == nil {
+			var w, r int64
+			w, r, broken = volume(out)
+			wrote, read = wrote+w, read+r
+		}
+		return nil
+	})
 	parts, err = judged(title(d), err, fioFound)
 	if err != nil || parts[0].Verdict != Pass {
 		return parts, err
 	}
 	h.Say("burn-in: %s is through", d.Name)
-	if log != "" {
-		if out, err = readLog(diskLog(log, d.Name)); err != nil {
-			return nil, err
-		}
-	}
-	wrote, read, err := volume(out)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", title(d), err)
+	if broken != nil {
+		return nil, fmt.Errorf("%s: %w", title(d), broken)
 	}
 	if read == 0 {
 		return nil, fmt.Errorf("%s: of %s that were written nothing was read back in the time", title(d), inspect.Size(wrote))

@@ -304,7 +304,7 @@ func TestPlanRun(t *testing.T) {
 					if n := b.held(); n != 1 {
 						t.Errorf("%d disks are held while fio writes, want 1", n)
 					}
-					return good, last(ctx, 20*time.Second)
+					return good, last(ctx, 19*time.Second)
 				}
 				return "", last(ctx, 25*time.Second)
 			}
