@@ -125,6 +125,12 @@ iso: $(B)/ironhand.iso ## one ISO that boots every node: UEFI, Secure Boot, BIOS
 $(B)/ironhand.iso: $(B)/initramfs.cpio.zst $(B)/mkramdisk
 	@$(B)/mkramdisk iso --kernel $(B)/kernel/vmlinuz --initramfs $(B)/initramfs.cpio.zst --out $@
 
+.PHONY: iso-burnin
+iso-burnin: $(B)/ironhand-burnin.iso ## a stick that starts into the menu of burn-in: dd it to a USB stick, or use it as a CD
+
+$(B)/ironhand-burnin.iso: $(B)/initramfs-burnin.cpio.zst $(B)/mkramdisk
+	@$(B)/mkramdisk iso --role burnin --kernel $(B)/kernel/vmlinuz --initramfs $(B)/initramfs-burnin.cpio.zst --out $@
+
 .PHONY: image
 image: $(B)/image/debian.img.zst $(B)/image/debian-raid.img.zst ## the operating system images of the demo and the tests, from real Debian
 
