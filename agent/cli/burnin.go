@@ -11,7 +11,6 @@ import (
 	"os"
 	"slices"
 	"strings"
-	"sync"
 
 	"github.com/ironhand/ironhand/agent"
 	"github.com/ironhand/ironhand/inspect"
@@ -22,7 +21,7 @@ import (
 
 func burninCommand() command {
 	return command{
-		name: "burnin", args: "[--profile quick|standard|full|FILE] [--disks NAME,...] [--report DIR] [--plan] [--force] [--yes]",
+		name: "burnin", args: "[--profile quick|standard|full|FILE] [--disks NAME,...] [--report DIR] [--progress auto|screen|plain] [--plan] [--force] [--yes]",
 		help:    "Put load on this machine, watch what it counts of errors, and give each part a verdict. Exit status: 0 all passed, 1 a part failed, 2 wrong use, 3 not all could be tested.",
 		example: "ironhand burnin --profile quick --disks sda,nvme0n1 --report /media/stick/report",
 		run:     burnIn,
@@ -39,6 +38,7 @@ func burnIn(ctx context.Context, c *call) error {
 	disks := c.flags.String("disks", "", "`names` or serial numbers of the disks to overwrite, parted by commas, or all; without it those that the profile names")
 	dir := c.flags.String("report", "", "`directory` for the results and the programs' own reports; it is made if need be")
 	plan := c.flags.Bool("plan", false, "say what would be done, and do nothing")
+	progress := c.flags.String("progress", progressAuto, "`how` the run is shown: screen, a page that is kept up to date and takes keys; plain, lines; auto, the page on a terminal that can show it")
 	force := c.flags.Bool("force", false, "overwrite disks that hold data, too")
 	yes := c.flags.Bool("yes", false, "do not ask")
 	if _, err := c.parse(0, 0); err != nil {
@@ -57,7 +57,14 @@ func burnIn(ctx context.Context, c *call) error {
 	if order.Profile, err = findProfile(*profile); err != nil {
 		return err
 	}
-	host, err := c.burninHost()
+	if !slices.Contains([]string{progressAuto, progressScreen, progressPlain}, *progress) {
+		return usagef("--progress %s: want auto, screen or plain", *progress)
+	}
+	live := c.live
+	if live == nil {
+		live = newLiveRun(c.stderr)
+	}
+	host, err := c.burninHost(live)
 	if err != nil {
 		return notTested{err}
 	}
@@ -88,7 +95,10 @@ func burnIn(ctx context.Context, c *call) error {
 			return notTested{err}
 		}
 	}
-	result := todo.Run(ctx, host, burnin.Following{})
+	var result burnin.Result
+	if err := c.watched(ctx, live, *progress, todo, func(ctx context.Context) { result = todo.Run(ctx, host, live.following()) }); err != nil {
+		return notTested{err}
+	}
 	if err := printResult(c.stdout, result); err != nil {
 		return notTested{err}
 	}
@@ -143,8 +153,8 @@ func readSmall(name string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, 1<<20))
 }
 
-// burninHost is this machine, as burn-in uses it.
-func (c *call) burninHost() (steps.Host, error) {
+// burninHost is this machine, as burn-in uses it, with programs that can be halted.
+func (c *call) burninHost(live *liveRun) (steps.Host, error) {
 	system, err := agent.ThisMachine()
 	if err != nil {
 		return steps.Host{}, err
@@ -153,7 +163,6 @@ func (c *call) burninHost() (steps.Host, error) {
 	if err != nil {
 		return steps.Host{}, err
 	}
-	var mu sync.Mutex // the watch and the loads say things beside each other
 	return steps.Host{
 		Machine: inspect.Local(),
 		Local:   true,
@@ -164,13 +173,9 @@ func (c *call) burninHost() (steps.Host, error) {
 			}
 			return d, nil
 		},
-		Log: slog.New(slog.NewTextHandler(c.stderr, nil)),
-		Say: func(format string, args ...any) {
-			mu.Lock()
-			defer mu.Unlock()
-			fmt.Fprintf(c.stderr, format+"\n", args...)
-		},
-		Tools: system.Tools,
+		Log:   slog.New(slog.NewTextHandler(live, nil)),
+		Say:   live.Say,
+		Tools: live.tools,
 		Media: read,
 	}, nil
 }
