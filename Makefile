@@ -47,7 +47,7 @@ test-root: packages ## tests on loop devices and network namespaces; root
 	@echo "== root tests"; REQUIRE=root $(GO) test -count=1 -p 2 -timeout 20m -run 'TestRoot' ./...
 
 .PHONY: test-vm
-test-vm: packages ramdisk image iso ## tests of the real ramdisk in virtual machines
+test-vm: packages ramdisk ramdisk-burnin image iso ## tests of the real ramdisk in virtual machines
 	@echo "== virtual machine tests"; REQUIRE=root,vm $(GO) test -count=1 -p 2 -timeout 60m -run 'TestVM' ./...
 
 .PHONY: test-long

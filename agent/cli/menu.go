@@ -72,6 +72,7 @@ type menuSystem struct {
 	check   func(d inspect.Disk) error                                                       // nil: it may be overwritten
 	run     func(ctx context.Context, live *liveRun, args ...string) (out string, err error) // ironhand burnin
 	inspect func(ctx context.Context) (string, error)
+	sync    func() error // writes what is written to the stick
 	shell   func(console int) error
 	power   func(ctx context.Context, how boot.How) error
 }
@@ -256,6 +257,9 @@ func (m *menu) start(ctx context.Context, disks string) {
 	m.mu.Unlock()
 	go func() {
 		out, err := m.system.run(ctx, live, args...)
+		if syncErr := m.system.sync(); syncErr != nil {
+			err = errors.Join(err, notTested{fmt.Errorf("write the report: %w", syncErr)})
+		}
 		m.news <- func() { m.ended(out, err) }
 	}()
 }
@@ -266,10 +270,10 @@ func (m *menu) ended(out string, err error) {
 	defer m.mu.Unlock()
 	verdict, look, why := string(burnin.Pass), good, ""
 	switch {
+	case errors.Is(err, errShown): // a part that failed counts more than anything else
+		verdict, look = string(burnin.Fail), bad
 	case errors.As(err, new(notTested)):
 		verdict, look, why = "NOT TESTED", warned, err.Error()
-	case errors.Is(err, errShown):
-		verdict, look = string(burnin.Fail), bad
 	case err != nil:
 		verdict, look, why = string(burnin.Fail), bad, err.Error()
 		if errors.Is(err, errUsage) {
@@ -332,13 +336,18 @@ func (m *menu) showDisks(ctx context.Context) {
 			looked[i] = make(chan error, 1)
 			go func() { looked[i] <- m.system.check(list[i].Disk) }()
 		}
-		late := time.After(diskAnswer)
+		late, cancel := context.WithTimeout(ctx, diskAnswer)
+		defer cancel()
 		for i := range list {
 			select {
 			case list[i].refused = <-looked[i]:
-			case <-late:
+				continue
+			default:
+			}
+			select {
+			case list[i].refused = <-looked[i]:
+			case <-late.Done():
 				list[i].refused = fmt.Errorf("no answer within %v", diskAnswer)
-				late = time.After(0) // nor is the next one waited for
 			}
 		}
 		m.news <- func() {

@@ -156,6 +156,18 @@ func mountStick(ctx context.Context, device string) error {
 	return nil
 }
 
+// syncStick has all written that was written to the stick, and to nothing else: a disk that was tested may be broken, and never ready. Without a stick there is nothing to do.
+func syncStick() error {
+	if mountedAt(stickDir) == "" {
+		return nil
+	}
+	f, err := os.Open(stickDir)
+	if err != nil {
+		return err
+	}
+	return errors.Join(unix.Syncfs(int(f.Fd())), f.Close())
+}
+
 // mountedAt is the device that is mounted on a directory, "" if there is none (proc_pid_mounts(5)).
 func mountedAt(dir string) string {
 	mounts, err := os.ReadFile("/proc/mounts")

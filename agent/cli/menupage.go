@@ -68,7 +68,7 @@ func (m *menu) mainRows(width int) []row {
 		if i >= len(burnin.Profiles()) {
 			name = "own: " + name
 		}
-		rows = append(rows, row{{fmt.Sprintf(" %d %s %s", i+1, mark, fit(name, 14)), look}, {aboutProfile(p.profile), plain}})
+		rows = append(rows, row{{fmt.Sprintf(" %d %s %s", i+1, mark, fit(name, 18)), look}, {aboutProfile(p.profile), plain}})
 	}
 	rows = append(rows, nil)
 	chosen := m.overwrite()
@@ -167,7 +167,7 @@ func aboutProfile(p burnin.Profile) string {
 		case l.Disks != nil && l.Disks.Time > 0:
 			list = append(list, "disks "+brief(l.Disks.Time))
 		case l.Disks != nil:
-			list = append(list, fmt.Sprintf("disks written and read back %d times", l.Disks.Loops))
+			list = append(list, fmt.Sprintf("disks written and read back %d x", l.Disks.Loops))
 		case l.Network != nil:
 			list = append(list, "network with "+l.Network.Partner+" 2 x "+brief(l.Network.Time))
 		default:
