@@ -119,6 +119,19 @@ func (b *bench) Open(name string) (fs.File, error) {
 	return b.root.Open(name)
 }
 
+// ReadLink and Lstat implement fs.ReadLinkFS.
+func (b *bench) ReadLink(name string) (string, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.root.ReadLink(name)
+}
+
+func (b *bench) Lstat(name string) (fs.FileInfo, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.root.Lstat(name)
+}
+
 // change changes a file of the machine.
 func (b *bench) change(name, content string) {
 	b.mu.Lock()
@@ -297,19 +310,19 @@ func TestPlanRun(t *testing.T) {
 			return func(ctx context.Context, line string) (string, error) {
 				if strings.HasPrefix(line, "fio") {
 					const want = "fio --thread --verify_state_save 0 --name /dev/vda --filename /dev/vda --rw write --bs 4k --direct 1 --ioengine libaio --iodepth 32 --verify crc32c --verify_fatal 1 " +
-						"--loops 1 --runtime 20 --time_based --verify_backlog 64 --output-format json"
+						"--loops 1 --runtime 20 --time_based --verify_backlog 64 --output-format json --verify_interval 4096"
 					if line != want {
 						t.Errorf("run: %s\nwant: %s", line, want)
 					}
 					if n := b.held(); n != 1 {
 						t.Errorf("%d disks are held while fio writes, want 1", n)
 					}
-					return good, last(ctx, 19*time.Second)
+					return good, last(ctx, 20*time.Second)
 				}
 				return "", last(ctx, 25*time.Second)
 			}
 		}, want: "PASS\nPASS|processors|\nPASS|memory|\nPASS|/dev/vda serial S-vda|2.0 MiB written, 1.0 MiB read back, of 1.0 MiB\nSKIPPED|/dev/vdb serial S-vdb|it was not named\n",
-			followed: "0 began;0 10s;0 parts;0 20s;0 parts;0 ended, 1 parts;1 began;1 10s;0 parts;1 20s;0 parts;1 ended, 1 parts;2 began;2 10s;0 parts;2 ended, 2 parts;",
+			followed: "0 began;0 10s;0 parts;0 20s;0 parts;0 ended, 1 parts;1 began;1 10s;0 parts;1 20s;0 parts;1 ended, 1 parts;2 began;2 10s;0 parts;2 20s;0 parts;2 ended, 2 parts;",
 			said:     "burn-in: processors: 10s of 25s, 1m5s left in all\nburn-in: processors: 20s of 25s, 55s left in all\nburn-in: PASS    processors\n"},
 		{name: "no disk is named", run: func(*bench) runner {
 			return func(context.Context, string) (string, error) { return "", nil }
@@ -383,8 +396,9 @@ func TestPlanRun(t *testing.T) {
 				b.change("sys/block/vda/serial", "OTHER\n")
 				return good, nil
 			}
-		}, want: "SKIPPED disks: /dev/vda serial S-vda: nothing was written: /dev/vda is another disk than the one that was chosen: its serial was \"S-vda\", is \"OTHER\"\nPASS|processors|\nPASS|memory|\nSKIPPED|/dev/vdb serial S-vdb|it was not named\n" +
-			"SKIPPED|disks|/dev/vda serial S-vda: nothing was written: /dev/vda is another disk than the one that was chosen: its serial was \"S-vda\", is \"OTHER\"\n"},
+		}, want: "FAIL disks: /dev/vda serial S-vda: nothing was written: /dev/vda is another disk than the one that was chosen: its serial was \"S-vda\", is \"OTHER\"\nPASS|processors|\nPASS|memory|\nSKIPPED|/dev/vdb serial S-vdb|it was not named\n" +
+			"SKIPPED|disks|/dev/vda serial S-vda: nothing was written: /dev/vda is another disk than the one that was chosen: its serial was \"S-vda\", is \"OTHER\"\n" +
+			"FAIL|disk /dev/vda|lost since the burn-in began: virtio 1.0 MiB serial S-vda; came since the burn-in began: virtio 1.0 MiB serial OTHER\n"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
