@@ -56,6 +56,7 @@ type menu struct {
 	disks    []menuDisk
 	first    int // of the disks on the page
 	stick    stick
+	open     string // directory of a run of this machine that was stopped and has not come to its end
 	message  string
 	typed    string // on the page that confirms
 	ask      string // a question that y answers, on the main page
@@ -135,6 +136,7 @@ func runMenu(ctx context.Context, c *call) error {
 		shell: func(console int) error {
 			return s.lend(console, func() (terminal, error) { return ttys[console].shell() })
 		},
+		sync:  syncStick,
 		power: boot.Power,
 	}
 	var terminals []terminal
@@ -159,7 +161,13 @@ func parameters(cmdline string) map[string]string {
 
 // loop does one thing after the other, until ctx ends.
 func (m *menu) loop(ctx context.Context, s *screen, params map[string]string) error {
-	m.look(ctx, func() { m.automatic(ctx, params) })
+	m.look(ctx, func(reset bool) {
+		if reset {
+			m.goOn(ctx)
+			return
+		}
+		m.automatic(ctx, params)
+	})
 	for {
 		select {
 		case <-ctx.Done():
@@ -171,21 +179,23 @@ func (m *menu) loop(ctx context.Context, s *screen, params map[string]string) er
 	}
 }
 
-// look looks for the partition for reports, and for profiles on it; then does more.
-func (m *menu) look(ctx context.Context, then func()) {
+// look looks for the partition for reports, and for profiles on it; then does more, which learns whether the machine was reset in the middle of a run.
+func (m *menu) look(ctx context.Context, then func(reset bool)) {
 	go func() {
 		found := m.system.find(ctx)
 		profiles, err := stickProfiles(found.dir)
+		open, stopped, openErr := unfinished(found.dir, reportPrefix(m.system.machine))
+		err = errors.Join(err, openErr)
 		m.news <- func() {
 			m.mu.Lock()
 			m.stick = found
 			m.profiles = append(m.profiles[:len(burnin.Profiles())], profiles...)
 			m.chosen = min(m.chosen, len(m.profiles)-1)
-			if err != nil {
-				m.message = err.Error()
+			if m.open = open; err != nil {
+				m.message = strings.ReplaceAll(err.Error(), found.dir+"/", "")
 			}
 			m.mu.Unlock()
-			then()
+			then(open != "" && !stopped)
 		}
 	}()
 }
@@ -250,10 +260,27 @@ func (m *menu) start(ctx context.Context, disks string) {
 		args = append(args, "--disks", disks)
 	}
 	if m.stick.dir != "" {
-		args = append(args, "--report", filepath.Join(m.stick.dir, "reports", reportName(m.system.machine, time.Now())))
+		args = append(args, "--report", filepath.Join(m.stick.dir, "reports", reportPrefix(m.system.machine)+time.Now().UTC().Format("20060102-150405")))
 	}
+	m.mu.Unlock()
+	m.run(ctx, args...)
+}
+
+// goOn goes on with the run that has not come to its end.
+func (m *menu) goOn(ctx context.Context) {
+	m.mu.Lock()
+	dir := m.open
+	m.mu.Unlock()
+	if dir != "" {
+		m.run(ctx, "--resume", "--report", dir, "--yes")
+	}
+}
+
+// run runs ironhand burnin.
+func (m *menu) run(ctx context.Context, args ...string) {
 	live := newLiveRun(m.c.stderr)
-	m.live, m.page, m.message = live, "run", ""
+	m.mu.Lock()
+	m.live, m.page, m.message, m.open = live, "run", "", ""
 	m.mu.Unlock()
 	go func() {
 		out, err := m.system.run(ctx, live, args...)
@@ -296,8 +323,33 @@ func (m *menu) ended(out string, err error) {
 	fmt.Fprintf(m.c.stderr, "burn-in: verdict %s\n%s", verdict, out)
 }
 
-// reportName names the directory of a run: the machine's serial number and the time.
-func reportName(machine inspect.Machine, at time.Time) string {
+// unfinished is the last run of this machine in the directory of a stick that has not come to its end; "" if there is none. A run that cannot be read is told.
+func unfinished(dir, prefix string) (path string, stopped bool, err error) {
+	if dir == "" {
+		return "", false, nil
+	}
+	entries, err := os.ReadDir(filepath.Join(dir, "reports"))
+	if errors.Is(err, fs.ErrNotExist) {
+		return "", false, nil
+	}
+	for _, e := range slices.Backward(entries) { // by name, and so by time
+		if !strings.HasPrefix(e.Name(), prefix) {
+			continue
+		}
+		path := filepath.Join(dir, "reports", e.Name())
+		state, stateErr := burnin.Unfinished(path)
+		if stateErr == nil {
+			return path, state.Stopped, err
+		}
+		if !errors.Is(stateErr, fs.ErrNotExist) {
+			err = errors.Join(err, stateErr)
+		}
+	}
+	return "", false, err
+}
+
+// reportPrefix begins the names of this machine's directories on the stick: its serial number. The time follows.
+func reportPrefix(machine inspect.Machine) string {
 	serial := ""
 	for _, file := range []string{"product_serial", "board_serial", "product_uuid"} {
 		b, err := fs.ReadFile(machine.FS, "sys/class/dmi/id/"+file)
@@ -315,7 +367,7 @@ func reportName(machine inspect.Machine, at time.Time) string {
 	if serial == "" {
 		serial = "machine"
 	}
-	return fmt.Sprintf("%.40s-%s", serial, at.UTC().Format("20060102-150405"))
+	return fmt.Sprintf("%.40s-", serial)
 }
 
 // showDisks looks at all disks, and then shows them.
@@ -430,7 +482,9 @@ func (m *menu) mainKey(ctx context.Context, console int, key rune) {
 		m.mu.Unlock()
 	case 'l':
 		m.tell("looking for a stick")
-		m.look(ctx, func() { m.tell("") })
+		m.look(ctx, func(bool) { m.tell("") })
+	case 'c':
+		m.goOn(ctx)
 	case 'i':
 		m.tell("looking at the machine")
 		go func() {

@@ -5,6 +5,7 @@ package cli
 import (
 	"bytes"
 	"context"
+	"crypto/sha256"
 	"errors"
 	"fmt"
 	"os"
@@ -128,7 +129,7 @@ func TestMenu(t *testing.T) {
 		not      string
 		did      string
 	}{
-		{name: "at the start", stick: here, shows: "1 * quick|4   own: acceptance   processors 30m, disks written and read back 2 x|none; then none is tested|the report goes to /dev/sdz1|wrong.yml: "},
+		{name: "at the start", stick: here, shows: "1 * quick|4   own: acceptance   processors 30m, disks whole, 2 x|none; then none is tested|the report goes to /dev/sdz1|wrong.yml: "},
 		{name: "no stick", stick: none, shows: "no report is kept: there is no FAT partition", not: "own:"},
 		{name: "without disks, by yes", stick: here, keys: "2syes\n", shows: "burn-in starts", did: "burnin --profile standard --yes --report DIR/reports/S_1___1m-20000101-00000X"},
 		{name: "no report", stick: none, keys: "3sy\n", did: "burnin --profile full --yes"},
@@ -202,6 +203,67 @@ func TestMenu(t *testing.T) {
 				}
 				close(p.release)
 				time.Sleep(time.Hour) // the disk that hangs
+			})
+		})
+	}
+}
+
+// keepRun makes a directory as a run leaves it on the stick that has not come to its end.
+func keepRun(t *testing.T, stick, name, more string) {
+	t.Helper()
+	state := `{"version":1,"profile":"quick","loads":[{"load":{"Processors":{"Time":60000000000}},"disks":[]}],"done":[],"sequence":2` + more + `}`
+	file := fmt.Sprintf(`{"sha256":"%x","state":%s}`, sha256.Sum256([]byte(state)), state)
+	dir := filepath.Join(stick, "reports", name)
+	if err := os.MkdirAll(dir, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(filepath.Join(dir, "state.json"), []byte(file), 0o600); err != nil {
+		t.Fatal(err)
+	}
+}
+
+// A run that the machine was reset in goes on by itself; one that somebody has stopped only if somebody wants it.
+func TestMenuGoesOn(t *testing.T) {
+	const own = "S_1___1m-20260102-030405"
+	for _, test := range []struct {
+		name  string
+		runs  map[string]string // what their states have besides, by directory
+		keys  string
+		did   string
+		shows string
+	}{
+		{"reset in the middle", map[string]string{own: ""}, "", "burnin --resume --report DIR/reports/" + own + " --yes", "burn-in starts"},
+		{"stopped", map[string]string{own: `,"stopped":true`}, "", "", "1 * quick|c   go on with " + own},
+		{"stopped, and wanted", map[string]string{own: `,"stopped":true`}, "c", "burnin --resume --report DIR/reports/" + own + " --yes", "burn-in starts"},
+		{"at its end", map[string]string{own: `,"ended":true`}, "c", "", "1 * quick"},
+		{"of another machine", map[string]string{"S2-20260102-030405": ""}, "c", "", "1 * quick"},
+		{"the last of two", map[string]string{own: "", "S_1___1m-20260103-030405": ""}, "", "burnin --resume --report DIR/reports/S_1___1m-20260103-030405 --yes", ""},
+		{"the one before came to no end", map[string]string{own: "", "S_1___1m-20260103-030405": `,"ended":true`}, "", "burnin --resume --report DIR/reports/" + own + " --yes", ""},
+		{"damaged", map[string]string{own: `,"loads":[]`}, "", "", "1 * quick|the run cannot go on"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			dir := t.TempDir()
+			for name, more := range test.runs {
+				keepRun(t, dir, name, more)
+			}
+			synctest.Test(t, func(t *testing.T) {
+				p, end := playMenu(t, "ironhand-burnin=menu", stick{device: "/dev/sdz1", dir: dir})
+				defer end()
+				time.Sleep(5 * time.Second)
+				if test.keys == "" {
+					time.Sleep(time.Second)
+				}
+				p.press(test.keys)
+				got := p.terminal.shows()
+				for want := range strings.SplitSeq(test.shows, "|") {
+					if !strings.Contains(got, want) {
+						t.Errorf("lacks %q:\n%s", want, got)
+					}
+				}
+				if did := strings.ReplaceAll(p.done(), dir, "DIR"); did != test.did {
+					t.Errorf("it did %q, want %q", did, test.did)
+				}
+				close(p.release)
 			})
 		})
 	}

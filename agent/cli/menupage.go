@@ -4,6 +4,7 @@ package cli
 
 import (
 	"fmt"
+	"path/filepath"
 	"slices"
 	"strings"
 	"time"
@@ -87,8 +88,11 @@ func (m *menu) mainRows(width int) []row {
 	if m.stick.dir == "" {
 		report = "no report is kept: " + m.stick.why
 	}
+	rows = append(rows, say(plain, "     %s", report), nil)
+	if m.open != "" {
+		rows = append(rows, say(bold, " c   go on with %s", filepath.Base(m.open)))
+	}
 	return append(rows,
-		say(plain, "     %s", report), nil,
 		say(plain, " s   start"),
 		say(plain, " i   what this machine is made of"),
 		say(plain, " h   shell on this console"),
@@ -167,7 +171,7 @@ func aboutProfile(p burnin.Profile) string {
 		case l.Disks != nil && l.Disks.Time > 0:
 			list = append(list, "disks "+brief(l.Disks.Time))
 		case l.Disks != nil:
-			list = append(list, fmt.Sprintf("disks written and read back %d x", l.Disks.Loops))
+			list = append(list, fmt.Sprintf("disks whole, %d x", l.Disks.Loops))
 		case l.Network != nil:
 			list = append(list, "network with "+l.Network.Partner+" 2 x "+brief(l.Network.Time))
 		default:
