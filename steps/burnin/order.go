@@ -181,6 +181,7 @@ type Following struct {
 	Progress func(load int, past time.Duration) // with each sample, before Sampled
 	Sampled  func(Snapshot)
 	Ended    func(load int, r Report) // also of a load that did not begin
+	Skip     <-chan struct{}          // each value ends the load that runs, and the next one begins; nil: nobody skips
 }
 
 // And tells two.
@@ -190,6 +191,7 @@ func (f Following) And(other Following) Following {
 		Progress: func(load int, past time.Duration) { f.progress(load, past); other.progress(load, past) },
 		Sampled:  func(s Snapshot) { f.sampled(s); other.sampled(s) },
 		Ended:    func(load int, r Report) { f.ended(load, r); other.ended(load, r) },
+		Skip:     cmp.Or(f.Skip, other.Skip),
 	}
 }
 
@@ -243,6 +245,8 @@ func (p *Plan) Run(ctx context.Context, h steps.Host, f Following) Result {
 			p.keeper.began(l, past)
 			told, stopped := time.Duration(0), false
 			f.began(i)
+			all := ctx
+			ctx, end := skippable(ctx, f.Skip)
 			found, err := observe(ctx, h, l, func(now time.Duration, s Snapshot) {
 				f.progress(i, now)
 				f.sampled(s)
@@ -264,11 +268,12 @@ func (p *Plan) Run(ctx context.Context, h steps.Host, f Following) Result {
 			case ctx.Err() != nil && err != nil:
 				found.Parts = append(found.Parts, skip("stopped after %v: %v", time.Since(now).Round(time.Second), context.Cause(ctx))...)
 				r.Problems = append(r.Problems, l.part+": stopped before its end")
-				stopped = true
+				stopped = all.Err() != nil // and not skipped
 			case err != nil:
 				found.Parts = append(found.Parts, skip("%v", err)...)
 				r.Problems = append(r.Problems, l.part+": "+err.Error())
 			}
+			end()
 			found.Ended = time.Now().UTC()
 			if found.Celsius == nil {
 				found.Celsius = map[string]float64{}
@@ -472,22 +477,30 @@ func testDisk(ctx context.Context, h steps.Host, d inspect.Disk, loops int64, la
 			return nil, fmt.Errorf("%s: nothing was written: %w", title(d), err)
 		}
 	}
-	args := append(diskArgs(d.Name, opened.Size(), max(loops, 1), lasts, log), "--verify_interval", strconv.Itoa(headerInterval(opened)))
-	out, err := h.Tools.Run(ctx, tool.Fio, args...)
+	var v volume
+	err = lasting(h, lasts, "--runtime", func(more ...string) error {
+		args := append(diskArgs(d.Name, opened.Size(), max(loops, 1), lasts, log), "--verify_interval", strconv.Itoa(headerInterval(opened)))
+		out, err := h.Tools.Run(ctx, tool.Fio, append(args, more...)...)
+		if err != nil {
+			return err
+		}
+		if log != "" {
+			if out, err = readLog(diskLog(log, d.Name)); err != nil {
+				return err
+			}
+		}
+		before := v // it was halted
+		if v, err = parseFio(out); err != nil {
+			return fmt.Errorf("%s: %w", title(d), err)
+		}
+		v.wrote, v.read = v.wrote+before.wrote, v.read+before.read
+		return nil
+	})
 	parts, err = judged(title(d), err, fioFound)
 	if err != nil || parts[0].Verdict != Pass {
 		return parts, err
 	}
 	h.Say("burn-in: %s is through", d.Name)
-	if log != "" {
-		if out, err = readLog(diskLog(log, d.Name)); err != nil {
-			return nil, err
-		}
-	}
-	v, err := parseFio(out)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", title(d), err)
-	}
 	if v.read == 0 {
 		return nil, fmt.Errorf("%s: of %s that were written nothing was read back in the time", title(d), inspect.Size(v.wrote))
 	}
