@@ -23,6 +23,7 @@ type Part struct {
 	Name    string   `json:"name"`
 	Verdict Verdict  `json:"verdict"`
 	Reasons []string `json:"reasons"` // of anything but a pass, and what else was seen; never null
+	rates   map[string]Rate
 }
 
 // rule says from which number on a counter that grew is told, and from which on the part fails; 0 is never.

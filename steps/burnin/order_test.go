@@ -109,6 +109,7 @@ type bench struct {
 	busy    string
 	broken  string
 	open    int
+	slow    string // a file that takes 40 seconds to be opened
 	said    strings.Builder
 }
 
@@ -116,7 +117,25 @@ type bench struct {
 func (b *bench) Open(name string) (fs.File, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if name == b.slow {
+		b.mu.Unlock()
+		time.Sleep(40 * time.Second)
+		b.mu.Lock()
+	}
 	return b.root.Open(name)
+}
+
+// ReadLink and Lstat implement fs.ReadLinkFS.
+func (b *bench) ReadLink(name string) (string, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.root.ReadLink(name)
+}
+
+func (b *bench) Lstat(name string) (fs.FileInfo, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.root.Lstat(name)
 }
 
 // change changes a file of the machine.
@@ -290,12 +309,14 @@ func TestPlanRun(t *testing.T) {
 		want    string // verdict, problems, parts
 		said    string
 		notSaid string
+		// followed is in what those who follow are told.
+		followed string
 	}{
 		{name: "all is well", disks: "vda", run: func(b *bench) runner {
 			return func(ctx context.Context, line string) (string, error) {
 				if strings.HasPrefix(line, "fio") {
 					const want = "fio --thread --verify_state_save 0 --name /dev/vda --filename /dev/vda --rw write --bs 4k --direct 1 --ioengine libaio --iodepth 32 --verify crc32c --verify_fatal 1 " +
-						"--loops 1 --runtime 20 --time_based --verify_backlog 64 --output-format json"
+						"--loops 1 --runtime 20 --time_based --verify_backlog 64 --output-format json --verify_interval 4096"
 					if line != want {
 						t.Errorf("run: %s\nwant: %s", line, want)
 					}
@@ -307,7 +328,8 @@ func TestPlanRun(t *testing.T) {
 				return "", last(ctx, 25*time.Second)
 			}
 		}, want: "PASS\nPASS|processors|\nPASS|memory|\nPASS|/dev/vda serial S-vda|2.0 MiB written, 1.0 MiB read back, of 1.0 MiB\nSKIPPED|/dev/vdb serial S-vdb|it was not named\n",
-			said: "burn-in: processors: 10s of 25s, 1m5s left in all\nburn-in: processors: 20s of 25s, 55s left in all\nburn-in: PASS    processors\n"},
+			followed: "0 began;0 10s;0 parts;0 20s;0 parts;0 ended, 1 parts;1 began;1 10s;0 parts;1 20s;0 parts;1 ended, 1 parts;2 began;2 10s;0 parts;2 20s;0 parts;2 ended, 2 parts;",
+			said:     "burn-in: processors: 10s of 25s, 1m5s left in all\nburn-in: processors: 20s of 25s, 55s left in all\nburn-in: PASS    processors\n"},
 		{name: "no disk is named", run: func(*bench) runner {
 			return func(context.Context, string) (string, error) { return "", nil }
 		}, want: "PASS\nPASS|processors|\nPASS|memory|\nSKIPPED|/dev/vda serial S-vda|it was not named\nSKIPPED|/dev/vdb serial S-vdb|it was not named\nSKIPPED|disks|no disk was named to be overwritten\n"},
@@ -345,7 +367,7 @@ func TestPlanRun(t *testing.T) {
 				return "", nil
 			}
 		}, want: "SKIPPED processors: program: exit status 3\nSKIPPED|processors|program: exit status 3\nPASS|memory|\nSKIPPED|/dev/vda serial S-vda|it was not named\nSKIPPED|/dev/vdb serial S-vdb|it was not named\nSKIPPED|disks|no disk was named to be overwritten\n"},
-		{name: "stopped in the second load", disks: "vda", stop: 30 * time.Second, run: func(*bench) runner {
+		{name: "stopped in the second load", followed: "1 began;1 ended, 1 parts;2 ended, 1 parts;", disks: "vda", stop: 30 * time.Second, run: func(*bench) runner {
 			return func(ctx context.Context, line string) (string, error) { return "", last(ctx, 25*time.Second) }
 		}, want: "SKIPPED memory: stopped before its end; disks: stopped before it began\nPASS|processors|\nSKIPPED|memory|stopped after 5s: context canceled\nSKIPPED|disks|stopped before it began: context canceled\n"},
 		{name: "stopped, and a part has failed before", disks: "vda", stop: 10 * time.Second, run: func(b *bench) runner {
@@ -355,6 +377,15 @@ func TestPlanRun(t *testing.T) {
 			}
 		}, want: "FAIL processors: stopped before its end; memory: stopped before it began; disks: stopped before it began\nFAIL|PCIe device 0000:01:00.0|1 fatal PCIe errors\nSKIPPED|processors|stopped after 10s: context canceled\n" +
 			"SKIPPED|memory|stopped before it began: context canceled\nSKIPPED|disks|stopped before it began: context canceled\n"},
+		{name: "the machine does not answer at the end", run: func(b *bench) runner {
+			return func(context.Context, string) (string, error) {
+				b.mu.Lock()
+				defer b.mu.Unlock()
+				b.slow = "sys/class/net"
+				return "", nil
+			}
+		}, want: "PASS\nPASS|processors|\nPASS|memory|\nSKIPPED|/dev/vda serial S-vda|it was not named\nSKIPPED|/dev/vdb serial S-vdb|it was not named\nSKIPPED|disks|no disk was named to be overwritten\n" +
+			"|machine|what was lost since the burn-in began is not known: it did not answer within 25s\n"},
 		{name: "somebody has come to use the disk", disks: "vda", run: func(b *bench) runner {
 			return func(ctx context.Context, line string) (string, error) {
 				b.busy = "/dev/vda"
@@ -380,8 +411,9 @@ func TestPlanRun(t *testing.T) {
 				b.change("sys/block/vda/serial", "OTHER\n")
 				return good, nil
 			}
-		}, want: "SKIPPED disks: /dev/vda serial S-vda: nothing was written: /dev/vda is another disk than the one that was chosen: its serial was \"S-vda\", is \"OTHER\"\nPASS|processors|\nPASS|memory|\nSKIPPED|/dev/vdb serial S-vdb|it was not named\n" +
-			"SKIPPED|disks|/dev/vda serial S-vda: nothing was written: /dev/vda is another disk than the one that was chosen: its serial was \"S-vda\", is \"OTHER\"\n"},
+		}, want: "FAIL disks: /dev/vda serial S-vda: nothing was written: /dev/vda is another disk than the one that was chosen: its serial was \"S-vda\", is \"OTHER\"\nPASS|processors|\nPASS|memory|\nSKIPPED|/dev/vdb serial S-vdb|it was not named\n" +
+			"SKIPPED|disks|/dev/vda serial S-vda: nothing was written: /dev/vda is another disk than the one that was chosen: its serial was \"S-vda\", is \"OTHER\"\n" +
+			"FAIL|disk /dev/vda|lost since the burn-in began: virtio 1.0 MiB serial S-vda; came since the burn-in began: virtio 1.0 MiB serial OTHER\n"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -396,7 +428,16 @@ func TestPlanRun(t *testing.T) {
 				if test.stop > 0 {
 					time.AfterFunc(test.stop, cancel)
 				}
-				r := plan.Run(ctx, h)
+				var followed strings.Builder
+				r := plan.Run(ctx, h, Following{}.And(Following{
+					Began:    func(i int) { fmt.Fprintf(&followed, "%d began;", i) },
+					Progress: func(i int, past time.Duration) { fmt.Fprintf(&followed, "%d %v;", i, past) },
+					Sampled:  func(s Snapshot) { fmt.Fprintf(&followed, "%d parts;", len(s.Findings)) },
+					Ended:    func(i int, r Report) { fmt.Fprintf(&followed, "%d ended, %d parts;", i, len(r.Parts)) },
+				}))
+				if got := followed.String(); !strings.Contains(got, test.followed) {
+					t.Errorf("followed: %s, want %s", got, test.followed)
+				}
 				got := strings.TrimSpace(string(r.Verdict)+" "+strings.Join(r.Problems, "; ")) + "\n"
 				for _, l := range r.Loads {
 					got += lines(l.Parts)
@@ -413,6 +454,7 @@ func TestPlanRun(t *testing.T) {
 				if b.open != 0 {
 					t.Errorf("%d disks are still open", b.open)
 				}
+				time.Sleep(time.Minute) // what hangs was left behind, and comes to its end
 			})
 		})
 	}
