@@ -294,7 +294,7 @@ func (p *Plan) Run(ctx context.Context, h steps.Host, f Following) Result {
 		merge(&found, Part{Name: "machine", Reasons: []string{fmt.Sprintf("what was lost since the burn-in began is not known: it did not answer within %v", lookTime)}})
 	}
 	if len(found) > 0 {
-		whole := Report{Load: "the run as a whole: resets, and what was lost", Started: r.Started, Ended: r.Ended, Celsius: map[string]float64{}, Parts: found}
+		whole := Report{Load: "the run as a whole: resets, and what was lost", Started: r.Started, Ended: r.Ended, Celsius: map[string]float64{}, Rates: map[string]Rate{}, Parts: found}
 		sortParts(whole.Parts)
 		whole.say(h)
 		r.Loads = append(r.Loads, whole)

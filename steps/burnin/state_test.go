@@ -184,6 +184,9 @@ func TestResume(t *testing.T) {
 				got := strings.TrimSpace(string(r.Verdict)+" "+strings.Join(r.Problems, "; ")) + "\n"
 				for _, l := range r.Loads {
 					got += lines(l.Parts)
+					if l.Celsius == nil || l.Rates == nil {
+						t.Errorf("load %+v", l)
+					}
 				}
 				got = strings.ReplaceAll(got, s.Written.Format(time.RFC3339), "TIME")
 				want := test.want
