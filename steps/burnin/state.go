@@ -271,6 +271,9 @@ func (s State) Plan(ctx context.Context, h steps.Host, logs string, force bool) 
 				}
 			}
 			l.Load.Disks = &again
+			if len(l.Disks) > 0 && len(again.Write) == 0 {
+				order.gone = append(order.gone, i)
+			}
 		}
 		order.Profile.Loads = append(order.Profile.Loads, l.Load)
 	}
