@@ -9,6 +9,7 @@ import (
 	"io/fs"
 	"os"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/ironhand/ironhand/image/volume"
@@ -89,7 +90,7 @@ func PrepareBIOSOn(ctx context.Context, d Disk, at LogicalVolume, root string, v
 	if err != nil {
 		return nil, err
 	}
-	if f.Type == "" || root != "" && f.UUID != root {
+	if f.Type == "" || root != "" && !strings.EqualFold(f.UUID, root) {
 		return nil, fmt.Errorf("%s: %w: %.40q", at, ErrNoRoot, root)
 	}
 	err = v.Change(ctx, Partition{Size: d.Size()}, f, func(inside *os.Root) (err error) {

@@ -428,13 +428,9 @@ func (a Acquired) make(ctx context.Context, k Kernel) (undo []Change, err error)
 	if err != nil {
 		return nil, fmt.Errorf("read the state of the network: %w", err)
 	}
-	changes, err := a.Plan.Changes(have)
-	errs := []error{err}
-	for _, c := range changes {
-		if err := k.Do(ctx, c); err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", c, err))
-			continue
-		}
+	steps, err := a.Plan.Steps(have)
+	made, failed := makeAll(ctx, k, steps)
+	for _, c := range made {
 		switch c := c.(type) {
 		case AddAddress:
 			undo = append(undo, RemoveAddress(c))
@@ -450,7 +446,7 @@ func (a Acquired) make(ctx context.Context, k Kernel) (undo []Change, err error)
 			undo = append(undo, SetDNS{have.DNS})
 		}
 	}
-	return undo, errors.Join(errs...)
+	return undo, errors.Join(err, failed)
 }
 
 // become takes away what a was given and next was not, and adds what is missing. The plans differ in nothing else.

@@ -62,7 +62,7 @@ func usagef(format string, args ...any) error {
 
 func commands() []command {
 	return []command{
-		agentCommand(), inspectCommand(), writeCommand(), netCommand(),
+		agentCommand(), inspectCommand(), writeCommand(), torrentCommand(), netCommand(),
 		stepsCommand(), runStepCommand(), burninCommand(), kexecCommand(), versionCommand(),
 	}
 }

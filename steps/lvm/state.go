@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/ironhand/ironhand/image/gpt"
 	"github.com/ironhand/ironhand/initramfs/tool"
@@ -129,22 +130,52 @@ func look(ctx context.Context, h steps.Host) (s state, err error) {
 	return s, s.askLVM(ctx, h.Tools)
 }
 
-// hasLabels tells whether there is a physical volume on any disk or array that can be read.
+// patience is for the first sectors of a disk.
+const patience = 10 * time.Second
+
+// hasLabels tells whether there is a physical volume on any disk or array. Only their first sectors are read, and a disk that hangs is left behind: most machines have no volumes.
 func hasLabels(ctx context.Context, h steps.Host) bool {
 	all, _ := h.Machine.Disks(ctx) // what cannot be read has none for us
-	for _, d := range all {
-		parts, err := raid.Partitions(h.Machine.FS, d.Name)
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	found := make([]chan bool, len(all))
+	for i, d := range all {
+		found[i] = make(chan bool, 1)
+		go func() { found[i] <- hasLabel(h.Machine.FS, d.Name) }()
+	}
+	for i, d := range all {
+		select {
+		case has := <-found[i]:
+			if has {
+				return true
+			}
+		case <-ctx.Done():
+			h.Say("WARNING: %s was not looked at for volume groups: its start cannot be read within %v", d.Name, patience)
+		}
+	}
+	return false
+}
+
+// hasLabel tells whether a disk, or a partition of it, is a physical volume by its first sectors.
+func hasLabel(root fs.FS, disk string) bool {
+	parts, err := raid.Partitions(root, disk)
+	if err != nil {
+		return false
+	}
+	devices := []string{disk}
+	for _, p := range parts {
+		devices = append(devices, raid.PartitionDevice(disk, p.Number))
+	}
+	for _, device := range devices {
+		f, err := root.Open(strings.TrimPrefix(device, "/"))
 		if err != nil {
 			continue
 		}
-		sizes := map[string]int64{d.Name: d.Size}
-		for _, p := range parts {
-			sizes[raid.PartitionDevice(d.Name, p.Number)] = p.Size
-		}
-		for device, size := range sizes {
-			if head, _, _, err := probe(h.Machine.FS, device, size); err == nil && raid.HasLabel(head) {
-				return true
-			}
+		head := make([]byte, 4096)
+		_, err = io.ReadFull(f, head)
+		f.Close() // only read
+		if err == nil && raid.HasLabel(head) {
+			return true
 		}
 	}
 	return false
