@@ -37,8 +37,9 @@ type Order struct {
 	Force   bool     // also if they hold data; one that is in use is never written to
 	Logs    string   // directory that gets the programs' own reports; "" for none
 
-	first  int // number of the first load, from 0
-	resets int // in the first load
+	first  int   // number of the first load, from 0
+	resets int   // in the first load
+	gone   []int // loads of which all disks are lost
 }
 
 // Plan is what will be done. Nothing was touched yet.
@@ -136,7 +137,12 @@ func (o Order) Plan(ctx context.Context, h steps.Host) (*Plan, error) {
 				details += fmt.Sprintf("   leave %s as it is: %s\n", s.Name, strings.Join(s.Reasons, "; "))
 			}
 			if made.run == nil {
-				made.run = func(context.Context) ([]Part, error) { return skipped, errNoDisk }
+				why := errNoDisk
+				if slices.Contains(o.gone, i) {
+					why = errNoneLeft
+					made.text = "disks: not tested, for " + why.Error()
+				}
+				made.run = func(context.Context) ([]Part, error) { return skipped, why }
 				program = ""
 			}
 		}
@@ -162,6 +168,8 @@ func (o Order) Plan(ctx context.Context, h steps.Host) (*Plan, error) {
 
 // errNoDisk is no problem: nobody wanted disks to be tested.
 var errNoDisk = errors.New("no disk was named to be overwritten")
+
+var errNoneLeft = errors.New("none of the disks that were named is left")
 
 // String is the plan for people, several lines.
 func (p *Plan) String() string {
@@ -225,7 +233,7 @@ func (p *Plan) Run(ctx context.Context, h steps.Host, f Following) Result {
 	if r.Started.IsZero() {
 		r.Started = time.Now().UTC()
 	}
-	before, all := look(context.WithoutCancel(ctx), h, p.Disks)
+	before, known := look(context.WithoutCancel(ctx), h, p.Disks)
 	left := p.lasts
 	for i, l := range p.loads {
 		skip := func(format string, args ...any) []Part {
@@ -293,13 +301,13 @@ func (p *Plan) Run(ctx context.Context, h steps.Host, f Following) Result {
 	}
 	r.Ended = time.Now().UTC()
 	found := slices.Clone(p.found)
-	if after, again := look(context.WithoutCancel(ctx), h, p.Disks); all && again {
+	if after, again := look(context.WithoutCancel(ctx), h, p.Disks); known && again {
 		merge(&found, lost(before.without(vanished(r.Loads)), after)...)
 	} else {
 		merge(&found, Part{Name: "machine", Reasons: []string{fmt.Sprintf("what was lost since the burn-in began is not known: it did not answer within %v", lookTime)}})
 	}
 	if len(found) > 0 {
-		whole := Report{Load: "the run as a whole: resets, and what was lost", Started: r.Started, Ended: r.Ended, Celsius: map[string]float64{}, Parts: found}
+		whole := Report{Load: "the run as a whole: resets, and what was lost", Started: r.Started, Ended: r.Ended, Celsius: map[string]float64{}, Rates: map[string]Rate{}, Parts: found}
 		sortParts(whole.Parts)
 		whole.say(h)
 		r.Loads = append(r.Loads, whole)
