@@ -52,6 +52,7 @@ type load struct {
 	lasts time.Duration // 0 if not known
 	// bytes are what each disk is to write and read in all, if that and no time ends the load.
 	bytes map[string]int64
+	far   *farthest // nil unless the disks themselves say how far they are
 	// run returns a verdict for each part that it has tested. An error means that it could not test.
 	run func(ctx context.Context) ([]Part, error)
 }
@@ -183,6 +184,10 @@ func stressLoad(h steps.Host, part string, lasts time.Duration, file string, arg
 
 // Disk is the step burnin_disk. It writes to all disks that are not on the skip list, and what they held is gone.
 func Disk(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
+	return burnDisks(ctx, h, j, localDrives(h))
+}
+
+func burnDisks(ctx context.Context, h steps.Host, j steps.Job, open opener) (any, error) {
 	r := newReader(j.Node)
 	loops, lasts := r.number("agent_burnin_fio_disk_loops", 4), r.seconds("agent_burnin_fio_disk_runtime", 0)
 	file, smart := r.file("agent_burnin_fio_disk_outputfile"), r.flag("agent_burnin_fio_disk_smart_test")
@@ -191,9 +196,6 @@ func Disk(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 	}
 	if r.err != nil {
 		return nil, r.err
-	}
-	if smart {
-		return nil, fmt.Errorf("%w: driver_info: agent_burnin_fio_disk_smart_test: self-tests of disks cannot be started yet", steps.ErrArgs)
 	}
 	if _, err := h.Tools.Run(ctx, tool.Fio, "--version"); err != nil {
 		return nil, err
@@ -212,7 +214,13 @@ func Disk(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 		}
 	}
 	return do(ctx, h, diskLoad(disks, skipped, loops, lasts, func(ctx context.Context, d inspect.Disk) ([]Part, error) {
-		return testDisk(ctx, h, d, loops, lasts, true, file) // what is on it is the node's former life
+		parts, err := testDisk(ctx, h, d, loops, lasts, true, file) // what is on it is the node's former life
+		if !smart || err != nil || parts[0].Verdict != Pass {
+			return parts, err
+		}
+		h.Say("burn-in: %s tests itself", d.Name)
+		tested, err := selfTest(ctx, open, d, true, func(int) {})
+		return append(parts, tested...), err
 	}))
 }
 

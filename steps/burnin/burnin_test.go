@@ -236,7 +236,6 @@ func TestSteps(t *testing.T) {
 		{name: "nobody wants it", run: Disk, disks: []string{"vda"}, asked: errors.New("no"), script: "$ fio --version\n", want: "no"},
 		{name: "no disk", run: Disk, script: "$ fio --version\n", want: "to burn in"},
 		{name: "a skip list that is none", run: Disk, disks: []string{"vda"}, skip: `{"a": `, script: "$ fio --version\n", want: "skip_block_devices"},
-		{name: "self-tests", run: Disk, disks: []string{"vda"}, options: options{"agent_burnin_fio_disk_smart_test": "True"}, want: "cannot be started yet"},
 
 		{name: "network", run: Network, options: options{"agent_burnin_fio_network_runtime": json.Number("5"), "agent_burnin_fio_network_config": map[string]any{"role": "reader", "partner": "10.0.0.2"}}, script: "$ fio --version\n" +
 			"$ fio --thread --ioengine net --port 9000 --fill_device 1 --group_reporting --gtod_reduce 1 --numjobs 16 --name reader --rw read --hostname 10.0.0.2 --output-format json\n? 16\n" +
