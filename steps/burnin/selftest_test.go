@@ -437,7 +437,7 @@ func TestDiskSelfTest(t *testing.T) {
 				h := b.host(runner(func(context.Context, string) (string, error) {
 					return `{"jobs": [{"read": {"io_bytes": 1048576}, "write": {"io_bytes": 2097152}}]}`, nil
 				}))
-				result, err := burnDisks(t.Context(), h, steps.Job{Node: node(map[string]any{"agent_burnin_fio_disk_smart_test": "True"}, "")}, func(string) (erase.Drive, error) {
+				result, err := burnDisks(t.Context(), h, steps.Job{Node: steps.Node{Record: map[string]any{"driver_info": map[string]any{"agent_burnin_fio_disk_smart_test": "True"}}}}, func(string) (erase.Drive, error) {
 					if test.drive == nil {
 						return nil, syscall.EACCES
 					}
