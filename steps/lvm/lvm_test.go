@@ -629,7 +629,8 @@ func TestAskLVM(t *testing.T) {
 func TestTableHalfWritten(t *testing.T) {
 	for _, test := range []struct{ name, mark, want string }{
 		{"somebody else's", "", "[a GPT without an MBR]"},
-		{"with a mark", `ironhand software RAID, not finished: {"run": "r"}`, "[]"},
+		{"with a mark", `ironhand software RAID, not finished: {"run": "r", "parts": [{"Number": 1}]}`, "[]"},
+		{"with a mark that lists nothing", `ironhand software RAID, not finished: {"run": "r"}`, "[a GPT without an MBR]"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			m := files()

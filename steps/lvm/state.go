@@ -46,6 +46,7 @@ type disk struct {
 	labels  []int            // numbers of the partitions, 0 the whole, that are physical volumes
 	holds   []string         // what else is on the whole of it, for people
 	drive   int              // number of the partition for a config drive; 0 without
+	other   string           // a partition that no mark speaks for
 	mark    raid.Mark        // of what was not finished
 	isArray bool
 }
@@ -244,8 +245,13 @@ func (d *disk) read(root fs.FS, members map[string]bool) (err error) {
 		if err != nil {
 			return err
 		}
-		if what != "" && len(d.parts) == 0 && (what != raid.BareGPT || d.mark.Run == "") {
+		if what != "" && len(d.parts) == 0 && !raid.HalfWritten(what, d.mark, head, int(max(d.LogicalSectors, 512))) {
 			d.holds = append(d.holds, what)
+		}
+	}
+	if d.mark.Run != "" {
+		if d.other, err = raid.Foreign(root, d.Name, head, int(max(d.LogicalSectors, 512)), d.parts); err != nil {
+			return err
 		}
 	}
 	for _, p := range d.parts {
@@ -442,7 +448,7 @@ func (s state) finished(run string) bool {
 
 // unfinished tells whether all that is on a disk was being made or taken away when that was interrupted.
 func (s state) unfinished(d disk) bool {
-	if d.mark.Run == "" || len(d.parts) == 0 || s.finished(d.mark.Run) {
+	if d.mark.Run == "" || len(d.parts) == 0 || d.other != "" || s.finished(d.mark.Run) {
 		return false
 	}
 	return !slices.ContainsFunc(d.parts, func(p stream.Partition) bool { return !slices.Contains(d.mark.Partitions, p) }) // somebody else's since
