@@ -483,8 +483,8 @@ func TestGuestRoot(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, p := range []string{"/dev/vda1", "/dev/vdb1", "/dev/vda2"} {
-		if out, err := exec.Command("blkid", "-p", p).CombinedOutput(); err == nil || len(out) > 0 {
-			t.Errorf("blkid -p %s: %s, %v", p, out, err)
+		if out := b.run("wipefs", "--no-act", p); strings.TrimSpace(out) != "" {
+			t.Errorf("wipefs %s: %s", p, out)
 		}
 	}
 	if got := b.table("/dev/vda"); !unfinished() || got != table {
