@@ -158,7 +158,7 @@ func TestVMStick(t *testing.T) {
 	}
 }
 
-// From a stick, with a BIOS and nobody at the console, a machine with a disk that cannot be read fails.
+// From a stick, with a BIOS and nobody at the console, a machine with a disk that cannot be read fails. It is reset in the middle, and goes on by itself.
 func TestVMStickBadDisk(t *testing.T) {
 	vmtest.Require(t)
 	dir := t.TempDir()
@@ -171,9 +171,12 @@ func TestVMStickBadDisk(t *testing.T) {
 	}
 	stick := burnInStick(t, "ironhand-burnin=seconds ironhand-burnin-disks=GOOD,UNREADABLE")
 	vm := vmtest.Start(t, vmtest.Machine{
-		Firmware: "bios", Kernel: "none", USB: stick, MemoryMiB: 1024, Extra: []string{"-set", "device.usb0.bootindex=0"}, // SeaBIOS tries but one disk
+		Firmware: "bios", Kernel: "none", USB: stick, MemoryMiB: 1024, Reboots: true,
+		Extra: []string{"-set", "device.usb0.bootindex=0", "-device", "i6300esb"}, // SeaBIOS tries but one disk
 		Disks: []vmtest.Disk{{Size: 24 << 20, Serial: "GOOD"}, {Path: "blkdebug:" + config + ":" + unreadable, Serial: "UNREADABLE", Format: "raw"}},
 	})
+	vm.Expect(t, `memory +runs`, 5*time.Minute)
+	vm.Monitor(t, "system_reset", nil)
 	vm.Expect(t, `VERDICT: FAIL`, 8*time.Minute)
 	vm.Expect(t, `the stick may be pulled out`, time.Minute)
 	vm.Send(t, "\n")
@@ -183,7 +186,7 @@ func TestVMStickBadDisk(t *testing.T) {
 	vm.Send(t, "y")
 	vm.Wait(t, 2*time.Minute)
 	verdict, parts := stickReport(t, stick)
-	if verdict != "FAIL" || !strings.Contains(parts, "PASS /dev/vda serial GOOD") || !strings.Contains(parts, "FAIL /dev/vdb serial UNREADABLE") {
+	if verdict != "FAIL" || !strings.Contains(parts, "PASS /dev/vda serial GOOD") || !strings.Contains(parts, "FAIL /dev/vdb serial UNREADABLE") || !strings.Contains(parts, "FAIL machine") {
 		t.Errorf("results.json says %s: %s", verdict, parts)
 	}
 }
