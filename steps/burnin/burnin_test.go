@@ -192,9 +192,10 @@ func machine(names ...string) fstest.MapFS {
 
 type opened struct{ steps.Disk }
 
-func (opened) Close() error    { return nil }
-func (opened) Size() int64     { return 1 << 20 }
-func (opened) SectorSize() int { return 512 }
+func (opened) Close() error                      { return nil }
+func (opened) Size() int64                       { return 1 << 20 }
+func (opened) SectorSize() int                   { return 512 }
+func (opened) ReadAt([]byte, int64) (int, error) { return 0, errors.New("input/output error") }
 
 func TestSteps(t *testing.T) {
 	type options map[string]any
@@ -228,16 +229,16 @@ func TestSteps(t *testing.T) {
 		{name: "a hostile file", run: CPU, options: options{"agent_burnin_cpu_outputfile": "--log"}, want: "want the path of a file"},
 
 		{name: "disks, by default", run: Disk, disks: []string{"vda"}, script: "$ fio --version\n" +
-			"$ fio --thread --verify_state_save 0 --name /dev/vda --filename /dev/vda --rw write --bs 4k --direct 1 --ioengine libaio --iodepth 32 --verify crc32c --verify_fatal 1 --loops 4 --output-format json\n{\"jobs\": [{\"read\": {\"io_bytes\": 4096}, \"write\": {\"io_bytes\": 8192}}]}\n", want: "PASS|/dev/vda serial S-vda|8.0 KiB written, 4.0 KiB read back, of 1.0 MiB\n"},
+			"$ fio --thread --verify_state_save 0 --name /dev/vda --filename /dev/vda --rw write --bs 4k --direct 1 --ioengine libaio --iodepth 32 --verify crc32c --verify_fatal 1 --loops 4 --output-format json --verify_interval 4096\n{\"jobs\": [{\"read\": {\"io_bytes\": 4096}, \"write\": {\"io_bytes\": 8192}}]}\n", want: "PASS|/dev/vda serial S-vda|8.0 KiB written, 4.0 KiB read back, of 1.0 MiB\n"},
 		{name: "disks", run: Disk, disks: []string{"vda", "vdb", "vdc"}, skip: `[{"serial": "S-vdb"}]`, media: "/dev/vdc1",
 			options: options{"agent_burnin_fio_disk_loops": json.Number("1"), "agent_burnin_fio_disk_runtime": json.Number("5")}, script: "$ fio --version\n" +
-				"$ fio --thread --verify_state_save 0 --name /dev/vda --filename /dev/vda --rw write --bs 4k --direct 1 --ioengine libaio --iodepth 32 --verify crc32c --verify_fatal 1 --loops 1 --runtime 5 --time_based --verify_backlog 64 --output-format json\n{\"jobs\": [{\"read\": {\"io_bytes\": 4096}, \"write\": {\"io_bytes\": 8192}}]}\n",
+				"$ fio --thread --verify_state_save 0 --name /dev/vda --filename /dev/vda --rw write --bs 4k --direct 1 --ioengine libaio --iodepth 32 --verify crc32c --verify_fatal 1 --loops 1 --runtime 5 --time_based --verify_backlog 64 --output-format json --verify_interval 4096\n{\"jobs\": [{\"read\": {\"io_bytes\": 4096}, \"write\": {\"io_bytes\": 8192}}]}\n",
 			want: "PASS|/dev/vda serial S-vda|8.0 KiB written, 4.0 KiB read back, of 1.0 MiB\nSKIPPED|/dev/vdb serial S-vdb|it is on the skip list\nSKIPPED|/dev/vdc serial S-vdc|this machine's settings were read from it\n"},
 		{name: "nothing read back", run: Disk, disks: []string{"vda"}, script: "$ fio --version\n" +
-			"$ fio --thread --verify_state_save 0 --name /dev/vda --filename /dev/vda --rw write --bs 4k --direct 1 --ioengine libaio --iodepth 32 --verify crc32c --verify_fatal 1 --loops 4 --output-format json\n{\"jobs\": [{\"write\": {\"io_bytes\": 8192}}]}\n",
+			"$ fio --thread --verify_state_save 0 --name /dev/vda --filename /dev/vda --rw write --bs 4k --direct 1 --ioengine libaio --iodepth 32 --verify crc32c --verify_fatal 1 --loops 4 --output-format json --verify_interval 4096\n{\"jobs\": [{\"write\": {\"io_bytes\": 8192}}]}\n",
 			want: "nothing was read back"},
 		{name: "a disk that errs", run: Disk, disks: []string{"vda"}, script: "$ fio --version\n" +
-			"$ fio --thread --verify_state_save 0 --name /dev/vda --filename /dev/vda --rw write --bs 4k --direct 1 --ioengine libaio --iodepth 32 --verify crc32c --verify_fatal 1 --loops 4 --output-format json\n2> crc32c: verify failed at file /dev/vda offset 4096\n? 1\n",
+			"$ fio --thread --verify_state_save 0 --name /dev/vda --filename /dev/vda --rw write --bs 4k --direct 1 --ioengine libaio --iodepth 32 --verify crc32c --verify_fatal 1 --loops 4 --output-format json --verify_interval 4096\n2> crc32c: verify failed at file /dev/vda offset 4096\n? 1\n",
 			want: "burn-in found broken parts: /dev/vda serial S-vda: fio"},
 		{name: "a disk in use", run: Disk, disks: []string{"vda", "vdb"}, busy: "/dev/vdb", script: "$ fio --version\n", want: "nothing was written: /dev/vdb serial S-vdb: device or resource busy"},
 		{name: "nobody wants it", run: Disk, disks: []string{"vda"}, asked: errors.New("no"), script: "$ fio --version\n", want: "no"},

@@ -110,6 +110,7 @@ type bench struct {
 	busy    string
 	broken  string
 	open    int
+	slow    string // a file that takes 40 seconds to be opened
 	said    strings.Builder
 }
 
@@ -117,7 +118,25 @@ type bench struct {
 func (b *bench) Open(name string) (fs.File, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if name == b.slow {
+		b.mu.Unlock()
+		time.Sleep(40 * time.Second)
+		b.mu.Lock()
+	}
 	return b.root.Open(name)
+}
+
+// ReadLink and Lstat implement fs.ReadLinkFS.
+func (b *bench) ReadLink(name string) (string, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.root.ReadLink(name)
+}
+
+func (b *bench) Lstat(name string) (fs.FileInfo, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.root.Lstat(name)
 }
 
 // change changes a file of the machine.
@@ -300,7 +319,7 @@ func TestPlanRun(t *testing.T) {
 			return func(ctx context.Context, line string) (string, error) {
 				if strings.HasPrefix(line, "fio") {
 					const want = "fio --thread --verify_state_save 0 --name /dev/vda --filename /dev/vda --rw write --bs 4k --direct 1 --ioengine libaio --iodepth 32 --verify crc32c --verify_fatal 1 " +
-						"--loops 1 --runtime 20 --time_based --verify_backlog 64 --output-format json"
+						"--loops 1 --runtime 20 --time_based --verify_backlog 64 --output-format json --verify_interval 4096"
 					if line != want {
 						t.Errorf("run: %s\nwant: %s", line, want)
 					}
@@ -361,6 +380,15 @@ func TestPlanRun(t *testing.T) {
 			}
 		}, want: "FAIL processors: stopped before its end; memory: stopped before it began; disks: stopped before it began\nFAIL|PCIe device 0000:01:00.0|1 fatal PCIe errors\nSKIPPED|processors|stopped after 10s: context canceled\n" +
 			"SKIPPED|memory|stopped before it began: context canceled\nSKIPPED|disks|stopped before it began: context canceled\n"},
+		{name: "the machine does not answer at the end", run: func(b *bench) runner {
+			return func(context.Context, string) (string, error) {
+				b.mu.Lock()
+				defer b.mu.Unlock()
+				b.slow = "sys/class/net"
+				return "", nil
+			}
+		}, want: "PASS\nPASS|processors|\nPASS|memory|\nSKIPPED|/dev/vda serial S-vda|it was not named\nSKIPPED|/dev/vdb serial S-vdb|it was not named\nSKIPPED|disks|no disk was named to be overwritten\n" +
+			"|machine|what was lost since the burn-in began is not known: it did not answer within 25s\n"},
 		{name: "somebody has come to use the disk", disks: "vda", run: func(b *bench) runner {
 			return func(ctx context.Context, line string) (string, error) {
 				b.busy = "/dev/vda"
@@ -386,8 +414,9 @@ func TestPlanRun(t *testing.T) {
 				b.change("sys/block/vda/serial", "OTHER\n")
 				return good, nil
 			}
-		}, want: "SKIPPED disks: /dev/vda serial S-vda: nothing was written: /dev/vda is another disk than the one that was chosen: its serial was \"S-vda\", is \"OTHER\"\nPASS|processors|\nPASS|memory|\nSKIPPED|/dev/vdb serial S-vdb|it was not named\n" +
-			"SKIPPED|disks|/dev/vda serial S-vda: nothing was written: /dev/vda is another disk than the one that was chosen: its serial was \"S-vda\", is \"OTHER\"\n"},
+		}, want: "FAIL disks: /dev/vda serial S-vda: nothing was written: /dev/vda is another disk than the one that was chosen: its serial was \"S-vda\", is \"OTHER\"\nPASS|processors|\nPASS|memory|\nSKIPPED|/dev/vdb serial S-vdb|it was not named\n" +
+			"SKIPPED|disks|/dev/vda serial S-vda: nothing was written: /dev/vda is another disk than the one that was chosen: its serial was \"S-vda\", is \"OTHER\"\n" +
+			"FAIL|disk /dev/vda|lost since the burn-in began: virtio 1.0 MiB serial S-vda; came since the burn-in began: virtio 1.0 MiB serial OTHER\n"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
@@ -428,6 +457,7 @@ func TestPlanRun(t *testing.T) {
 				if b.open != 0 {
 					t.Errorf("%d disks are still open", b.open)
 				}
+				time.Sleep(time.Minute) // what hangs was left behind, and comes to its end
 			})
 		})
 	}

@@ -120,6 +120,7 @@ func (w *watch) snapshot(s sample) Snapshot {
 	for sensor, n := range s.hot {
 		shot.Celsius[sensor] = float64(n) / 1000
 	}
+	shot.read(w.host.Machine.FS)
 	return shot
 }
 
