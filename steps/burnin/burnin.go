@@ -403,7 +403,8 @@ const (
 // Network is the step burnin_network: two machines send to each other, one way and then the other.
 func Network(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 	r := newReader(j.Node)
-	lasts, file, p := r.seconds("agent_burnin_fio_network_runtime", 6*time.Hour), r.file("agent_burnin_fio_network_outputfile"), r.pairing()
+	lasts, file := r.seconds("agent_burnin_fio_network_runtime", 6*time.Hour), r.file("agent_burnin_fio_network_outputfile")
+	p, meet := r.network()
 	if r.err == nil && lasts == 0 {
 		r.fail("agent_burnin_fio_network_runtime", 0, "1 or more")
 	}
@@ -415,6 +416,12 @@ func Network(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 	}
 	for _, role := range []string{"writer", "reader"} {
 		if err := makeOutput(file, networkLog(file, role)); err != nil {
+			return nil, err
+		}
+	}
+	if meet != nil {
+		var err error
+		if p, err = meet.findPartner(ctx, h); err != nil {
 			return nil, err
 		}
 	}

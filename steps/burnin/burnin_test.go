@@ -254,7 +254,8 @@ func TestSteps(t *testing.T) {
 		{name: "network that breaks", run: Network, options: options{"agent_burnin_fio_network_config": `{"role": "writer", "partner": "b"}`}, script: "$ fio --version\n" +
 			"$ fio --thread --ioengine net --port 9000 --fill_device 1 --group_reporting --gtod_reduce 1 --numjobs 16 --name writer --rw write --runtime 21600 --time_based --listen --output-format json\n? 1\n", want: "burn-in found broken parts: network to b"},
 		{name: "no partner", run: Network, want: "agent_burnin_fio_network_config is \"not given\""},
-		{name: "a partner to be found", run: Network, options: options{"agent_burnin_fio_network_pairing_backend_url": "etcd3+https://secret@x"}, want: "partners are not found by a coordination service"},
+		{name: "a service that is not spoken", run: Network, options: options{"agent_burnin_fio_network_pairing_backend_url": "etcd3+https://secret@x"}, want: "agent_burnin_fio_network_pairing_backend_url: its scheme is \"etcd3+https\": nodes find each other by ZooKeeper alone"},
+		{name: "a group that is no name", run: Network, options: options{"agent_burnin_fio_network_pairing_backend_url": "zookeeper://u:secret@x", "agent_burnin_fio_network_pairing_group_name": "a/b"}, want: "agent_burnin_fio_network_pairing_group_name is \"a/b\", want a name"},
 		{name: "a hostile partner", run: Network, options: options{"agent_burnin_fio_network_config": `{"role": "writer", "partner": "--b"}`}, want: "want {"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
