@@ -299,6 +299,12 @@ func Make(ctx context.Context, path string, o MakeOptions) (Meta, error) {
 		return Meta{}, fmt.Errorf("make torrent: %w", err)
 	}
 	defer f.Close() // only read
+	return MakeOf(ctx, f, o)
+}
+
+// MakeOf is Make for a file that is open, and is read from where it is.
+func MakeOf(ctx context.Context, f *os.File, o MakeOptions) (Meta, error) {
+	path := f.Name()
 	stat, err := f.Stat()
 	if err != nil {
 		return Meta{}, fmt.Errorf("make torrent: %w", err)
