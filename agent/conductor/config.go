@@ -43,7 +43,7 @@ type Config struct {
 
 // Torrent is how images are shared by BitTorrent, with and among the nodes.
 type Torrent struct {
-	Port  int      `yaml:"port"`  // on which nodes fetch from this conductor; default: any
+	Port  int      `yaml:"port"`  // on which nodes fetch the first image from this conductor, the next one for the next; default: any
 	UpKB  int      `yaml:"up_kb"` // KiB per second that it sends at the most; 0: no limit
 	Peers []string `yaml:"peers"` // networks that nodes may be in; default: all
 }

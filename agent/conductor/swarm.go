@@ -39,13 +39,13 @@ func (s *swarms) publish(ctx context.Context, c *Conductor, name, web string) er
 		one = &shared{}
 		s.shared[name] = one
 	}
-	first := len(s.shared) == 1
+	n := len(s.shared) - 1
 	s.mu.Unlock()
-	one.once.Do(func() { one.err = s.share(ctx, c, one, name, web, first) })
+	one.once.Do(func() { one.err = s.share(ctx, c, one, name, web, n) })
 	return one.err
 }
 
-func (s *swarms) share(ctx context.Context, c *Conductor, one *shared, name, web string, first bool) error {
+func (s *swarms) share(ctx context.Context, c *Conductor, one *shared, name, web string, n int) error {
 	f, _, err := c.openPublic(name)
 	if err != nil {
 		return err
@@ -60,8 +60,8 @@ func (s *swarms) share(ctx context.Context, c *Conductor, one *shared, name, web
 		return err
 	}
 	o := torrent.Options{NoTrackers: true, Up: int64(c.config.Torrent.UpKB) << 10}
-	if first { // each image has a port of its own
-		o.Port = c.config.Torrent.Port
+	if c.config.Torrent.Port > 0 { // each image has a port of its own
+		o.Port = c.config.Torrent.Port + n
 	}
 	for _, p := range c.config.Torrent.Peers {
 		o.Allow = append(o.Allow, netip.MustParsePrefix(p).Masked()) // the configuration was checked
