@@ -653,3 +653,11 @@ func TestAllowedPeers(t *testing.T) {
 		}
 	}
 }
+
+// serve is a web server without TLS.
+func serve(t testing.TB, h http.Handler) string {
+	t.Helper()
+	srv := httptest.NewServer(h)
+	t.Cleanup(srv.Close)
+	return srv.URL
+}

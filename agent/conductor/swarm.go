@@ -51,7 +51,7 @@ func (s *swarms) share(ctx context.Context, c *Conductor, one *shared, name, web
 		return err
 	}
 	defer f.Close() // only read
-	m, err := torrent.MakeOf(ctx, f, torrent.MakeOptions{Trackers: []string{c.publicURL() + "/announce"}, WebSeeds: []string{web}})
+	m, err := torrent.MakeOf(ctx, f, torrent.MakeOptions{Version: torrent.V2, Trackers: []string{c.publicURL() + "/announce"}, WebSeeds: []string{web}})
 	if err != nil {
 		return err
 	}
