@@ -13,7 +13,7 @@ export CGO_ENABLED := 0
 export IRONHAND_BUILD := $(CURDIR)/$(B)
 BUILD_FLAGS := -trimpath -ldflags='-s -w'
 # Without HTTP/2, which nobody on the other side needs, the agent is half a MiB smaller.
-AGENT_FLAGS := -tags nethttpomithttp2
+AGENT_FLAGS := -tags nethttpomithttp2,noboltdb
 SOURCES := $(shell find . -name '*.go' -not -name '*_test.go' -not -path './$(B)/*') go.mod go.sum
 
 .PHONY: help
@@ -51,8 +51,9 @@ test-vm: packages ramdisk ramdisk-burnin image iso ## tests of the real ramdisk 
 	@echo "== virtual machine tests"; REQUIRE=root,vm $(GO) test -count=1 -p 2 -timeout 60m -run 'TestVM' ./...
 
 .PHONY: test-long
-test-long: packages ramdisk image ## a loss of power at each operation, which takes half an hour
+test-long: packages ramdisk image ## a loss of power at each operation, systems on all levels of RAID and on volumes: more than an hour
 	@LONG=1 REQUIRE=root,vm $(GO) test -count=1 -timeout 90m -run 'TestVMVolumesKilled|TestVMRaid' ./steps/lvm ./steps/raid
+	@LONG=1 REQUIRE=root,vm $(GO) test -count=1 -timeout 90m -parallel 2 -run 'TestVMDeployOnVolume$$|TestVMDeployOnArrayLevels$$' ./initramfs
 
 .PHONY: test-demo
 test-demo: packages build ramdisk image ## the demo under each firmware, with other media, NICs and hand-offs

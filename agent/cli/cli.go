@@ -63,7 +63,7 @@ func usagef(format string, args ...any) error {
 
 func commands() []command {
 	return []command{
-		agentCommand(), inspectCommand(), writeCommand(), netCommand(),
+		agentCommand(), inspectCommand(), writeCommand(), torrentCommand(), netCommand(),
 		stepsCommand(), runStepCommand(), burninCommand(), menuCommand(), kexecCommand(), versionCommand(),
 	}
 }

@@ -37,8 +37,10 @@ type Order struct {
 	Force   bool     // also if they hold data; one that is in use is never written to
 	Logs    string   // directory that gets the programs' own reports; "" for none
 
-	first  int // number of the first load, from 0
-	resets int // in the first load
+	first  int    // number of the first load, from 0
+	resets int    // in the first load
+	gone   []int  // loads of which all disks are lost
+	drives opener // nil for those of this machine
 }
 
 // Plan is what will be done. Nothing was touched yet.
@@ -105,6 +107,18 @@ func (o Order) Plan(ctx context.Context, h steps.Host) (*Plan, error) {
 			made = stressLoad(h, "memory", time.Duration(l.Memory.Time), log("memory"), "--vm", strconv.Itoa(int(l.Memory.Workers)), "--vm-bytes", cmp.Or(l.Memory.Amount, "90%"))
 		case l.Network != nil:
 			made = networkLoad(h, pairing{l.Network.Role, l.Network.Partner}, time.Duration(l.Network.Time), log("network"))
+		case l.SelfTest != nil:
+			program = ""
+			disks, err := h.Machine.Disks(ctx)
+			if err != nil {
+				return nil, err
+			}
+			disks = slices.DeleteFunc(disks, func(d inspect.Disk) bool { return d.Size == 0 || d.Type != "disk" })
+			open := o.drives
+			if open == nil {
+				open = localDrives(h)
+			}
+			made = selfTestLoad(open, disks, l.SelfTest.Kind == longTest)
 		default:
 			disksWanted = true
 			names := o.Disks
@@ -136,7 +150,12 @@ func (o Order) Plan(ctx context.Context, h steps.Host) (*Plan, error) {
 				details += fmt.Sprintf("   leave %s as it is: %s\n", s.Name, strings.Join(s.Reasons, "; "))
 			}
 			if made.run == nil {
-				made.run = func(context.Context) ([]Part, error) { return skipped, errNoDisk }
+				why := errNoDisk
+				if slices.Contains(o.gone, i) {
+					why = errNoneLeft
+					made.text = "disks: not tested, for " + why.Error()
+				}
+				made.run = func(context.Context) ([]Part, error) { return skipped, why }
 				program = ""
 			}
 		}
@@ -162,6 +181,8 @@ func (o Order) Plan(ctx context.Context, h steps.Host) (*Plan, error) {
 
 // errNoDisk is no problem: nobody wanted disks to be tested.
 var errNoDisk = errors.New("no disk was named to be overwritten")
+
+var errNoneLeft = errors.New("none of the disks that were named is left")
 
 // String is the plan for people, several lines.
 func (p *Plan) String() string {
@@ -225,7 +246,7 @@ func (p *Plan) Run(ctx context.Context, h steps.Host, f Following) Result {
 	if r.Started.IsZero() {
 		r.Started = time.Now().UTC()
 	}
-	before := look(ctx, h, p.Disks)
+	before, known := look(context.WithoutCancel(ctx), h, p.Disks)
 	left := p.lasts
 	for i, l := range p.loads {
 		skip := func(format string, args ...any) []Part {
@@ -293,10 +314,13 @@ func (p *Plan) Run(ctx context.Context, h steps.Host, f Following) Result {
 	}
 	r.Ended = time.Now().UTC()
 	found := slices.Clone(p.found)
-	after := look(context.WithoutCancel(ctx), h, p.Disks)
-	merge(&found, lost(before.without(vanished(r.Loads)), after)...)
+	if after, again := look(context.WithoutCancel(ctx), h, p.Disks); known && again {
+		merge(&found, lost(before.without(vanished(r.Loads)), after)...)
+	} else {
+		merge(&found, Part{Name: "machine", Reasons: []string{fmt.Sprintf("what was lost since the burn-in began is not known: it did not answer within %v", lookTime)}})
+	}
 	if len(found) > 0 {
-		whole := Report{Load: "the run as a whole: resets, and what was lost", Started: r.Started, Ended: r.Ended, Celsius: map[string]float64{}, Parts: found}
+		whole := Report{Load: "the run as a whole: resets, and what was lost", Started: r.Started, Ended: r.Ended, Celsius: map[string]float64{}, Rates: map[string]Rate{}, Parts: found}
 		sortParts(whole.Parts)
 		whole.say(h)
 		r.Loads = append(r.Loads, whole)
