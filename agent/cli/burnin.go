@@ -88,7 +88,7 @@ func burnIn(ctx context.Context, c *call) error {
 			return notTested{err}
 		}
 	}
-	result := todo.Run(ctx, host)
+	result := todo.Run(ctx, host, burnin.Following{})
 	if err := printResult(c.stdout, result); err != nil {
 		return notTested{err}
 	}

@@ -54,7 +54,7 @@ type load struct {
 
 // do runs a load under watch, for a step.
 func do(ctx context.Context, h steps.Host, l load) (any, error) {
-	report, err := observe(ctx, h, l, func(past time.Duration) {
+	report, err := observe(ctx, h, l, func(past time.Duration, _ Snapshot) {
 		if h.Progress != nil {
 			h.Progress(map[string]any{"load": l.text, "seconds": int(past.Seconds()), "of": int(l.lasts.Seconds())})
 		}
@@ -69,11 +69,11 @@ func do(ctx context.Context, h steps.Host, l load) (any, error) {
 	return report, nil
 }
 
-// observe runs a load under watch. progress is called now and then with the time that has passed. With an error, which means that not all was tested, the report has what was found nevertheless.
-func observe(ctx context.Context, h steps.Host, l load, progress func(past time.Duration)) (Report, error) {
+// observe runs a load under watch. progress is called with each sample and the time that has passed. With an error, which means that not all was tested, the report has what was found nevertheless.
+func observe(ctx context.Context, h steps.Host, l load, progress func(past time.Duration, s Snapshot)) (Report, error) {
 	report := Report{Load: l.text, Started: time.Now().UTC()}
 	h.Say("burn-in: %s", l.text)
-	w, err := startWatch(ctx, h, func() { progress(time.Since(report.Started)) })
+	w, err := startWatch(ctx, h, func(s Snapshot) { progress(time.Since(report.Started), s) })
 	if err != nil {
 		return report, err
 	}

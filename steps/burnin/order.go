@@ -150,11 +150,53 @@ func (p *Plan) String() string {
 	return fmt.Sprintf("burn-in %s: %s\n%s", p.Profile, about, p.text.String())
 }
 
+// Following is told how a run of a plan goes on. Loads are numbered from 0. Functions that are nil are not called, and none is called beside another.
+type Following struct {
+	Began    func(load int)
+	Progress func(load int, past time.Duration) // with each sample, before Sampled
+	Sampled  func(Snapshot)
+	Ended    func(load int, r Report) // also of a load that did not begin
+}
+
+// And tells two.
+func (f Following) And(other Following) Following {
+	return Following{
+		Began:    func(load int) { f.began(load); other.began(load) },
+		Progress: func(load int, past time.Duration) { f.progress(load, past); other.progress(load, past) },
+		Sampled:  func(s Snapshot) { f.sampled(s); other.sampled(s) },
+		Ended:    func(load int, r Report) { f.ended(load, r); other.ended(load, r) },
+	}
+}
+
+func (f Following) began(load int) {
+	if f.Began != nil {
+		f.Began(load)
+	}
+}
+
+func (f Following) progress(load int, past time.Duration) {
+	if f.Progress != nil {
+		f.Progress(load, past)
+	}
+}
+
+func (f Following) sampled(s Snapshot) {
+	if f.Sampled != nil {
+		f.Sampled(s)
+	}
+}
+
+func (f Following) ended(load int, r Report) {
+	if f.Ended != nil {
+		f.Ended(load, r)
+	}
+}
+
 // Run does what the plan says, one load after the other. When ctx ends, the load that runs is stopped, and the result says what was found until then.
-func (p *Plan) Run(ctx context.Context, h steps.Host) Result {
+func (p *Plan) Run(ctx context.Context, h steps.Host, f Following) Result {
 	r := Result{Profile: p.Profile, Started: time.Now().UTC(), Problems: []string{}}
 	left := p.lasts
-	for _, l := range p.loads {
+	for i, l := range p.loads {
 		skip := func(format string, args ...any) []Part {
 			return []Part{{Name: l.part, Verdict: Skipped, Reasons: []string{fmt.Sprintf(format, args...)}}}
 		}
@@ -165,7 +207,10 @@ func (p *Plan) Run(ctx context.Context, h steps.Host) Result {
 			r.Problems = append(r.Problems, l.part+": stopped before it began")
 		} else {
 			told := time.Duration(0)
-			found, err := observe(ctx, h, l, func(past time.Duration) {
+			f.began(i)
+			found, err := observe(ctx, h, l, func(past time.Duration, s Snapshot) {
+				f.progress(i, past)
+				f.sampled(s)
 				if past-told < max(sampleEvery, min(l.lasts/100, 10*time.Minute)) {
 					return
 				}
@@ -196,6 +241,7 @@ func (p *Plan) Run(ctx context.Context, h steps.Host) Result {
 			report.say(h)
 		}
 		left -= l.lasts
+		f.ended(i, report)
 		r.Loads = append(r.Loads, report)
 	}
 	r.Ended = time.Now().UTC()

@@ -290,6 +290,8 @@ func TestPlanRun(t *testing.T) {
 		want    string // verdict, problems, parts
 		said    string
 		notSaid string
+		// followed is in what those who follow are told.
+		followed string
 	}{
 		{name: "all is well", disks: "vda", run: func(b *bench) runner {
 			return func(ctx context.Context, line string) (string, error) {
@@ -307,7 +309,8 @@ func TestPlanRun(t *testing.T) {
 				return "", last(ctx, 25*time.Second)
 			}
 		}, want: "PASS\nPASS|processors|\nPASS|memory|\nPASS|/dev/vda serial S-vda|2.0 MiB written, 1.0 MiB read back, of 1.0 MiB\nSKIPPED|/dev/vdb serial S-vdb|it was not named\n",
-			said: "burn-in: processors: 10s of 25s, 1m5s left in all\nburn-in: processors: 20s of 25s, 55s left in all\nburn-in: PASS    processors\n"},
+			followed: "0 began;0 10s;0 parts;0 20s;0 parts;0 ended, 1 parts;1 began;1 10s;0 parts;1 20s;0 parts;1 ended, 1 parts;2 began;2 10s;0 parts;2 ended, 2 parts;",
+			said:     "burn-in: processors: 10s of 25s, 1m5s left in all\nburn-in: processors: 20s of 25s, 55s left in all\nburn-in: PASS    processors\n"},
 		{name: "no disk is named", run: func(*bench) runner {
 			return func(context.Context, string) (string, error) { return "", nil }
 		}, want: "PASS\nPASS|processors|\nPASS|memory|\nSKIPPED|/dev/vda serial S-vda|it was not named\nSKIPPED|/dev/vdb serial S-vdb|it was not named\nSKIPPED|disks|no disk was named to be overwritten\n"},
@@ -345,7 +348,7 @@ func TestPlanRun(t *testing.T) {
 				return "", nil
 			}
 		}, want: "SKIPPED processors: program: exit status 3\nSKIPPED|processors|program: exit status 3\nPASS|memory|\nSKIPPED|/dev/vda serial S-vda|it was not named\nSKIPPED|/dev/vdb serial S-vdb|it was not named\nSKIPPED|disks|no disk was named to be overwritten\n"},
-		{name: "stopped in the second load", disks: "vda", stop: 30 * time.Second, run: func(*bench) runner {
+		{name: "stopped in the second load", followed: "1 began;1 ended, 1 parts;2 ended, 1 parts;", disks: "vda", stop: 30 * time.Second, run: func(*bench) runner {
 			return func(ctx context.Context, line string) (string, error) { return "", last(ctx, 25*time.Second) }
 		}, want: "SKIPPED memory: stopped before its end; disks: stopped before it began\nPASS|processors|\nSKIPPED|memory|stopped after 5s: context canceled\nSKIPPED|disks|stopped before it began: context canceled\n"},
 		{name: "stopped, and a part has failed before", disks: "vda", stop: 10 * time.Second, run: func(b *bench) runner {
@@ -396,7 +399,16 @@ func TestPlanRun(t *testing.T) {
 				if test.stop > 0 {
 					time.AfterFunc(test.stop, cancel)
 				}
-				r := plan.Run(ctx, h)
+				var followed strings.Builder
+				r := plan.Run(ctx, h, Following{}.And(Following{
+					Began:    func(i int) { fmt.Fprintf(&followed, "%d began;", i) },
+					Progress: func(i int, past time.Duration) { fmt.Fprintf(&followed, "%d %v;", i, past) },
+					Sampled:  func(s Snapshot) { fmt.Fprintf(&followed, "%d parts;", len(s.Findings)) },
+					Ended:    func(i int, r Report) { fmt.Fprintf(&followed, "%d ended, %d parts;", i, len(r.Parts)) },
+				}))
+				if got := followed.String(); !strings.Contains(got, test.followed) {
+					t.Errorf("followed: %s, want %s", got, test.followed)
+				}
 				got := strings.TrimSpace(string(r.Verdict)+" "+strings.Join(r.Problems, "; ")) + "\n"
 				for _, l := range r.Loads {
 					got += lines(l.Parts)

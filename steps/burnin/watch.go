@@ -35,7 +35,7 @@ type watch struct {
 }
 
 // startWatch begins. progress is called with each sample.
-func startWatch(ctx context.Context, h steps.Host, progress func()) (*watch, error) {
+func startWatch(ctx context.Context, h steps.Host, progress func(Snapshot)) (*watch, error) {
 	w := &watch{host: h, before: counters(h.Machine.FS), peak: map[string]int64{}, messages: map[string][]string{}}
 	if err := w.before.health(ctx, h.Machine); err != nil {
 		h.Say("%v", err) // a disk that does not answer fails its own test, if it is tested
@@ -65,8 +65,9 @@ func startWatch(ctx context.Context, h steps.Host, progress func()) (*watch, err
 			case <-ctx.Done():
 				return
 			case <-tick.C:
-				w.note(counters(h.Machine.FS))
-				progress()
+				now := counters(h.Machine.FS)
+				w.note(now)
+				progress(w.snapshot(now))
 			}
 		}
 	})
@@ -109,6 +110,17 @@ func (w *watch) note(s sample) {
 			w.peak[sensor] = n
 		}
 	}
+}
+
+// snapshot is what a sample tells, and what the judge would say of it.
+func (w *watch) snapshot(s sample) Snapshot {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	shot := Snapshot{Time: time.Now().UTC(), Celsius: map[string]float64{}, Findings: judge(w.before, s, w.messages)}
+	for sensor, n := range s.hot {
+		shot.Celsius[sensor] = float64(n) / 1000
+	}
+	return shot
 }
 
 // end stops watching, and judges.
