@@ -79,7 +79,7 @@ bench: packages $(B)/ironhand $(B)/lossylink $(B)/cut ## compare with Debian's p
 
 .PHONY: generate
 generate: ## write the files in docs/ that are made from the program's own lists
-	@$(GO) test ./agent -run TestDocs -update >/dev/null; $(GO) test ./inspect -run TestSchemas -update >/dev/null; echo "docs/ written"
+	@$(GO) test ./agent -run TestDocs -update >/dev/null; $(GO) test ./inspect -run TestSchemas -update >/dev/null; $(GO) test ./steps/burnin -run TestDocs -update >/dev/null; echo "docs/ written"
 
 .PHONY: packages
 packages: ## install the Debian packages of packages.txt that are missing

@@ -30,6 +30,9 @@ type Report struct {
 	Ended   time.Time          `json:"ended"`
 	Parts   []Part             `json:"parts"`
 	Celsius map[string]float64 `json:"celsius"` // the highest of each sensor
+
+	Counters []Counter `json:"counters"` // what was counted of errors, those that grew; never null
+	Series   []Series  `json:"series"`   // what was measured over the time; never null
 }
 
 // failures names the parts that failed, "" if none has.
@@ -54,7 +57,7 @@ type load struct {
 
 // do runs a load under watch, for a step.
 func do(ctx context.Context, h steps.Host, l load) (any, error) {
-	report, err := observe(ctx, h, l, func(past time.Duration, _ Snapshot) {
+	report, err := observe(ctx, h, l, 0, func(past time.Duration, _ Snapshot) {
 		if h.Progress != nil {
 			h.Progress(map[string]any{"load": l.text, "seconds": int(past.Seconds()), "of": int(l.lasts.Seconds())})
 		}
@@ -66,20 +69,24 @@ func do(ctx context.Context, h steps.Host, l load) (any, error) {
 	if failed := report.failures(); failed != "" {
 		return nil, fmt.Errorf("%w: %s", steps.ErrBurnIn, failed)
 	}
+	report.Series = thin(report.Series, mostStepPoints)
 	return report, nil
 }
 
+// mostStepPoints are the points of a series in a step's result, which the conductor asks for again and again, and keeps.
+const mostStepPoints = 16
+
 // observe runs a load under watch. progress is called with each sample and the time that has passed. With an error, which means that not all was tested, the report has what was found nevertheless.
-func observe(ctx context.Context, h steps.Host, l load, progress func(past time.Duration, s Snapshot)) (Report, error) {
-	report := Report{Load: l.text, Started: time.Now().UTC()}
+func observe(ctx context.Context, h steps.Host, l load, every time.Duration, progress func(past time.Duration, s Snapshot)) (Report, error) {
+	report := Report{Load: l.text, Started: time.Now().UTC(), Celsius: map[string]float64{}, Counters: []Counter{}, Series: []Series{}}
 	h.Say("burn-in: %s", l.text)
-	w, err := startWatch(ctx, h, func(s Snapshot) { progress(time.Since(report.Started), s) })
+	w, err := startWatch(ctx, h, every, func(s Snapshot) { progress(time.Since(report.Started), s) })
 	if err != nil {
 		return report, err
 	}
 	parts, err := l.run(ctx)
-	seen := w.end(context.WithoutCancel(ctx))
-	report.Parts, report.Celsius, report.Ended = parts, w.celsius(), time.Now().UTC()
+	seen, counted, series := w.end(context.WithoutCancel(ctx))
+	report.Parts, report.Counters, report.Series, report.Celsius, report.Ended = parts, counted, series, celsius(series), time.Now().UTC()
 	for _, s := range seen {
 		// A disk is known by more than the kernel's name once it was tested.
 		i := slices.IndexFunc(report.Parts, func(p Part) bool { return p.Name == s.Name || strings.HasPrefix(p.Name, s.Name+" ") })
@@ -317,6 +324,9 @@ func title(d inspect.Disk) string {
 	}
 	if d.Serial != "" {
 		t += " serial " + string(d.Serial)
+	}
+	if d.Bay != "" {
+		t += " in bay " + d.Bay
 	}
 	return t
 }

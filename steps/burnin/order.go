@@ -32,9 +32,10 @@ const AllDisks = "all"
 // Order is what a person wants of a burn-in.
 type Order struct {
 	Profile Profile
-	Disks   []string // names (sda, /dev/sda) or serial numbers of the disks to overwrite, or AllDisks; none: those that the profile names
-	Force   bool     // also if they hold data; one that is in use is never written to
-	Logs    string   // directory that gets the programs' own reports; "" for none
+	Disks   []string      // names (sda, /dev/sda) or serial numbers of the disks to overwrite, or AllDisks; none: those that the profile names
+	Force   bool          // also if they hold data; one that is in use is never written to
+	Every   time.Duration // how often the machine's counters and sensors are read; 0 is each second
+	Logs    string        // directory that gets the programs' own reports; "" for none
 }
 
 // Plan is what will be done. Nothing was touched yet.
@@ -44,6 +45,7 @@ type Plan struct {
 	loads   []load
 	lasts   time.Duration // of the loads with a time
 	open    bool          // there are loads without
+	every   time.Duration
 	text    strings.Builder
 }
 
@@ -56,11 +58,13 @@ type Result struct {
 	Verdict  Verdict  `json:"verdict"`
 	Problems []string `json:"problems"` // what kept loads from being run to their end; never null
 	Loads    []Report `json:"loads"`    // all of the plan, in their order
+	Machine  *Machine `json:"machine"`  // null if nobody has looked
+	Baseline []Part   `json:"baseline"` // outliers in comparison with other runs; never null
 }
 
 // Plan looks at the machine and its programs, and says what would be done. Wrong orders are [steps.ErrArgs].
 func (o Order) Plan(ctx context.Context, h steps.Host) (*Plan, error) {
-	p := &Plan{Profile: o.Profile.Name}
+	p := &Plan{Profile: o.Profile.Name, every: o.Every}
 	var programs []tool.Tool
 	disksWanted := false
 	for i, l := range o.Profile.Loads {
@@ -194,21 +198,21 @@ func (f Following) ended(load int, r Report) {
 
 // Run does what the plan says, one load after the other. When ctx ends, the load that runs is stopped, and the result says what was found until then.
 func (p *Plan) Run(ctx context.Context, h steps.Host, f Following) Result {
-	r := Result{Profile: p.Profile, Started: time.Now().UTC(), Problems: []string{}}
+	r := Result{Profile: p.Profile, Started: time.Now().UTC(), Problems: []string{}, Baseline: []Part{}}
 	left := p.lasts
 	for i, l := range p.loads {
 		skip := func(format string, args ...any) []Part {
 			return []Part{{Name: l.part, Verdict: Skipped, Reasons: []string{fmt.Sprintf(format, args...)}}}
 		}
 		now := time.Now().UTC()
-		report := Report{Load: l.text, Started: now, Ended: now, Celsius: map[string]float64{}}
+		report := Report{Load: l.text, Started: now, Ended: now, Celsius: map[string]float64{}, Counters: []Counter{}, Series: []Series{}}
 		if ctx.Err() != nil {
 			report.Parts = skip("stopped before it began: %v", context.Cause(ctx))
 			r.Problems = append(r.Problems, l.part+": stopped before it began")
 		} else {
 			told := time.Duration(0)
 			f.began(i)
-			found, err := observe(ctx, h, l, func(past time.Duration, s Snapshot) {
+			found, err := observe(ctx, h, l, p.every, func(past time.Duration, s Snapshot) {
 				f.progress(i, past)
 				f.sampled(s)
 				if past-told < max(sampleEvery, min(l.lasts/100, 10*time.Minute)) {
@@ -233,9 +237,6 @@ func (p *Plan) Run(ctx context.Context, h steps.Host, f Following) Result {
 				r.Problems = append(r.Problems, l.part+": "+err.Error())
 			}
 			found.Ended = time.Now().UTC()
-			if found.Celsius == nil {
-				found.Celsius = map[string]float64{}
-			}
 			report = found
 			sortParts(report.Parts)
 			report.say(h)
