@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"time"
 
 	"github.com/ironhand/ironhand/agent"
 	"github.com/ironhand/ironhand/inspect"
@@ -22,7 +23,7 @@ import (
 
 func burninCommand() command {
 	return command{
-		name: "burnin", args: "[--profile quick|standard|full|FILE] [--disks NAME,...] [--report DIR] [--plan] [--force] [--yes]",
+		name: "burnin", args: "[--profile quick|standard|full|FILE] [--disks NAME,...] [--report DIR] [--baseline FILE] [--every TIME] [--plan] [--force] [--yes]",
 		help:    "Put load on this machine, watch what it counts of errors, and give each part a verdict. Exit status: 0 all passed, 1 a part failed, 2 wrong use, 3 not all could be tested.",
 		example: "ironhand burnin --profile quick --disks sda,nvme0n1 --report /media/stick/report",
 		run:     burnIn,
@@ -38,13 +39,21 @@ func burnIn(ctx context.Context, c *call) error {
 	profile := c.flags.String("profile", "quick", "`what` to run: quick (minutes), standard (hours), full (days), or a file in YAML")
 	disks := c.flags.String("disks", "", "`names` or serial numbers of the disks to overwrite, parted by commas, or all; without it those that the profile names")
 	dir := c.flags.String("report", "", "`directory` for the results and the programs' own reports; it is made if need be")
+	every := c.flags.Duration("every", time.Second, "how often counters and sensors are read")
+	var baseline []burnin.Result
+	c.flags.Func("baseline", "`file` results.json of an earlier run, or of another machine of the model, to compare with; may be repeated", func(name string) error {
+		return readBaseline(&baseline, name)
+	})
 	plan := c.flags.Bool("plan", false, "say what would be done, and do nothing")
 	force := c.flags.Bool("force", false, "overwrite disks that hold data, too")
 	yes := c.flags.Bool("yes", false, "do not ask")
 	if _, err := c.parse(0, 0); err != nil {
 		return err
 	}
-	order := burnin.Order{Force: *force}
+	if *every < 100*time.Millisecond || *every > time.Hour {
+		return usagef("--every %v: want 100ms to 1h", *every)
+	}
+	order := burnin.Order{Force: *force, Every: *every}
 	for name := range strings.SplitSeq(*disks, ",") {
 		if name = strings.TrimSpace(name); name != "" {
 			order.Disks = append(order.Disks, name)
@@ -88,13 +97,23 @@ func burnIn(ctx context.Context, c *call) error {
 			return notTested{err}
 		}
 	}
+	// What could not be read of the inventory is in the report, and the rest of it too.
+	inventory, problems := host.Machine.Inventory(ctx)
+	machine := burnin.Describe(inventory)
+	for _, b := range baseline {
+		if err := machine.Comparable(order.Profile.Name, b); err != nil {
+			return usagef("%v", err)
+		}
+	}
 	result := todo.Run(ctx, host, burnin.Following{})
+	result.Machine = &machine
+	if err := result.Compare(baseline); err != nil {
+		return notTested{err}
+	}
 	if err := printResult(c.stdout, result); err != nil {
 		return notTested{err}
 	}
 	if out != nil {
-		// What could not be read of the inventory is in the report, and the rest of it too.
-		inventory, problems := host.Machine.Inventory(context.WithoutCancel(ctx))
 		if err := out.write(result, inventory, problems); err != nil {
 			err = fmt.Errorf("write the report: %w", err)
 			if result.Verdict == burnin.Fail {
@@ -131,6 +150,28 @@ func findProfile(name string) (burnin.Profile, error) {
 		p.Name = name
 	}
 	return p, nil
+}
+
+// mostResults is how much of an earlier run's results is read, bytes.
+const mostResults = 64 << 20
+
+// readBaseline adds an earlier run's results.
+func readBaseline(list *[]burnin.Result, name string) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close() // only read
+	text, err := io.ReadAll(io.LimitReader(f, mostResults))
+	if err != nil {
+		return err
+	}
+	r, err := burnin.ParseBaseline(text)
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	*list = append(*list, r)
+	return nil
 }
 
 // readSmall reads a file that people write, of which more than 1 MiB is a mistake.
@@ -185,6 +226,12 @@ func printResult(w io.Writer, r burnin.Result) error {
 	p.section("part", "VERDICT", "REASONS")
 	for _, l := range r.Loads {
 		for _, part := range l.Parts {
+			p.row(part.Name, string(part.Verdict), strings.Join(part.Reasons, "; "))
+		}
+	}
+	if len(r.Baseline) > 0 {
+		p.section("compared with other runs", "VERDICT", "REASONS")
+		for _, part := range r.Baseline {
 			p.row(part.Name, string(part.Verdict), strings.Join(part.Reasons, "; "))
 		}
 	}

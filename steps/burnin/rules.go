@@ -31,7 +31,6 @@ type counterRule struct {
 	Of, From    string
 	Told, Fail  int64
 	Source, Why string
-	position    int // in the file
 }
 
 // messageRule knows lines of the kernel's log.
@@ -71,7 +70,6 @@ func parseRules(text []byte) (r rules, err error) {
 	}
 	for i := range r.Counters {
 		c := &r.Counters[i]
-		c.position = i
 		if c.Counter == "" || c.Told < 0 || c.Fail < 0 || c.Told == 0 && c.Fail == 0 || c.Told > c.Fail && c.Fail > 0 || c.Source == "" || c.Why == "" {
 			return r, fmt.Errorf("read the rules: counter %q: want told, fail or both, a source and a reason", c.Counter)
 		}
