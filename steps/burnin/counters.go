@@ -59,12 +59,15 @@ type source struct {
 	file string
 	key  key
 	line string // of several, the one that begins with this word
-	slow bool   // costs the kernel something
+	slow bool   // there are many, or it costs the kernel something: not read with each sample
 }
+
+// interrupts has a line of counts of machine checks, and of all interrupts a number for each processor.
+const interrupts = "proc/interrupts"
 
 // sources are the files of a machine that count. Files that are not there count nothing: few machines have all of them.
 func sources(root fs.FS, p places) []source {
-	return slices.Concat(memorySources(root, p), []source{{file: "proc/interrupts", key: key{"processors", machineCheck}, slow: true}}, throttlingSources(root, p), pcieSources(root, p), interfaceSources(root, p),
+	return slices.Concat(memorySources(root, p), []source{{file: interrupts, key: key{"processors", machineCheck}, slow: true}}, throttlingSources(root, p), pcieSources(root, p), interfaceSources(root, p),
 		diskSources(root))
 }
 
@@ -83,12 +86,12 @@ func count(f *gauges, list []source, slow bool) sample {
 	for _, c := range list {
 		switch {
 		case c.slow && !slow:
-		case c.slow:
+		case c.file == interrupts:
 			s.machineChecks(f.root)
 		case c.line != "":
-			for line := range bytes.Lines(f.read(c.file)) {
-				name, number, _ := bytes.Cut(bytes.TrimSpace(line), []byte(" "))
-				if n, err := strconv.ParseInt(string(number), 10, 64); err == nil && string(name) == c.line {
+			for line := range strings.Lines(text(f.root, c.file)) {
+				name, number, _ := strings.Cut(strings.TrimSpace(line), " ")
+				if n, err := strconv.ParseInt(number, 10, 64); err == nil && name == c.line {
 					s.counts[c.key] += n
 				}
 			}
@@ -147,7 +150,7 @@ func memorySources(root fs.FS, p places) (list []source) {
 
 // machineChecks reads how many machine check exceptions there were. Source: Linux arch/x86/kernel/irq.c, arch_show_interrupts.
 func (s *sample) machineChecks(root fs.FS) {
-	f, err := root.Open("proc/interrupts")
+	f, err := root.Open(interrupts)
 	if err != nil {
 		return
 	}
@@ -197,7 +200,7 @@ func pcieSources(root fs.FS, p places) (list []source) {
 		{"aer_dev_fatal", "TOTAL_ERR_FATAL", busFatal},
 	} {
 		for _, file := range glob(root, "sys/bus/pci/devices/*/"+c.file) {
-			list = append(list, source{file: file, key: key{"PCIe device " + p.slot(path.Base(path.Dir(file))), c.kind}, line: c.total})
+			list = append(list, source{file: file, key: key{"PCIe device " + p.slot(path.Base(path.Dir(file))), c.kind}, line: c.total, slow: true})
 		}
 	}
 	return list

@@ -24,7 +24,7 @@ const (
 	sampleEvery = 10 * time.Second
 	// watchEvery is how often what stands in files is read if nobody says otherwise.
 	watchEvery = time.Second
-	// askEvery is how often disks are asked for their temperature, and costly files are read.
+	// askEvery is how often disks are asked for their temperature, and files are read that are many or cost the kernel something: those of PCIe devices, and of interrupts.
 	askEvery = 10 * time.Second
 	// healthEvery is how often disks are asked for their health, and the BMC for its log.
 	healthEvery = time.Minute
