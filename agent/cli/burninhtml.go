@@ -110,7 +110,12 @@ func burninPage(r burnin.Result, i inspect.Inventory, problems error) []byte {
 	// 2. All parts.
 	h.raw("<h2>All parts</h2>\n")
 	for n, l := range r.Loads {
-		h.put("<p><b>%s. %s</b>, %s</p>\n", fmt.Sprint(n+1), l.Load, l.Ended.Sub(l.Started).Round(time.Second).String())
+		name, command, _ := strings.Cut(l.Load, ": ")
+		h.put("<p><b>%s. %s</b>, took %s", fmt.Sprint(n+1), name, l.Ended.Sub(l.Started).Round(time.Second).String())
+		if command != "" {
+			h.put("<br/><span class=\"note\">%s</span>", command)
+		}
+		h.raw("</p>\n")
 		h.parts(l.Parts)
 	}
 	if len(r.Baseline) > 0 {
@@ -153,7 +158,14 @@ func burninPage(r burnin.Result, i inspect.Inventory, problems error) []byte {
 func (h *hypertext) parts(list []burnin.Part) {
 	h.raw("<table class=\"parts\"><tr><th>Verdict</th><th>Part</th><th>Reasons</th></tr>\n")
 	for _, p := range list {
-		h.put(`<tr><td class="v %s">%s</td><td>%s</td><td>%s</td></tr>`+"\n", string(p.Verdict), cmp.Or(string(p.Verdict), "look at"), p.Name, strings.Join(p.Reasons, "; "))
+		h.put(`<tr><td class="v %s">%s</td><td>%s</td><td>`, string(p.Verdict), cmp.Or(string(p.Verdict), "look at"), p.Name)
+		for i, reason := range p.Reasons {
+			if i > 0 {
+				h.raw("<br/>")
+			}
+			h.put("%s", reason)
+		}
+		h.raw("</td></tr>\n")
 	}
 	h.raw("</table>\n")
 }

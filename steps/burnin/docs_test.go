@@ -59,9 +59,9 @@ func (r rules) tables() string {
 	for _, m := range r.Messages {
 		fmt.Fprintf(&b, "| `%s` | %s | %s | %s | %s |\n", cell.Replace(m.Pattern), m.Means, m.Part, map[bool]string{true: "FAIL", false: "told"}[m.Fail], m.Source)
 	}
-	b.WriteString("\nEvents in the BMC's log that are faults (IPMI 2.0, tables 42-2 and 42-3; all others are told):\n\n| Sensor type | Event type | Offset | Means | About |\n|---|---|---|---|---|\n")
+	b.WriteString("\nEvents in the BMC's log (IPMI 2.0, tables 42-2 and 42-3; all others are told):\n\n| Sensor type | Event type | Offset | Means | About | |\n|---|---|---|---|---|---|\n")
 	for _, e := range r.Events {
-		fmt.Fprintf(&b, "| %02Xh | %02Xh | %d | %s | %s |\n", e.Sensor, e.Event, e.Offset, e.Means, e.Part)
+		fmt.Fprintf(&b, "| %02Xh | %02Xh | %d | %s | %s | %s |\n", e.Sensor, e.Event, e.Offset, e.Means, e.Part, map[bool]string{true: "told", false: "FAIL"}[e.Told])
 	}
 	b.WriteString("\nComparison with other runs:\n\n| What | Told | Scatter, of four and more | FAIL | Why |\n|---|---|---|---|---|\n")
 	for _, l := range r.Baseline {

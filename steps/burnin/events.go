@@ -68,7 +68,11 @@ func (r rules) event(e ipmi.Event) (m message, found bool) {
 	}
 	for _, rule := range r.Events {
 		if rule.Sensor == e.Sensor && rule.Event == e.Reading && rule.Offset == e.Offset {
-			return message{key{fmt.Sprintf("%s, by the BMC's sensor %d", rule.Part, e.Number), bmcFault}, rule.Means}, true
+			k := key{fmt.Sprintf("%s, by the BMC's sensor %d", rule.Part, e.Number), bmcFault}
+			if rule.Told {
+				k.kind = bmcEvent
+			}
+			return message{k, rule.Means}, true
 		}
 	}
 	return message{key{fmt.Sprintf("BMC's sensor %d", e.Number), bmcEvent}, fmt.Sprintf("sensor of type %#02x, event type %#02x, offset %d", e.Sensor, e.Reading, e.Offset)}, true

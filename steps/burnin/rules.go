@@ -45,6 +45,7 @@ type messageRule struct {
 type eventRule struct {
 	Sensor, Event, Offset byte
 	Part, Means           string
+	Told                  bool // and no more
 }
 
 // baselineRule says how far a metric may be from that of other machines.

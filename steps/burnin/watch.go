@@ -44,11 +44,14 @@ type watch struct {
 	started time.Time
 	every   time.Duration
 
-	mu     sync.Mutex
-	seen   sample // what was counted last
-	said   map[key][]string
-	hot    map[key]int64
-	tracks map[trackKey]*track
+	mu   sync.Mutex
+	seen sample // what was counted last
+	said map[key][]string
+	hot  map[key]int64
+	ours map[key]int64 // what questions have added to counters of disks
+	// inquiring is true while disks are asked, and it is not known yet which of what they count is for that.
+	inquiring bool
+	tracks    map[trackKey]*track
 
 	log      ipmi.Log // of the BMC
 	last     uint16   // its last entry
@@ -71,11 +74,14 @@ func startWatch(ctx context.Context, h steps.Host, every time.Duration, progress
 		return nil, err
 	}
 	names := places{h.Machine.Places()}
-	w := &watch{host: h, rules: judges, places: names, before: counters(h.Machine.FS, names), started: time.Now(), every: cmp.Or(every, watchEvery),
-		said: map[key][]string{}, hot: map[key]int64{}, tracks: map[trackKey]*track{}, asking: make(chan struct{})}
-	if err := w.before.health(ctx, h.Machine, nil); err != nil {
+	w := &watch{host: h, rules: judges, places: names, started: time.Now(), every: cmp.Or(every, watchEvery),
+		said: map[key][]string{}, hot: map[key]int64{}, ours: map[key]int64{}, tracks: map[trackKey]*track{}, asking: make(chan struct{})}
+	health := sample{counts: map[key]int64{}}
+	if err := health.health(ctx, h.Machine, w.temperature); err != nil {
 		h.Say("%v", err) // a disk that does not answer fails its own test, if it is tested
 	}
+	w.before = counters(h.Machine.FS, names) // after the questions, which may be some that a disk does not know
+	maps.Copy(w.before.counts, health.counts)
 	w.seen = sample{counts: maps.Clone(w.before.counts), parts: w.before.parts}
 	w.beginEvents(ctx)
 	log, err := h.Machine.FS.Open("dev/kmsg")
@@ -162,6 +168,12 @@ func (w *watch) errors() {
 // grown is what has grown until a sample. w.mu is held.
 func (w *watch) grown(now sample) map[key]int64 {
 	g := grown(w.before, now, w.said)
+	maps.DeleteFunc(g, func(k key, _ int64) bool { return w.inquiring && k.kind == diskErrors })
+	for k, n := range w.ours {
+		if g[k] -= n; g[k] <= 0 {
+			delete(g, k)
+		}
+	}
 	for k, n := range w.hot {
 		g[k] = n
 	}
@@ -222,6 +234,7 @@ func (w *watch) askDevices(ctx context.Context, list []*sensor) {
 	defer f.close()
 	tick := time.NewTicker(max(askEvery, w.every))
 	defer tick.Stop()
+	counting := diskSources(w.host.Machine.FS)
 	health := w.started
 	for {
 		w.measure(f, list)
@@ -230,12 +243,7 @@ func (w *watch) askDevices(ctx context.Context, list []*sensor) {
 		}
 		if time.Since(health) >= healthEvery {
 			health = time.Now()
-			var s sample
-			s.counts = map[key]int64{}
-			_ = s.health(ctx, w.host.Machine, w.temperature) // told at the end, if it is so then
-			w.mu.Lock()
-			maps.Copy(w.seen.counts, s.counts)
-			w.mu.Unlock()
+			w.askHealth(ctx, f, counting)
 			w.readEvents(ctx)
 		}
 		select {
@@ -244,6 +252,26 @@ func (w *watch) askDevices(ctx context.Context, list []*sensor) {
 		case <-tick.C:
 		}
 	}
+}
+
+// askHealth asks disks how they are. Questions that a disk does not know are among the commands that it counts as failed, so what it counts meanwhile is none of its faults: only the
+// load's own commands shall be.
+func (w *watch) askHealth(ctx context.Context, f *gauges, counting []source) {
+	w.mu.Lock()
+	w.inquiring = true
+	w.mu.Unlock()
+	before := count(f, counting, true)
+	s := sample{counts: map[key]int64{}}
+	_ = s.health(ctx, w.host.Machine, w.temperature) // told at the end, if it is so then
+	after := count(f, counting, true)
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	for k, n := range after.counts {
+		w.ours[k] += max(n-before.counts[k], 0)
+	}
+	maps.Copy(w.seen.counts, after.counts)
+	maps.Copy(w.seen.counts, s.counts)
+	w.inquiring = false
 }
 
 // temperature keeps what a disk says of itself.

@@ -12,6 +12,7 @@ import (
 	"maps"
 	"math"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/fstest"
 	"testing/synctest"
@@ -310,6 +311,7 @@ func TestWatchBMC(t *testing.T) {
 				f.add(2, 0x13, 1, 0x6f, 5)
 			}
 		}, want: "FAIL|PCI, by the BMC's sensor 1|100 events of broken hardware in the BMC's log, the first: SERR\n"},
+		{name: "a corrected memory error", during: func(f *fakeBMC) { f.add(2, 0x0c, 7, 0x6f, 0) }, want: "|memory, by the BMC's sensor 7|1 events in the BMC's log, the first: a memory error that was corrected\n"},
 		{name: "a BMC that hangs", during: func(f *fakeBMC) { f.hangs = true }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -402,6 +404,37 @@ func TestParseRules(t *testing.T) {
 			t.Errorf("%s: there is no rule for comparing", metric)
 		}
 	}
+}
+
+// A disk that does not know a question counts it as a command that failed: that is no finding, a failure of the load is.
+func TestWatchOwnQuestions(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &bench{root: tree("sys/block/sda/device/vendor", "ATA", "sys/block/sda/device/ioerr_cnt", "0x0")}
+		failed, asked := 0, 0
+		h := b.host(nil)
+		h.Machine = inspect.Machine{FS: b, Ask: func(ctx context.Context, question string) ([]byte, error) {
+			asked++
+			failed++
+			b.change("sys/block/sda/device/ioerr_cnt", fmt.Sprintf("0x%x\n", failed))
+			return nil, syscall.EINVAL
+		}}
+		w, err := startWatch(t.Context(), h, 0, func(Snapshot) {})
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(150 * time.Second)
+		if parts, _, _ := w.end(t.Context()); len(parts) > 0 || asked < 4 {
+			t.Errorf("after %d questions: %v", asked, parts)
+		}
+		if w, err = startWatch(t.Context(), h, 0, func(Snapshot) {}); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(90500 * time.Millisecond)
+		b.change("sys/block/sda/device/ioerr_cnt", fmt.Sprintf("0x%x\n", failed+3))
+		if parts, _, _ := w.end(t.Context()); lines(parts) != "|/dev/sda|3 commands of the disk that failed\n" {
+			t.Errorf("three commands of the load failed: %v", parts)
+		}
+	})
 }
 
 func FuzzEvents(f *testing.F) {
