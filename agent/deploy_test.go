@@ -463,7 +463,7 @@ func TestIgnoreBootloaderFailure(t *testing.T) {
 		{true, `{"ignore_bootloader_failure": false}`, "FAILED DeviceNotFound: "},
 		{false, `{"ignore_bootloader_failure": null}`, "FAILED DeviceNotFound: "},
 	} {
-		a, do, _, _ := commandAgent(t, System{InstallUEFI: func(context.Context, steps.Host, string) (string, error) { return "", errors.New("no ESP") }})
+		a, do, _, _ := commandAgent(t, System{InstallUEFI: func(context.Context, steps.Host, steps.Deployed) (string, error) { return "", errors.New("no ESP") }})
 		a.inventory = inspect.Inventory{Boot: inspect.Boot{Mode: "uefi"}}
 		a.deployed = &steps.Deployed{Disk: "/dev/sda"}
 		a.config.IgnoreBootloader = test.setting
@@ -508,11 +508,11 @@ func TestInstallBootloader(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			made := false
-			a, do, _, console := commandAgent(t, System{InstallUEFI: func(_ context.Context, _ steps.Host, disk string) (string, error) {
+			a, do, _, console := commandAgent(t, System{InstallUEFI: func(_ context.Context, _ steps.Host, d steps.Deployed) (string, error) {
 				made = true
-				return "Boot0007 on " + disk, test.fail
-			}, InstallBIOS: func(_ context.Context, _ steps.Host, disk, root string) (string, error) {
-				return disk + ": GRUB for " + root, test.fail
+				return "Boot0007 on " + d.Disk, test.fail
+			}, InstallBIOS: func(_ context.Context, _ steps.Host, d steps.Deployed, root string) (string, error) {
+				return d.Disk + ": GRUB for " + root, test.fail
 			}, Machine: inspect.Machine{FS: fstest.MapFS{"sys/block/md0/md/array_state": {Data: []byte("clean\n")}}}})
 			a.inventory = inspect.Inventory{Boot: inspect.Boot{Mode: test.mode}}
 			a.deployed = test.deployed

@@ -155,12 +155,10 @@ func nic(l netlink.Link, names map[int]string, socket int) (NIC, error) {
 	if member, ok := a.Slave.(*netlink.BondSlave); ok && n.PermanentMAC == "" {
 		n.PermanentMAC = MAC(member.PermHardwareAddr.String())
 	}
-	// Devices without a driver of their own (lo) have none to name.
+	// Devices without a driver of their own (lo) have none to name, and that of a broken NIC may say nothing.
 	if info, err := unix.IoctlGetEthtoolDrvinfo(socket, a.Name); err == nil {
-		n.Driver = unix.ByteSliceToString(info.Driver[:])
+		n.Driver = clean(unix.ByteSliceToString(info.Driver[:]))
 		n.Firmware = clean(unix.ByteSliceToString(info.Fw_version[:]))
-	} else if !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.ENODEV) {
-		return NIC{}, fmt.Errorf("ask %s for its driver: %w", a.Name, err)
 	}
 	// Without link the kernel has no speed to tell: it fails, or says -1.
 	if b, err := os.ReadFile(filepath.Join("/sys/class/net", a.Name, "speed")); err == nil && n.Carrier {
@@ -490,6 +488,12 @@ func (k *linux) Do(ctx context.Context, c Change) error {
 		return k.remove(c.NIC)
 	case Join:
 		return k.onLink(c.NIC, func(l netlink.Link) error { return k.join(l, c.Bond) })
+	case SetMAC:
+		mac, err := net.ParseMAC(string(c.MAC))
+		if err != nil {
+			return err
+		}
+		return k.onLink(c.NIC, func(l netlink.Link) error { return k.netlink.LinkSetHardwareAddr(l, mac) })
 	case SetMTU:
 		return k.onLink(c.NIC, func(l netlink.Link) error { return k.netlink.LinkSetMTU(l, c.MTU) })
 	case SetOption:
@@ -607,6 +611,9 @@ func members(bond string) ([]Member, error) {
 // askOwner sends an ARP probe (RFC 5227, section 2.1.1) and waits for whoever says that
 // the address is his.
 func (k *linux) askOwner(ctx context.Context, l netlink.Link, a netip.Addr) error {
+	if len(l.Attrs().HardwareAddr) != 6 {
+		return errors.New("not Ethernet")
+	}
 	own := map[MAC]bool{} // several of our NICs may be on one link, and each answers for all
 	links, err := dump(func() ([]netlink.Link, error) { return k.netlink.LinkList() })
 	if err != nil {

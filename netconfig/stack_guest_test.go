@@ -48,7 +48,8 @@ func TestVMBondsAndVLANs(t *testing.T) {
 	for _, m := range regexp.MustCompile(`(?m)(/lib\S+) \(0x`).FindAllStringSubmatch(string(out), -1) {
 		files[strings.TrimPrefix(m[1], "/")] = m[1]
 	}
-	vmtest.RunInGuest(t, ".", vmtest.Guest{Args: "-guest -test.run=TestGuest", Files: files})
+	machine := withFirmwareTable(t, vmtest.Machine{}, files)
+	vmtest.RunInGuest(t, ".", vmtest.Guest{Machine: machine, Args: "-guest -test.run=TestGuest", Files: files})
 }
 
 // enterGuest skips the test outside of the machine; there it loads the modules, and returns true in
@@ -293,6 +294,31 @@ func TestGuestCmdline(t *testing.T) {
 		t.Errorf("devices: %v", all)
 	}
 	reaches(t, "192.0.2.1:80")
+}
+
+// A NIC that had an address becomes a member of a bond that gets it, and what is called is reached by the bond.
+func TestGuestMemberLosesAddress(t *testing.T) {
+	if !enterGuest(t) {
+		return
+	}
+	peer := netnstest.NewPeer(t)
+	peer.Cable(t, "eth0", "52:54:00:aa:bb:01", "far0")
+	peer.IP(t, "addr add 198.51.100.1/24 dev far0")
+	peer.Listen(t, "198.51.100.1:80")
+	k, _ := kernel(t)
+	const nic = `{"links": [{"id": "p0", "type": "phy", "ethernet_mac_address": "52:54:00:aa:bb:01"}], "networks": [{"type": "ipv4", "link": "p0", "ip_address": "198.51.100.10/24"}]}`
+	applied(t, k, parse(t, nic))
+	applied(t, k, parse(t, `{"links": [{"id": "p0", "type": "phy", "ethernet_mac_address": "52:54:00:aa:bb:01"}, {"id": "bond0", "type": "bond", "bond_links": ["p0"], "bond_mode": "active-backup", "bond_miimon": 50}],
+		"networks": [{"type": "ipv4", "link": "bond0", "ip_address": "198.51.100.10/24"}]}`))
+	if _, got := addresses(t, "eth0"); len(got) > 0 {
+		t.Errorf("eth0 has %q", got)
+	}
+	if out := string(netnstest.IP(t, "route get 198.51.100.1")); !strings.Contains(out, "dev bond0") {
+		t.Errorf("the way to the neighbour: %s", out)
+	}
+	reaches(t, "198.51.100.1:80")
+	applied(t, k, parse(t, nic)) // and back
+	reaches(t, "198.51.100.1:80")
 }
 
 // A switch that knows nothing of the bond, two switches that are no pair, and the wrong VLAN.

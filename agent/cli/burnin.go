@@ -5,16 +5,20 @@ package cli
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
 	"sync"
 	"time"
 
 	"github.com/ironhand/ironhand/agent"
+	"github.com/ironhand/ironhand/initramfs/boot"
 	"github.com/ironhand/ironhand/inspect"
 	"github.com/ironhand/ironhand/steps"
 	"github.com/ironhand/ironhand/steps/burnin"
@@ -23,7 +27,7 @@ import (
 
 func burninCommand() command {
 	return command{
-		name: "burnin", args: "[--profile quick|standard|full|FILE] [--disks NAME,...] [--report DIR] [--baseline FILE] [--every TIME] [--plan] [--force] [--yes]",
+		name: "burnin", args: "[--profile quick|standard|full|FILE] [--disks NAME,...] [--report DIR] [--baseline FILE] [--every TIME] [--resume] [--watchdog TIME|off] [--plan] [--force] [--yes]",
 		help:    "Put load on this machine, watch what it counts of errors, and give each part a verdict. Exit status: 0 all passed, 1 a part failed, 2 wrong use, 3 not all could be tested.",
 		example: "ironhand burnin --profile quick --disks sda,nvme0n1 --report /media/stick/report",
 		run:     burnIn,
@@ -47,11 +51,31 @@ func burnIn(ctx context.Context, c *call) error {
 	plan := c.flags.Bool("plan", false, "say what would be done, and do nothing")
 	force := c.flags.Bool("force", false, "overwrite disks that hold data, too")
 	yes := c.flags.Bool("yes", false, "do not ask")
+	resume := c.flags.Bool("resume", false, "go on with the run whose state is in the directory of --report, after a reset or when it was stopped")
+	watchdog := c.flags.String("watchdog", "", "`time` after which the machine's watchdog resets it if burn-in hangs, such as 60s, or off; without it 60s in the ramdisk, and off elsewhere")
 	if _, err := c.parse(0, 0); err != nil {
 		return err
 	}
 	if *every < 100*time.Millisecond || *every > time.Hour {
 		return usagef("--every %v: want 100ms to 1h", *every)
+	}
+	guard, err := watchdogTime(*watchdog, inRamdisk())
+	if err != nil {
+		return err
+	}
+	if *resume {
+		if *dir == "" {
+			return usagef("--resume wants --report DIR, which has the state of the run")
+		}
+		var given string
+		c.flags.Visit(func(f *flag.Flag) {
+			if f.Name == "profile" || f.Name == "disks" {
+				given = f.Name
+			}
+		})
+		if given != "" {
+			return usagef("--%s: --resume goes on with what was begun", given)
+		}
 	}
 	order := burnin.Order{Force: *force, Every: *every}
 	for name := range strings.SplitSeq(*disks, ",") {
@@ -62,7 +86,6 @@ func burnIn(ctx context.Context, c *call) error {
 	if *disks != "" && len(order.Disks) == 0 {
 		return usagef("--disks %q: want names", *disks)
 	}
-	var err error
 	if order.Profile, err = findProfile(*profile); err != nil {
 		return err
 	}
@@ -71,20 +94,36 @@ func burnIn(ctx context.Context, c *call) error {
 		return notTested{err}
 	}
 	var out *reportDir
-	if *dir != "" && !*plan {
-		if out, err = makeReportDir(*dir); err != nil {
+	var todo *burnin.Plan
+	if *resume {
+		if out, err = openReportDir(*dir); err != nil {
 			return notTested{err}
 		}
-		order.Logs = out.logs()
-	}
-	todo, err := order.Plan(ctx, host)
-	switch {
-	case errors.Is(err, steps.ErrArgs):
-		return usagef("%v", err)
-	case errors.Is(err, burnin.ErrHoldsData):
-		return notTested{fmt.Errorf("%w; with --force it is lost", err)}
-	case err != nil:
-		return notTested{err}
+		state, err := burnin.Unfinished(out.path)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = fmt.Errorf("no run to go on with: %w", err)
+		}
+		if err != nil {
+			return notTested{err}
+		}
+		todo, err = state.Plan(ctx, host, out.logs(), *force)
+		if err != nil {
+			err = fmt.Errorf("go on with the run in %s: %w", out.path, err)
+		}
+		if err := whyNotPlanned(err); err != nil {
+			return err
+		}
+	} else {
+		if *dir != "" && !*plan {
+			if out, err = makeReportDir(*dir); err != nil {
+				return notTested{err}
+			}
+			order.Logs = out.logs()
+		}
+		todo, err = order.Plan(ctx, host)
+		if err := whyNotPlanned(err); err != nil {
+			return err
+		}
 	}
 	if *plan {
 		_, err := io.WriteString(c.stdout, todo.String())
@@ -101,12 +140,29 @@ func burnIn(ctx context.Context, c *call) error {
 	inventory, problems := host.Machine.Inventory(ctx)
 	machine := burnin.Describe(inventory)
 	for _, b := range baseline {
-		if err := machine.Comparable(order.Profile.Name, b); err != nil {
+		if err := machine.Comparable(todo.Profile, b); err != nil {
 			return usagef("%v", err)
 		}
 	}
-	result := todo.Run(ctx, host, burnin.Following{})
+	if out != nil {
+		for _, c := range todo.Crashes {
+			if err := burnin.WriteWhole(filepath.Join(out.logs(), c.Name), c.Text); err != nil {
+				return notTested{fmt.Errorf("keep what the kernel said: %w", err)}
+			}
+		}
+		if err := todo.Keep(ctx, host, out.path); err != nil {
+			return notTested{err}
+		}
+	}
+	watched, disarm, err := armWatchdog(guard, *watchdog == "", host.Say)
+	if err != nil {
+		return notTested{err}
+	}
+	result := todo.Run(ctx, host, watched)
 	result.Machine = &machine
+	if err := disarm(); err != nil {
+		host.Say("%v: the machine may be reset", err)
+	}
 	if err := result.Compare(baseline); err != nil {
 		return notTested{err}
 	}
@@ -121,6 +177,9 @@ func burnIn(ctx context.Context, c *call) error {
 			}
 			return notTested{err}
 		}
+		if err := todo.Finish(); err != nil {
+			host.Say("keep the state of the run: %v", err)
+		}
 		fmt.Fprintf(c.stderr, "The report is in %s.\n", *dir)
 	}
 	switch result.Verdict {
@@ -130,6 +189,76 @@ func burnIn(ctx context.Context, c *call) error {
 		return errShown
 	}
 	return notTested{errors.New("not all was tested")}
+}
+
+// whyNotPlanned is what the error of a plan means for whoever asked for it.
+func whyNotPlanned(err error) error {
+	switch {
+	case errors.Is(err, steps.ErrArgs):
+		return usagef("%v", err)
+	case errors.Is(err, burnin.ErrHoldsData):
+		return notTested{fmt.Errorf("%w; with --force it is lost", err)}
+	case err != nil:
+		return notTested{err}
+	}
+	return nil
+}
+
+// A watchdog is fed with each sample, of which the last of a load and the first of the next may be 30 seconds apart: disks are asked for their health between them.
+const (
+	defaultWatchdog = time.Minute
+	leastWatchdog   = 30 * time.Second
+	mostWatchdog    = 10 * time.Minute
+)
+
+// watchdogTime is what --watchdog says; 0 for none.
+func watchdogTime(setting string, ramdisk bool) (time.Duration, error) {
+	switch {
+	case setting == "off", setting == "" && !ramdisk:
+		return 0, nil
+	case setting == "":
+		return defaultWatchdog, nil
+	}
+	d, err := time.ParseDuration(setting)
+	if err != nil || d < leastWatchdog || d > mostWatchdog {
+		return 0, usagef("--watchdog %s: want off, or a time from %v to %v", setting, leastWatchdog, mostWatchdog)
+	}
+	return d, nil
+}
+
+// inRamdisk tells whether process 1 is this program.
+func inRamdisk() bool {
+	first, err := os.Stat("/proc/1/exe")
+	if err != nil {
+		return false
+	}
+	own, err := os.Stat("/proc/self/exe")
+	return err == nil && os.SameFile(first, own)
+}
+
+// armWatchdog starts the watchdog, which is fed as long as the run that is followed goes on. A machine without one is an error unless optional.
+func armWatchdog(after time.Duration, optional bool, say func(format string, args ...any)) (burnin.Following, func() error, error) {
+	none := func() error { return nil }
+	if after == 0 {
+		return burnin.Following{}, none, nil
+	}
+	w, err := boot.OpenWatchdog(after)
+	if err != nil {
+		if !optional {
+			return burnin.Following{}, none, err
+		}
+		say("burn-in: without a watchdog, a machine that hangs is not reset: %v", err)
+		return burnin.Following{}, none, nil
+	}
+	say("burn-in: the watchdog %s resets the machine if nothing moves for %v", w.Name, w.Time)
+	feed := func() {
+		if err := w.Feed(); err != nil {
+			say("burn-in: %v", err)
+		}
+	}
+	return burnin.Following{
+		Began: func(int) { feed() }, Progress: func(int, time.Duration) { feed() }, Ended: func(int, burnin.Report) { feed() },
+	}, w.Disarm, nil
 }
 
 // findProfile returns the profile of a name, or of a file.

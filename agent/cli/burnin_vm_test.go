@@ -55,7 +55,7 @@ func TestVMBurnInByHand(t *testing.T) {
 		Machine: vmtest.Machine{MemoryMiB: 1024, Initrds: []string{vmtest.Artefact(t, "initramfs-virtual.cpio"), programs}, Disks: []vmtest.Disk{
 			{Size: size, Serial: "GOOD"}, {Path: "blkdebug:" + config + ":" + unreadable, Serial: "UNREADABLE", Format: "raw"}, {Size: size, Serial: "OTHER"},
 		}},
-		Args: "-guest -test.run=TestGuest", Timeout: 10 * time.Minute,
+		Args: "-guest -test.run=TestGuestBurnIn$", Timeout: 10 * time.Minute,
 	})
 }
 

@@ -7,6 +7,8 @@ import (
 	"cmp"
 	"fmt"
 	"html"
+	"maps"
+	"slices"
 	"strings"
 	"time"
 	"unicode"
@@ -117,6 +119,9 @@ func burninPage(r burnin.Result, i inspect.Inventory, problems error) []byte {
 		}
 		h.raw("</p>\n")
 		h.parts(l.Parts)
+		for _, what := range slices.Sorted(maps.Keys(l.Rates)) {
+			h.put("<p class=\"note\">%s: %s %s</p>\n", what, tickText(l.Rates[what].Value), l.Rates[what].Unit)
+		}
 	}
 	if len(r.Baseline) > 0 {
 		h.raw("<h2>Compared with other runs</h2>\n")

@@ -46,6 +46,7 @@ func measured() burnin.Result {
 	}
 	r.Loads[0].Series = append(r.Loads[0].Series, series("frequency", "processor in socket 0 (CPU1 in the firmware's order)", "MHz", 120, warm(3500, 2800)),
 		series("power", "package-0", "W", 120, warm(40, 180)), series("fan", "hwmon1 nct6779 fan1", "RPM", 120, warm(2000, 9000)), series("voltage", "hwmon1 nct6779 in0", "V", 120, warm(1.2, 1.19)))
+	r.Loads[0].Rates = map[string]burnin.Rate{"processors cpu": {Value: 1234.5, Unit: "bogo-ops/s"}}
 	r.Loads[0].Counters = []burnin.Counter{{Part: "DIMM_A1 (mc0 dimm0)", Kind: "corrected memory errors", Count: 1}}
 	r.Loads[1].Series = []burnin.Series{series("throughput", "/dev/sda", "MiB/s", 120, warm(180, 90)), series("errors", "/dev/sda: media errors", "", 120, func(s float64) float64 { return math.Floor(s / 30) })}
 	return r
@@ -204,6 +205,9 @@ func TestResultsFitSchema(t *testing.T) {
 		for i := range r.Loads { // as a run makes them
 			if r.Loads[i].Counters == nil {
 				r.Loads[i].Counters = []burnin.Counter{}
+			}
+			if r.Loads[i].Rates == nil {
+				r.Loads[i].Rates = map[string]burnin.Rate{}
 			}
 			if r.Loads[i].Series == nil {
 				r.Loads[i].Series = []burnin.Series{}

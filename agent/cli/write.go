@@ -42,7 +42,7 @@ func runWrite(ctx context.Context, c *call) error {
 	drive := c.flags.String("config-drive", "", "`path` of a config drive: an image, or a directory that becomes one")
 	readBack := stream.ReadBackSample
 	c.flags.TextVar(&readBack, "read-back", readBack, "how `much` is read back and compared: none, sample or full")
-	progress := c.flags.String("progress", "auto", "auto: a bar on a terminal, else plain; plain: a line every 5 s, and when something happens; none")
+	progress := c.flags.String("progress", "auto", "auto: a bar on a terminal, else plain; plain: a line every 5 s, and when something happens; json: the same as JSON; none")
 	yes := c.flags.Bool("yes", false, "do not ask")
 	asJSON := c.flags.Bool("json", false, "print the result as JSON")
 	args, err := c.parse(2, -1)
@@ -50,7 +50,7 @@ func runWrite(ctx context.Context, c *call) error {
 		return err
 	}
 	switch *progress {
-	case "auto", "plain", "none":
+	case "auto", "plain", "json", "none":
 	default:
 		return usagef("--progress %s: want auto, plain or none", *progress)
 	}

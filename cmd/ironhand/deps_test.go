@@ -31,7 +31,7 @@ var imports = map[string][]string{
 	"cmd/mkramdisk":              {"initramfs", "initramfs/media", "initramfs/tool", "netconfig"},
 	"cmd/labconductor":           {"agent/conductor"},
 	"agent/cli":                  {"agent", "inspect", "inspect/lldp", "inspect/ocp", "inspect/recording", "image", "netconfig", "stream", "steps", "steps/burnin", "steps/raid", "initramfs/boot", "initramfs/media"},
-	"agent":                      {"agent/ironic", "inspect", "inspect/lldp", "image", "netconfig", "stream", "steps", "steps/raid", "initramfs/boot", "initramfs/media", "initramfs/tool"},
+	"agent":                      {"agent/ironic", "inspect", "inspect/lldp", "image", "netconfig", "stream", "steps", "steps/lvm", "steps/raid", "initramfs/boot", "initramfs/media", "initramfs/tool"},
 	"agent/conductor":            {"image", "agent/ironic"},
 	"steps/burnin":               {"steps", "image", "inspect", "inspect/ipmi", "initramfs/tool"},
 	"steps/generic":              {"steps", "steps/burnin", "steps/erase", "steps/lvm", "steps/raid", "image", "stream", "inspect", "initramfs/tool"},

@@ -79,6 +79,9 @@ func (m Machine) Comparable(profile string, with Result) error {
 	return nil
 }
 
+// work is the metric of what processors and memory do.
+const work = "work"
+
 // measure is one figure of a run that is compared.
 type measure struct {
 	metric string // of baselineRule
@@ -106,6 +109,15 @@ func measures(r Result) (list []measure) {
 				return "", false
 			}
 			return l.Parts[i].Name, true
+		}
+		for _, name := range slices.Sorted(maps.Keys(l.Rates)) {
+			rate := l.Rates[name]
+			part, what := name[:max(strings.LastIndex(name, " "), 0)], name[strings.LastIndex(name, " ")+1:]
+			if disk, is := tested(part); is && strings.HasPrefix(part, "/dev/") {
+				list = append(list, measure{throughput, what + " rate of a disk " + cmp.Or(models[part], "without a model"), disk, rate.Value, rate.Unit})
+			} else if is {
+				list = append(list, measure{work, "rate of " + what, part, rate.Value, rate.Unit})
+			}
 		}
 		for _, s := range l.Series {
 			switch s.Kind {

@@ -29,6 +29,14 @@ func ran(rate, mhz, celsius float64, errors int64) Result {
 	return r
 }
 
+// rated is a run whose programs have told their rates.
+func rated(cpu, read float64) Result {
+	r := ran(150, 3000, 70, 0)
+	r.Loads[0].Rates = map[string]Rate{"processors cpu": {cpu, "bogo-ops/s"}, "odd": {1, ""}}
+	r.Loads[1].Rates = map[string]Rate{"/dev/sda read": {read, "MB/s"}}
+	return r
+}
+
 func TestCompare(t *testing.T) {
 	same := ran(150, 3000, 70, 0)
 	for _, test := range []struct {
@@ -52,6 +60,8 @@ func TestCompare(t *testing.T) {
 			"|/dev/sda ST1000|throughput of a disk ST1000 is 135, 150 is the median of 4 others\n|hwmon3 coretemp Package id 0|highest temperature of coretemp Package id 0 is 76 °C, 70 is the median of 4 others\n", Pass},
 		{"others scatter much", ran(100, 3000, 76, 0), []Result{ran(150, 3000, 70, 0), ran(170, 3000, 80, 0), ran(130, 3000, 60, 0), ran(160, 3000, 64, 0), ran(140, 3000, 76, 0)}, "", Pass},
 		{"one of the others is broken", ran(140, 3000, 70, 0), []Result{same, ran(10, 3000, 200, 0), same, same}, "", Pass},
+		{"less work, and a disk that reads slowly", rated(100, 80), []Result{rated(120, 160)}, "|/dev/sda ST1000|read rate of a disk ST1000 is 80 MB/s, 160 in the run that it is compared with\n|processors|rate of cpu is 100 bogo-ops/s, 120 in the run that it is compared with\n", Pass},
+		{"hardly any work", rated(10, 160), []Result{rated(120, 160)}, "FAIL|processors|rate of cpu is 10 bogo-ops/s, 120 in the run that it is compared with\n", Fail},
 		{"a disk of another model", func() Result {
 			r := ran(1, 3000, 70, 0)
 			r.Machine.Disks = []MachineDisk{{Name: "/dev/sda", Model: "OTHER"}}

@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
 	"slices"
 	"strconv"
 	"strings"
@@ -30,6 +31,7 @@ type Report struct {
 	Ended   time.Time          `json:"ended"`
 	Parts   []Part             `json:"parts"`
 	Celsius map[string]float64 `json:"celsius"` // the highest of each sensor
+	Rates   map[string]Rate    `json:"rates"`   // what the programs measured over the whole load, by part and what it did: "/dev/sda write", "processors cpu"
 
 	Counters []Counter `json:"counters"` // what was counted of errors, those that grew; never null
 	Series   []Series  `json:"series"`   // what was measured over the time; never null
@@ -51,16 +53,27 @@ type load struct {
 	part  string        // what it tests: "processors"
 	text  string        // for people
 	lasts time.Duration // 0 if not known
+	// bytes are what each disk is to write and read in all, if that and no time ends the load.
+	bytes map[string]int64
 	// run returns a verdict for each part that it has tested. An error means that it could not test.
 	run func(ctx context.Context) ([]Part, error)
 }
 
 // do runs a load under watch, for a step.
 func do(ctx context.Context, h steps.Host, l load) (any, error) {
+	m := newMeter(h.Machine.FS)
+	told := time.Duration(0)
 	report, err := observe(ctx, h, l, 0, func(past time.Duration, _ Snapshot) {
-		if h.Progress != nil {
-			h.Progress(map[string]any{"load": l.text, "seconds": int(past.Seconds()), "of": int(l.lasts.Seconds())})
+		if h.Progress == nil || past-told < sampleEvery {
+			return
 		}
+		told = past
+		rates, total := m.rates()
+		now := map[string]any{"load": l.text, "seconds": int(past.Seconds()), "of": int(l.lasts.Seconds()), "rates": rates}
+		if percent := l.percent(past, total); percent >= 0 {
+			now["percent"] = percent
+		}
+		h.Progress(now)
 	})
 	if err != nil {
 		return nil, err
@@ -78,7 +91,7 @@ const mostStepPoints = 16
 
 // observe runs a load under watch. progress is called with each sample and the time that has passed. With an error, which means that not all was tested, the report has what was found nevertheless.
 func observe(ctx context.Context, h steps.Host, l load, every time.Duration, progress func(past time.Duration, s Snapshot)) (Report, error) {
-	report := Report{Load: l.text, Started: time.Now().UTC(), Celsius: map[string]float64{}, Counters: []Counter{}, Series: []Series{}}
+	report := Report{Load: l.text, Started: time.Now().UTC(), Celsius: map[string]float64{}, Counters: []Counter{}, Series: []Series{}, Rates: map[string]Rate{}}
 	h.Say("burn-in: %s", l.text)
 	w, err := startWatch(ctx, h, every, func(s Snapshot) { progress(time.Since(report.Started), s) })
 	if err != nil {
@@ -87,6 +100,9 @@ func observe(ctx context.Context, h steps.Host, l load, every time.Duration, pro
 	parts, err := l.run(ctx)
 	seen, counted, series := w.end(context.WithoutCancel(ctx))
 	report.Parts, report.Counters, report.Series, report.Celsius, report.Ended = parts, counted, series, celsius(series), time.Now().UTC()
+	for _, p := range parts {
+		maps.Copy(report.Rates, p.rates)
+	}
 	for _, s := range seen {
 		// A disk is known by more than the kernel's name once it was tested.
 		i := slices.IndexFunc(report.Parts, func(p Part) bool { return p.Name == s.Name || strings.HasPrefix(p.Name, s.Name+" ") })
@@ -119,6 +135,9 @@ func judged(part string, err error, found func(exit int) bool) ([]Part, error) {
 	}
 	return nil, err
 }
+
+// ownOutput is a program's own standard output, also where nobody has made /dev/stdout.
+const ownOutput = "/proc/self/fd/1"
 
 // stressFound is stress-ng's exit status of a stressor that failed, such as by a verification. Source: stress-ng(1), EXIT STATUS.
 func stressFound(exit int) bool { return exit == 2 }
@@ -161,8 +180,12 @@ func stressLoad(h steps.Host, part string, lasts time.Duration, file string, arg
 		text:  fmt.Sprintf("%s for %v: %s", part, lasts, tool.Line(tool.StressNG, args...)),
 		lasts: lasts,
 		run: func(ctx context.Context) ([]Part, error) {
-			_, err := h.Tools.Run(ctx, tool.StressNG, args...)
-			return judged(part, err, stressFound)
+			out, err := h.Tools.Run(ctx, tool.StressNG, append(slices.Clone(args), "--yaml", ownOutput)...)
+			parts, err := judged(part, err, stressFound)
+			if err == nil {
+				parts[0].rates = withPart(part, parseStress(out))
+			}
+			return parts, err
 		},
 	}
 }
@@ -211,8 +234,15 @@ func diskLoad(disks []inspect.Disk, skipped []Part, loops int64, lasts time.Dura
 	if lasts > 0 {
 		how = fmt.Sprintf("for %v", lasts)
 	}
+	bytes := map[string]int64{}
+	if lasts == 0 {
+		for _, d := range disks {
+			bytes[d.Name] = 2 * d.Size * loops
+		}
+	}
 	return load{
 		part:  "disks",
+		bytes: bytes,
 		text:  fmt.Sprintf("%d disks, written and verified %s", len(disks), how),
 		lasts: lasts,
 		run: func(ctx context.Context) ([]Part, error) {
@@ -365,12 +395,15 @@ func networkLoad(h steps.Host, p pairing, lasts time.Duration, file string) load
 		text:  fmt.Sprintf("network with %s for %v each way, first as the %s", p.Partner, lasts, p.Role),
 		lasts: 2 * lasts,
 		run: func(ctx context.Context) ([]Part, error) {
+			rates := map[string]Rate{}
 			for _, role := range roles {
-				if parts, err := exchange(ctx, h, role, p.Partner, lasts, file); err != nil || parts[0].Verdict != Pass {
+				parts, err := exchange(ctx, h, role, p.Partner, lasts, file)
+				if err != nil || parts[0].Verdict != Pass {
 					return parts, err
 				}
+				maps.Copy(rates, parts[0].rates)
 			}
-			return judged("network to "+p.Partner, nil, nil)
+			return []Part{{Name: "network to " + p.Partner, Verdict: Pass, Reasons: []string{}, rates: rates}}, nil
 		},
 	}
 }
@@ -386,10 +419,27 @@ func exchange(ctx context.Context, h steps.Host, role, partner string, lasts tim
 		}
 	}
 	for told := false; ; told = true {
-		_, err := h.Tools.Run(ctx, tool.Fio, args...)
+		out, err := h.Tools.Run(ctx, tool.Fio, args...)
 		var failed *tool.Error
 		if role != "reader" || !errors.As(err, &failed) || failed.Exit != readerEarly {
-			return judged("network to "+partner, err, func(int) bool { return true })
+			parts, err := judged("network to "+partner, err, fioFound)
+			if err != nil || parts[0].Verdict != Pass {
+				return parts, err
+			}
+			if file != "" {
+				if out, err = readLog(networkLog(file, role)); err != nil {
+					return nil, err
+				}
+			}
+			v, err := parseFio(out)
+			if err != nil {
+				return nil, fmt.Errorf("network to %s: %w", partner, err)
+			}
+			if v.wrote+v.read == 0 {
+				return nil, fmt.Errorf("network to %s: as the %s nothing went over it", partner, role)
+			}
+			parts[0].rates = withPart("network to "+partner, v.rates)
+			return parts, nil
 		}
 		if !told {
 			h.Say("burn-in: %s does not listen yet; it is tried every %v", partner, readerRetry)
@@ -411,7 +461,10 @@ func networkArgs(role, partner string, lasts time.Duration, file string) []strin
 	}
 	args = append(args, "--output-format", "json")
 	if file != "" {
-		args = append(args, "--output", file+"."+role)
+		args = append(args, "--output", networkLog(file, role))
 	}
 	return args
 }
+
+// networkLog is where fio's report on one way goes.
+func networkLog(file, role string) string { return file + "." + role }

@@ -206,9 +206,10 @@ func machine(names ...string) fstest.MapFS {
 
 type opened struct{ steps.Disk }
 
-func (opened) Close() error    { return nil }
-func (opened) Size() int64     { return 1 << 20 }
-func (opened) SectorSize() int { return 512 }
+func (opened) Close() error                      { return nil }
+func (opened) Size() int64                       { return 1 << 20 }
+func (opened) SectorSize() int                   { return 512 }
+func (opened) ReadAt([]byte, int64) (int, error) { return 0, errors.New("input/output error") }
 
 func TestSteps(t *testing.T) {
 	type options map[string]any
@@ -224,30 +225,30 @@ func TestSteps(t *testing.T) {
 		script  string
 		want    string // parts, or the error
 	}{
-		{name: "processors, by default", run: CPU, script: "$ stress-ng --version\n$ stress-ng --cpu 0 --verify --metrics-brief --timeout 86400\n", want: "PASS|processors|\n"},
+		{name: "processors, by default", run: CPU, script: "$ stress-ng --version\n$ stress-ng --cpu 0 --verify --metrics-brief --timeout 86400 --yaml /proc/self/fd/1\n", want: "PASS|processors|\n"},
 		{name: "processors", run: CPU, options: options{"agent_burnin_cpu_cpu": json.Number("4"), "agent_burnin_cpu_timeout": "60", "agent_burnin_cpu_outputfile": "/var/log/cpu"},
-			script: "$ stress-ng --version\n$ stress-ng --cpu 4 --verify --metrics-brief --timeout 60 --log-file /var/log/cpu\n", want: "PASS|processors|\n"},
-		{name: "processors that err", run: CPU, script: "$ stress-ng --version\n$ stress-ng --cpu 0 --verify --metrics-brief --timeout 86400\n2> stress-ng: fail: cpu: matrix product is wrong\n? 2\n",
-			want: "burn-in found broken parts: processors: stress-ng --cpu 0 --verify --metrics-brief --timeout 86400: exit status 2: stress-ng: fail: cpu: matrix product is wrong"},
-		{name: "a program that could not start is no verdict", run: CPU, script: "$ stress-ng --version\n$ stress-ng --cpu 0 --verify --metrics-brief --timeout 86400\n? 3\n", want: "exit status 3"},
+			script: "$ stress-ng --version\n$ stress-ng --cpu 4 --verify --metrics-brief --timeout 60 --log-file /var/log/cpu --yaml /proc/self/fd/1\n", want: "PASS|processors|\n"},
+		{name: "processors that err", run: CPU, script: "$ stress-ng --version\n$ stress-ng --cpu 0 --verify --metrics-brief --timeout 86400 --yaml /proc/self/fd/1\n2> stress-ng: fail: cpu: matrix product is wrong\n? 2\n",
+			want: "burn-in found broken parts: processors: stress-ng --cpu 0 --verify --metrics-brief --timeout 86400 --yaml /proc/self/fd/1: exit status 2: stress-ng: fail: cpu: matrix product is wrong"},
+		{name: "a program that could not start is no verdict", run: CPU, script: "$ stress-ng --version\n$ stress-ng --cpu 0 --verify --metrics-brief --timeout 86400 --yaml /proc/self/fd/1\n? 3\n", want: "exit status 3"},
 		{name: "no program", run: Memory, script: "$ stress-ng --version\n? 127\n", want: "stress-ng --version: exit status 127"},
-		{name: "memory, by default", run: Memory, script: "$ stress-ng --version\n$ stress-ng --vm 0 --vm-bytes 98% --verify --metrics-brief --timeout 86400\n", want: "PASS|memory|\n"},
+		{name: "memory, by default", run: Memory, script: "$ stress-ng --version\n$ stress-ng --vm 0 --vm-bytes 98% --verify --metrics-brief --timeout 86400 --yaml /proc/self/fd/1\n", want: "PASS|memory|\n"},
 		{name: "no number", run: Memory, options: options{"agent_burnin_vm_timeout": "soon"}, want: `agent_burnin_vm_timeout is "soon", want a whole number`},
 		{name: "for ever", run: Memory, options: options{"agent_burnin_vm_timeout": json.Number("0")}, want: "without end"},
 		{name: "a hostile amount", run: Memory, options: options{"agent_burnin_vm_vm-bytes": "1 --exec rm"}, want: "want an amount"},
 		{name: "a hostile file", run: CPU, options: options{"agent_burnin_cpu_outputfile": "--log"}, want: "want the path of a file"},
 
 		{name: "disks, by default", run: Disk, disks: []string{"vda"}, script: "$ fio --version\n" +
-			"$ fio --thread --verify_state_save 0 --name /dev/vda --filename /dev/vda --rw write --bs 4k --direct 1 --ioengine libaio --iodepth 32 --verify crc32c --verify_fatal 1 --loops 4 --output-format json\n{\"jobs\": [{\"read\": {\"io_bytes\": 4096}, \"write\": {\"io_bytes\": 8192}}]}\n", want: "PASS|/dev/vda serial S-vda|8.0 KiB written, 4.0 KiB read back, of 1.0 MiB\n"},
+			"$ fio --thread --verify_state_save 0 --name /dev/vda --filename /dev/vda --rw write --bs 4k --direct 1 --ioengine libaio --iodepth 32 --verify crc32c --verify_fatal 1 --loops 4 --output-format json --verify_interval 4096\n{\"jobs\": [{\"read\": {\"io_bytes\": 4096}, \"write\": {\"io_bytes\": 8192}}]}\n", want: "PASS|/dev/vda serial S-vda|8.0 KiB written, 4.0 KiB read back, of 1.0 MiB\n"},
 		{name: "disks", run: Disk, disks: []string{"vda", "vdb", "vdc"}, skip: `[{"serial": "S-vdb"}]`, media: "/dev/vdc1",
 			options: options{"agent_burnin_fio_disk_loops": json.Number("1"), "agent_burnin_fio_disk_runtime": json.Number("5")}, script: "$ fio --version\n" +
-				"$ fio --thread --verify_state_save 0 --name /dev/vda --filename /dev/vda --rw write --bs 4k --direct 1 --ioengine libaio --iodepth 32 --verify crc32c --verify_fatal 1 --loops 1 --runtime 5 --time_based --verify_backlog 64 --output-format json\n{\"jobs\": [{\"read\": {\"io_bytes\": 4096}, \"write\": {\"io_bytes\": 8192}}]}\n",
+				"$ fio --thread --verify_state_save 0 --name /dev/vda --filename /dev/vda --rw write --bs 4k --direct 1 --ioengine libaio --iodepth 32 --verify crc32c --verify_fatal 1 --loops 1 --runtime 5 --time_based --verify_backlog 64 --output-format json --verify_interval 4096\n{\"jobs\": [{\"read\": {\"io_bytes\": 4096}, \"write\": {\"io_bytes\": 8192}}]}\n",
 			want: "PASS|/dev/vda serial S-vda|8.0 KiB written, 4.0 KiB read back, of 1.0 MiB\nSKIPPED|/dev/vdb serial S-vdb|it is on the skip list\nSKIPPED|/dev/vdc serial S-vdc|this machine's settings were read from it\n"},
 		{name: "nothing read back", run: Disk, disks: []string{"vda"}, script: "$ fio --version\n" +
-			"$ fio --thread --verify_state_save 0 --name /dev/vda --filename /dev/vda --rw write --bs 4k --direct 1 --ioengine libaio --iodepth 32 --verify crc32c --verify_fatal 1 --loops 4 --output-format json\n{\"jobs\": [{\"write\": {\"io_bytes\": 8192}}]}\n",
+			"$ fio --thread --verify_state_save 0 --name /dev/vda --filename /dev/vda --rw write --bs 4k --direct 1 --ioengine libaio --iodepth 32 --verify crc32c --verify_fatal 1 --loops 4 --output-format json --verify_interval 4096\n{\"jobs\": [{\"write\": {\"io_bytes\": 8192}}]}\n",
 			want: "nothing was read back"},
 		{name: "a disk that errs", run: Disk, disks: []string{"vda"}, script: "$ fio --version\n" +
-			"$ fio --thread --verify_state_save 0 --name /dev/vda --filename /dev/vda --rw write --bs 4k --direct 1 --ioengine libaio --iodepth 32 --verify crc32c --verify_fatal 1 --loops 4 --output-format json\n2> crc32c: verify failed at file /dev/vda offset 4096\n? 1\n",
+			"$ fio --thread --verify_state_save 0 --name /dev/vda --filename /dev/vda --rw write --bs 4k --direct 1 --ioengine libaio --iodepth 32 --verify crc32c --verify_fatal 1 --loops 4 --output-format json --verify_interval 4096\n2> crc32c: verify failed at file /dev/vda offset 4096\n? 1\n",
 			want: "burn-in found broken parts: /dev/vda serial S-vda: fio"},
 		{name: "a disk in use", run: Disk, disks: []string{"vda", "vdb"}, busy: "/dev/vdb", script: "$ fio --version\n", want: "nothing was written: /dev/vdb serial S-vdb: device or resource busy"},
 		{name: "nobody wants it", run: Disk, disks: []string{"vda"}, asked: errors.New("no"), script: "$ fio --version\n", want: "no"},
@@ -257,8 +258,10 @@ func TestSteps(t *testing.T) {
 
 		{name: "network", run: Network, options: options{"agent_burnin_fio_network_runtime": json.Number("5"), "agent_burnin_fio_network_config": map[string]any{"role": "reader", "partner": "10.0.0.2"}}, script: "$ fio --version\n" +
 			"$ fio --thread --ioengine net --port 9000 --fill_device 1 --group_reporting --gtod_reduce 1 --numjobs 16 --name reader --rw read --hostname 10.0.0.2 --output-format json\n? 16\n" +
-			"$ fio --thread --ioengine net --port 9000 --fill_device 1 --group_reporting --gtod_reduce 1 --numjobs 16 --name reader --rw read --hostname 10.0.0.2 --output-format json\n" +
-			"$ fio --thread --ioengine net --port 9000 --fill_device 1 --group_reporting --gtod_reduce 1 --numjobs 16 --name writer --rw write --runtime 5 --time_based --listen --output-format json\n", want: "PASS|network to 10.0.0.2|\n"},
+			"$ fio --thread --ioengine net --port 9000 --fill_device 1 --group_reporting --gtod_reduce 1 --numjobs 16 --name reader --rw read --hostname 10.0.0.2 --output-format json\n{\"jobs\": [{\"read\": {\"io_bytes\": 4096}}]}\n" +
+			"$ fio --thread --ioengine net --port 9000 --fill_device 1 --group_reporting --gtod_reduce 1 --numjobs 16 --name writer --rw write --runtime 5 --time_based --listen --output-format json\n{\"jobs\": [{\"write\": {\"io_bytes\": 4096}}]}\n", want: "PASS|network to 10.0.0.2|\n"},
+		{name: "network on which nothing was sent", run: Network, options: options{"agent_burnin_fio_network_config": `{"role": "writer", "partner": "b"}`}, script: "$ fio --version\n" +
+			"$ fio --thread --ioengine net --port 9000 --fill_device 1 --group_reporting --gtod_reduce 1 --numjobs 16 --name writer --rw write --runtime 21600 --time_based --listen --output-format json\n{\"jobs\": []}\n", want: "network to b: as the writer nothing went over it"},
 		{name: "network that breaks", run: Network, options: options{"agent_burnin_fio_network_config": `{"role": "writer", "partner": "b"}`}, script: "$ fio --version\n" +
 			"$ fio --thread --ioengine net --port 9000 --fill_device 1 --group_reporting --gtod_reduce 1 --numjobs 16 --name writer --rw write --runtime 21600 --time_based --listen --output-format json\n? 1\n", want: "burn-in found broken parts: network to b"},
 		{name: "no partner", run: Network, want: "agent_burnin_fio_network_config is \"not given\""},

@@ -23,6 +23,7 @@ type Part struct {
 	Name    string   `json:"name"`
 	Verdict Verdict  `json:"verdict"`
 	Reasons []string `json:"reasons"` // of anything but a pass, and what else was seen; never null
+	rates   map[string]Rate
 }
 
 // Counter is what a part counted while a load ran.

@@ -119,6 +119,19 @@ func (b *bench) Open(name string) (fs.File, error) {
 	return b.root.Open(name)
 }
 
+// ReadLink and Lstat implement fs.ReadLinkFS.
+func (b *bench) ReadLink(name string) (string, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.root.ReadLink(name)
+}
+
+func (b *bench) Lstat(name string) (fs.FileInfo, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.root.Lstat(name)
+}
+
 // change changes a file of the machine.
 func (b *bench) change(name, content string) {
 	b.mu.Lock()
@@ -297,7 +310,7 @@ func TestPlanRun(t *testing.T) {
 			return func(ctx context.Context, line string) (string, error) {
 				if strings.HasPrefix(line, "fio") {
 					const want = "fio --thread --verify_state_save 0 --name /dev/vda --filename /dev/vda --rw write --bs 4k --direct 1 --ioengine libaio --iodepth 32 --verify crc32c --verify_fatal 1 " +
-						"--loops 1 --runtime 20 --time_based --verify_backlog 64 --output-format json"
+						"--loops 1 --runtime 20 --time_based --verify_backlog 64 --output-format json --verify_interval 4096"
 					if line != want {
 						t.Errorf("run: %s\nwant: %s", line, want)
 					}
@@ -383,8 +396,9 @@ func TestPlanRun(t *testing.T) {
 				b.change("sys/block/vda/serial", "OTHER\n")
 				return good, nil
 			}
-		}, want: "SKIPPED disks: /dev/vda serial S-vda: nothing was written: /dev/vda is another disk than the one that was chosen: its serial was \"S-vda\", is \"OTHER\"\nPASS|processors|\nPASS|memory|\nSKIPPED|/dev/vdb serial S-vdb|it was not named\n" +
-			"SKIPPED|disks|/dev/vda serial S-vda: nothing was written: /dev/vda is another disk than the one that was chosen: its serial was \"S-vda\", is \"OTHER\"\n"},
+		}, want: "FAIL disks: /dev/vda serial S-vda: nothing was written: /dev/vda is another disk than the one that was chosen: its serial was \"S-vda\", is \"OTHER\"\nPASS|processors|\nPASS|memory|\nSKIPPED|/dev/vdb serial S-vdb|it was not named\n" +
+			"SKIPPED|disks|/dev/vda serial S-vda: nothing was written: /dev/vda is another disk than the one that was chosen: its serial was \"S-vda\", is \"OTHER\"\n" +
+			"FAIL|disk /dev/vda|lost since the burn-in began: virtio 1.0 MiB serial S-vda; came since the burn-in began: virtio 1.0 MiB serial OTHER\n"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {

@@ -399,7 +399,7 @@ func TestParseRules(t *testing.T) {
 			t.Errorf("%s: there is no rule", k)
 		}
 	}
-	for _, metric := range []string{throughput, frequency, temperature, grownErrors} {
+	for _, metric := range []string{throughput, work, frequency, temperature, grownErrors} {
 		if !strings.Contains(string(rulesFile), "- metric: "+metric+"\n") {
 			t.Errorf("%s: there is no rule for comparing", metric)
 		}

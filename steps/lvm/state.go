@@ -44,6 +44,7 @@ type disk struct {
 	kinds   map[int]gpt.GUID // types of the partitions, as far as the table says
 	labels  []int            // numbers of the partitions, 0 the whole, that are physical volumes
 	holds   []string         // what else is on the whole of it, for people
+	drive   int              // number of the partition for a config drive; 0 without
 	mark    raid.Mark        // of what was not finished
 	isArray bool
 }
@@ -62,12 +63,14 @@ type existing struct {
 	missing    int // physical volumes that are not there
 	places     []place
 	volumes    []existingVolume
+	tags       []string
 }
 
 type existingVolume struct {
 	name   string
 	layout string // as lvs prints it: linear, striped, "raid,raid1", ...
 	size   int64  // bytes
+	tags   []string
 }
 
 // on tells whether the group has a part on a disk.
@@ -126,6 +129,27 @@ func look(ctx context.Context, h steps.Host) (s state, err error) {
 	return s, s.askLVM(ctx, h.Tools)
 }
 
+// hasLabels tells whether there is a physical volume on any disk or array that can be read.
+func hasLabels(ctx context.Context, h steps.Host) bool {
+	all, _ := h.Machine.Disks(ctx) // what cannot be read has none for us
+	for _, d := range all {
+		parts, err := raid.Partitions(h.Machine.FS, d.Name)
+		if err != nil {
+			continue
+		}
+		sizes := map[string]int64{d.Name: d.Size}
+		for _, p := range parts {
+			sizes[raid.PartitionDevice(d.Name, p.Number)] = p.Size
+		}
+		for device, size := range sizes {
+			if head, _, _, err := probe(h.Machine.FS, device, size); err == nil && raid.HasLabel(head) {
+				return true
+			}
+		}
+	}
+	return false
+}
+
 // systemNames are directories of the kernel's and udev's in /dev.
 var systemNames = []string{"mapper", "disk", "block", "char", "shm", "pts", "mqueue", "hugepages"}
 
@@ -171,6 +195,9 @@ func (d *disk) read(root fs.FS, members map[string]bool) (err error) {
 	if table, err := gpt.Parse(head, int(max(d.LogicalSectors, 512))); err == nil {
 		for _, p := range table.Partitions() {
 			d.kinds[p.Number] = p.Type
+			if p.Type == gpt.LinuxData && p.Name == drivePart {
+				d.drive = p.Number
+			}
 		}
 	}
 	if members[d.Name] {
@@ -269,7 +296,7 @@ func (s *state) askLVM(ctx context.Context, tools tool.Runner) error {
 		}
 		return parseReport(out)
 	}
-	groups, err := report("vgs", "vg_uuid,vg_name,vg_missing_pv_count")
+	groups, err := report("vgs", "vg_uuid,vg_name,vg_missing_pv_count,vg_tags")
 	if err != nil {
 		return err
 	}
@@ -277,7 +304,7 @@ func (s *state) askLVM(ctx context.Context, tools tool.Runner) error {
 	if err != nil {
 		return err
 	}
-	logical, err := report("lvs", "vg_uuid,lv_name,lv_layout,lv_size")
+	logical, err := report("lvs", "vg_uuid,lv_name,lv_layout,lv_size,lv_tags")
 	if err != nil {
 		return err
 	}
@@ -293,7 +320,7 @@ func (s *state) add(groups, physical, logical []map[string]string) error {
 			return fmt.Errorf("vgs: vg_missing_pv_count: %w", err)
 		}
 		index[g["vg_uuid"]] = len(s.groups)
-		s.groups = append(s.groups, existing{name: lvmName(g["vg_name"]), uuid: g["vg_uuid"], missing: missing})
+		s.groups = append(s.groups, existing{name: lvmName(g["vg_name"]), uuid: g["vg_uuid"], missing: missing, tags: tags(g["vg_tags"])})
 	}
 	for _, p := range s.places() {
 		// Of two with the same identity lvm lists one. One without metadata of its own is listed as of no group if the others are not there, but as used.
@@ -318,9 +345,14 @@ func (s *state) add(groups, physical, logical []map[string]string) error {
 		if err != nil {
 			return fmt.Errorf("lvs: lv_size: %w", err)
 		}
-		s.groups[i].volumes = append(s.groups[i].volumes, existingVolume{lvmName(v["lv_name"]), v["lv_layout"], size})
+		s.groups[i].volumes = append(s.groups[i].volumes, existingVolume{lvmName(v["lv_name"]), v["lv_layout"], size, tags(v["lv_tags"])})
 	}
 	return nil
+}
+
+// tags are those in a list as lvm prints it.
+func tags(list string) []string {
+	return strings.FieldsFunc(list, func(c rune) bool { return c == ',' })
 }
 
 // lvmName is a name that comes from a disk, with what lvm(8) allows in names alone.
