@@ -27,7 +27,7 @@ import (
 
 func burninCommand() command {
 	return command{
-		name: "burnin", args: "[--profile quick|standard|full|FILE] [--disks NAME,...] [--report DIR] [--baseline FILE] [--every TIME] [--resume] [--watchdog TIME|off] [--plan] [--force] [--yes]",
+		name: "burnin", args: "[--profile quick|standard|full|FILE] [--disks NAME,...] [--report DIR] [--upload URL] [--cafile FILE] [--baseline FILE] [--every TIME] [--resume] [--watchdog TIME|off] [--plan] [--force] [--yes]",
 		help:    "Put load on this machine, watch what it counts of errors, and give each part a verdict. Exit status: 0 all passed, 1 a part failed, 2 wrong use, 3 not all could be tested.",
 		example: "ironhand burnin --profile quick --disks sda,nvme0n1 --report /media/stick/report",
 		run:     burnIn,
@@ -48,6 +48,8 @@ func burnIn(ctx context.Context, c *call) error {
 	c.flags.Func("baseline", "`file` results.json of an earlier run, or of another machine of the model, to compare with; may be repeated", func(name string) error {
 		return readBaseline(&baseline, name)
 	})
+	to := c.flags.String("upload", "", "`URL` to which the report is sent by PUT, as a tar archive; wants --report")
+	caFile := c.flags.String("cafile", "", "`file` of CA certificates for --upload, PEM: with it no other CA is trusted")
 	plan := c.flags.Bool("plan", false, "say what would be done, and do nothing")
 	force := c.flags.Bool("force", false, "overwrite disks that hold data, too")
 	yes := c.flags.Bool("yes", false, "do not ask")
@@ -58,6 +60,16 @@ func burnIn(ctx context.Context, c *call) error {
 	}
 	if *every < 100*time.Millisecond || *every > time.Hour {
 		return usagef("--every %v: want 100ms to 1h", *every)
+	}
+	var sent *upload
+	if *to != "" {
+		if *dir == "" {
+			return usagef("--upload wants --report DIR, for what cannot be sent")
+		}
+		var err error
+		if sent, err = newUpload(*to, *caFile); err != nil {
+			return usagef("%v", err)
+		}
 	}
 	guard, err := watchdogTime(*watchdog, inRamdisk())
 	if err != nil {
@@ -113,6 +125,7 @@ func burnIn(ctx context.Context, c *call) error {
 		if err := whyNotPlanned(err); err != nil {
 			return err
 		}
+		todo.Every = *every
 	} else {
 		if *dir != "" && !*plan {
 			if out, err = makeReportDir(*dir); err != nil {
@@ -181,6 +194,15 @@ func burnIn(ctx context.Context, c *call) error {
 			host.Say("keep the state of the run: %v", err)
 		}
 		fmt.Fprintf(c.stderr, "The report is in %s.\n", *dir)
+		if sent != nil {
+			if err := sent.send(context.WithoutCancel(ctx), out.path); err != nil {
+				if result.Verdict == burnin.Fail {
+					return err
+				}
+				return notTested{err}
+			}
+			fmt.Fprintf(c.stderr, "It was sent to %s.\n", sent)
+		}
 	}
 	switch result.Verdict {
 	case burnin.Pass:

@@ -120,7 +120,7 @@ func burninPage(r burnin.Result, i inspect.Inventory, problems error) []byte {
 		h.raw("</p>\n")
 		h.parts(l.Parts)
 		for _, what := range slices.Sorted(maps.Keys(l.Rates)) {
-			h.put("<p class=\"note\">%s: %s %s</p>\n", what, tickText(l.Rates[what].Value), l.Rates[what].Unit)
+			h.put("<p class=\"note\">%s: %s %s</p>\n", what, fmt.Sprintf("%.4g", l.Rates[what].Value), l.Rates[what].Unit)
 		}
 	}
 	if len(r.Baseline) > 0 {
@@ -197,7 +197,7 @@ func (h *hypertext) inventory(i inspect.Inventory, problems error) {
 		memory += ", " + inspect.Size(*mb<<20) + " installed"
 	}
 	h.row("td", "Memory", memory)
-	h.row("td", "BMC", words(string(i.BMCAddress), unlessNone(string(i.BMCv6Address)), string(i.BMCMAC)))
+	h.row("td", "BMC", words(strings.TrimPrefix(string(i.BMCAddress), "0.0.0.0"), unlessNone(string(i.BMCv6Address)), string(i.BMCMAC)))
 	h.raw("</table>\n")
 	if len(i.Memory.Modules) > 0 {
 		h.raw("<table>")

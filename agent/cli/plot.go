@@ -101,7 +101,7 @@ func (h *hypertext) plot(r burnin.Result, kind, title string, fromZero, stairs b
 	if fromZero {
 		low = min(low, 0)
 	}
-	yTicks := ticks(low, high)
+	yTicks := ticks(low, high, stairs)
 	low, high = yTicks[0], yTicks[len(yTicks)-1]
 	end := max(r.Ended.Sub(r.Started).Seconds(), 1)
 	per, timeUnit := timeScale(end)
@@ -132,7 +132,7 @@ func (h *hypertext) plot(r burnin.Result, kind, title string, fromZero, stairs b
 	for _, t := range yTicks {
 		h.put(`<path d="M%s %sH%s" class="grid"/><text x="%s" y="%s" class="end">%s</text>`+"\n", num(plotLeft), num(y(t)), num(plotWidth-plotRight), num(plotLeft-6), num(y(t)+4), tickText(t))
 	}
-	for _, t := range ticks(0, end/per) {
+	for _, t := range ticks(0, end/per, false) {
 		if t*per > end {
 			break
 		}
@@ -195,8 +195,8 @@ func tickText(f float64) string {
 	return strings.TrimPrefix(fmt.Sprintf("%.6g", f), "-0")
 }
 
-// ticks are round numbers from below low to above high, some five.
-func ticks(low, high float64) []float64 {
+// ticks are round numbers from below low to above high, some five; of what is counted, whole ones.
+func ticks(low, high float64, whole bool) []float64 {
 	if high <= low {
 		low, high = low-1, high+1
 		if low == -1 {
@@ -209,6 +209,9 @@ func ticks(low, high float64) []float64 {
 			step *= m
 			break
 		}
+	}
+	if whole {
+		step = max(1, math.Ceil(step))
 	}
 	var list []float64
 	for i := math.Floor(low / step); ; i++ {

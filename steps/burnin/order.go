@@ -49,7 +49,7 @@ type Plan struct {
 	loads   []load
 	lasts   time.Duration // of the loads with a time
 	open    bool          // there are loads without
-	every   time.Duration
+	Every   time.Duration // as in [Order]
 	text    strings.Builder
 	force   bool
 	kept    []keptLoad // all loads, also those that an earlier start of the machine has run
@@ -83,7 +83,7 @@ type Result struct {
 
 // Plan looks at the machine and its programs, and says what would be done. Wrong orders are [steps.ErrArgs].
 func (o Order) Plan(ctx context.Context, h steps.Host) (*Plan, error) {
-	p := &Plan{Profile: o.Profile.Name, force: o.Force, every: o.Every}
+	p := &Plan{Profile: o.Profile.Name, force: o.Force, Every: o.Every}
 	var programs []tool.Tool
 	disksWanted := false
 	for i, l := range o.Profile.Loads {
@@ -247,7 +247,7 @@ func (p *Plan) Run(ctx context.Context, h steps.Host, f Following) Result {
 			p.keeper.began(l, past)
 			told, stopped := time.Duration(0), false
 			f.began(i)
-			found, err := observe(ctx, h, l, p.every, func(now time.Duration, s Snapshot) {
+			found, err := observe(ctx, h, l, p.Every, func(now time.Duration, s Snapshot) {
 				f.progress(i, now)
 				f.sampled(s)
 				p.keeper.goes(past+now, s.Findings)

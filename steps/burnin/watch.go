@@ -28,8 +28,8 @@ const (
 	askEvery = 10 * time.Second
 	// healthEvery is how often disks are asked for their health, and the BMC for its log.
 	healthEvery = time.Minute
-	// askLimit is how long the end of a load waits for a device that was asked.
-	askLimit = 15 * time.Second
+	// askLimit is how long the BMC may take for its answers, and how long the end of a load waits for a device that was asked: while it does there are no samples, and a watchdog wants some.
+	askLimit = 5 * time.Second
 )
 
 // mostMessages is how many messages are kept for a part.
