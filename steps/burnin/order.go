@@ -223,7 +223,7 @@ func (f Following) ended(load int, r Report) {
 
 // Run does what the plan says, one load after the other. When ctx ends, the load that runs is stopped, and the result says what was found until then.
 func (p *Plan) Run(ctx context.Context, h steps.Host, f Following) Result {
-	r := Result{Profile: p.Profile, Started: p.started, Problems: slices.Concat([]string{}, p.problems), Loads: slices.Clone(p.earlier), Baseline: []Part{}}
+	r := Result{Profile: p.Profile, Started: p.started, Problems: append([]string{}, p.problems...), Loads: slices.Clone(p.earlier), Baseline: []Part{}}
 	if r.Started.IsZero() {
 		r.Started = time.Now().UTC()
 	}

@@ -423,6 +423,7 @@ func TestPlanRun(t *testing.T) {
 				if got := followed.String(); !strings.Contains(got, test.followed) {
 					t.Errorf("followed: %s, want %s", got, test.followed)
 				}
+				fitsSchema(t, r)
 				got := strings.TrimSpace(string(r.Verdict)+" "+strings.Join(r.Problems, "; ")) + "\n"
 				for _, l := range r.Loads {
 					got += lines(l.Parts)

@@ -3,6 +3,7 @@
 package burnin
 
 import (
+	"bytes"
 	"context"
 	"encoding/binary"
 	"encoding/hex"
@@ -17,6 +18,8 @@ import (
 	"testing/fstest"
 	"testing/synctest"
 	"time"
+
+	"github.com/santhosh-tekuri/jsonschema/v6"
 
 	"github.com/ironhand/ironhand/inspect"
 	"github.com/ironhand/ironhand/inspect/ipmi"
@@ -339,6 +342,26 @@ func TestWatchBMC(t *testing.T) {
 				}
 			})
 		})
+	}
+}
+
+// fitsSchema fails the test unless a result is as docs/burn-in.schema.json says.
+func fitsSchema(t *testing.T, r Result) {
+	t.Helper()
+	schema, err := jsonschema.NewCompiler().Compile("../../docs/burn-in.schema.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	b, err := json.Marshal(r)
+	if err != nil {
+		t.Fatal(err)
+	}
+	doc, err := jsonschema.UnmarshalJSON(bytes.NewReader(b))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := schema.Validate(doc); err != nil {
+		t.Error(err)
 	}
 }
 
