@@ -173,6 +173,7 @@ type agent struct {
 	mu       sync.Mutex
 	node     steps.Node      // as the conductor sent it last
 	deployed *steps.Deployed // what was written in this boot
+	sharing  steps.Sharer    // nil for nothing
 }
 
 func newAgent(o Options) *agent {

@@ -84,36 +84,32 @@ func (a *agent) installBootloader(ctx context.Context, params json.RawMessage) (
 // returns a line for each entry.
 func installUEFI(ctx context.Context, h steps.Host, d steps.Deployed) (string, error) {
 	const variables = "/sys/firmware/efi/efivars"
-	disk := d.Disk
+	esp, disks := "", []string{d.Disk}
+	var err error
 	if v, on := image.ParseLogicalVolume(d.Volume); on {
-		entries, err := lvm.InstallUEFI(ctx, h, v, variables, loadFileSystem)
-		return lines(entries), err
+		esp, disks, err = lvm.BootDisks(ctx, h, v)
+	} else if raid.IsArray(h.Machine.FS, d.Disk) {
+		esp, disks, err = raid.PrepareUEFI(ctx, h, d.Disk)
 	}
-	if !raid.IsArray(h.Machine.FS, disk) {
-		v, err := image.InstallUEFI(ctx, disk, variables, loadFileSystem)
+	if err != nil {
+		return "", err
+	}
+	if esp == "" {
+		v, err := image.InstallUEFI(ctx, disks[0], variables, loadFileSystem)
 		if err != nil {
 			return "", err
 		}
 		return v.String(), nil
 	}
-	esp, disks, err := raid.PrepareUEFI(ctx, h, disk)
-	if err != nil {
-		return "", err
-	}
 	entries, err := image.InstallUEFICopies(ctx, esp, disks, variables, loadFileSystem)
 	if err != nil {
 		return "", err
 	}
-	return lines(entries), nil
-}
-
-// lines has one for each entry.
-func lines(entries []image.BootVariable) string {
-	var list []string
+	var lines []string
 	for _, e := range entries {
-		list = append(list, e.String())
+		lines = append(lines, e.String())
 	}
-	return strings.Join(list, "\n")
+	return strings.Join(lines, "\n"), nil
 }
 
 // installBIOS makes BIOS start the system in a disk's partition with this UUID; for an array, from each disk with a member of it, and without a UUID the one that has GRUB for BIOS; for a logical volume, from each disk below it. It returns a line for each disk.

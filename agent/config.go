@@ -83,6 +83,12 @@ type Config struct {
 	MDNSInterfaces    []netip.Addr
 	ReadBack          stream.ReadBack
 	KexecWatchdog     time.Duration
+	TorrentPort       int
+	TorrentPeers      []netip.Prefix
+	TorrentUp         int           // KiB per second; 0 is no limit
+	TorrentDown       int           // the same
+	TorrentShare      time.Duration // how long to go on sharing before the agent leaves
+	TorrentRatio      int           // copies that end it sooner; 0 for none
 	Poll              bool
 	SSHKey            string
 	VLANs             []string // as in [wantedVLANs]

@@ -186,7 +186,7 @@ func tooSmall(err error, room int64) error {
 // writeRoot writes the image to its place. Its own start is there when the digest is right.
 func (r *Partitioned) writeRoot(ctx context.Context, dst Disk, root Partition, o *opened, s Spec, meter *stream.Meter) (err error) {
 	r.Written, err = stream.Write(ctx, section{dst, root}, o.extents, stream.Options{
-		Verify: o.verify, Abort: o.reader.Abort, ReadBack: s.ReadBack, Meter: meter,
+		Verify: o.verify, Abort: o.abort, ReadBack: s.ReadBack, Meter: meter,
 		Finish: func(_ context.Context, head []byte, _ int64) error {
 			// With some formats the start was read twice, and the digest proves the second time only.
 			if !bytes.Equal(head, o.start) {

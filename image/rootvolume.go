@@ -9,31 +9,27 @@ import (
 	"io/fs"
 	"os"
 	"runtime"
+	"strings"
 	"time"
 
 	"github.com/ironhand/ironhand/image/volume"
 	"github.com/ironhand/ironhand/stream"
 )
 
-// WriteVolume writes a partition image, which s describes, to all of a logical volume, which dst is. Its menus name the volume afterwards, and with uefi the files that an EFI system partition needs to start it
-// are returned: who writes them does so last. No files are a warning. The config drive of s is only checked. After an error there is no file system in the volume; an error that
-// comes before the first write leaves it as it was.
-func WriteVolume(ctx context.Context, dst Disk, s Spec, at LogicalVolume, uefi bool, v Volumes) (r Partitioned, files map[string][]byte, err error) {
-	if err := s.Check(dst.Size(), dst.SectorSize()); err != nil {
+// WriteVolume writes a partition image, which s describes, to all of a logical volume of size bytes with sectors of some bytes. When the image is known to be one for it, use is called, and has to call what it
+// is given with the volume, which until then may be inactive. The menus of the image name the volume afterwards, and with uefi the files that an EFI system partition needs to start it
+// are returned: who writes them does so last. No files are a warning. The config drive of s is only checked. After an error there is no file system in the volume, or what was there if use was not called.
+func WriteVolume(ctx context.Context, size int64, sector int, s Spec, at LogicalVolume, uefi bool, use func(write func(Disk, Volumes) error) error) (r Partitioned, files map[string][]byte, err error) {
+	if err := s.Check(size, sector); err != nil {
 		return r, nil, err
 	}
-	if v == nil {
-		return r, nil, errors.New("the image cannot be looked into here")
-	}
-	root := Partition{Size: dst.Size()}
-	r.Roles = map[Role]Partition{RoleRoot: root}
 
-	// 1. The start of the image says whether it is one for this volume.
+	// The start of the image says whether it is one for this volume.
 	meter := stream.NewMeter()
 	if s.Progress != nil {
 		defer meter.Report(ctx, time.Second, s.Progress)()
 	}
-	o, found, has, err := s.openRoot(ctx, meter, root.Size, dst.SectorSize())
+	o, found, has, err := s.openRoot(ctx, meter, size, sector)
 	if err != nil {
 		return r, nil, err
 	}
@@ -42,8 +38,24 @@ func WriteVolume(ctx context.Context, dst Disk, s Spec, at LogicalVolume, uefi b
 	if !plainWord.MatchString(found.UUID) {
 		return r, nil, fmt.Errorf("%w: its file system has no UUID", ErrNoImageLoader)
 	}
+	err = use(func(dst Disk, v Volumes) (err error) {
+		if dst.Size() != size || dst.SectorSize() != sector {
+			return fmt.Errorf("the volume has %d bytes and sectors of %d, and was to have %d and %d", dst.Size(), dst.SectorSize(), size, sector)
+		}
+		files, err = r.writeVolume(ctx, dst, s, o, meter, Root{FileSystem: found, Volume: at}, has, uefi, v)
+		return err
+	})
+	return r, files, err
+}
 
-	// 2. From here on, what was in the volume is gone.
+// writeVolume is WriteVolume when the image is open and the volume is there.
+func (r *Partitioned) writeVolume(ctx context.Context, dst Disk, s Spec, o *opened, meter *stream.Meter, self Root, has extent, uefi bool, v Volumes) (files map[string][]byte, err error) {
+	if v == nil {
+		return nil, errors.New("the image cannot be looked into here")
+	}
+	root := Partition{Size: dst.Size()}
+
+	// 1. From here on, what was in the volume is gone.
 	ends := []Partition{{Size: stream.HeadSize}, {Start: root.Size - stream.HeadSize, Size: stream.HeadSize}}
 	defer func() {
 		if err == nil {
@@ -56,20 +68,19 @@ func WriteVolume(ctx context.Context, dst Disk, s Spec, at LogicalVolume, uefi b
 		}
 	}()
 	if err := zeroAll(ctx, dst, ends); err != nil {
-		return r, nil, err
+		return nil, err
 	}
 	if err := r.writeRoot(ctx, dst, root, o, s, meter); err != nil {
-		return r, nil, err
+		return nil, err
 	}
-	r.grow(ctx, v, root, found, has)
+	r.grow(ctx, v, root, self.FileSystem, has)
 
-	// 3. The system has to find itself.
-	self := Root{FileSystem: found, Volume: at}
-	if err := v.Change(ctx, root, found, self.nameVolume); err != nil {
-		return r, nil, fmt.Errorf("name the volume in the boot menus of the image: %w", err)
+	// 2. The system has to find itself.
+	if err := v.Change(ctx, root, self.FileSystem, self.nameVolume); err != nil {
+		return nil, fmt.Errorf("name the volume in the boot menus of the image: %w", err)
 	}
 	if uefi {
-		err := v.View(ctx, root, found, func(fsys fs.FS) (err error) {
+		err := v.View(ctx, root, self.FileSystem, func(fsys fs.FS) (err error) {
 			files, r.Loader, err = espFiles(fsys, self, runtime.GOARCH)
 			return err
 		})
@@ -78,9 +89,9 @@ func WriteVolume(ctx context.Context, dst Disk, s Spec, at LogicalVolume, uefi b
 		}
 	}
 	if err := dst.Sync(); err != nil {
-		return r, nil, fmt.Errorf("sync: %w", err)
+		return nil, fmt.Errorf("sync: %w", err)
 	}
-	return r, files, nil
+	return files, nil
 }
 
 // PrepareBIOSOn is PrepareBIOS for a logical volume, which d is, whose file system has the UUID root; if that is empty, any UUID. The error is ErrNoRoot if it has not.
@@ -89,7 +100,7 @@ func PrepareBIOSOn(ctx context.Context, d Disk, at LogicalVolume, root string, v
 	if err != nil {
 		return nil, err
 	}
-	if f.Type == "" || root != "" && f.UUID != root {
+	if f.Type == "" || root != "" && !strings.EqualFold(f.UUID, root) {
 		return nil, fmt.Errorf("%s: %w: %.40q", at, ErrNoRoot, root)
 	}
 	err = v.Change(ctx, Partition{Size: d.Size()}, f, func(inside *os.Root) (err error) {

@@ -120,6 +120,7 @@ func TestWriteVolume(t *testing.T) {
 		digest     []byte
 		size       int64
 		want       string // part of the error
+		refused    bool   // before the volume is used
 		warns      string
 		did        string
 	}{
@@ -129,7 +130,7 @@ func TestWriteVolume(t *testing.T) {
 		{name: "cannot grow", fail: "grow", warns: "the root file system stays as it is in the image"},
 		{name: "cannot be looked into", fail: "view", warns: "the EFI system partition is empty"},
 		{name: "cannot be changed", fail: "change", want: "name the volume in the boot menus of the image: broken"},
-		{name: "too small", size: 7 * mib, want: "root partition is too small"},
+		{name: "too small", size: 7 * mib, want: "root partition is too small", refused: true},
 		{name: "bad sector", failAt: 5 * mib, want: "bad sector"},
 		{name: "another digest", digest: []byte("x"), want: "digest"},
 	} {
@@ -148,12 +149,19 @@ func TestWriteVolume(t *testing.T) {
 			if tt.digest != nil {
 				digest = sha(tt.digest)
 			}
-			r, files, err := WriteVolume(t.Context(), d, Spec{Sources: []stream.Source{source{b: published}}, Digest: digest}, testVolume, !tt.bios, v)
+			used := false
+			r, files, err := WriteVolume(t.Context(), size, 512, Spec{Sources: []stream.Source{source{b: published}}, Digest: digest}, testVolume, !tt.bios, func(write func(Disk, Volumes) error) error {
+				used = true
+				return write(d, v)
+			})
 			if tt.want != "" {
 				if err == nil || !strings.Contains(err.Error(), tt.want) {
 					t.Errorf("WriteVolume() = %v, want %q", err, tt.want)
 				}
-				if out := run(t, "", "wipefs", "--no-act", d.Name()); strings.TrimSpace(out) != "" {
+				if used == tt.refused {
+					t.Errorf("the volume was used: %v", used)
+				}
+				if out := run(t, "", "wipefs", "--no-act", d.Name()); used && strings.TrimSpace(out) != "" {
 					t.Errorf("wipefs finds\n%s", out)
 				}
 				return

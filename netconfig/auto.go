@@ -65,7 +65,7 @@ var errNoAnswer = errors.New("no answer")
 // Everywhere returns a plan that asks on all NICs of the machine, that with the MAC
 // first (the one that the machine was booted from, if it is known) before the others.
 func Everywhere(have State, methods []Method, first MAC) Plan {
-	p := Plan{Links: []Link{}, DNS: []netip.Addr{}}
+	p := Plan{Links: []Link{}, DNS: []netip.Addr{}, asking: methods}
 	for _, n := range candidates(have) {
 		if n.Master != "" {
 			continue
@@ -78,6 +78,32 @@ func Everywhere(have State, methods []Method, first MAC) Plan {
 		}
 	}
 	return p
+}
+
+// grown returns a plan for all NICs with those that have come since it was made: drivers load firmware, which may take a minute.
+func (p Plan) grown(have State) (all Plan, more bool) {
+	if p.asking == nil {
+		return p, false
+	}
+	all = p
+	all.Links = slices.Clone(p.Links)
+	for _, l := range Everywhere(have, p.asking, "").Links {
+		if p.index(l.ID) < 0 {
+			all.Links = append(all.Links, l)
+		}
+	}
+	return all, len(all.Links) > len(p.Links)
+}
+
+// grow is a with the NICs that have come.
+func (a Acquired) grow(have State) (Acquired, bool) {
+	all, more := a.base.grown(have)
+	if !more {
+		return a, false
+	}
+	next := all.with(a.leases)
+	next.Works = a.Works
+	return next, true
 }
 
 // Configured reports whether some NIC has an address that is not only for its link,
@@ -161,8 +187,11 @@ func (p Plan) Resume(ctx context.Context, k Kernel, try func(context.Context) er
 
 // acquire is Acquire, with what was given before in the place of what leads nowhere.
 func (a Acquired) acquire(ctx context.Context, k Kernel, asker Asker, try func(context.Context) error, said func(string)) (Acquired, error) {
-	p := a.base
 	var errs []error
+	if have, err := k.State(ctx); err == nil { // else it is told below
+		a, _ = a.grow(have)
+	}
+	p := a.base
 	if _, err := a.make(ctx, k); err != nil {
 		errs = append(errs, err)
 	}
@@ -428,13 +457,9 @@ func (a Acquired) make(ctx context.Context, k Kernel) (undo []Change, err error)
 	if err != nil {
 		return nil, fmt.Errorf("read the state of the network: %w", err)
 	}
-	changes, err := a.Plan.Changes(have)
-	errs := []error{err}
-	for _, c := range changes {
-		if err := k.Do(ctx, c); err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", c, err))
-			continue
-		}
+	steps, err := a.Plan.Steps(have)
+	made, failed := makeAll(ctx, k, steps)
+	for _, c := range made {
 		switch c := c.(type) {
 		case AddAddress:
 			undo = append(undo, RemoveAddress(c))
@@ -450,7 +475,7 @@ func (a Acquired) make(ctx context.Context, k Kernel) (undo []Change, err error)
 			undo = append(undo, SetDNS{have.DNS})
 		}
 	}
-	return undo, errors.Join(errs...)
+	return undo, errors.Join(err, failed)
 }
 
 // become takes away what a was given and next was not, and adds what is missing. The plans differ in nothing else.
@@ -518,8 +543,15 @@ func (a Acquired) Keep(ctx context.Context, k Kernel, asker Asker, try func(cont
 	}
 	was := map[string]int{}
 	for {
-		if err := a.again(ctx, k, was, said); err != nil && ctx.Err() == nil {
+		before := len(a.base.Links)
+		var err error
+		if a, err = a.again(ctx, k, was, try == nil, said); err != nil && ctx.Err() == nil {
 			said(err.Error())
+		}
+		for _, l := range a.base.Links[before:] {
+			for _, m := range l.Auto {
+				due[asking{l.ID, m}] = time.Now()
+			}
 		}
 		var next asking
 		for q := range due {
@@ -578,13 +610,17 @@ func (a Acquired) Keep(ctx context.Context, k Kernel, asker Asker, try func(cont
 	}
 }
 
-// again makes the network anew if a device of the plan is another than it was, by its index; was holds what they were, and takes what they are.
-func (a Acquired) again(ctx context.Context, k Kernel, was map[string]int, said func(string)) error {
+// again makes the network anew if a device of the plan is another than it was, by its index; was holds what they were, and takes what they are. If
+// that is wanted, and the plan is for all NICs, those that have come are switched on too.
+func (a Acquired) again(ctx context.Context, k Kernel, was map[string]int, more bool, said func(string)) (Acquired, error) {
 	have, err := k.State(ctx)
 	if err != nil {
-		return fmt.Errorf("read the state of the network: %w", err)
+		return a, fmt.Errorf("read the state of the network: %w", err)
 	}
 	changed := false
+	if more {
+		a, changed = a.grow(have)
+	}
 	for _, l := range a.Plan.Links {
 		n, ok := a.Plan.device(l, have)
 		if !ok {
@@ -597,10 +633,10 @@ func (a Acquired) again(ctx context.Context, k Kernel, was map[string]int, said 
 		was[l.ID] = n.Index
 	}
 	if !changed {
-		return nil
+		return a, nil
 	}
 	_, err = a.make(ctx, k)
-	return err
+	return a, err
 }
 
 // asking is what a link of a plan asks for.

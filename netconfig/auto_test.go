@@ -424,6 +424,37 @@ func TestKeep(t *testing.T) {
 	})
 }
 
+// A NIC that comes late, when others have been asked on in vain, is asked on as well.
+func TestKeepAsksOnLateNIC(t *testing.T) {
+	for name, tries := range map[string]bool{"to the conductor": true, "for any address": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				k := &fakeKernel{state: machine(), cables: map[string]time.Duration{"eth2": 0}}
+				late := k.state.NICs[3]
+				k.state.NICs = slices.DeleteFunc(k.state.NICs, func(n NIC) bool { return n.Name == late.Name })
+				servers := &fakeServers{answers: map[string]fakeAnswer{"eth2 dhcpv4": {time.Second, []Lease{given("203.0.113.9/24", "203.0.113.1", "", time.Hour)}}}}
+				var try func(context.Context) error
+				if tries {
+					try = leads(k, "203.0.113.1")
+				}
+				a, err := Everywhere(k.state, []Method{DHCP4}, "").Acquire(t.Context(), k, servers, try, quiet)
+				if err == nil {
+					t.Fatal("somebody has answered")
+				}
+				time.AfterFunc(10*time.Second, func() {
+					k.mu.Lock()
+					defer k.mu.Unlock()
+					k.state.NICs = append(slices.Clone(k.state.NICs), late)
+				})
+				keeping(t, a, k, servers, try, 3*time.Minute)
+				if got := k.String(); !strings.Contains(got, "203.0.113.9/24") || !strings.Contains(got, "route default via 203.0.113.1 dev eth2") {
+					t.Errorf("machine\n%s", got)
+				}
+			})
+		})
+	}
+}
+
 // A NIC that goes and comes again has lost all that it had, and gets it again: what was described, and what it was given.
 func TestKeepMakesAgain(t *testing.T) {
 	for name, networks := range map[string]string{

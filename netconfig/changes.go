@@ -184,7 +184,7 @@ func (m *maker) differs(l Link, n NIC) string {
 
 // bond returns the bond of a link with the names of NICs.
 func (m *maker) bond(l Link) Bond {
-	b := Bond{Options: l.Bond.Options, ARPTargets: l.Bond.ARPTargets}
+	b := Bond{Options: l.Bond.Options, ARPTargets: l.Bond.ARPTargets, System: l.Bond.System}
 	if m.infiniband(l) {
 		b.Options = maps.Clone(b.Options)
 		b.Options["fail_over_mac"] = 1

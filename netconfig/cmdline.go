@@ -6,6 +6,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -378,6 +379,13 @@ func (p *cmdline) bondOptions(word string, b *Bond, options string) {
 		case "primary":
 			b.Primary = value
 			continue
+		case "ad_actor_system": // which has colons, of which this option can have none
+			m, err := ParseMAC(value)
+			if err != nil {
+				p.fail(word, "ad_actor_system: %w", err)
+			}
+			b.System = m
+			continue
 		case "arp_ip_target":
 			for text := range strings.SplitSeq(value, ";") {
 				if a, err := netip.ParseAddr(text); err != nil || !a.Is4() || a.IsUnspecified() || len(b.ARPTargets) == 16 {
@@ -401,10 +409,8 @@ func (p *cmdline) bondOptions(word string, b *Bond, options string) {
 		b.Options[o.name] = n
 	}
 	wrong := b.check()
-	for _, o := range bondOptions() {
-		if err := wrong[o.name]; err != nil {
-			p.fail(word, "%s: %w", o.name, err)
-		}
+	for _, name := range slices.Sorted(maps.Keys(wrong)) {
+		p.fail(word, "%s: %w", name, wrong[name])
 	}
 	if b.Primary != "" && !b.takesPrimary() {
 		p.fail(word, "primary: not in mode %s", bondOptions()[0].text(b.Options["mode"]))

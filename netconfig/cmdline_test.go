@@ -39,6 +39,12 @@ func TestParseCmdline(t *testing.T) {
 		{"bond of dracut's default", "bond", "link eth0: physical, device eth0\nlink eth1: physical, device eth1\nlink bond0: bond of eth0, eth1 (balance-rr miimon 100), device bond0\n", ""},
 		{"bond by ARP", "bond=b:eth0:mode=active-backup,primary=eth0,arp_interval=100,arp_ip_target=192.0.2.1;192.0.2.2",
 			"link eth0: physical, device eth0\nlink b: bond of eth0 (active-backup arp_interval 100 primary eth0 arp_ip_target 192.0.2.1,192.0.2.2), device b\n", ""},
+		{"bond with each kind of option", "bond=b:eth0:mode=802.3ad,ad_lacp_rate=fast,lacp_active=off,ad_select=count,min_links=1,xmit_hash_policy=vlan+srcmac,ad_actor_system=02-00-00-00-00-77:9000",
+			"link eth0: physical, device eth0\nlink b: bond of eth0 (802.3ad ad_select count lacp_active off lacp_rate fast miimon 100 min_links 1 xmit_hash_policy vlan+srcmac ad_actor_system 02:00:00:00:00:77), device b, mtu 9000\n", ""},
+		{"bond that is told", "bond=b:eth0:mode=1,arp_interval=100,arp_ip_target=192.0.2.1,arp_missed_max=7,peer_notif_delay=300,ad_actor_system=x,primary_reselect=better",
+			"link eth0: physical, device eth0\nlink b: bond of eth0 (active-backup arp_interval 100 missed_max 7 primary_reselect better arp_ip_target 192.0.2.1), device b\n",
+			"bond=b:eth0:mode=1,arp_interval=100,arp_ip_target=192.0.2.1,arp_missed_max=7,peer_notif_delay=300,ad_actor_system=x,primary_reselect=better: ad_actor_system: \"x\" is not a MAC address\n" +
+				"bond=b:eth0:mode=1,arp_interval=100,arp_ip_target=192.0.2.1,arp_missed_max=7,peer_notif_delay=300,ad_actor_system=x,primary_reselect=better: peer_notif_delay: not without miimon"},
 		{"routes", "ip=192.0.2.10:::24::eth0:none ip=[2001:db8::1]:::64::eth1:none rd.route=10.0.0.0/8:192.0.2.1 rd.route=[2001:db8:3::]/48:[2001:db8::9]:eth1 rd.route=172.16.0.0/12::eth1",
 			"link eth0: physical, device eth0\n  address 192.0.2.10/24\n  route 10.0.0.0/8 via 192.0.2.1\nlink eth1: physical, device eth1\n  address 2001:db8::1/64\n" +
 				"  route 2001:db8:3::/48 via 2001:db8::9\n  route 172.16.0.0/12\n", ""},

@@ -310,9 +310,6 @@ func (f *follower) take(ctx context.Context, q question, before State, lease Lea
 			changes = append(changes, AddAddress{n.Name, a})
 		}
 	}
-	if lease.MTU != 0 && lease.MTU != n.MTU && (lease.MTU >= least6 || n.Options[IPv6Off] != 0) {
-		changes = append(changes, SetMTU{n.Name, lease.MTU})
-	}
 	news = news || len(changes) > 0
 	for _, r := range now.routes[len(now.routes)-len(lease.Routes):] { // the kernel may have removed them with the addresses
 		news = news || !slices.Contains(old.routes, r)
@@ -329,6 +326,9 @@ func (f *follower) take(ctx context.Context, q question, before State, lease Lea
 	}
 	if len(lease.DNS) > 0 {
 		changes = append(changes, SetDNS{dns[:min(len(dns), serversMost)]})
+	}
+	if lease.MTU != 0 && lease.MTU != n.MTU && lease.MTU != old.lease.MTU && (lease.MTU >= least6 || n.Options[IPv6Off] != 0) {
+		f.do(ctx, []Change{SetMTU{n.Name, lease.MTU}}) // what the NIC cannot do is not tried again until it loses its link
 	}
 	if !f.do(ctx, changes) {
 		now.lease = Lease{} // so it is tried again with the next answer

@@ -16,7 +16,8 @@
 // list of DNS servers. Devices that it makes carry a mark (their alias, see "ip
 // link"); those are its own, and are changed or removed when another plan is
 // applied. Addresses and devices that the plan does not name and that it has not
-// made are left as they are, a bond0 that a driver brought along too; of the
+// made are left as they are, a bond0 that a driver brought along too; but a NIC
+// that becomes a member of a bond loses its addresses. Of the
 // routes, one is removed only if it has the place (destination and metric) of a
 // route of the plan.
 package netconfig
@@ -51,6 +52,8 @@ type Plan struct {
 	IgnoreDNS bool `json:"ignore_dns,omitempty"`
 	// Everywhere are ways to ask for addresses on all NICs, if there are no links; see [Everywhere].
 	Everywhere []Method `json:"everywhere,omitempty"`
+
+	asking []Method // of a plan that [Everywhere] has made: how NICs are asked on that come later
 }
 
 // Link is one network device of a plan.

@@ -132,6 +132,9 @@ func (p *parser) bond(l *link, o object) {
 		case name == "primary":
 			l.Bond.Primary, _ = p.text(path, o[key])
 			continue
+		case name == "ad_actor_system":
+			l.Bond.System, _ = p.mac(path, o[key])
+			continue
 		case name == "arp_ip_target":
 			l.Bond.ARPTargets = p.arpTargets(path, o[key])
 			continue

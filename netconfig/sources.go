@@ -9,8 +9,8 @@ import (
 )
 
 // Sources are the places that may describe the network. The first one that does counts,
-// as a whole: two descriptions are not mixed, but for name servers on the kernel
-// command line, which always count.
+// as a whole: two descriptions are not mixed, but for what the kernel command line says of
+// name servers, which always counts.
 type Sources struct {
 	Cmdline  string // the kernel command line
 	Firmware fs.FS  // the directory of /sys/firmware/ibft, read if the command line says so; nil: there is none

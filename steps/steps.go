@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/http"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -162,6 +163,15 @@ type Host struct {
 	// A disk that fits may appear late: it is looked for so often, so long apart.
 	DiskAttempts int
 	DiskDelay    time.Duration
+	// Share takes over what a step shares with other machines from now on, in place of what was shared before; nil only ends that. A nil function: nothing is shared.
+	Share func(Sharer)
+}
+
+// Sharer is an image that other machines fetch from this one.
+type Sharer interface {
+	// Share returns when the time is over, or ratio times the image was sent, or ctx ends; 0 is no such limit.
+	Share(ctx context.Context, limit time.Duration, ratio float64)
+	Close() error
 }
 
 // Download is how images are fetched, as the node's settings say.
@@ -177,6 +187,14 @@ type Download struct {
 	PublicKeys []stream.PublicKey
 	// BasicAuth returns user and password for image servers, unless the conductor sends them with the image; nil without.
 	BasicAuth func() (user, password string)
+	Torrent   Torrent
+}
+
+// Torrent is how images are fetched by BitTorrent, and shared.
+type Torrent struct {
+	Port     int            // for other peers; 0 for any
+	Peers    []netip.Prefix // networks that they may be in; none for all
+	Up, Down int64          // bytes per second at the most; 0 for no limit
 }
 
 // Deployed is the result of a step that put an operating system on a disk.

@@ -14,7 +14,6 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
 	"time"
 
 	"github.com/ironhand/ironhand/agent"
@@ -27,7 +26,7 @@ import (
 
 func burninCommand() command {
 	return command{
-		name: "burnin", args: "[--profile quick|standard|full|FILE] [--disks NAME,...] [--report DIR] [--upload URL] [--cafile FILE] [--baseline FILE] [--every TIME] [--resume] [--watchdog TIME|off] [--plan] [--force] [--yes]",
+		name: "burnin", args: "[--profile quick|standard|full|FILE] [--disks NAME,...] [--report DIR] [--upload URL] [--cafile FILE] [--baseline FILE] [--every TIME] [--resume] [--progress auto|screen|plain] [--watchdog TIME|off] [--plan] [--force] [--yes]",
 		help:    "Put load on this machine, watch what it counts of errors, and give each part a verdict. Exit status: 0 all passed, 1 a part failed, 2 wrong use, 3 not all could be tested.",
 		example: "ironhand burnin --profile quick --disks sda,nvme0n1 --report /media/stick/report",
 		run:     burnIn,
@@ -51,6 +50,7 @@ func burnIn(ctx context.Context, c *call) error {
 	to := c.flags.String("upload", "", "`URL` to which the report is sent by PUT, as a tar archive; wants --report")
 	caFile := c.flags.String("cafile", "", "`file` of CA certificates for --upload, PEM: with it no other CA is trusted")
 	plan := c.flags.Bool("plan", false, "say what would be done, and do nothing")
+	progress := c.flags.String("progress", progressAuto, "`how` the run is shown: screen, a page that is kept up to date and takes keys; plain, lines; auto, the page on a terminal that can show it")
 	force := c.flags.Bool("force", false, "overwrite disks that hold data, too")
 	yes := c.flags.Bool("yes", false, "do not ask")
 	resume := c.flags.Bool("resume", false, "go on with the run whose state is in the directory of --report, after a reset or when it was stopped")
@@ -101,7 +101,14 @@ func burnIn(ctx context.Context, c *call) error {
 	if order.Profile, err = findProfile(*profile); err != nil {
 		return err
 	}
-	host, err := c.burninHost()
+	if !slices.Contains([]string{progressAuto, progressScreen, progressPlain}, *progress) {
+		return usagef("--progress %s: want auto, screen or plain", *progress)
+	}
+	live := c.live
+	if live == nil {
+		live = newLiveRun(c.stderr)
+	}
+	host, err := c.burninHost(live)
 	if err != nil {
 		return notTested{err}
 	}
@@ -171,11 +178,15 @@ func burnIn(ctx context.Context, c *call) error {
 	if err != nil {
 		return notTested{err}
 	}
-	result := todo.Run(ctx, host, watched)
-	result.Machine = &machine
+	var result burnin.Result
+	err = c.watched(ctx, live, *progress, todo, func(ctx context.Context) { result = todo.Run(ctx, host, watched.And(live.following())) })
 	if err := disarm(); err != nil {
 		host.Say("%v: the machine may be reset", err)
 	}
+	if err != nil {
+		return notTested{err}
+	}
+	result.Machine = &machine
 	if err := result.Compare(baseline); err != nil {
 		return notTested{err}
 	}
@@ -335,8 +346,8 @@ func readSmall(name string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, 1<<20))
 }
 
-// burninHost is this machine, as burn-in uses it.
-func (c *call) burninHost() (steps.Host, error) {
+// burninHost is this machine, as burn-in uses it, with programs that can be halted.
+func (c *call) burninHost(live *liveRun) (steps.Host, error) {
 	system, err := agent.ThisMachine()
 	if err != nil {
 		return steps.Host{}, err
@@ -345,7 +356,6 @@ func (c *call) burninHost() (steps.Host, error) {
 	if err != nil {
 		return steps.Host{}, err
 	}
-	var mu sync.Mutex // the watch and the loads say things beside each other
 	return steps.Host{
 		Machine: inspect.Local(),
 		Local:   true,
@@ -356,13 +366,9 @@ func (c *call) burninHost() (steps.Host, error) {
 			}
 			return d, nil
 		},
-		Log: slog.New(slog.NewTextHandler(c.stderr, nil)),
-		Say: func(format string, args ...any) {
-			mu.Lock()
-			defer mu.Unlock()
-			fmt.Fprintf(c.stderr, format+"\n", args...)
-		},
-		Tools: system.Tools,
+		Log:   slog.New(slog.NewTextHandler(live, nil)),
+		Say:   live.Say,
+		Tools: live.tools,
 		Media: read,
 	}, nil
 }

@@ -61,8 +61,8 @@ svg text{font:12px system-ui,"DejaVu Sans",Arial,sans-serif;fill:#222}svg .end{t
 @media print{body{font-size:10.5pt;margin:0;max-width:none;padding:0}h2{break-after:avoid}tr{break-inside:avoid}div.verdict,rect,path,th{print-color-adjust:exact;-webkit-print-color-adjust:exact}}
 `
 
-// burninPage is the report for people: one page that needs nothing but itself, runs nothing, and prints. problems are of reading the inventory.
-func burninPage(r burnin.Result, i inspect.Inventory, problems error) []byte {
+// reportPage is the report for people: one page that needs nothing but itself, runs nothing, and prints. problems are of reading the inventory.
+func reportPage(r burnin.Result, i inspect.Inventory, problems error) []byte {
 	h := &hypertext{}
 	v := i.SystemVendor
 	name := cmp.Or(words(v.Manufacturer, v.ProductName), i.Hostname, "this machine")

@@ -98,7 +98,7 @@ func TestBurnInPage(t *testing.T) {
 		{"nothing-measured", found(burnin.Skipped), errors.New("read sys/firmware/dmi: permission denied")},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			got := burninPage(test.result, machineOf("M1"), test.problems)
+			got := reportPage(test.result, machineOf("M1"), test.problems)
 			elements := wellFormed(t, got)
 			for _, bad := range []string{"script", "iframe", "img", "link", "object", "base"} {
 				if elements[bad] > 0 {
@@ -118,7 +118,7 @@ func TestBurnInPage(t *testing.T) {
 			}
 		})
 	}
-	page := string(burninPage(measured(), machineOf("M1"), nil))
+	page := string(reportPage(measured(), machineOf("M1"), nil))
 	// The verdict comes first, then what failed, then all parts, the plots, and the machine.
 	last := 0
 	for _, part := range []string{"<b>FAIL</b>", "What failed", "All parts", "Compared with other runs", "Over the time", "Errors that were counted", "Temperatures, °C", "Frequency of the processors, MHz", "Throughput of disks and interfaces, MiB/s",
@@ -149,7 +149,7 @@ func TestBurnInPageHostile(t *testing.T) {
 	i := machineOf(hostile)
 	i.SystemVendor.ProductName, i.CPU.ModelName, i.Memory.Modules[0].Part = hostile, hostile, hostile
 	i.Disks[0].Model, i.Interfaces[0].Driver, i.BMCAddress = hostile, hostile, hostile
-	page := burninPage(r, i, errors.New(hostile))
+	page := reportPage(r, i, errors.New(hostile))
 	if elements := wellFormed(t, page); elements["script"] > 0 || elements["title"] != 1 || elements["svg"] != 7 {
 		t.Errorf("elements: %v", elements)
 	}
@@ -175,7 +175,7 @@ func TestPlotNumbers(t *testing.T) {
 			r := found(burnin.Pass)
 			r.Loads[0].Series = []burnin.Series{{Kind: "temperature", Name: "n", Unit: "°C", Points: test.points}}
 			done := make(chan []byte)
-			go func() { done <- burninPage(r, inspect.Inventory{}, nil) }()
+			go func() { done <- reportPage(r, inspect.Inventory{}, nil) }()
 			select {
 			case page := <-done:
 				if wellFormed(t, page)["svg"] != 1 || bytes.Contains(page, []byte("NaN")) || bytes.Contains(page, []byte("Inf")) || len(page) > 40<<10 {
@@ -243,7 +243,7 @@ func TestBurnInPageInBrowser(t *testing.T) {
 	}
 	dir := t.TempDir()
 	page, picture := filepath.Join(dir, "report.html"), filepath.Join(dir, "report.pdf")
-	if err := os.WriteFile(page, burninPage(measured(), machineOf("M1"), nil), 0o644); err != nil {
+	if err := os.WriteFile(page, reportPage(measured(), machineOf("M1"), nil), 0o644); err != nil {
 		t.Fatal(err)
 	}
 	out, err := exec.Command(chromium, "--headless", "--no-sandbox", "--disable-gpu", "--user-data-dir="+dir, "--print-to-pdf="+picture, "file://"+page).CombinedOutput()

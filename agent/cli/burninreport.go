@@ -68,7 +68,7 @@ func (d *reportDir) write(r burnin.Result, i inspect.Inventory, problems error) 
 	if err := d.file("results.jsonl", lines.Bytes()); err != nil {
 		return err
 	}
-	if err := d.file("report.html", burninPage(r, i, problems)); err != nil {
+	if err := d.file("report.html", reportPage(r, i, problems)); err != nil {
 		return err
 	}
 	return d.file("results.json", append(text, '\n')) // last: with it the report is whole

@@ -40,18 +40,18 @@ type plotted struct {
 	most   float64
 }
 
-// span is the time of a load, in seconds since the run began.
-type span struct {
+// stretch is the time of a load, in seconds since the run began.
+type stretch struct {
 	name     string
 	from, to float64
 }
 
-func spans(r burnin.Result) (list []span) {
+func stretches(r burnin.Result) (list []stretch) {
 	for i, l := range r.Loads {
 		name, _, _ := strings.Cut(l.Load, ":")
 		name, _, _ = strings.Cut(name, ",")
 		name, _, _ = strings.Cut(name, " for ")
-		list = append(list, span{fmt.Sprintf("%d. %s", i+1, name), l.Started.Sub(r.Started).Seconds(), l.Ended.Sub(r.Started).Seconds()})
+		list = append(list, stretch{fmt.Sprintf("%d. %s", i+1, name), l.Started.Sub(r.Started).Seconds(), l.Ended.Sub(r.Started).Seconds()})
 	}
 	return list
 }
@@ -118,7 +118,7 @@ func (h *hypertext) plot(r burnin.Result, kind, title string, fromZero, stairs b
 	}
 	h.put(`<figure><figcaption>%s</figcaption>`, label)
 	h.put(`<svg viewBox="0 0 %s %s" role="img" aria-label="%s">`+"\n", num(plotWidth), num(tall), label)
-	for i, s := range spans(r) {
+	for i, s := range stretches(r) {
 		if s.to <= s.from {
 			continue
 		}

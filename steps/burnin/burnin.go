@@ -93,7 +93,8 @@ const mostStepPoints = 16
 func observe(ctx context.Context, h steps.Host, l load, every time.Duration, progress func(past time.Duration, s Snapshot)) (Report, error) {
 	report := Report{Load: l.text, Started: time.Now().UTC(), Celsius: map[string]float64{}, Counters: []Counter{}, Series: []Series{}, Rates: map[string]Rate{}}
 	h.Say("burn-in: %s", l.text)
-	w, err := startWatch(ctx, h, every, func(s Snapshot) { progress(time.Since(report.Started), s) })
+	before := halted(h)
+	w, err := startWatch(ctx, h, every, func(s Snapshot) { progress(time.Since(report.Started)-(halted(h)-before), s) })
 	if err != nil {
 		return report, err
 	}
@@ -103,7 +104,7 @@ func observe(ctx context.Context, h steps.Host, l load, every time.Duration, pro
 	for _, p := range parts {
 		maps.Copy(report.Rates, p.rates)
 	}
-	for _, s := range seen {
+	for _, s := range append(seen, haltedPart(l.part, halted(h)-before)...) {
 		// A disk is known by more than the kernel's name once it was tested.
 		i := slices.IndexFunc(report.Parts, func(p Part) bool { return p.Name == s.Name || strings.HasPrefix(p.Name, s.Name+" ") })
 		if i < 0 {
@@ -180,7 +181,11 @@ func stressLoad(h steps.Host, part string, lasts time.Duration, file string, arg
 		text:  fmt.Sprintf("%s for %v: %s", part, lasts, tool.Line(tool.StressNG, args...)),
 		lasts: lasts,
 		run: func(ctx context.Context) ([]Part, error) {
-			out, err := h.Tools.Run(ctx, tool.StressNG, append(slices.Clone(args), "--yaml", ownOutput)...)
+			var out []byte
+			err := lasting(h, lasts, "--timeout", func(more ...string) (err error) {
+				out, err = h.Tools.Run(ctx, tool.StressNG, slices.Concat(args, []string{"--yaml", ownOutput}, more)...)
+				return err
+			})
 			parts, err := judged(part, err, stressFound)
 			if err == nil {
 				parts[0].rates = withPart(part, parseStress(out))

@@ -38,8 +38,9 @@ type Order struct {
 	Every   time.Duration // how often the machine's counters and sensors are read; 0 is each second
 	Logs    string        // directory that gets the programs' own reports; "" for none
 
-	first  int // number of the first load, from 0
-	resets int // in the first load
+	first  int   // number of the first load, from 0
+	resets int   // in the first load
+	gone   []int // loads of which all disks are lost
 }
 
 // Plan is what will be done. Nothing was touched yet.
@@ -140,7 +141,12 @@ func (o Order) Plan(ctx context.Context, h steps.Host) (*Plan, error) {
 				details += fmt.Sprintf("   leave %s as it is: %s\n", s.Name, strings.Join(s.Reasons, "; "))
 			}
 			if made.run == nil {
-				made.run = func(context.Context) ([]Part, error) { return skipped, errNoDisk }
+				why := errNoDisk
+				if slices.Contains(o.gone, i) {
+					why = errNoneLeft
+					made.text = "disks: not tested, for " + why.Error()
+				}
+				made.run = func(context.Context) ([]Part, error) { return skipped, why }
 				program = ""
 			}
 		}
@@ -167,6 +173,8 @@ func (o Order) Plan(ctx context.Context, h steps.Host) (*Plan, error) {
 // errNoDisk is no problem: nobody wanted disks to be tested.
 var errNoDisk = errors.New("no disk was named to be overwritten")
 
+var errNoneLeft = errors.New("none of the disks that were named is left")
+
 // String is the plan for people, several lines.
 func (p *Plan) String() string {
 	about := p.lasts.String()
@@ -185,6 +193,7 @@ type Following struct {
 	Progress func(load int, past time.Duration) // with each sample, before Sampled
 	Sampled  func(Snapshot)
 	Ended    func(load int, r Report) // also of a load that did not begin
+	Skip     <-chan struct{}          // each value ends the load that runs, and the next one begins; nil: nobody skips
 }
 
 // And tells two.
@@ -194,6 +203,7 @@ func (f Following) And(other Following) Following {
 		Progress: func(load int, past time.Duration) { f.progress(load, past); other.progress(load, past) },
 		Sampled:  func(s Snapshot) { f.sampled(s); other.sampled(s) },
 		Ended:    func(load int, r Report) { f.ended(load, r); other.ended(load, r) },
+		Skip:     cmp.Or(f.Skip, other.Skip),
 	}
 }
 
@@ -227,7 +237,7 @@ func (p *Plan) Run(ctx context.Context, h steps.Host, f Following) Result {
 	if r.Started.IsZero() {
 		r.Started = time.Now().UTC()
 	}
-	before := look(ctx, h, p.Disks)
+	before, known := look(context.WithoutCancel(ctx), h, p.Disks)
 	left := p.lasts
 	for i, l := range p.loads {
 		skip := func(format string, args ...any) []Part {
@@ -247,6 +257,8 @@ func (p *Plan) Run(ctx context.Context, h steps.Host, f Following) Result {
 			p.keeper.began(l, past)
 			told, stopped := time.Duration(0), false
 			f.began(i)
+			all := ctx
+			ctx, end := skippable(ctx, f.Skip)
 			found, err := observe(ctx, h, l, p.Every, func(now time.Duration, s Snapshot) {
 				f.progress(i, now)
 				f.sampled(s)
@@ -268,11 +280,12 @@ func (p *Plan) Run(ctx context.Context, h steps.Host, f Following) Result {
 			case ctx.Err() != nil && err != nil:
 				found.Parts = append(found.Parts, skip("stopped after %v: %v", time.Since(now).Round(time.Second), context.Cause(ctx))...)
 				r.Problems = append(r.Problems, l.part+": stopped before its end")
-				stopped = true
+				stopped = all.Err() != nil // and not skipped
 			case err != nil:
 				found.Parts = append(found.Parts, skip("%v", err)...)
 				r.Problems = append(r.Problems, l.part+": "+err.Error())
 			}
+			end()
 			found.Ended = time.Now().UTC()
 			report = found
 			sortParts(report.Parts)
@@ -289,8 +302,11 @@ func (p *Plan) Run(ctx context.Context, h steps.Host, f Following) Result {
 	}
 	r.Ended = time.Now().UTC()
 	found := slices.Clone(p.found)
-	after := look(context.WithoutCancel(ctx), h, p.Disks)
-	merge(&found, lost(before.without(vanished(r.Loads)), after)...)
+	if after, again := look(context.WithoutCancel(ctx), h, p.Disks); known && again {
+		merge(&found, lost(before.without(vanished(r.Loads)), after)...)
+	} else {
+		merge(&found, Part{Name: "machine", Reasons: []string{fmt.Sprintf("what was lost since the burn-in began is not known: it did not answer within %v", lookTime)}})
+	}
 	if len(found) > 0 {
 		whole := Report{Load: "the run as a whole: resets, and what was lost", Started: r.Started, Ended: r.Ended, Celsius: map[string]float64{}, Rates: map[string]Rate{}, Counters: []Counter{}, Series: []Series{}, Parts: found}
 		sortParts(whole.Parts)
@@ -470,22 +486,30 @@ func testDisk(ctx context.Context, h steps.Host, d inspect.Disk, loops int64, la
 			return nil, fmt.Errorf("%s: nothing was written: %w", title(d), err)
 		}
 	}
-	args := append(diskArgs(d.Name, opened.Size(), max(loops, 1), lasts, log), "--verify_interval", strconv.Itoa(headerInterval(opened)))
-	out, err := h.Tools.Run(ctx, tool.Fio, args...)
+	var v volume
+	err = lasting(h, lasts, "--runtime", func(more ...string) error {
+		args := append(diskArgs(d.Name, opened.Size(), max(loops, 1), lasts, log), "--verify_interval", strconv.Itoa(headerInterval(opened)))
+		out, err := h.Tools.Run(ctx, tool.Fio, append(args, more...)...)
+		if err != nil {
+			return err
+		}
+		if log != "" {
+			if out, err = readLog(diskLog(log, d.Name)); err != nil {
+				return err
+			}
+		}
+		before := v // it was halted
+		if v, err = parseFio(out); err != nil {
+			return fmt.Errorf("%s: %w", title(d), err)
+		}
+		v.wrote, v.read = v.wrote+before.wrote, v.read+before.read
+		return nil
+	})
 	parts, err = judged(title(d), err, fioFound)
 	if err != nil || parts[0].Verdict != Pass {
 		return parts, err
 	}
 	h.Say("burn-in: %s is through", d.Name)
-	if log != "" {
-		if out, err = readLog(diskLog(log, d.Name)); err != nil {
-			return nil, err
-		}
-	}
-	v, err := parseFio(out)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", title(d), err)
-	}
 	if v.read == 0 {
 		return nil, fmt.Errorf("%s: of %s that were written nothing was read back in the time", title(d), inspect.Size(v.wrote))
 	}

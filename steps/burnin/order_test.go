@@ -109,6 +109,7 @@ type bench struct {
 	busy    string
 	broken  string
 	open    int
+	slow    string // a file that takes 40 seconds to be opened
 	said    strings.Builder
 }
 
@@ -116,6 +117,11 @@ type bench struct {
 func (b *bench) Open(name string) (fs.File, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if name == b.slow {
+		b.mu.Unlock()
+		time.Sleep(40 * time.Second)
+		b.mu.Lock()
+	}
 	return b.root.Open(name)
 }
 
@@ -371,6 +377,15 @@ func TestPlanRun(t *testing.T) {
 			}
 		}, want: "FAIL processors: stopped before its end; memory: stopped before it began; disks: stopped before it began\nFAIL|PCIe device 0000:01:00.0|1 fatal PCIe errors\nSKIPPED|processors|stopped after 10s: context canceled\n" +
 			"SKIPPED|memory|stopped before it began: context canceled\nSKIPPED|disks|stopped before it began: context canceled\n"},
+		{name: "the machine does not answer at the end", run: func(b *bench) runner {
+			return func(context.Context, string) (string, error) {
+				b.mu.Lock()
+				defer b.mu.Unlock()
+				b.slow = "sys/class/net"
+				return "", nil
+			}
+		}, want: "PASS\nPASS|processors|\nPASS|memory|\nSKIPPED|/dev/vda serial S-vda|it was not named\nSKIPPED|/dev/vdb serial S-vdb|it was not named\nSKIPPED|disks|no disk was named to be overwritten\n" +
+			"|machine|what was lost since the burn-in began is not known: it did not answer within 25s\n"},
 		{name: "somebody has come to use the disk", disks: "vda", run: func(b *bench) runner {
 			return func(ctx context.Context, line string) (string, error) {
 				b.busy = "/dev/vda"
@@ -440,6 +455,7 @@ func TestPlanRun(t *testing.T) {
 				if b.open != 0 {
 					t.Errorf("%d disks are still open", b.open)
 				}
+				time.Sleep(time.Minute) // what hangs was left behind, and comes to its end
 			})
 		})
 	}

@@ -188,7 +188,7 @@ func (s *sensor) measure(f *gauges, second float64) (low, mean, high float64, ho
 	n := 0
 	for _, name := range s.files {
 		value, got := f.value(s, name)
-		if !got {
+		if !got || value < 0 && s.kind != temperature && s.kind != voltage {
 			continue
 		}
 		hot = hot || s.critical > 0 && value >= s.critical

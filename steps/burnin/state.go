@@ -14,12 +14,8 @@ import (
 	"io"
 	"io/fs"
 	"os"
-	"path"
 	"path/filepath"
-	"regexp"
 	"slices"
-	"strconv"
-	"strings"
 	"sync"
 	"time"
 
@@ -29,7 +25,7 @@ import (
 
 // stateFiles are written in turn and in place, for a reset in the middle of it must not harm the one that is whole: on the FAT of a stick, a file that was renamed or made longer
 // before the reset may point to other files' clusters.
-var stateFiles = []string{"state.json", "state.2.json"}
+var stateFiles = [...]string{"state.json", "state.2.json"}
 
 const (
 	// stateBlock is what the length of the files is a multiple of, so that they are hardly ever made longer; bytes.
@@ -77,19 +73,6 @@ type runningNow struct {
 	Part     string        `json:"part"`
 	Past     time.Duration `json:"past"`
 	Findings []Part        `json:"findings"`
-}
-
-// hardware is what the machine is made of and does not lose when it is reset.
-type hardware struct {
-	System    inspect.System         `json:"system"`
-	Modules   []inspect.MemoryModule `json:"modules"`
-	Inventory inspect.Inventory      `json:"inventory"`
-}
-
-// Crash is what a kernel has said at its end, and the firmware has kept.
-type Crash struct {
-	Name string // of the record: dmesg-erst-7401523498172678145
-	Text []byte
 }
 
 // Unfinished returns the run that is kept in a directory. Without one, or if it came to its end, the error is [fs.ErrNotExist]; what is damaged or of a newer version is [ErrState].
@@ -192,7 +175,7 @@ func (s State) write(dir string) error {
 	if err != nil {
 		return err
 	}
-	f, err := os.OpenFile(filepath.Join(dir, stateFiles[s.Sequence%uint64(len(stateFiles))]), os.O_RDWR|os.O_CREATE, 0o644)
+	f, err := os.OpenFile(filepath.Join(dir, stateFiles[s.Sequence%2]), os.O_RDWR|os.O_CREATE, 0o644)
 	if err != nil {
 		return err
 	}
@@ -252,189 +235,6 @@ func syncDir(name string) error {
 	return errors.Join(dir.Sync(), dir.Close())
 }
 
-// look is the machine's hardware now. Disks that can be pulled out are none of it, unless they are burned in.
-func look(ctx context.Context, h steps.Host, burned []inspect.Disk) hardware {
-	all, err := h.Machine.Inventory(ctx)
-	if err != nil {
-		h.Log.Warn("not all of the machine could be looked at", "error", err) // what does not answer any more is lost
-	}
-	w := hardware{System: all.System, Inventory: all}
-	w.Modules = slices.DeleteFunc(slices.Clone(all.Memory.Modules), func(m inspect.MemoryModule) bool { return m.Size == 0 && !m.Unknown })
-	w.Inventory.Disks = slices.DeleteFunc(slices.Clone(all.Disks), func(d inspect.Disk) bool {
-		named := slices.ContainsFunc(burned, func(b inspect.Disk) bool { return b.Name == d.Name })
-		return d.Type != "disk" || (d.Removable || d.Tran == "usb") && !named
-	})
-	w.Inventory.Interfaces = slices.DeleteFunc(slices.Clone(all.Interfaces), func(n inspect.NIC) bool { return n.Kind != inspect.Physical })
-	return w
-}
-
-// kept is the hardware as a file keeps it, which is less: what was read from a file and what was seen now are compared by the same fields.
-func (w hardware) kept() hardware {
-	var k hardware
-	b, err := json.Marshal(w)
-	if err == nil {
-		err = json.Unmarshal(b, &k)
-	}
-	if err != nil {
-		return w // cannot be: its fields are texts and numbers
-	}
-	k.Inventory.System, k.Inventory.Memory.Modules = k.System, k.Modules
-	return k
-}
-
-// lost are the findings of a machine that was another one before: what it lost has failed, what came is told.
-func lost(before, after hardware) []Part {
-	var parts []Part
-	for _, c := range inspect.Changes(before.kept().Inventory, after.kept().Inventory) {
-		p := find(&parts, strings.TrimSpace(c.Part+" "+c.Where))
-		fewer := false
-		if was, err := strconv.Atoi(c.Old); err == nil {
-			is, err := strconv.Atoi(c.New)
-			fewer = c.Part == "cpu" && err == nil && is < was
-		}
-		switch {
-		case c.What == "removed":
-			p.Verdict = Fail
-			p.Reasons = append(p.Reasons, "lost since the burn-in began: "+c.Old)
-		case c.What == "replaced":
-			p.Verdict = Fail
-			p.Reasons = append(p.Reasons, "lost since the burn-in began: "+c.Old+"; in its place is "+c.New)
-		case c.What == "smaller", fewer:
-			p.Verdict = Fail
-			p.Reasons = append(p.Reasons, fmt.Sprintf("%s: %s when the burn-in began, %s now", c.What, c.Old, c.New))
-		case c.What == "added":
-			p.Reasons = append(p.Reasons, "came since the burn-in began: "+c.New)
-		default:
-			p.Reasons = append(p.Reasons, fmt.Sprintf("%s was %s when the burn-in began, is %s", c.What, c.Old, c.New))
-		}
-	}
-	return parts
-}
-
-// sameMachine is nil if two lists of hardware are of one machine.
-func sameMachine(was, is hardware) error {
-	differ := func(what, a, b string) error {
-		if a != "" && b != "" && a != b {
-			return fmt.Errorf("%w: it is of another machine, with the %s %q; this one has %q", ErrState, what, a, b)
-		}
-		return nil
-	}
-	err := differ("UUID", was.System.UUID, is.System.UUID)
-	if err == nil {
-		err = differ("serial number", was.Inventory.SystemVendor.SerialNumber, is.Inventory.SystemVendor.SerialNumber)
-	}
-	if err != nil {
-		return err
-	}
-	// Not all makers give each machine a number of its own.
-	marks := func(w hardware) (all []string) {
-		for _, n := range w.Inventory.Interfaces {
-			all = append(all, string(n.MACAddress))
-		}
-		for _, d := range w.Inventory.Disks {
-			all = append(all, cmp.Or(string(d.Serial), string(d.WWN)))
-		}
-		for _, m := range w.Modules {
-			all = append(all, m.Serial)
-		}
-		return slices.DeleteFunc(all, func(mark string) bool { return mark == "" })
-	}
-	before, now := marks(was), marks(is)
-	if slices.ContainsFunc(before, func(mark string) bool { return slices.Contains(now, mark) }) || len(before) == 0 && was.System.UUID != "" {
-		return nil
-	}
-	return fmt.Errorf("%w: it is of another machine: none of its disks, interfaces and memory modules with a number is in this one", ErrState)
-}
-
-// findDisk returns the disk that was known before, whatever the kernel calls it now.
-func findDisk(was inspect.Disk, now []inspect.Disk) (inspect.Disk, bool) {
-	i := slices.IndexFunc(now, func(d inspect.Disk) bool {
-		if d.Model != was.Model || d.Size != was.Size || d.Type != "disk" {
-			return false
-		}
-		switch {
-		case was.Serial != "" || d.Serial != "":
-			return was.Serial == d.Serial && was.WWN == d.WWN
-		case was.WWN != "" || d.WWN != "":
-			return was.WWN == d.WWN
-		case was.ByPath != "":
-			return was.ByPath == d.ByPath
-		}
-		return was.Name == d.Name
-	})
-	if i < 0 {
-		return inspect.Disk{}, false
-	}
-	return now[i], true
-}
-
-// bootID names the start of the machine. Source: Linux Documentation/admin-guide/sysctl/kernel.rst, random.
-func bootID(root fs.FS) string { return text(root, "proc/sys/kernel/random/boot_id") }
-
-// resetCauses are what watchdogs know of the last start. Source: Linux include/uapi/linux/watchdog.h, WDIOF_.
-var resetCauses = []struct {
-	bit  int64
-	text string
-}{
-	{0x01, "the machine was too hot"}, {0x02, "a fan has failed"}, {0x04, "a line from outside"}, {0x08, "a second line from outside"},
-	{0x10, "the voltage was too low"}, {0x20, "the machine hung, and the watchdog was not fed any more"}, {0x40, "the voltage was too high"},
-}
-
-// watchdogs says why the machine was started, as far as its watchdogs know. Source: Linux Documentation/ABI/testing/sysfs-class-watchdog.
-func watchdogs(root fs.FS) (reasons []string) {
-	for _, file := range glob(root, "sys/class/watchdog/watchdog*/bootstatus") {
-		status, err := strconv.ParseInt(text(root, file), 10, 64)
-		if err != nil {
-			continue
-		}
-		for _, c := range resetCauses {
-			if status&c.bit != 0 {
-				reasons = append(reasons, fmt.Sprintf("the watchdog %s says why: %s", cmp.Or(text(root, path.Dir(file)+"/identity"), path.Base(path.Dir(file))), c.text))
-			}
-		}
-	}
-	return reasons
-}
-
-// Crash dumps of which more is not read.
-const (
-	mostCrashes = 32
-	mostCrash   = 256 << 10 // bytes
-)
-
-// crashes are the dumps that firmware or memory has kept over resets. Source: Linux Documentation/ABI/testing/pstore.
-func crashes(root fs.FS) (list []Crash) {
-	for _, file := range glob(root, "sys/fs/pstore/dmesg-*") {
-		if len(list) == mostCrashes {
-			break
-		}
-		f, err := root.Open(file)
-		if err != nil {
-			continue
-		}
-		b, err := io.ReadAll(io.LimitReader(f, mostCrash))
-		f.Close() // only read
-		if err == nil {
-			list = append(list, Crash{path.Base(file), b})
-		}
-	}
-	return list
-}
-
-// lastWords is the line of a crash dump that says most.
-var lastWords = []*regexp.Regexp{
-	regexp.MustCompile(`Kernel panic - not syncing: [^\n]*`), regexp.MustCompile(`(?:BUG|Oops|kernel BUG)[: ][^\n]*`), regexp.MustCompile(`[^\n]*\[Hardware Error\][^\n]*`),
-}
-
-func (c Crash) lastWords() string {
-	for _, expr := range lastWords {
-		if line := expr.Find(c.Text); line != nil {
-			return strings.ToValidUTF8(string(line[:min(len(line), longestMessage)]), "?")
-		}
-	}
-	return ""
-}
-
 // Plan looks at the machine again, and says what is left to be done of the run: loads that came to their end are kept, the one that was interrupted is run again, for the time
 // that it still had or, where it has none, from its start. Disks are found by their serial numbers; those that are lost are findings. A state of another machine is [ErrState]. logs is as in [Order].
 func (s State) Plan(ctx context.Context, h steps.Host, logs string, force bool) (*Plan, error) {
@@ -471,10 +271,16 @@ func (s State) Plan(ctx context.Context, h steps.Host, logs string, force bool) 
 				}
 			}
 			l.Load.Disks = &again
+			if len(l.Disks) > 0 && len(again.Write) == 0 {
+				order.gone = append(order.gone, i)
+			}
 		}
 		order.Profile.Loads = append(order.Profile.Loads, l.Load)
 	}
-	now := look(ctx, h, burned)
+	now, whole := look(ctx, h, burned)
+	if !whole {
+		return nil, fmt.Errorf("%w now: the machine did not say what it is made of within %v", ErrState, lookTime)
+	}
 	if err := sameMachine(s.Hardware, now); err != nil {
 		return nil, err
 	}
@@ -532,29 +338,6 @@ func (l ProfileLoad) left(past time.Duration) ProfileLoad {
 	return l // all loops of disks, and a network's partner, begin anew
 }
 
-// interruption is the finding of why the run was interrupted; none if somebody stopped it.
-func (s State) interruption(boot string, causes []string, fresh []Crash) (Part, bool) {
-	where := fmt.Sprintf("between two loads, after %d of %d", len(s.Done), len(s.Loads))
-	if s.Running != nil {
-		where = fmt.Sprintf("in the middle of %s, %v after its start", s.Running.Load, s.Running.Past.Round(time.Second))
-	}
-	p := Part{Name: "machine", Reasons: []string{}}
-	switch {
-	case s.Stopped:
-		return p, false
-	case boot == s.Boot:
-		p.Reasons = append(p.Reasons, "the burn-in ended without a word "+where+"; the machine was not reset")
-		return p, true
-	}
-	p.Verdict = Fail
-	p.Reasons = append(p.Reasons, fmt.Sprintf("the machine was reset %s; the last that was kept is of %s", where, s.Written.Format(time.RFC3339)))
-	p.Reasons = append(p.Reasons, causes...)
-	for _, c := range fresh {
-		p.Reasons = append(p.Reasons, strings.TrimSuffix("the kernel that ran has left the dump "+c.Name+": "+c.lastWords(), ": "))
-	}
-	return p, true
-}
-
 // merge adds findings to others, part by part.
 func merge(to *[]Part, more ...Part) {
 	for _, m := range more {
@@ -579,8 +362,12 @@ type keeper struct {
 
 // Keep keeps the run in a directory from now on, so that it goes on after a reset: see [Unfinished].
 func (p *Plan) Keep(ctx context.Context, h steps.Host, dir string) error {
+	now, whole := look(ctx, h, p.Disks)
+	if !whole {
+		return fmt.Errorf("keep the state of the run: the machine did not say what it is made of within %v", lookTime)
+	}
 	s := State{
-		Version: stateVersion, Profile: p.Profile, Loads: p.kept, Force: p.force, Started: p.started, Written: time.Now().UTC(), Boot: bootID(h.Machine.FS), Hardware: look(ctx, h, p.Disks),
+		Version: stateVersion, Profile: p.Profile, Loads: p.kept, Force: p.force, Started: p.started, Written: time.Now().UTC(), Boot: bootID(h.Machine.FS), Hardware: now,
 		Done: p.earlier, Problems: p.problems, Resets: p.resets, Found: p.found,
 	}
 	if p.again {
@@ -698,25 +485,4 @@ func (p *Plan) Finish() error {
 	k.state.Ended = true
 	k.state.Sequence++
 	return k.state.write(k.dir)
-}
-
-// vanished are the names of disks and interfaces of which a load has already said that they are gone.
-func vanished(loads []Report) map[string]bool {
-	names := map[string]bool{}
-	for _, l := range loads {
-		for _, p := range l.Parts {
-			if slices.ContainsFunc(p.Reasons, func(reason string) bool { return strings.HasSuffix(reason, string(gone)) }) {
-				name, _, _ := strings.Cut(p.Name, " ")
-				names[name] = true
-			}
-		}
-	}
-	return names
-}
-
-// without leaves out disks and interfaces by their names.
-func (w hardware) without(names map[string]bool) hardware {
-	w.Inventory.Disks = slices.DeleteFunc(slices.Clone(w.Inventory.Disks), func(d inspect.Disk) bool { return names[d.Name] })
-	w.Inventory.Interfaces = slices.DeleteFunc(slices.Clone(w.Inventory.Interfaces), func(n inspect.NIC) bool { return names[n.Name] })
-	return w
 }

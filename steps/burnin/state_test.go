@@ -95,6 +95,14 @@ func TestResume(t *testing.T) {
 			}
 		}, plan: "3. 1 disks, written", want: "FAIL\nPASS|processors|\nPASS|memory|\nPASS|/dev/vdb serial S-vdb|1.0 MiB written, 1.0 MiB read back, of 1.0 MiB\n" +
 			"FAIL|disk /dev/vda|lost since the burn-in began: virtio 1.0 MiB serial S-vda\nFAIL|machine|" + reset + "TIME\n"},
+		{name: "all disks are lost", change: func(m fstest.MapFS) {
+			for name := range m {
+				if strings.HasPrefix(name, "sys/block/") {
+					delete(m, name)
+				}
+			}
+		}, plan: "3. disks: not tested, for none of the disks that were named is left\n", want: "FAIL disks: none of the disks that were named is left\nPASS|processors|\nPASS|memory|\nSKIPPED|disks|none of the disks that were named is left\n" +
+			"FAIL|disk /dev/vda|lost since the burn-in began: virtio 1.0 MiB serial S-vda\nFAIL|disk /dev/vdb|lost since the burn-in began: virtio 1.0 MiB serial S-vdb\nFAIL|machine|" + reset + "TIME\n"},
 		{name: "the disks have each other's names", change: func(m fstest.MapFS) {
 			m["sys/block/vda/serial"], m["sys/block/vdb/serial"] = m["sys/block/vdb/serial"], m["sys/block/vda/serial"]
 		}, plan: "overwrite all of /dev/vdb serial S-vda", want: "FAIL\nPASS|processors|\nPASS|memory|\n" + strings.ReplaceAll(strings.ReplaceAll(disks, "serial S-vda", "serial X"), "S-vdb", "S-vda") + "FAIL|machine|" + reset + "TIME\n"},
@@ -185,6 +193,9 @@ func TestResume(t *testing.T) {
 				got := strings.TrimSpace(string(r.Verdict)+" "+strings.Join(r.Problems, "; ")) + "\n"
 				for _, l := range r.Loads {
 					got += lines(l.Parts)
+					if l.Celsius == nil || l.Rates == nil {
+						t.Errorf("load %+v", l)
+					}
 				}
 				got = strings.ReplaceAll(got, s.Written.Format(time.RFC3339), "TIME")
 				want := test.want

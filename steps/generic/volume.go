@@ -54,20 +54,7 @@ func writeVolume(ctx context.Context, h steps.Host, j steps.Job, r *request, roo
 		return fmt.Errorf("write partition image %s to the logical volume %s: %w", r.info.ID, root, err)
 	}
 
-	// 1. From here on nothing starts, until all is there.
-	if root.Array {
-		if err := raid.Release(ctx, h, j.Node, root.Disks[0].Name); err != nil {
-			return nil, err
-		}
-		letSync, err := raid.Hold(h)
-		if err != nil {
-			return nil, err
-		}
-		defer letSync()
-	}
-	if err := root.Disarm(ctx, h); err != nil {
-		return nil, fail(err)
-	}
+	// 1. The image. When it is known to be one for the volume, what the machine could start from goes: until all is there.
 	defer func() {
 		if err == nil {
 			return
@@ -78,21 +65,28 @@ func writeVolume(ctx context.Context, h steps.Host, j steps.Job, r *request, roo
 			err = fmt.Errorf("%w; afterwards: %w", err, uerr)
 		}
 	}()
-
-	// 2. The image.
-	var result image.Partitioned
-	var files map[string][]byte
-	err = root.Use(ctx, h, func(device string) (err error) {
-		disk, err := h.Open(device)
-		if err != nil {
+	result, files, err := image.WriteVolume(ctx, root.Size(), int(root.Disks[0].LogicalSectors), spec, root.LogicalVolume, uefi, func(write func(image.Disk, image.Volumes) error) error {
+		if root.Array {
+			if err := raid.Release(ctx, h, j.Node, root.Disks[0].Name); err != nil {
+				return err
+			}
+			letSync, err := raid.Hold(h)
+			if err != nil {
+				return err
+			}
+			defer letSync()
+		}
+		if err := root.Disarm(ctx, h); err != nil {
 			return err
 		}
-		defer func() { err = errors.Join(err, disk.Close()) }()
-		if disk.Size() != root.Size() {
-			return fmt.Errorf("%s has %d bytes, and the volume %d", device, disk.Size(), root.Size())
-		}
-		result, files, err = image.WriteVolume(ctx, disk, spec, root.LogicalVolume, uefi, volumes(h, device))
-		return err
+		return root.Use(ctx, h, func(device string) (err error) {
+			disk, err := h.Open(device)
+			if err != nil {
+				return err
+			}
+			defer func() { err = errors.Join(err, disk.Close()) }()
+			return write(disk, volumes(h, device))
+		})
 	})
 	if err != nil {
 		return nil, fail(err)
@@ -105,7 +99,7 @@ func writeVolume(ctx context.Context, h steps.Host, j steps.Job, r *request, roo
 	}
 	h.Say("%s: %d MiB written, %d MiB zeroed, %d MiB read back and right", root, result.Written.Bytes>>20, result.Written.Zeroed>>20, result.Written.Checked>>20)
 
-	// 3. What is beside it.
+	// 2. What is beside it.
 	esp, err := root.Finish(ctx, h, spec.ConfigDrive, uefi, files)
 	if err != nil {
 		return nil, fail(err)

@@ -87,6 +87,9 @@ func writeImage(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if h.Share != nil {
+		h.Share(nil) // the disk that it was read from may be written to now
+	}
 	info, digest, sources, drive := r.info, r.digest, r.sources, r.drive
 	if h.Download.Limit > 0 {
 		var cancel context.CancelFunc
@@ -118,6 +121,18 @@ func writeImage(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 		}
 	}
 
+	swarm, err := info.swarm(ctx, h)
+	if err != nil {
+		return nil, fmt.Errorf("image %s: %w", info.ID, err)
+	}
+	if swarm != nil {
+		sources = []stream.Source{swarm}
+		defer func() {
+			if swarm != nil {
+				swarm.Close() // it was only read from
+			}
+		}()
+	}
 	memory, err := h.Machine.AvailableMemory()
 	if err != nil {
 		return nil, err
@@ -193,6 +208,11 @@ func writeImage(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 	for _, w := range result.Warnings {
 		h.Say("WARNING: %s", w)
 	}
+	if swarm != nil && h.Share != nil {
+		h.Say("sharing %s until the agent leaves", swarm)
+		h.Share(swarm)
+		swarm = nil
+	}
 	h.Say("%s: %d MiB written, %d MiB zeroed, %d MiB read back and right", choice.Disk.Name,
 		result.Written.Bytes>>20, result.Written.Zeroed>>20, result.Written.Checked>>20)
 	return steps.Deployed{
@@ -251,7 +271,7 @@ func (i imageInfo) fetchSignature(ctx context.Context, h steps.Host) (stream.Sig
 	if err != nil {
 		return stream.Signature{}, err
 	}
-	s, err := stream.FetchSignatureBeside(ctx, i.URLs, func(name string) (stream.Source, error) { return stream.NewHTTP(name, o) },
+	s, err := stream.FetchSignatureBeside(ctx, i.places(), func(name string) (stream.Source, error) { return stream.NewHTTP(name, o) },
 		h.Download.PublicKeys, stream.ReaderOptions{Patience: h.Download.Budget, Log: h.Log})
 	if err == nil && s.Comment != "" {
 		h.Say("image %s is signed: %.300q", i.ID, s.Comment)

@@ -13,6 +13,8 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
+	"testing/synctest"
+	"time"
 
 	"github.com/ironhand/ironhand/image"
 	"github.com/ironhand/ironhand/image/gpt"
@@ -627,7 +629,8 @@ func TestAskLVM(t *testing.T) {
 func TestTableHalfWritten(t *testing.T) {
 	for _, test := range []struct{ name, mark, want string }{
 		{"somebody else's", "", "[a GPT without an MBR]"},
-		{"with a mark", `ironhand software RAID, not finished: {"run": "r"}`, "[]"},
+		{"with a mark", `ironhand software RAID, not finished: {"run": "r", "parts": [{"Number": 1}]}`, "[]"},
+		{"with a mark that lists nothing", `ironhand software RAID, not finished: {"run": "r"}`, "[a GPT without an MBR]"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			m := files()
@@ -881,6 +884,73 @@ func TestRoot(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A root volume of LVM and one of software RAID are both meant only if one is on the other.
+func TestTwoRoots(t *testing.T) {
+	for _, test := range []struct{ name, config, want string }{
+		{"none", `{}`, ""},
+		{"the array that it is on", `{"logical_disks": [{"controller": "software", "volume_name": "system", "is_root_volume": true}]}`, ""},
+		{"an array that is no root", `{"logical_disks": [{"controller": "software", "volume_name": "other"}]}`, ""},
+		{"another array", `{"logical_disks": [{"controller": "software", "volume_name": "other", "is_root_volume": true}]}`, `the array "other" by its raid_config and the logical volume vg/root`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := machine()
+			r := &Root{LogicalVolume: image.LogicalVolume{Group: "vg", Name: "root"}, Disks: []inspect.Disk{s.disk("/dev/md0").Disk}, Array: true}
+			if err := s.agrees(r, steps.Node{RAIDConfig: json.RawMessage(test.config)}); (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
+				t.Errorf("agrees() = %v, want %q", err, test.want)
+			}
+		})
+	}
+}
+
+// A disk that does not answer holds up a deployment for a while only, and one that has a physical volume beside it is found.
+func TestHasLabels(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		hangs string
+		label bool
+		want  bool
+	}{
+		{"a label", "", true, true},
+		{"none", "", false, false},
+		{"a disk hangs", "dev/sda2", false, false},
+		{"a disk hangs behind a label", "dev/sda2", true, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := files()
+				if !test.label {
+					clear(m["dev/sda1"].Data)
+				}
+				gate := make(chan struct{})
+				defer close(gate)
+				var said []string
+				h := steps.Host{Machine: inspect.Machine{FS: hanging{m, test.hangs, gate}}, Say: func(f string, args ...any) { said = append(said, fmt.Sprintf(f, args...)) }}
+				start := time.Now()
+				if got := hasLabels(t.Context(), h); got != test.want {
+					t.Errorf("hasLabels() = %v, want %v", got, test.want)
+				}
+				if hung := test.hangs != "" && !test.label; hung != (len(said) > 0) || time.Since(start) > patience {
+					t.Errorf("after %v it said %q", time.Since(start), said)
+				}
+			})
+		})
+	}
+}
+
+// hanging is a machine one of whose files does not open before the gate does.
+type hanging struct {
+	fstest.MapFS
+	name string
+	gate chan struct{}
+}
+
+func (h hanging) Open(name string) (fs.File, error) {
+	if name == h.name {
+		<-h.gate
+	}
+	return h.MapFS.Open(name)
 }
 
 func FuzzLayout(f *testing.F) {

@@ -429,10 +429,17 @@ func TestGuestRoot(t *testing.T) {
 	b := newBench(t)
 	other := b.node
 	other.UUID = "n2"
-	b.mustCreate(`[{"name":"sys-1",` + on("vda", "vdb") + `,"volumes":[{"name":"root-1","size_gb":1,"is_root_volume":true,"type":"raid1"},{"name":"x","size_gb":1}]}]`)
-	if got := strings.Fields(b.run("lvm", "lvs", "--noheadings", "-o", "vg_tags,lv_name,lv_tags")); strings.Join(got, " ") != "ironhand-node-n1 root-1 ironhand-root ironhand-node-n1 x" {
-		t.Errorf("tags: %s", got)
+	layout := `[{"name":"sys-1",` + on("vda", "vdb") + `,"volumes":[{"name":"root-1","size_gb":1,"is_root_volume":true,"type":"raid1"},{"name":"x","size_gb":1}]}]`
+	for range 2 {
+		b.mustCreate(layout)
+		if got := strings.Fields(b.run("lvm", "lvs", "--noheadings", "-o", "vg_tags,lv_name,lv_tags")); strings.Join(got, " ") != "ironhand-node-n1 root-1 ironhand-root ironhand-node-n1 x" {
+			t.Errorf("tags: %s", got)
+		}
+		// A group that is there, and of which nobody says whose it is, becomes the node's.
+		b.run("lvm", "vgchange", "--deltag", "ironhand-node-n1", "sys-1")
+		b.run("lvm", "lvchange", "--deltag", "ironhand-root", "sys-1/root-1")
 	}
+	b.mustCreate(layout)
 	r, err := FindRoot(t.Context(), b.host, b.node)
 	if err != nil || r.String() != "sys-1/root-1" || r.Device() != "/dev/mapper/sys--1-root--1" || fmt.Sprint(r.Names()) != "[/dev/vda /dev/vdb]" {
 		t.Fatalf("FindRoot() = %v, %v", r, err)
@@ -469,8 +476,8 @@ func TestGuestRoot(t *testing.T) {
 		}
 		return half
 	}
-	b.run("busybox", "mkfs.vfat", "/dev/vda1")
-	b.run("busybox", "mkfs.vfat", "/dev/vdb1")
+	b.run("mke2fs", "-q", "-F", "/dev/vda1")
+	b.run("mke2fs", "-q", "-F", "/dev/vdb1")
 	b.run("lvm", "lvchange", "--config", settings, "-ay", "sys-1/root-1") // as after an agent that was killed
 	if err := r.Disarm(t.Context(), b.host); err != nil {
 		t.Fatal(err)

@@ -95,6 +95,7 @@ type Root struct {
 	boot    []stream.Partition // what firmware starts from on each disk; of size 0 on an array
 	kinds   []gpt.GUID         // of these
 	drive   stream.Partition   // for a config drive, on the first disk; of size 0 if there is none
+	marked  bool               // the first disk says that it is not whole
 }
 
 // FindRoot finds the root volume: by the node's property logical_volumes, or else by what create_volumes left in the groups that it made for the node. It is nil if there is none, and an error if the
@@ -122,6 +123,9 @@ func FindRoot(ctx context.Context, h steps.Host, n steps.Node) (*Root, error) {
 		}
 		r, err := s.root(wanted, n)
 		if !errors.Is(err, errNoVolume) || attempt >= h.DiskAttempts { // its disks may appear late
+			if err == nil && r != nil {
+				err = s.agrees(r, n)
+			}
 			if err != nil {
 				return nil, fail(n, err)
 			}
@@ -133,6 +137,20 @@ func FindRoot(ctx context.Context, h steps.Host, n steps.Node) (*Root, error) {
 			return nil, context.Cause(ctx)
 		}
 	}
+}
+
+// agrees tells whether the node's raid_config has no other root volume.
+func (s state) agrees(r *Root, n steps.Node) error {
+	arrays, err := n.Volumes()
+	if err != nil {
+		return err
+	}
+	for _, a := range arrays {
+		if a.IsRoot() && (!r.Array || s.disk(r.Disks[0].Name).array != a.Array()) {
+			return fmt.Errorf("the node has two root volumes, the array %q by its raid_config and the logical volume %s, which is not on it", a.Array(), r)
+		}
+	}
+	return nil
 }
 
 var errNoVolume = errors.New("there is none of this name: create_volumes makes it")
@@ -246,6 +264,7 @@ func (r *Root) Disarm(ctx context.Context, h steps.Host) error {
 		return err
 	}
 	return r.open(ctx, h, func(disks []steps.Disk) error {
+		r.marked = true
 		for i, d := range disks {
 			if err := stream.MarkBootCode(d, i > 0); err != nil {
 				return fmt.Errorf("%s: %w", r.Disks[i].Name, err)
@@ -279,8 +298,11 @@ func (r *Root) clearBoot(ctx context.Context, disks []steps.Disk) error {
 	return nil
 }
 
-// Unmark says that no image is being written any more.
+// Unmark says that no image is being written any more, if Disarm said that one is.
 func (r *Root) Unmark(ctx context.Context, h steps.Host) error {
+	if !r.marked {
+		return nil
+	}
 	return r.open(ctx, h, func(disks []steps.Disk) error { return stream.MarkBootCode(disks[0], true) })
 }
 
@@ -337,7 +359,7 @@ func writeMirror(ctx context.Context, h steps.Host, array string, files map[stri
 }
 
 // InstallBIOS puts GRUB onto each disk, or each disk of the array. Of the volume, nobody may use it, and its file system must have the UUID root, if that is not "". It returns a line for each disk.
-func InstallBIOS(ctx context.Context, h steps.Host, at image.LogicalVolume, root string, loadModule image.Prepare) (what string, err error) {
+func InstallBIOS(ctx context.Context, h steps.Host, at image.LogicalVolume, root string, loadModule func(context.Context, string) error) (what string, err error) {
 	prepare := func() (l *image.BIOSLoader, err error) {
 		err = Use(ctx, h, at, func(device string) (err error) {
 			d, err := h.Open(device)
@@ -380,31 +402,26 @@ func InstallBIOS(ctx context.Context, h steps.Host, at image.LogicalVolume, root
 	return strings.Join(lines, "\n"), err
 }
 
-// InstallUEFI makes the firmware start the system on a volume: a boot entry for each disk, or each disk of the array. It returns them.
-func InstallUEFI(ctx context.Context, h steps.Host, at image.LogicalVolume, variables string, loadModule image.Prepare) ([]image.BootVariable, error) {
+// BootDisks are the disks from which UEFI starts the system on a volume, and if they are several, the device that shows what is in their EFI system partitions.
+func BootDisks(ctx context.Context, h steps.Host, at image.LogicalVolume) (esp string, disks []string, err error) {
 	s, err := look(ctx, h)
 	if err != nil {
-		return nil, err
+		return "", nil, err
 	}
 	r, err := s.root(at, steps.Node{})
 	if err != nil {
-		return nil, err
+		return "", nil, err
 	}
 	if err := r.CheckBoot(true, false); err != nil {
-		return nil, err
+		return "", nil, err
 	}
-	switch {
-	case r.Array:
-		esp, disks, err := raid.MakeESP(ctx, h, r.Disks[0].Name)
-		if err != nil {
-			return nil, err
-		}
-		return image.InstallUEFICopies(ctx, esp, disks, variables, loadModule)
-	case len(r.Disks) == 1:
-		v, err := image.InstallUEFI(ctx, r.Disks[0].Name, variables, loadModule)
-		return []image.BootVariable{v}, err
+	if r.Array {
+		return raid.MakeESP(ctx, h, r.Disks[0].Name)
 	}
-	return image.InstallUEFICopies(ctx, raid.PartitionDevice(r.Disks[0].Name, r.boot[0].Number), r.Names(), variables, loadModule)
+	if len(r.Disks) > 1 {
+		esp = raid.PartitionDevice(r.Disks[0].Name, r.boot[0].Number)
+	}
+	return esp, r.Names(), nil
 }
 
 // Use has do work on the device of a volume, which is active as long. Nobody may use its group.

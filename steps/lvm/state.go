@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/ironhand/ironhand/image/gpt"
 	"github.com/ironhand/ironhand/initramfs/tool"
@@ -45,6 +46,7 @@ type disk struct {
 	labels  []int            // numbers of the partitions, 0 the whole, that are physical volumes
 	holds   []string         // what else is on the whole of it, for people
 	drive   int              // number of the partition for a config drive; 0 without
+	other   string           // a partition that no mark speaks for
 	mark    raid.Mark        // of what was not finished
 	isArray bool
 }
@@ -129,22 +131,52 @@ func look(ctx context.Context, h steps.Host) (s state, err error) {
 	return s, s.askLVM(ctx, h.Tools)
 }
 
-// hasLabels tells whether there is a physical volume on any disk or array that can be read.
+// patience is for the first sectors of a disk.
+const patience = 10 * time.Second
+
+// hasLabels tells whether there is a physical volume on any disk or array. Only their first sectors are read, and a disk that hangs is left behind: most machines have no volumes.
 func hasLabels(ctx context.Context, h steps.Host) bool {
 	all, _ := h.Machine.Disks(ctx) // what cannot be read has none for us
-	for _, d := range all {
-		parts, err := raid.Partitions(h.Machine.FS, d.Name)
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	found := make([]chan bool, len(all))
+	for i, d := range all {
+		found[i] = make(chan bool, 1)
+		go func() { found[i] <- hasLabel(h.Machine.FS, d.Name) }()
+	}
+	for i, d := range all {
+		select {
+		case has := <-found[i]:
+			if has {
+				return true
+			}
+		case <-ctx.Done():
+			h.Say("WARNING: %s was not looked at for volume groups: its start cannot be read within %v", d.Name, patience)
+		}
+	}
+	return false
+}
+
+// hasLabel tells whether a disk, or a partition of it, is a physical volume by its first sectors.
+func hasLabel(root fs.FS, disk string) bool {
+	parts, err := raid.Partitions(root, disk)
+	if err != nil {
+		return false
+	}
+	devices := []string{disk}
+	for _, p := range parts {
+		devices = append(devices, raid.PartitionDevice(disk, p.Number))
+	}
+	for _, device := range devices {
+		f, err := root.Open(strings.TrimPrefix(device, "/"))
 		if err != nil {
 			continue
 		}
-		sizes := map[string]int64{d.Name: d.Size}
-		for _, p := range parts {
-			sizes[raid.PartitionDevice(d.Name, p.Number)] = p.Size
-		}
-		for device, size := range sizes {
-			if head, _, _, err := probe(h.Machine.FS, device, size); err == nil && raid.HasLabel(head) {
-				return true
-			}
+		head := make([]byte, 4096)
+		_, err = io.ReadFull(f, head)
+		f.Close() // only read
+		if err == nil && raid.HasLabel(head) {
+			return true
 		}
 	}
 	return false
@@ -213,8 +245,13 @@ func (d *disk) read(root fs.FS, members map[string]bool) (err error) {
 		if err != nil {
 			return err
 		}
-		if what != "" && len(d.parts) == 0 && (what != raid.BareGPT || d.mark.Run == "") {
+		if what != "" && len(d.parts) == 0 && !raid.HalfWritten(what, d.mark, head, int(max(d.LogicalSectors, 512))) {
 			d.holds = append(d.holds, what)
+		}
+	}
+	if d.mark.Run != "" {
+		if d.other, err = raid.Foreign(root, d.Name, head, int(max(d.LogicalSectors, 512)), d.parts); err != nil {
+			return err
 		}
 	}
 	for _, p := range d.parts {
@@ -411,7 +448,7 @@ func (s state) finished(run string) bool {
 
 // unfinished tells whether all that is on a disk was being made or taken away when that was interrupted.
 func (s state) unfinished(d disk) bool {
-	if d.mark.Run == "" || len(d.parts) == 0 || s.finished(d.mark.Run) {
+	if d.mark.Run == "" || len(d.parts) == 0 || d.other != "" || s.finished(d.mark.Run) {
 		return false
 	}
 	return !slices.ContainsFunc(d.parts, func(p stream.Partition) bool { return !slices.Contains(d.mark.Partitions, p) }) // somebody else's since
