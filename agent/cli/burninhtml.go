@@ -17,7 +17,7 @@ import (
 	"github.com/ironhand/ironhand/steps/burnin"
 )
 
-// hypertext is a page in the making. html/template is not used: it would make the agent a fifth larger, for its use of reflection keeps the linker from leaving out what nobody calls.
+// hypertext is a page in the making. html/template is not used: it calls methods by names that it reads, so the linker would have to keep those that nobody calls, in an agent that is to be small.
 type hypertext struct{ bytes.Buffer }
 
 // put writes a format of ours with texts from anywhere, which are escaped: in elements and in attributes with quotes, never anywhere else.

@@ -13,6 +13,7 @@ import (
 	"errors"
 	"fmt"
 	"maps"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -55,6 +56,7 @@ type load struct {
 	lasts time.Duration // 0 if not known
 	// bytes are what each disk is to write and read in all, if that and no time ends the load.
 	bytes map[string]int64
+	far   *farthest // nil unless the disks themselves say how far they are
 	// run returns a verdict for each part that it has tested. An error means that it could not test.
 	run func(ctx context.Context) ([]Part, error)
 }
@@ -168,6 +170,9 @@ func stress(ctx context.Context, h steps.Host, r *reader, part string, lasts tim
 	if _, err := h.Tools.Run(ctx, tool.StressNG, "--version"); err != nil {
 		return nil, err
 	}
+	if err := makeOutput(file, file); err != nil {
+		return nil, err
+	}
 	return do(ctx, h, stressLoad(h, part, lasts, file, args...))
 }
 
@@ -197,6 +202,10 @@ func stressLoad(h steps.Host, part string, lasts time.Duration, file string, arg
 
 // Disk is the step burnin_disk. It writes to all disks that are not on the skip list, and what they held is gone.
 func Disk(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
+	return burnDisks(ctx, h, j, localDrives(h))
+}
+
+func burnDisks(ctx context.Context, h steps.Host, j steps.Job, open opener) (any, error) {
 	r := newReader(j.Node)
 	loops, lasts := r.number("agent_burnin_fio_disk_loops", 4), r.seconds("agent_burnin_fio_disk_runtime", 0)
 	file, smart := r.file("agent_burnin_fio_disk_outputfile"), r.flag("agent_burnin_fio_disk_smart_test")
@@ -205,9 +214,6 @@ func Disk(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 	}
 	if r.err != nil {
 		return nil, r.err
-	}
-	if smart {
-		return nil, fmt.Errorf("%w: driver_info: agent_burnin_fio_disk_smart_test: self-tests of disks cannot be started yet", steps.ErrArgs)
 	}
 	if _, err := h.Tools.Run(ctx, tool.Fio, "--version"); err != nil {
 		return nil, err
@@ -225,9 +231,39 @@ func Disk(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 			return nil, err
 		}
 	}
+	for _, d := range disks {
+		if err := makeOutput(file, diskLog(file, d.Name)); err != nil {
+			return nil, err
+		}
+	}
 	return do(ctx, h, diskLoad(disks, skipped, loops, lasts, func(ctx context.Context, d inspect.Disk) ([]Part, error) {
-		return testDisk(ctx, h, d, loops, lasts, true, file) // what is on it is the node's former life
+		parts, err := testDisk(ctx, h, d, loops, lasts, true, file) // what is on it is the node's former life
+		if !smart || err != nil || parts[0].Verdict != Pass {
+			return parts, err
+		}
+		h.Say("burn-in: %s tests itself", d.Name)
+		tested, err := selfTest(ctx, open, d, true, func(int) {})
+		return append(parts, tested...), err
 	}))
+}
+
+// makeOutput makes the file for a program's report, or empties it; none if the option is "". What is no regular file, such as a device, is left alone: root may write to anything.
+func makeOutput(option, name string) error {
+	if option == "" {
+		return nil
+	}
+	flags := os.O_WRONLY | os.O_CREATE | os.O_EXCL
+	switch info, err := os.Lstat(name); {
+	case err == nil && !info.Mode().IsRegular():
+		return fmt.Errorf("%w: driver_info: the report cannot go to %s, which is there and is no regular file", steps.ErrArgs, name)
+	case err == nil:
+		flags = os.O_WRONLY | os.O_TRUNC
+	}
+	f, err := os.OpenFile(name, flags, 0o600)
+	if err != nil {
+		return fmt.Errorf("%w: driver_info: make the file for the report: %w", steps.ErrArgs, err)
+	}
+	return f.Close()
 }
 
 // fioFound says that any exit status of fio but 0 is an error that it found: it has no others.
@@ -372,6 +408,8 @@ const (
 	readerPause = 10 * time.Second
 	readerRetry = 30 * time.Second
 	readerEarly = 16
+	// partnerLimit is how long a partner is waited for. With the time that the exchange is to last it bounds one way: fio itself waits for ever for somebody to connect, and for bytes that do not come.
+	partnerLimit = time.Hour
 )
 
 // Network is the step burnin_network: two machines send to each other, one way and then the other.
@@ -387,6 +425,11 @@ func Network(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 	if _, err := h.Tools.Run(ctx, tool.Fio, "--version"); err != nil {
 		return nil, err
 	}
+	for _, role := range []string{"writer", "reader"} {
+		if err := makeOutput(file, networkLog(file, role)); err != nil {
+			return nil, err
+		}
+	}
 	return do(ctx, h, networkLoad(h, p, lasts, file))
 }
 
@@ -397,7 +440,7 @@ func networkLoad(h steps.Host, p pairing, lasts time.Duration, file string) load
 	}
 	return load{
 		part:  "network",
-		text:  fmt.Sprintf("network with %s for %v each way, first as the %s", p.Partner, lasts, p.Role),
+		text:  fmt.Sprintf("network with %s for %v each way, first as the %s; it is waited for %v at most", p.Partner, lasts, p.Role, partnerLimit),
 		lasts: 2 * lasts,
 		run: func(ctx context.Context) ([]Part, error) {
 			rates := map[string]Rate{}
@@ -413,8 +456,11 @@ func networkLoad(h steps.Host, p pairing, lasts time.Duration, file string) load
 	}
 }
 
-// exchange is one way. A reader whose partner does not listen yet tries again, for as long as the step is let run.
+// exchange is one way. A reader whose partner does not listen yet tries again.
 func exchange(ctx context.Context, h steps.Host, role, partner string, lasts time.Duration, file string) ([]Part, error) {
+	limit := partnerLimit + lasts
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("no end of the exchange with %s as the %s within %v: it did not come, or went away", partner, role, limit))
+	defer cancel()
 	args := networkArgs(role, partner, lasts, file)
 	if role == "reader" {
 		select {

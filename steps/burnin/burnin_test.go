@@ -9,10 +9,13 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"os"
+	"path/filepath"
 	"strings"
 	"testing"
 	"testing/fstest"
 	"testing/synctest"
+	"time"
 
 	"github.com/ironhand/ironhand/initramfs/tool/tooltest"
 	"github.com/ironhand/ironhand/inspect"
@@ -226,8 +229,8 @@ func TestSteps(t *testing.T) {
 		want    string // parts, or the error
 	}{
 		{name: "processors, by default", run: CPU, script: "$ stress-ng --version\n$ stress-ng --cpu 0 --verify --metrics-brief --timeout 86400 --yaml /proc/self/fd/1\n", want: "PASS|processors|\n"},
-		{name: "processors", run: CPU, options: options{"agent_burnin_cpu_cpu": json.Number("4"), "agent_burnin_cpu_timeout": "60", "agent_burnin_cpu_outputfile": "/var/log/cpu"},
-			script: "$ stress-ng --version\n$ stress-ng --cpu 4 --verify --metrics-brief --timeout 60 --log-file /var/log/cpu --yaml /proc/self/fd/1\n", want: "PASS|processors|\n"},
+		{name: "processors", run: CPU, options: options{"agent_burnin_cpu_cpu": json.Number("4"), "agent_burnin_cpu_timeout": "60", "agent_burnin_cpu_outputfile": "TMP/cpu"},
+			script: "$ stress-ng --version\n$ stress-ng --cpu 4 --verify --metrics-brief --timeout 60 --log-file TMP/cpu --yaml /proc/self/fd/1\n", want: "PASS|processors|\n"},
 		{name: "processors that err", run: CPU, script: "$ stress-ng --version\n$ stress-ng --cpu 0 --verify --metrics-brief --timeout 86400 --yaml /proc/self/fd/1\n2> stress-ng: fail: cpu: matrix product is wrong\n? 2\n",
 			want: "burn-in found broken parts: processors: stress-ng --cpu 0 --verify --metrics-brief --timeout 86400 --yaml /proc/self/fd/1: exit status 2: stress-ng: fail: cpu: matrix product is wrong"},
 		{name: "a program that could not start is no verdict", run: CPU, script: "$ stress-ng --version\n$ stress-ng --cpu 0 --verify --metrics-brief --timeout 86400 --yaml /proc/self/fd/1\n? 3\n", want: "exit status 3"},
@@ -236,6 +239,10 @@ func TestSteps(t *testing.T) {
 		{name: "no number", run: Memory, options: options{"agent_burnin_vm_timeout": "soon"}, want: `agent_burnin_vm_timeout is "soon", want a whole number`},
 		{name: "for ever", run: Memory, options: options{"agent_burnin_vm_timeout": json.Number("0")}, want: "without end"},
 		{name: "a hostile amount", run: Memory, options: options{"agent_burnin_vm_vm-bytes": "1 --exec rm"}, want: "want an amount"},
+		{name: "a file that is a device", run: CPU, options: options{"agent_burnin_cpu_outputfile": "/dev/null"}, script: "$ stress-ng --version\n", want: "the report cannot go to /dev/null, which is there and is no regular file"},
+		{name: "a file nowhere", run: Memory, options: options{"agent_burnin_vm_outputfile": "TMP/none/vm"}, script: "$ stress-ng --version\n", want: "none/vm: no such file or directory"},
+		{name: "a disk's file that is a directory", run: Disk, disks: []string{"vda"}, options: options{"agent_burnin_fio_disk_outputfile": "TMP/dir"}, script: "$ fio --version\n", want: "dir.vda, which is there and is no regular file"},
+		{name: "a network's file nowhere", run: Network, options: options{"agent_burnin_fio_network_outputfile": "TMP/none/net", "agent_burnin_fio_network_config": `{"role": "writer", "partner": "b"}`}, script: "$ fio --version\n", want: "none/net.writer: no such file or directory"},
 		{name: "a hostile file", run: CPU, options: options{"agent_burnin_cpu_outputfile": "--log"}, want: "want the path of a file"},
 
 		{name: "disks, by default", run: Disk, disks: []string{"vda"}, script: "$ fio --version\n" +
@@ -254,7 +261,6 @@ func TestSteps(t *testing.T) {
 		{name: "nobody wants it", run: Disk, disks: []string{"vda"}, asked: errors.New("no"), script: "$ fio --version\n", want: "no"},
 		{name: "no disk", run: Disk, script: "$ fio --version\n", want: "to burn in"},
 		{name: "a skip list that is none", run: Disk, disks: []string{"vda"}, skip: `{"a": `, script: "$ fio --version\n", want: "skip_block_devices"},
-		{name: "self-tests", run: Disk, disks: []string{"vda"}, options: options{"agent_burnin_fio_disk_smart_test": "True"}, want: "cannot be started yet"},
 
 		{name: "network", run: Network, options: options{"agent_burnin_fio_network_runtime": json.Number("5"), "agent_burnin_fio_network_config": map[string]any{"role": "reader", "partner": "10.0.0.2"}}, script: "$ fio --version\n" +
 			"$ fio --thread --ioengine net --port 9000 --fill_device 1 --group_reporting --gtod_reduce 1 --numjobs 16 --name reader --rw read --hostname 10.0.0.2 --output-format json\n? 16\n" +
@@ -270,9 +276,17 @@ func TestSteps(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				root := machine(test.disks...)
+				root, dir := machine(test.disks...), t.TempDir()
+				for name, v := range test.options {
+					if s, isText := v.(string); isText {
+						test.options[name] = strings.ReplaceAll(s, "TMP", dir)
+					}
+				}
+				if err := errors.Join(os.Mkdir(filepath.Join(dir, "dir.vda"), 0o700), os.WriteFile(filepath.Join(dir, "cpu"), []byte("of before"), 0o600)); err != nil {
+					t.Fatal(err)
+				}
 				h := steps.Host{
-					Machine: inspect.Machine{FS: root}, Tools: tooltest.New(t, test.script), Log: slog.New(slog.DiscardHandler), Say: t.Logf, Media: []string{test.media},
+					Machine: inspect.Machine{FS: root}, Tools: tooltest.New(t, strings.ReplaceAll(test.script, "TMP", dir)), Log: slog.New(slog.DiscardHandler), Say: t.Logf, Media: []string{test.media},
 					Open: func(path string) (steps.Disk, error) {
 						if path == test.busy {
 							return nil, errors.New("device or resource busy")
@@ -291,6 +305,45 @@ func TestSteps(t *testing.T) {
 				}
 				if got := lines(result.(Report).Parts); got != test.want {
 					t.Errorf("parts:\n%swant:\n%s", got, test.want)
+				}
+				if strings.Contains(test.script, "TMP/cpu") {
+					if b, err := os.ReadFile(filepath.Join(dir, "cpu")); err != nil || len(b) > 0 {
+						t.Errorf("the file has %q of before, %v", b, err)
+					}
+				}
+			})
+		})
+	}
+}
+
+// A partner that never comes, or goes away, ends the step.
+func TestNetworkEnds(t *testing.T) {
+	for _, test := range []struct {
+		name, role string
+		fio        func(ctx context.Context) error // nil: it does not listen
+		want       time.Duration
+	}{
+		{"a reader whose partner does not listen", "reader", nil, time.Hour + time.Minute},
+		{"a reader whose partner sends nothing", "reader", func(ctx context.Context) error { <-ctx.Done(); return context.Cause(ctx) }, time.Hour + time.Minute},
+		{"a writer to whom nobody comes", "writer", func(ctx context.Context) error { <-ctx.Done(); return context.Cause(ctx) }, time.Hour + time.Minute},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h := steps.Host{Machine: inspect.Machine{FS: machine()}, Log: slog.New(slog.DiscardHandler), Say: func(string, ...any) {}, Tools: runner(func(ctx context.Context, line string) (string, error) {
+					switch {
+					case strings.Contains(line, "--version"):
+						return "", nil
+					case test.fio == nil:
+						return "", exit(16)
+					}
+					return "", test.fio(ctx)
+				})}
+				began := time.Now()
+				_, err := Network(t.Context(), h, steps.Job{Node: steps.Node{Record: map[string]any{"driver_info": map[string]any{
+					"agent_burnin_fio_network_runtime": 60, "agent_burnin_fio_network_config": map[string]any{"role": test.role, "partner": "b"},
+				}}}})
+				if err == nil || !strings.Contains(err.Error(), "did not come, or went away") || time.Since(began) != test.want {
+					t.Errorf("after %v: %v", time.Since(began), err)
 				}
 			})
 		})

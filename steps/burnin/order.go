@@ -38,9 +38,10 @@ type Order struct {
 	Every   time.Duration // how often the machine's counters and sensors are read; 0 is each second
 	Logs    string        // directory that gets the programs' own reports; "" for none
 
-	first  int   // number of the first load, from 0
-	resets int   // in the first load
-	gone   []int // loads of which all disks are lost
+	first  int    // number of the first load, from 0
+	resets int    // in the first load
+	gone   []int  // loads of which all disks are lost
+	drives opener // nil for those of this machine
 }
 
 // Plan is what will be done. Nothing was touched yet.
@@ -110,6 +111,18 @@ func (o Order) Plan(ctx context.Context, h steps.Host) (*Plan, error) {
 			made = stressLoad(h, "memory", time.Duration(l.Memory.Time), log("memory"), "--vm", strconv.Itoa(int(l.Memory.Workers)), "--vm-bytes", cmp.Or(l.Memory.Amount, "90%"))
 		case l.Network != nil:
 			made = networkLoad(h, pairing{l.Network.Role, l.Network.Partner}, time.Duration(l.Network.Time), log("network"))
+		case l.SelfTest != nil:
+			program = ""
+			disks, err := h.Machine.Disks(ctx)
+			if err != nil {
+				return nil, err
+			}
+			disks = slices.DeleteFunc(disks, func(d inspect.Disk) bool { return d.Size == 0 || d.Type != "disk" })
+			open := o.drives
+			if open == nil {
+				open = localDrives(h)
+			}
+			made = selfTestLoad(open, disks, l.SelfTest.Kind == longTest)
 		default:
 			disksWanted = true
 			names := o.Disks

@@ -24,7 +24,8 @@ import (
 
 func TestParseProfile(t *testing.T) {
 	for _, test := range []struct{ name, yaml, want string }{
-		{"all kinds", "name: mine\nloads:\n- processors: {time: 90s}\n- memory: {time: 1h, amount: 16G, workers: 2}\n- disks: {loops: 2, write: [sda, all]}\n- network: {time: 5s, role: reader, partner: b}\n", ""},
+		{"all kinds", "name: mine\nloads:\n- processors: {time: 90s}\n- memory: {time: 1h, amount: 16G, workers: 2}\n- disks: {loops: 2, write: [sda, all]}\n- network: {time: 5s, role: reader, partner: b}\n- selftest: {kind: long}\n", ""},
+		{"a self-test of no kind", "loads:\n- selftest: {kind: medium}\n", "load 1: kind is \"medium\", want short or long"},
 		{"nothing", "", "0 loads, want 1 to 100"},
 		{"no loads", "name: mine\n", "0 loads"},
 		{"too many", "loads:\n" + strings.Repeat("- processors: {time: 1s}\n", 101), "101 loads"},
@@ -213,6 +214,7 @@ func TestPlan(t *testing.T) {
    leave /dev/vda serial S-vda as it is: it was not named
    leave /dev/vdb serial S-vdb as it is: it was not named
    leave /dev/vdm serial S-vdm as it is: it was not named
+4. self-tests, short, of the drives that have them: 0 of 3
 `},
 		{name: "standard, one by its name, one by its serial number", profile: Profiles()[1], disks: "vda S-vdb", script: "$ stress-ng --version\n" + fio, want: `burn-in standard: 3h0m0s, and as long as the disks take
 1. processors for 1h0m0s: stress-ng --cpu 0 --verify --metrics-brief --timeout 3600
@@ -221,6 +223,7 @@ func TestPlan(t *testing.T) {
    overwrite all of /dev/vda serial S-vda, 1.0 MiB
    overwrite all of /dev/vdb serial S-vdb, 1.0 MiB
    leave /dev/vdm serial S-vdm as it is: it was not named
+4. self-tests, long, of the drives that have them: 0 of 3
 `},
 		{name: "all", profile: disksFor(DisksLoad{Loops: 1}), disks: "all", script: fio, want: `burn-in p: as long as the disks take
 1. 2 disks, written and verified 1 times

@@ -98,8 +98,11 @@ func moved(root fs.FS) map[string]int64 {
 	return m
 }
 
-// percent is how far a load is, -1 if that is not known: by its time, or by what the disk has moved that has the longest way to go.
+// percent is how far a load is, -1 if that is not known: as its disks say, by its time, or by what the disk has moved that has the longest way to go.
 func (l load) percent(past time.Duration, total map[string]int64) int {
+	if l.far != nil {
+		return l.far.least()
+	}
 	if l.lasts > 0 {
 		return int(min(past*100/l.lasts, 100))
 	}
