@@ -83,6 +83,12 @@ type Config struct {
 	MDNSInterfaces    []netip.Addr
 	ReadBack          stream.ReadBack
 	KexecWatchdog     time.Duration
+	TorrentPort       int
+	TorrentPeers      []netip.Prefix
+	TorrentUp         int           // KiB per second; 0 is no limit
+	TorrentDown       int           // the same
+	TorrentShare      time.Duration // how long to go on sharing before the agent leaves
+	TorrentRatio      int           // copies that end it sooner; 0 for none
 	Poll              bool
 	SSHKey            string
 	VLANs             []string // as in [wantedVLANs]
@@ -165,8 +171,12 @@ func ParseConfig(s Sources) (Config, error) {
 	apply := func(from, prefix string, values map[string]string) {
 		for _, name := range slices.Sorted(maps.Keys(values)) {
 			one, known := byName[prefix+name]
-			if reason, does := unused[prefix+name]; does && name != "" {
-				c.Ignored = append(c.Ignored, fmt.Sprintf("%s (%s) has no effect: %s", name, from, reason))
+			reason, does := unused[prefix+name]
+			if !known && !does && prefix == "" && (strings.HasPrefix(name, "ironhand-") || strings.HasPrefix(name, "ipa-")) {
+				reason, does = "there is no such setting", true
+			}
+			if does && name != "" {
+				c.Ignored = append(c.Ignored, fmt.Sprintf("%.100s (%s) has no effect: %s", name, from, reason))
 			}
 			if !known {
 				continue // other programs have parameters too

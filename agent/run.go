@@ -232,7 +232,9 @@ func (a *agent) useSettings(config Config) (err error) {
 		Formats:   config.ImageFormats,
 
 		PublicKeys: config.ImageKeys,
+		Torrent:    steps.Torrent{Port: config.TorrentPort, Peers: config.TorrentPeers, Up: int64(config.TorrentUp) << 10, Down: int64(config.TorrentDown) << 10},
 	}
+	a.host.Share = a.share
 	if config.AnyImageFormat {
 		a.host.Download.Formats = nil
 	}

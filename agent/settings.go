@@ -99,11 +99,25 @@ func Settings() []Setting {
 		}},
 		{"ironhand-read-back", "", "sample", false, "How much of a written image is read back and compared: `none`, `sample` or `full`.", func(c *Config, v string) error { return c.ReadBack.UnmarshalText([]byte(v)) }},
 		{"ironhand-kexec-watchdog", "", "0", false, "Seconds after which the watchdog resets the machine if the system started by kexec has not taken it over; 0 arms none. Only for systems that drive the watchdog.", seconds(func(c *Config) *time.Duration { return &c.KexecWatchdog })},
+		{"ironhand-torrent-port", "", "0", false, "Port on which other nodes fetch the image from this one, if it comes by BitTorrent: 0 is any.", func(c *Config, v string) error {
+			if v == "0" {
+				c.TorrentPort = 0
+				return nil
+			}
+			return port(func(c *Config) *int { return &c.TorrentPort })(c, v)
+		}},
+		{"ironhand-torrent-peers", "", "", false, "Networks, separated by commas, that these other nodes, and all who share the image, may be in: `192.0.2.0/24,2001:db8::/64`. Without it all who the tracker names.", networks(func(c *Config) *[]netip.Prefix { return &c.TorrentPeers })},
+		{"ironhand-torrent-up", "", "0", false, "KiB per second that are sent to others at the most; 0 is no limit.", number(func(c *Config) *int { return &c.TorrentUp })},
+		{"ironhand-torrent-down", "", "0", false, "KiB per second that are taken from others at the most; 0 is no limit.", number(func(c *Config) *int { return &c.TorrentDown })},
+		{"ironhand-torrent-share", "", "0", false, "Seconds that the agent, when it is to leave, goes on sharing the image first, so that the other nodes of a rack get it. The conductor has to wait as long for the node to go off.", seconds(func(c *Config) *time.Duration { return &c.TorrentShare })},
+		{"ironhand-torrent-ratio", "", "0", false, "With the one before: leave sooner, when so many copies of the image were sent; 0 is never.", number(func(c *Config) *int { return &c.TorrentRatio })},
 		{"ironhand-ssh-key", "", "", false, "A public key that lets root log in by SSH while the agent runs, for debugging: the long word in the middle of a line of authorized_keys. More may be in `ironhand/authorized_keys` on a medium. There is no login otherwise.", text(func(c *Config) *string { return &c.SSHKey })},
 		{"ironhand-rescue-network", "", followPorts, false, "After `rescue.finalize_rescue`: `follow` asks for addresses again on all NICs, because Ironic moves the ports to the tenant's network; `keep` leaves the network as it is.", oneOf(func(c *Config) *string { return &c.RescueNetwork }, followPorts, keepNetwork)},
 		{"ironhand-poll", "", "false", false, "The conductor is not called and asks by itself: no lookup, no heartbeats, and `ipa-agent-token` is needed. The conductor says which node this is by `poll.set_node_info`.", boolean(func(c *Config) *bool { return &c.Poll })},
 		{"ironhand-strict-network", "", "false", false, "Do not go on if anything is wrong with the description of the network. Otherwise what is sound is brought up, and the console says what was left out.", boolean(func(c *Config) *bool { return &c.StrictNetwork })},
 		{"ironhand-set-rtc", "", "false", false, "When the clock is set, set the one on the board too, in UTC. Otherwise that is never written.", boolean(func(c *Config) *bool { return &c.SetRTC })},
+		{"ironhand-burnin", "", "", false, "`menu`: instead of the agent, the menu of burn-in on every console, without any network; or the name of a profile, which is started without asking. Anybody at the console is root then. Kernel command line only.", nil},
+		{"ironhand-burnin-disks", "", "", false, "The disks that a profile of `ironhand-burnin` overwrites, as in `ironhand burnin --disks`. One that holds data is refused. Kernel command line only.", nil},
 		{"ironhand.shell", "", "", false, "`1`: an emergency shell on the consoles beside the agent; `only`: without the agent. Anybody at the console is root then. Kernel command line only.", nil},
 	}, inspectionSettings()...)
 }
@@ -188,6 +202,21 @@ func addresses(field func(*Config) *[]netip.Addr) func(*Config, string) error {
 				return errors.New("must be IP addresses with commas between")
 			}
 			parsed = append(parsed, a.Unmap())
+		}
+		*field(c) = parsed
+		return nil
+	}
+}
+
+func networks(field func(*Config) *[]netip.Prefix) func(*Config, string) error {
+	return func(c *Config, v string) error {
+		var parsed []netip.Prefix
+		for _, word := range commaWords(v) {
+			p, err := netip.ParsePrefix(word)
+			if err != nil {
+				return errors.New("must be networks such as 192.0.2.0/24, with commas between")
+			}
+			parsed = append(parsed, p.Masked())
 		}
 		*field(c) = parsed
 		return nil

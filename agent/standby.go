@@ -162,12 +162,41 @@ func (a *agent) runImage(ctx context.Context, _ json.RawMessage) (any, error) {
 	return nil, a.leave(ctx, boot.Reboot, "reboot")
 }
 
+// share goes on sharing an image, in place of the one that was shared before.
+func (a *agent) share(s steps.Sharer) {
+	a.mu.Lock()
+	old := a.sharing
+	a.sharing = s
+	a.mu.Unlock()
+	if old != nil {
+		if err := old.Close(); err != nil {
+			a.log.Warn("end of sharing an image", "err", err)
+		}
+	}
+}
+
+// shareOn leaves others the time to get the image that was asked for.
+func (a *agent) shareOn(ctx context.Context) {
+	a.mu.Lock()
+	s := a.sharing
+	a.mu.Unlock()
+	if s == nil {
+		return
+	}
+	if limit := a.config.TorrentShare; limit > 0 {
+		a.console.Stage("hand-off", "sharing the image for %v, or until %d copies were sent", limit, a.config.TorrentRatio)
+		s.Share(ctx, limit, float64(a.config.TorrentRatio))
+	}
+	a.share(nil)
+}
+
 // answerTime is left for the answer to the command to reach the conductor.
 const answerTime = time.Second
 
 // leave ends the ramdisk. If it works, nothing after it happens.
 func (a *agent) leave(ctx context.Context, how boot.How, what string) error {
 	a.console.Stage("hand-off", "%s", what)
+	a.shareOn(ctx)
 	if err := a.syncDisks(ctx); err != nil {
 		a.console.Stage("hand-off", "%v; going on", err)
 	}

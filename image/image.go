@@ -119,7 +119,7 @@ func Write(ctx context.Context, dst Disk, s Spec) (Result, error) {
 	if s.Progress != nil {
 		defer meter.Report(ctx, time.Second, s.Progress)()
 	}
-	o, err := s.open(ctx, meter, dst.Size())
+	o, target, err := s.openFor(ctx, meter, dst)
 	if err != nil {
 		return Result{}, err
 	}
@@ -139,8 +139,8 @@ func Write(ctx context.Context, dst Disk, s Spec) (Result, error) {
 	// 2. All of it, and what makes it this disk's.
 	r := Result{Format: o.format, Compression: o.compression, GPT: table.gpt != nil, DiskID: fmt.Sprintf("0x%08x", table.diskID)}
 	f := finish{disk: dst, start: o.start, table: table, drive: s.ConfigDrive, check: s.ReadBack != stream.ReadBackNone}
-	r.Written, err = stream.Write(ctx, dst, o.extents, stream.Options{
-		Verify: o.verify, Abort: o.reader.Abort, Finish: f.run, ReadBack: s.ReadBack, Meter: meter})
+	r.Written, err = stream.Write(ctx, target, o.extents, stream.Options{
+		Verify: o.verify, Abort: o.abort, Finish: f.run, ReadBack: s.ReadBack, Meter: meter})
 	if err != nil {
 		return r, err
 	}
@@ -172,10 +172,10 @@ func Write(ctx context.Context, dst Disk, s Spec) (Result, error) {
 
 // opened is an image of which the start was read.
 type opened struct {
-	reader      *stream.Reader
 	extents     stream.Extents
 	start       []byte // its first stream.HeadSize bytes, as they will be on the disk
 	verify      func() error
+	abort       func(error) // as stream.Options.Abort
 	format      Format
 	compression stream.Compression
 	closers     []io.Closer
@@ -191,7 +191,7 @@ func (o *opened) close() {
 // open reads the start of the image, for a place of room bytes.
 func (s Spec) open(ctx context.Context, meter *stream.Meter, room int64) (_ *opened, err error) {
 	reader := stream.NewReader(ctx, s.Sources, s.Digest, stream.ReaderOptions{Patience: s.Patience, Log: s.Log, Meter: meter, Connections: cmp.Or(s.Connections, 4), Signature: s.Signature})
-	o := &opened{reader: reader, closers: []io.Closer{reader}, format: Raw}
+	o := &opened{abort: reader.Abort, closers: []io.Closer{reader}, format: Raw}
 	defer func() {
 		if err != nil {
 			o.close()

@@ -14,6 +14,7 @@ import (
 	"log/slog"
 	"maps"
 	"net/http"
+	"net/netip"
 	"slices"
 	"time"
 
@@ -162,6 +163,15 @@ type Host struct {
 	// A disk that fits may appear late: it is looked for so often, so long apart.
 	DiskAttempts int
 	DiskDelay    time.Duration
+	// Share takes over what a step shares with other machines from now on, in place of what was shared before; nil only ends that. A nil function: nothing is shared.
+	Share func(Sharer)
+}
+
+// Sharer is an image that other machines fetch from this one.
+type Sharer interface {
+	// Share returns when the time is over, or ratio times the image was sent, or ctx ends; 0 is no such limit.
+	Share(ctx context.Context, limit time.Duration, ratio float64)
+	Close() error
 }
 
 // Download is how images are fetched, as the node's settings say.
@@ -177,13 +187,23 @@ type Download struct {
 	PublicKeys []stream.PublicKey
 	// BasicAuth returns user and password for image servers, unless the conductor sends them with the image; nil without.
 	BasicAuth func() (user, password string)
+	Torrent   Torrent
+}
+
+// Torrent is how images are fetched by BitTorrent, and shared.
+type Torrent struct {
+	Port     int            // for other peers; 0 for any
+	Peers    []netip.Prefix // networks that they may be in; none for all
+	Up, Down int64          // bytes per second at the most; 0 for no limit
 }
 
 // Deployed is the result of a step that put an operating system on a disk.
 type Deployed struct {
-	Text  string         `json:"text"`  // one line for people
-	Disk  string         `json:"disk"`  // "/dev/sda"
-	UUIDs map[string]any `json:"uuids"` // as standby.get_partition_uuids answers
+	Text string `json:"text"` // one line for people
+	Disk string `json:"disk"` // "/dev/sda"
+	// Volume is the logical volume that the root file system is on, GROUP/NAME; "" if it is a partition of the disk.
+	Volume string         `json:"volume,omitempty"`
+	UUIDs  map[string]any `json:"uuids"` // as standby.get_partition_uuids answers
 }
 
 // Support says how well a manager knows the machine. Of two managers that offer

@@ -246,3 +246,25 @@ func findPartitions(root fs.FS, disk string) ([]Partition, error) {
 
 // Close lets go of the device.
 func (d *Device) Close() error { return d.disk.Close() }
+
+// Reopened is a device that is open for reading alone. It keeps nobody from using the device.
+type Reopened struct{ d *Device }
+
+// ReadAt reads any bytes of the device.
+func (r *Reopened) ReadAt(b []byte, offset int64) (int, error) { return r.d.ReadAt(b, offset) }
+
+// Close lets go of the device.
+func (r *Reopened) Close() error { return r.d.Close() }
+
+// Reopen opens the device once more, to be read also when d is closed. Close must be called.
+func (d *Device) Reopen() (*Reopened, error) {
+	o, ok := d.disk.(interface{ reopen() (blockDevice, error) })
+	if !ok {
+		return nil, fmt.Errorf("open disk %s again: %w", d.path, errors.ErrUnsupported)
+	}
+	again, err := o.reopen()
+	if err != nil {
+		return nil, fmt.Errorf("open disk %s again: %w", d.path, err)
+	}
+	return &Reopened{newDevice(d.path, again, d.size, d.sector)}, nil
+}

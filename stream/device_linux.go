@@ -46,6 +46,15 @@ func openBlockDevice(path string) (d blockDevice, size int64, sector int, err er
 	return linuxDevice{f}, int64(bytes), int(sectorSize), nil
 }
 
+// reopen opens the same device, whatever its name leads to by now.
+func (d linuxDevice) reopen() (blockDevice, error) {
+	f, err := os.OpenFile(fmt.Sprintf("/proc/self/fd/%d", d.Fd()), os.O_RDONLY|unix.O_DIRECT, 0)
+	if err != nil {
+		return nil, unwrapPath(err)
+	}
+	return linuxDevice{f}, nil
+}
+
 // usesOf says what uses the block device at path, as far as the kernel tells.
 func usesOf(path string) string {
 	var stat unix.Stat_t

@@ -117,6 +117,17 @@ func (m *Meter) rate(now sample) int64 {
 	return int64(float64(now.read-from.read) / seconds)
 }
 
+// Announce says from where an image comes, and how long it is as it is published, in bytes: for a [Swarm], which no [Reader] reads.
+func (m *Meter) Announce(source string, total int64) {
+	m.total.Store(total)
+	m.mu.Lock()
+	defer m.mu.Unlock()
+	m.source = source
+}
+
+// Received counts bytes that have come in another way than through a [Reader].
+func (m *Meter) Received(n int64) { m.read.Add(n) }
+
 // Report calls f with the progress each time that every has passed, until stop is called or ctx is done. f is not called any
 // more when stop has returned; stop calls it once more, for the last state.
 func (m *Meter) Report(ctx context.Context, every time.Duration, f func(Progress)) (stop func()) {

@@ -114,3 +114,8 @@ func sniffForeign(head []byte) string {
 	}
 	return ""
 }
+
+// IsDisk tells whether the start of an image, at least 512 bytes of it, is that of the bytes of a disk: not packed, and in no other format.
+func IsDisk(start []byte) bool {
+	return sniffCompression(start) == Plain && !isQCOW2(start) && sniffForeign(start) == ""
+}

@@ -64,3 +64,14 @@ type wholer interface {
 type skipper interface {
 	Skipped() int64 // bytes read and thrown away
 }
+
+// Swarm is a Source that has the parts of the image in no order, because others fetch them too, and have from it what it has got. It is read in order by
+// Open, or out of order by Place, and not by both but for what Open reads after Place.
+type Swarm interface {
+	Source
+	// Start returns the first HeadSize bytes of the image, or all if it has fewer. It comes before Place and Open.
+	Start(ctx context.Context) ([]byte, error)
+	// Place returns the parts of the image as they come, each proven by itself, for Write, and the Target that Write has to write to, which is dst. ctx ends
+	// their coming. The error wraps errors.ErrUnsupported if the image can be read in order only.
+	Place(ctx context.Context, dst Target, m *Meter) (Target, Extents, error)
+}

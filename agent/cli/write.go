@@ -19,12 +19,13 @@ import (
 	"github.com/ironhand/ironhand/inspect"
 	"github.com/ironhand/ironhand/steps"
 	"github.com/ironhand/ironhand/stream"
+	"github.com/ironhand/ironhand/torrent"
 )
 
 func writeCommand() command {
 	return command{
 		name: "write", args: "SOURCE [SOURCE...] DEVICE [--digest ALGO:HEX|URL] [--cafile FILE] [--auth-file FILE] [--public-key FILE [--signature FILE|URL]] [--format auto|raw|qcow2] [--connections N] [--config-drive FILE|DIR] [--read-back none|sample|full] [--yes] [--json]",
-		help:    "Write an image onto a disk. SOURCE is a file, an http(s):// URL, or a disk image in a registry, oci://HOST/REPOSITORY:TAG; several are mirrors of one image.",
+		help:    "Write an image onto a disk. SOURCE is a file, an http(s):// URL, a disk image in a registry, oci://HOST/REPOSITORY:TAG, or a torrent: a file or URL ending in .torrent, or a magnet link; several are mirrors of one image.",
 		example: "ironhand write https://192.0.2.1/debian.img.zst /dev/sda --digest sha512:9f2c...",
 		run:     runWrite,
 	}
@@ -43,7 +44,10 @@ func runWrite(ctx context.Context, c *call) error {
 	drive := c.flags.String("config-drive", "", "`path` of a config drive: an image, or a directory that becomes one")
 	readBack := stream.ReadBackSample
 	c.flags.TextVar(&readBack, "read-back", readBack, "how `much` is read back and compared: none, sample or full")
-	progress := c.flags.String("progress", "auto", "auto: a bar on a terminal, else plain; plain: a line every 5 s, and when something happens; none")
+	progress := c.flags.String("progress", "auto", "auto: a bar on a terminal, else plain; plain: a line every 5 s, and when something happens; json: the same as JSON; none")
+	swarm := swarmFlags(c.flags)
+	share := c.flags.Duration("share", 0, "of a torrent: how `long` to go on sharing after the image is written")
+	ratio := c.flags.Float64("share-ratio", 0, "of a torrent: go on sharing until so many `copies` were sent, or --share is over")
 	yes := c.flags.Bool("yes", false, "do not ask")
 	asJSON := c.flags.Bool("json", false, "print the result as JSON")
 	args, err := c.parse(2, -1)
@@ -51,7 +55,7 @@ func runWrite(ctx context.Context, c *call) error {
 		return err
 	}
 	switch *progress {
-	case "auto", "plain", "none":
+	case "auto", "plain", "json", "none":
 	default:
 		return usagef("--progress %s: want auto, plain or none", *progress)
 	}
@@ -89,9 +93,17 @@ func runWrite(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
+	if web.torrent, err = swarm(); err != nil {
+		return err
+	}
 	sources, digest, err := web.sources(ctx, names, digest)
 	if err != nil {
 		return err
+	}
+	for _, s := range sources {
+		if s, ok := s.(*torrent.Source); ok {
+			defer s.Close() // what was shared was read only
+		}
 	}
 	signature, err := web.signature(ctx, *keyFile, *signatureName, names)
 	if err != nil {
@@ -166,6 +178,10 @@ func runWrite(ctx context.Context, c *call) error {
 	}
 	for _, w := range result.Warnings {
 		fmt.Fprintf(c.stderr, "warning: %s\n", w)
+	}
+	if s, ok := sources[0].(*torrent.Source); ok && (*share > 0 || *ratio > 0) {
+		fmt.Fprintf(c.stderr, "sharing %s\n", s)
+		s.Share(ctx, *share, *ratio)
 	}
 	if *asJSON {
 		return writeJSON(c, map[string]any{
@@ -267,7 +283,7 @@ func apart(sources []string, target string) error {
 		return err // another device than a block device is refused when it is opened
 	}
 	for _, s := range sources {
-		if strings.Contains(s, "://") {
+		if strings.Contains(s, "://") || torrent.IsMagnet(s) {
 			continue
 		}
 		from, err := sysDirectory(s)

@@ -13,10 +13,12 @@ import (
 	"net/url"
 	"path"
 	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
 	"github.com/ironhand/ironhand/stream"
+	"github.com/ironhand/ironhand/torrent"
 )
 
 func isWeb(name string) bool {
@@ -28,6 +30,7 @@ type web struct {
 	transport *http.Transport
 	login     func(host string) (user, password string) // nil for none
 	reader    stream.ReaderOptions
+	torrent   torrent.Options
 }
 
 // newWeb reads the files of CAs and of logins, "" for none.
@@ -117,10 +120,69 @@ func (w *web) signature(ctx context.Context, keyFile, name string, images []stri
 	return stream.FetchSignature(ctx, src, keys, w.reader)
 }
 
+// isSwarm tells whether an image comes by BitTorrent.
+func isSwarm(name string) bool { return torrent.IsMagnet(name) || torrent.IsTorrent(name) }
+
+// swarm takes part in the swarm of an image. mirrors are other places of it.
+func (w *web) swarm(ctx context.Context, name string, mirrors []string, digest stream.Digest) (*torrent.Source, error) {
+	if i := slices.IndexFunc(mirrors, func(s string) bool { return !isWeb(s) || isSwarm(s) }); i >= 0 {
+		return nil, usagef("%s: beside a torrent, mirrors are http and https URLs", mirrors[i])
+	}
+	m, err := w.metainfo(ctx, name, !digest.IsZero())
+	if err != nil {
+		return nil, err
+	}
+	o := w.torrent
+	o.Transport, o.WebSeeds, o.Patience, o.Log = w.transport, mirrors, w.reader.Patience, w.reader.Log
+	if w.login != nil {
+		o.Authorization = func(host string) string {
+			user, password := w.login(host)
+			if user == "" {
+				return ""
+			}
+			return "Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+password))
+		}
+	}
+	return torrent.Open(ctx, m, o)
+}
+
+// metainfo reads what describes a torrent: a magnet link, a file, or what is behind a URL. proven says that the image is proven by something else.
+func (w *web) metainfo(ctx context.Context, name string, proven bool) (torrent.Meta, error) {
+	switch {
+	case torrent.IsMagnet(name):
+		return torrent.ParseMagnet(name)
+	case isWeb(name):
+		if strings.HasPrefix(name, "http://") && !proven {
+			return torrent.Meta{}, usagef("a torrent that comes by http proves nothing: fetch it by https, or give --digest")
+		}
+		src, err := w.open(name, stream.HTTPOptions{KeepTLS: true})
+		if err != nil {
+			return torrent.Meta{}, err
+		}
+		return torrent.Fetch(ctx, src, w.reader)
+	}
+	b, err := readRegular(name, torrent.MaxMetainfo)
+	if err != nil {
+		return torrent.Meta{}, err
+	}
+	m, err := torrent.Parse(b)
+	if err != nil {
+		return torrent.Meta{}, fmt.Errorf("%s: %w", name, err)
+	}
+	return m, nil
+}
+
 // sources returns the places of the image and what their digest has to be: that which is given, or else that which a registry tells.
 func (w *web) sources(ctx context.Context, names []string, digest stream.Digest) ([]stream.Source, stream.Digest, error) {
 	bad := func(err error) ([]stream.Source, stream.Digest, error) { return nil, stream.Digest{}, err }
 	o := stream.OCIOptions{HTTP: stream.HTTPOptions{Transport: w.transport}, Login: w.login, Reader: w.reader}
+	if i := slices.IndexFunc(names, isSwarm); i >= 0 {
+		s, err := w.swarm(ctx, names[i], slices.Delete(slices.Clone(names), i, i+1), digest)
+		if err != nil {
+			return bad(err)
+		}
+		return []stream.Source{s}, digest, nil
+	}
 	var sources []stream.Source
 	for _, name := range names {
 		var s stream.Source
@@ -139,7 +201,7 @@ func (w *web) sources(ctx context.Context, names []string, digest stream.Digest)
 				err = fmt.Errorf("%s: %w: want %s, the registry has %s", name, stream.ErrDigest, digest, told)
 			}
 		case isURL:
-			err = usagef("%s://...: images are fetched by http, https and oci, or are files", scheme)
+			err = usagef("%s://...: images are fetched by http, https, oci and magnet links, or are files", scheme)
 		default:
 			s, err = stream.NewFile(name)
 		}

@@ -47,6 +47,9 @@ func (d *deployment) run(ctx context.Context) error {
 	if err := d.makeArrays(ctx); err != nil {
 		return err
 	}
+	if err := d.makeVolumes(ctx); err != nil {
+		return err
+	}
 	if err := d.writeImage(ctx); err != nil {
 		return err
 	}
@@ -113,6 +116,18 @@ func (d *deployment) makeArrays(ctx context.Context) error {
 	return nil
 }
 
+// makeVolumes has the volume groups made that the node's properties have.
+func (d *deployment) makeVolumes(ctx context.Context) error {
+	if d.n.config.Properties["logical_volumes"] == nil {
+		return nil
+	}
+	if _, err := d.step(ctx, "deploy", "create_volumes", map[string]any{}); err != nil {
+		return err
+	}
+	d.c.event(d.n.config.Name, EventCommand, "create_volumes: done")
+	return nil
+}
+
 // writeImage has the image and the config drive written.
 func (d *deployment) writeImage(ctx context.Context) error {
 	d.index = 1
@@ -121,6 +136,9 @@ func (d *deployment) writeImage(ctx context.Context) error {
 	info := map[string]any{
 		"id": image.ID, "urls": []string{image.URL}, "disk_format": image.DiskFormat, "container_format": nil,
 		"stream_raw_images": true, "os_hash_algo": "sha512", "os_hash_value": image.SHA512, "node_uuid": n.config.UUID,
+	}
+	if image.Torrent != "" { // behind the file, which is all that other agents understand
+		info["urls"] = []string{image.URL, image.Torrent}
 	}
 	if i := n.config.Image; i.RootMB > 0 {
 		maps.Copy(info, map[string]any{

@@ -116,7 +116,7 @@ func (i imageInfo) proxy() (func(*url.URL) (*url.URL, error), error) {
 
 // name is what the image is called in a checksum file.
 func (i imageInfo) name() string {
-	u, err := url.Parse(i.URLs[0])
+	u, err := url.Parse(i.places()[0])
 	if err != nil { // parseImageInfo has refused it
 		return ""
 	}

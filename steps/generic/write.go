@@ -87,6 +87,9 @@ func writeImage(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 	if err != nil {
 		return nil, err
 	}
+	if h.Share != nil {
+		h.Share(nil) // the disk that it was read from may be written to now
+	}
 	info, digest, sources, drive := r.info, r.digest, r.sources, r.drive
 	if h.Download.Limit > 0 {
 		var cancel context.CancelFunc
@@ -118,7 +121,44 @@ func writeImage(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 		}
 	}
 
+	swarm, err := info.swarm(ctx, h)
+	if err != nil {
+		return nil, fmt.Errorf("image %s: %w", info.ID, err)
+	}
+	if swarm != nil {
+		sources = []stream.Source{swarm}
+		defer func() {
+			if swarm != nil {
+				swarm.Close() // it was only read from
+			}
+		}()
+	}
+	memory, err := h.Machine.AvailableMemory()
+	if err != nil {
+		return nil, err
+	}
+	var told time.Time
+	var phase stream.Phase
+	spec := image.Spec{
+		Sources: sources, Digest: digest, Signature: signature, Format: r.format, ConfigDrive: driveImage,
+		Patience: h.Download.Budget, ReadBack: h.ReadBack, Log: h.Log, Memory: memory,
+		Progress: func(p stream.Progress) {
+			h.Progress(p)
+			if p.Phase != phase || time.Since(told) >= 5*time.Second {
+				phase, told = p.Phase, time.Now()
+				h.Say("%v", p)
+			}
+		},
+	}
+
 	// 2. The disk is chosen, printed and opened: nobody else uses it from here on.
+	root, err := lvm.FindRoot(ctx, h, j.Node)
+	if err != nil {
+		return nil, err
+	}
+	if root != nil {
+		return writeVolume(ctx, h, j, r, root, spec)
+	}
 	choice, err := steps.AwaitRootDisk(ctx, h, j.Node)
 	if err != nil {
 		return nil, err
@@ -158,23 +198,6 @@ func writeImage(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 	}
 
 	// 3. The image goes onto it.
-	memory, err := h.Machine.AvailableMemory()
-	if err != nil {
-		return nil, err
-	}
-	var told time.Time
-	var phase stream.Phase
-	spec := image.Spec{
-		Sources: sources, Digest: digest, Signature: signature, Format: r.format, ConfigDrive: driveImage,
-		Patience: h.Download.Budget, ReadBack: h.ReadBack, Log: h.Log, Memory: memory,
-		Progress: func(p stream.Progress) {
-			h.Progress(p)
-			if p.Phase != phase || time.Since(told) >= 5*time.Second {
-				phase, told = p.Phase, time.Now()
-				h.Say("%v", p)
-			}
-		},
-	}
 	if info.isPartition() {
 		return writePartitions(ctx, h, j, r, disk, choice.Disk, spec, also)
 	}
@@ -184,6 +207,11 @@ func writeImage(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 	}
 	for _, w := range result.Warnings {
 		h.Say("WARNING: %s", w)
+	}
+	if swarm != nil && h.Share != nil {
+		h.Say("sharing %s until the agent leaves", swarm)
+		h.Share(swarm)
+		swarm = nil
 	}
 	h.Say("%s: %d MiB written, %d MiB zeroed, %d MiB read back and right", choice.Disk.Name,
 		result.Written.Bytes>>20, result.Written.Zeroed>>20, result.Written.Checked>>20)
@@ -223,6 +251,9 @@ func (i imageInfo) fetchDigest(ctx context.Context, h steps.Host, where, algorit
 	if err != nil {
 		return stream.Digest{}, err
 	}
+	if !i.servedWith(where) {
+		o.Authorization = nil
+	}
 	o.KeepTLS = true
 	src, err := stream.NewHTTP(where, o)
 	if err != nil {
@@ -240,7 +271,7 @@ func (i imageInfo) fetchSignature(ctx context.Context, h steps.Host) (stream.Sig
 	if err != nil {
 		return stream.Signature{}, err
 	}
-	s, err := stream.FetchSignatureBeside(ctx, i.URLs, func(name string) (stream.Source, error) { return stream.NewHTTP(name, o) },
+	s, err := stream.FetchSignatureBeside(ctx, i.places(), func(name string) (stream.Source, error) { return stream.NewHTTP(name, o) },
 		h.Download.PublicKeys, stream.ReaderOptions{Patience: h.Download.Budget, Log: h.Log})
 	if err == nil && s.Comment != "" {
 		h.Say("image %s is signed: %.300q", i.ID, s.Comment)

@@ -22,6 +22,7 @@ import (
 	"testing"
 	"time"
 
+	"github.com/ironhand/ironhand/image"
 	"github.com/ironhand/ironhand/initramfs/tool"
 	"github.com/ironhand/ironhand/initramfs/vmtest"
 	"github.com/ironhand/ironhand/steps"
@@ -238,6 +239,7 @@ const (
 	espType  = "c12a7328"
 	biosType = "21686148"
 	lvmType  = "e6d6d379"
+	dataType = "0fc63daf"
 )
 
 func on(disks ...string) string {
@@ -257,8 +259,8 @@ func TestGuestCreateAndDelete(t *testing.T) {
 		{"root on one disk", "uefi",
 			`[{"name":"system",` + on("vda") + `,"volumes":[{"name":"data","size_gb":"MAX","file_system":"xfs","label":"data"},` +
 				`{"name":"root","size_gb":1,"is_root_volume":true},{"name":"swap-1","size_percent":10,"file_system":"swap","label":"swap"}]}]`,
-			"system /dev/vda2", "system/data linear 2164\nsystem/root linear 1024\nsystem/swap-1 linear 352", "system-data xfs data, system-root, system-swap--1 swap swap",
-			map[string]string{"/dev/vda": "gpt 2048 1126400 " + espType + ", 1128448 7258112 " + lvmType}},
+			"system /dev/vda3", "system/data linear 2108\nsystem/root linear 1024\nsystem/swap-1 linear 344", "system-data xfs data, system-root, system-swap--1 swap swap",
+			map[string]string{"/dev/vda": "gpt 2048 1126400 " + espType + ", 1128448 131072 " + dataType + ", 1259520 7127040 " + lvmType}},
 		{"three disks, striped, mirrored, over two", "uefi",
 			`[{"name":"data",` + on("vda", "vdb", "sda") + `,"volumes":[{"name":"fast","size_gb":3,"type":"striped","file_system":"ext4","label":"fast"},` +
 				`{"name":"safe","size_gb":1,"type":"raid1","file_system":"ext4"},{"name":"two","size_gb":1,"type":"striped","number_of_physical_disks":2},{"name":"all","size_gb":"MAX","file_system":"ext4"}]}]`,
@@ -267,8 +269,8 @@ func TestGuestCreateAndDelete(t *testing.T) {
 		{"sectors of 4096 bytes, BIOS, two groups", "bios",
 			`[{"name":"a",` + on("nvme0n1", "nvme1n1") + `,"volumes":[{"name":"root","size_gb":2,"type":"raid1","file_system":"xfs","is_root_volume":true}]},` +
 				`{"name":"b",` + on("vdc") + `,"volumes":[{"name":"x","size_percent":100}]}]`,
-			"a /dev/nvme0n1p2\na /dev/nvme1n1p2\nb /dev/vdc1", "a/root raid,raid1 2048\nb/x linear 4092", "a-root xfs, b-x",
-			map[string]string{"/dev/nvme0n1": "gpt 256 256 " + biosType + ", 512 1047808 " + lvmType, "/dev/nvme1n1": "gpt 256 256 " + biosType + ", 512 1047808 " + lvmType}},
+			"a /dev/nvme0n1p3\na /dev/nvme1n1p3\nb /dev/vdc1", "a/root raid,raid1 2048\nb/x linear 4092", "a-root xfs, b-x",
+			map[string]string{"/dev/nvme0n1": "gpt 256 256 " + biosType + ", 512 16384 " + dataType + ", 16896 1031424 " + lvmType, "/dev/nvme1n1": "gpt 256 256 " + biosType + ", 512 16384 " + dataType + ", 16896 1031424 " + lvmType}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			b := newBench(t)
@@ -279,7 +281,7 @@ func TestGuestCreateAndDelete(t *testing.T) {
 				t.Errorf("pvs:\n%s\nwant:\n%s", got, test.pvs)
 			}
 			for disk, want := range test.table {
-				if got := b.table(disk); got != want {
+				if got := b.Table(disk); got != want {
 					t.Errorf("partitions of %s: %s, want %s", disk, got, want)
 				}
 			}
@@ -324,9 +326,9 @@ func TestGuestArray(t *testing.T) {
 	}
 	layout := `[{"name":"vg","volume_name":"system","volumes":[{"name":"root","size_gb":2,"is_root_volume":true,"file_system":"ext4"},{"name":"swap","size_gb":"MAX","file_system":"swap"}]}]`
 	b.mustCreate(layout)
-	const volumes = "vg/root linear 2048\nvg/swap linear 1488"
+	const volumes = "vg/root linear 2048\nvg/swap linear 1424"
 	b.want(volumes)
-	if got := b.pvs(); got != "vg /dev/md0p1" {
+	if got := b.pvs(); got != "vg /dev/md0p2" {
 		t.Errorf("pvs: %s", got)
 	}
 	if got := b.activate(); got != "vg-root ext4, vg-swap swap" {
@@ -364,6 +366,108 @@ func (b *bench) clearLinks(group string) {
 	if left, err := filepath.Glob("/dev/mapper/" + group + "-*"); err != nil || len(left) > 0 {
 		b.T.Errorf("left in /dev/mapper: %v, %v", left, err)
 	}
+}
+
+// What a creation makes by an argument alone is known by its tags: as the node's, and as where its system goes.
+func TestGuestRoot(t *testing.T) {
+	b := newBench(t)
+	other := b.Node
+	other.UUID = "n2"
+	layout := `[{"name":"sys-1",` + on("vda", "vdb") + `,"volumes":[{"name":"root-1","size_gb":1,"is_root_volume":true,"type":"raid1"},{"name":"x","size_gb":1}]}]`
+	for range 2 {
+		b.mustCreate(layout)
+		if got := strings.Fields(b.Run("lvm", "lvs", "--noheadings", "-o", "vg_tags,lv_name,lv_tags")); strings.Join(got, " ") != "ironhand-node-n1 root-1 ironhand-root ironhand-node-n1 x" {
+			t.Errorf("tags: %s", got)
+		}
+		// A group that is there, and of which nobody says whose it is, becomes the node's.
+		b.Run("lvm", "vgchange", "--deltag", "ironhand-node-n1", "sys-1")
+		b.Run("lvm", "lvchange", "--deltag", "ironhand-root", "sys-1/root-1")
+	}
+	b.mustCreate(layout)
+	r, err := FindRoot(t.Context(), b.Host, b.Node)
+	if err != nil || r.String() != "sys-1/root-1" || r.Device() != "/dev/mapper/sys--1-root--1" || fmt.Sprint(r.Names()) != "[/dev/vda /dev/vdb]" {
+		t.Fatalf("FindRoot() = %v, %v", r, err)
+	}
+	if r, err := FindRoot(t.Context(), b.Host, other); r != nil || err != nil {
+		t.Errorf("FindRoot() for another node = %v, %v", r, err)
+	}
+	if err := r.CheckBoot(true, true); err != nil {
+		t.Error(err)
+	}
+	if err := r.CheckBoot(false, false); err == nil || !strings.Contains(err.Error(), "/dev/vda has no BIOS boot partition") {
+		t.Errorf("CheckBoot() for BIOS = %v", err)
+	}
+	for _, d := range []string{"/dev/vda", "/dev/vdb"} {
+		if err := Release(t.Context(), b.Host, b.Node, d); !errors.Is(err, steps.ErrVolumes) || !strings.Contains(err.Error(), `volume group "sys-1" is on `+d) {
+			t.Errorf("Release(%s) = %v", d, err)
+		}
+	}
+	if err := errors.Join(Release(t.Context(), b.Host, b.Node, "/dev/vdc"), Release(t.Context(), b.Host, other, "/dev/vda")); err != nil {
+		t.Error(err)
+	}
+
+	// It is disarmed, and the disk says so, without losing its table; the end of it all is the end of the mark.
+	table := b.Table("/dev/vda")
+	unfinished := func() bool {
+		f, err := os.Open("/dev/vda")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close() // only read
+		half, err := stream.Unfinished(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return half
+	}
+	b.Run("mke2fs", "-q", "-F", "/dev/vda1")
+	b.Run("mke2fs", "-q", "-F", "/dev/vdb1")
+	b.Run("lvm", "lvchange", "--config", settings, "-ay", "sys-1/root-1") // as after an agent that was killed
+	if err := r.Disarm(t.Context(), b.Host); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []string{"/dev/vda1", "/dev/vdb1", "/dev/vda2"} {
+		if out := b.Run("wipefs", "--no-act", p); strings.TrimSpace(out) != "" {
+			t.Errorf("wipefs %s: %s", p, out)
+		}
+	}
+	if got := b.Table("/dev/vda"); !unfinished() || got != table {
+		t.Errorf("marked: %v; table %s, was %s", unfinished(), got, table)
+	}
+	device := ""
+	if err := r.Use(t.Context(), b.Host, func(d string) error { device = d; return nil }); err != nil || !strings.HasPrefix(device, "/dev/dm-") {
+		t.Errorf("Use() = %v, of %q", err, device)
+	}
+	if out := b.Run("dmsetup", "ls"); !strings.Contains(out, "No devices") {
+		t.Errorf("dmsetup ls: %s", out)
+	}
+	drive, err := image.MakeConfigDrive(map[string][]byte{"openstack/latest/meta_data.json": []byte("{}")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	esp, err := r.Finish(t.Context(), b.Host, drive, true, map[string][]byte{"EFI/BOOT/BOOTX64.EFI": []byte("x")})
+	if err != nil || unfinished() || b.Table("/dev/vda") != table {
+		t.Errorf("Finish() = %v; marked: %v; table %s", err, unfinished(), b.Table("/dev/vda"))
+	}
+	for device, want := range map[string]string{"/dev/vda1": `UUID="` + esp + `"`, "/dev/vdb1": `LABEL="efi-part"`, "/dev/vda2": `LABEL="config-2"`} {
+		if out := b.Run("blkid", "-p", device); !strings.Contains(out, want) {
+			t.Errorf("blkid -p %s: %s, want %s", device, out, want)
+		}
+	}
+
+	// A disk of the group is gone, or what the node's property wants.
+	b.Node.Properties["logical_volumes"] = json.RawMessage(`[{"name": "none", "volumes": [{"name": "root", "is_root_volume": true}]}]`)
+	if _, err := FindRoot(t.Context(), b.Host, b.Node); err == nil || !strings.Contains(err.Error(), "the node's root volume is none/root: there is none of this name") {
+		t.Errorf("FindRoot() of a volume that is not there = %v", err)
+	}
+	b.Node.Properties["logical_volumes"] = json.RawMessage(`[{"name": "sys-1", "volumes": [{"name": "root-1", "is_root_volume": true}]}]`)
+	b.Run("busybox", "dd", "if=/dev/zero", "of=/dev/vdb3", "bs=1M", "count=1")
+	if _, err := FindRoot(t.Context(), b.Host, b.Node); err == nil || !strings.Contains(err.Error(), "lacks 1 of its physical volumes") {
+		t.Errorf("FindRoot() with a disk missing = %v", err)
+	}
+	b.Run("sgdisk", "--zap-all", "/dev/vdb")
+	b.reread("/dev/vdb")
+	b.mustDelete()
 }
 
 // Disks that hold something are refused with the reason, and are as they were.

@@ -1,0 +1,92 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package generic
+
+import (
+	"context"
+	"fmt"
+	"net/http"
+	"net/url"
+	"strings"
+
+	"github.com/ironhand/ironhand/steps"
+	"github.com/ironhand/ironhand/stream"
+	"github.com/ironhand/ironhand/torrent"
+)
+
+// places are the URLs of the image itself: of a torrent, where the image would be beside it.
+func (i imageInfo) places() []string {
+	var places []string
+	for _, one := range i.URLs {
+		if torrent.IsTorrent(one) {
+			if u, err := url.Parse(one); err == nil {
+				u.Path, u.RawPath = u.Path[:len(u.Path)-len(".torrent")], ""
+				one = u.String()
+			}
+		}
+		places = append(places, one)
+	}
+	return places
+}
+
+// swarm takes part in the swarm of the image, if one of its URLs is that of a torrent; nil if none is. The others are mirrors, which serve what no peer has.
+func (i imageInfo) swarm(ctx context.Context, h steps.Host) (*torrent.Source, error) {
+	where, mirrors := "", []string(nil)
+	for _, one := range i.URLs {
+		switch {
+		case !torrent.IsTorrent(one):
+			mirrors = append(mirrors, one)
+		case where == "":
+			where = one
+		}
+	}
+	if where == "" {
+		return nil, nil
+	}
+	o, err := i.options(h)
+	if err != nil {
+		return nil, err
+	}
+	meta := o
+	meta.KeepTLS = true
+	src, err := stream.NewHTTP(where, meta)
+	if err != nil {
+		return nil, fmt.Errorf("%w: image_info.urls: %v", steps.ErrArgs, err)
+	}
+	reader := stream.ReaderOptions{Patience: h.Download.Budget, Log: h.Log}
+	m, err := torrent.Fetch(ctx, src, reader)
+	if err != nil {
+		return nil, err
+	}
+	t := h.Download.Torrent
+	to := torrent.Options{Port: t.Port, Allow: t.Peers, Up: t.Up, Down: t.Down, WebSeeds: mirrors, Patience: h.Download.Budget, Log: h.Log, Transport: h.Transport}
+	if own, ok := h.Transport.(*http.Transport); ok && o.Proxy != nil {
+		own = own.Clone()
+		own.Proxy = func(r *http.Request) (*url.URL, error) { return o.Proxy(r.URL) }
+		to.Transport = own
+	}
+	if o.Authorization != nil {
+		to.Authorization = func(host string) string {
+			if i.servedBy(host) {
+				return o.Authorization()
+			}
+			return ""
+		}
+	}
+	s, err := torrent.Open(ctx, m, to)
+	if err != nil {
+		return nil, err
+	}
+	h.Say("%s: %d trackers, %d web seeds; port %d", s, len(m.Trackers), len(m.WebSeeds)+len(mirrors), s.Port())
+	return s, nil
+}
+
+// servedBy tells whether a host is one that the conductor has the image on: only that one is told how to log in there.
+func (i imageInfo) servedBy(host string) bool {
+	for _, one := range i.URLs {
+		if u, err := url.Parse(one); err == nil && u.Host != "" && strings.EqualFold(u.Host, host) {
+			return true
+		}
+	}
+	return false
+}

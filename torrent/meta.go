@@ -1,0 +1,390 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package torrent
+
+import (
+	"bytes"
+	"context"
+	"crypto/sha1"
+	"errors"
+	"fmt"
+	"io"
+	"net/url"
+	"os"
+	"path/filepath"
+	"slices"
+	"strings"
+
+	"github.com/anacrolix/torrent/bencode"
+	"github.com/anacrolix/torrent/merkle"
+	"github.com/anacrolix/torrent/metainfo"
+	infohash2 "github.com/anacrolix/torrent/types/infohash-v2"
+
+	"github.com/ironhand/ironhand/stream"
+)
+
+const (
+	// MaxMetainfo is the longest metainfo that is read, in bytes: enough for the most pieces.
+	MaxMetainfo = 32 << 20
+	minPiece    = 16 << 10 // what BEP 52 allows
+	maxPiece    = 16 << 20 // two of them have to be in memory
+	maxPieces   = 1 << 17  // each takes memory
+	maxURLs     = 32       // trackers, and web seeds
+)
+
+// ErrMetainfo says that what should describe a torrent does not, or describes one that is no image.
+var ErrMetainfo = errors.New("not a usable torrent")
+
+// Meta describes an image that is shared: its name, length and the hashes of its pieces, and where peers and copies are found. Of a magnet link
+// only the hash that proves the rest is known.
+type Meta struct {
+	spec     metainfo.MetaInfo
+	info     *metainfo.Info // nil of a magnet link
+	v1       metainfo.Hash  // zero if there is none
+	v2       infohash2.T    // zero if there is none
+	Name     string         // of the image, as whoever made the torrent gave it; may be empty of a magnet link
+	Size     int64          // bytes; -1 if not known yet
+	Trackers []string       // URLs, which may hold secrets
+	WebSeeds []string       // URLs of the image itself, which may hold secrets
+}
+
+// IsMagnet tells a magnet link from the name of a file or a URL.
+func IsMagnet(name string) bool {
+	return len(name) >= 7 && strings.EqualFold(name[:7], "magnet:")
+}
+
+// IsTorrent tells whether a file name or URL is that of a metainfo, by its ending.
+func IsTorrent(name string) bool {
+	if strings.HasPrefix(name, "http://") || strings.HasPrefix(name, "https://") {
+		u, err := url.Parse(name)
+		if err != nil {
+			return false
+		}
+		name = u.Path
+	}
+	return strings.HasSuffix(strings.ToLower(name), ".torrent")
+}
+
+// Parse reads a metainfo (BEP 3, BEP 52): one of version 1, of version 2, or of both, that has one file. The error wraps ErrMetainfo.
+func Parse(b []byte) (Meta, error) {
+	if len(b) > MaxMetainfo {
+		return Meta{}, fmt.Errorf("%w: more than %d bytes", ErrMetainfo, MaxMetainfo)
+	}
+	mi, err := metainfo.Load(bytes.NewReader(b))
+	if err != nil {
+		return Meta{}, fmt.Errorf("%w: %.200v", ErrMetainfo, err)
+	}
+	info, err := mi.UnmarshalInfo()
+	if err != nil {
+		return Meta{}, fmt.Errorf("%w: %.200v", ErrMetainfo, err)
+	}
+	if err := check(&info); err != nil {
+		return Meta{}, err
+	}
+	m := Meta{spec: *mi, info: &info, Name: printable(info.BestName()), Size: info.TotalLength()}
+	if info.HasV1() {
+		m.v1 = mi.HashInfoBytes()
+	}
+	if info.HasV2() {
+		m.v2 = infohash2.HashBytes(mi.InfoBytes)
+		if err := metainfo.ValidatePieceLayers(mi.PieceLayers, &info.FileTree, info.PieceLength); err != nil && !(info.HasV1() && len(mi.PieceLayers) == 0) {
+			return Meta{}, fmt.Errorf("%w: %.200v", ErrMetainfo, err)
+		}
+	}
+	for _, tier := range mi.UpvertedAnnounceList() {
+		m.Trackers = append(m.Trackers, tier...)
+	}
+	for _, seed := range mi.UrlList {
+		if strings.HasSuffix(seed, "/") { // BEP 19: a directory
+			seed += url.PathEscape(info.BestName())
+		}
+		m.WebSeeds = append(m.WebSeeds, seed)
+	}
+	return m.bounded(), nil
+}
+
+// Fetch reads a metainfo from where it is published.
+func Fetch(ctx context.Context, src stream.Source, o stream.ReaderOptions) (Meta, error) {
+	r := stream.NewReader(ctx, []stream.Source{src}, stream.Digest{}, o)
+	defer r.Close()
+	b, err := io.ReadAll(io.LimitReader(r, MaxMetainfo+1))
+	if err != nil {
+		return Meta{}, fmt.Errorf("read torrent: %w", err)
+	}
+	m, err := Parse(b)
+	if err != nil {
+		return Meta{}, fmt.Errorf("%v: %w", src, err)
+	}
+	return m, nil
+}
+
+// ParseMagnet reads a magnet link, which has to name a tracker: there is no other way to peers. The error wraps ErrMetainfo.
+func ParseMagnet(link string) (Meta, error) {
+	if len(link) > 64<<10 {
+		return Meta{}, fmt.Errorf("%w: the magnet link is too long", ErrMetainfo)
+	}
+	u, err := metainfo.ParseMagnetV2Uri(link)
+	if err != nil { // the error may have the link in it, and so what is secret in a tracker's URL
+		return Meta{}, fmt.Errorf("%w: the magnet link cannot be read", ErrMetainfo)
+	}
+	m := Meta{v1: u.InfoHash.UnwrapOrZeroValue(), v2: u.V2InfoHash.UnwrapOrZeroValue(), Name: printable(u.DisplayName), Size: -1, Trackers: u.Trackers, WebSeeds: u.Params["ws"]}
+	switch {
+	case m.v1.IsZero() && (m.v2 == infohash2.T{}):
+		return Meta{}, fmt.Errorf("%w: the magnet link has no hash (xt=urn:btih:... or xt=urn:btmh:...)", ErrMetainfo)
+	case len(m.Trackers) == 0:
+		return Meta{}, fmt.Errorf("%w: the magnet link names no tracker (tr=...), and peers are found by trackers only", ErrMetainfo)
+	}
+	return m.bounded(), nil
+}
+
+// bounded leaves out what is no URL of the web, and what is too much: there are trackers and copies of other kinds.
+func (m Meta) bounded() Meta {
+	for _, list := range []*[]string{&m.Trackers, &m.WebSeeds} {
+		var kept []string
+		for _, s := range *list {
+			if u, err := url.Parse(s); err == nil && (u.Scheme == "http" || u.Scheme == "https") && u.Host != "" && len(kept) < maxURLs && !slices.Contains(kept, s) {
+				kept = append(kept, s)
+			}
+		}
+		*list = kept
+	}
+	return m
+}
+
+// check refuses what is not one image in pieces that are of use.
+func check(info *metainfo.Info) error {
+	bad := func(format string, args ...any) error {
+		return fmt.Errorf("%w: "+format, append([]any{ErrMetainfo}, args...)...)
+	}
+	if info.PieceLength < minPiece || info.PieceLength > maxPiece {
+		return bad("pieces of %d bytes, want %d to %d", info.PieceLength, minPiece, maxPiece)
+	}
+	if info.HasV2() {
+		if err := info.FileTree.Validate(); err != nil {
+			return bad("%.200v", err)
+		}
+		if info.PieceLength&(info.PieceLength-1) != 0 {
+			return bad("pieces of %d bytes, which is not a power of two", info.PieceLength)
+		}
+	}
+	files := 0
+	for f := range info.UpvertedFilesIter() {
+		if files++; files > 1 {
+			return bad("it has several files, and an image is one")
+		}
+		if f.Length <= 0 {
+			return bad("its file has %d bytes", f.Length)
+		}
+	}
+	if files == 0 {
+		return bad("it has no file")
+	}
+	size := info.TotalLength()
+	want := (size + info.PieceLength - 1) / info.PieceLength
+	if want > maxPieces {
+		return bad("more than %d pieces", maxPieces)
+	}
+	if info.HasV1() && int64(len(info.Pieces)) != want*sha1.Size {
+		return bad("hashes for %d pieces, it has %d", len(info.Pieces)/sha1.Size, want)
+	}
+	if info.HasV1() && info.HasV2() {
+		var v1 int64
+		for f := range info.UpvertedV1Files() {
+			v1 += f.Length
+		}
+		if v1 != size {
+			return bad("its two versions have %d and %d bytes", v1, size)
+		}
+	}
+	return nil
+}
+
+// printable is a name that may go to a terminal.
+func printable(name string) string {
+	name = strings.Map(func(r rune) rune {
+		if r < ' ' || r == 0x7f {
+			return '?'
+		}
+		return r
+	}, strings.ToValidUTF8(name, "?"))
+	return name[:min(len(name), 255)]
+}
+
+// String names the image and the hash that proves it.
+func (m Meta) String() string {
+	hash := fmt.Sprintf("%x", m.v1[:])
+	if m.v1.IsZero() {
+		hash = fmt.Sprintf("%x", m.v2[:])
+	}
+	if m.Name == "" {
+		return "torrent " + hash
+	}
+	return "torrent " + m.Name + " (" + hash + ")"
+}
+
+// Magnet returns a magnet link with the trackers and web seeds.
+func (m Meta) Magnet() string {
+	link := metainfo.MagnetV2{DisplayName: m.Name, Trackers: m.Trackers, Params: url.Values{}}
+	if !m.v1.IsZero() {
+		link.InfoHash.Set(m.v1)
+	}
+	if m.v2 != (infohash2.T{}) {
+		link.V2InfoHash.Set(m.v2)
+	}
+	if len(m.WebSeeds) > 0 {
+		link.Params["ws"] = m.WebSeeds
+	}
+	if m.Name != "" {
+		link.Params.Set("dn", m.Name)
+	}
+	return link.String()
+}
+
+// hashes are what trackers know the torrent by: one, or two if it is of both versions.
+func (m Meta) hashes() (all [][20]byte) {
+	if !m.v1.IsZero() {
+		all = append(all, m.v1)
+	}
+	if m.v2 != (infohash2.T{}) {
+		all = append(all, [20]byte(m.v2[:20]))
+	}
+	return all
+}
+
+// Bytes returns the metainfo, as it goes into a file.
+func (m Meta) Bytes() ([]byte, error) {
+	if m.info == nil {
+		return nil, fmt.Errorf("%w: of a magnet link only the hash is known", ErrMetainfo)
+	}
+	return bencode.Marshal(m.spec)
+}
+
+// Version is which hashes a torrent has.
+type Version int
+
+// The versions. The zero value is V1.
+const (
+	V1     Version = iota // SHA-1 of each piece (BEP 3): every client knows it
+	V2                    // a tree of SHA-256 (BEP 52), which is computed faster
+	Hybrid                // both; some old clients take neither
+)
+
+// MakeOptions is what Make puts into a torrent besides the hashes.
+type MakeOptions struct {
+	Name        string // of the image; empty for that of the file
+	Trackers    []string
+	WebSeeds    []string
+	Version     Version
+	PieceLength int64 // bytes, a power of two from 16 KiB to 16 MiB; 0 for one that fits
+	// Progress hears how many bytes have been read; nil for nobody.
+	Progress func(done int64)
+}
+
+// pieceFor makes about a thousand pieces: enough to be exchanged, and few enough to be told about.
+func pieceFor(size int64) int64 {
+	piece := int64(256 << 10)
+	for piece < 4<<20 && size/piece > 1500 {
+		piece *= 2
+	}
+	for size/piece > maxPieces/2 && piece < maxPiece {
+		piece *= 2
+	}
+	return piece
+}
+
+// Make reads the image at path and describes it.
+func Make(ctx context.Context, path string, o MakeOptions) (Meta, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return Meta{}, fmt.Errorf("make torrent: %w", err)
+	}
+	defer f.Close() // only read
+	return MakeOf(ctx, f, o)
+}
+
+// MakeOf is Make for a file that is open, and is read from where it is.
+func MakeOf(ctx context.Context, f *os.File, o MakeOptions) (Meta, error) {
+	path := f.Name()
+	stat, err := f.Stat()
+	if err != nil {
+		return Meta{}, fmt.Errorf("make torrent: %w", err)
+	}
+	if !stat.Mode().IsRegular() || stat.Size() == 0 {
+		return Meta{}, fmt.Errorf("make torrent: %s is not a file with something in it", path)
+	}
+	info := metainfo.Info{Name: o.Name, PieceLength: o.PieceLength}
+	if info.Name == "" {
+		info.Name = filepath.Base(path)
+	}
+	if info.PieceLength == 0 {
+		info.PieceLength = pieceFor(stat.Size())
+	}
+	if p := info.PieceLength; p < minPiece || p > maxPiece || p&(p-1) != 0 {
+		return Meta{}, fmt.Errorf("make torrent: pieces of %d bytes; want a power of two from %d to %d", p, minPiece, maxPiece)
+	}
+	var layer []byte
+	var root [32]byte
+	whole := merkle.NewHash()
+	buf := make([]byte, info.PieceLength)
+	for done := int64(0); done < stat.Size(); {
+		if ctx.Err() != nil {
+			return Meta{}, context.Cause(ctx)
+		}
+		b := buf[:min(info.PieceLength, stat.Size()-done)]
+		if _, err := io.ReadFull(f, b); err != nil {
+			return Meta{}, fmt.Errorf("make torrent: read %s: %w", path, err)
+		}
+		if o.Version != V2 {
+			sum := sha1.Sum(b)
+			info.Pieces = append(info.Pieces, sum[:]...)
+		}
+		if o.Version != V1 {
+			tree := merkle.NewHash()
+			tree.Write(b) // never returns an error
+			layer = tree.SumMinLength(layer, int(info.PieceLength))
+			if stat.Size() <= info.PieceLength {
+				whole.Write(b)
+			}
+		}
+		done += int64(len(b))
+		if o.Progress != nil {
+			o.Progress(done)
+		}
+	}
+	mi := metainfo.MetaInfo{CreatedBy: "ironhand", UrlList: o.WebSeeds}
+	if len(o.Trackers) > 0 {
+		mi.Announce = o.Trackers[0]
+		for _, t := range o.Trackers {
+			mi.AnnounceList = append(mi.AnnounceList, []string{t})
+		}
+	}
+	if o.Version != V2 {
+		info.Length = stat.Size()
+	}
+	if o.Version != V1 {
+		if stat.Size() <= info.PieceLength {
+			copy(root[:], whole.Sum(nil))
+		} else {
+			pieces, err := merkle.CompactLayerToSliceHashes(string(layer))
+			if err != nil {
+				return Meta{}, fmt.Errorf("make torrent: %w", err)
+			}
+			// Behind the end of the image the tree goes on with leaves of zeros.
+			empty := merkle.RootWithPadHash(make([][32]byte, info.PieceLength/merkle.BlockSize), [32]byte{})
+			root = merkle.RootWithPadHash(pieces, empty)
+			mi.PieceLayers = map[string]string{string(root[:]): string(layer)}
+		}
+		info.MetaVersion = 2
+		info.FileTree = metainfo.FileTree{Dir: map[string]metainfo.FileTree{
+			info.Name: {File: metainfo.FileTreeFile{Length: stat.Size(), PiecesRoot: string(root[:])}},
+		}}
+	}
+	if mi.InfoBytes, err = bencode.Marshal(&info); err != nil { // by value the file tree would be marshalled wrong
+		return Meta{}, fmt.Errorf("make torrent: %w", err)
+	}
+	b, err := bencode.Marshal(mi)
+	if err != nil {
+		return Meta{}, fmt.Errorf("make torrent: %w", err)
+	}
+	return Parse(b) // what others will read
+}
