@@ -135,8 +135,8 @@ func TestGuestResumes(t *testing.T) {
 
 	setUp(t, "eth0")
 	when("disks", func() {
-		write("/dev/kmsg", "mce: [Hardware Error]: Machine check events logged")
-		write("/dev/kmsg", "pcieport 0000:00:1c.0: AER: Corrected error received: 0000:01:00.0")
+		write("/dev/kmsg", "mce: [Hardware Error]: CPU 1: Machine Check: 0 Bank 3: bc5eb2c000100135")
+		write("/dev/kmsg", "pcieport 0000:00:1c.0: AER: Uncorrectable (Fatal) error message received from 0000:01:00.0")
 		for _, d := range disks {
 			if d.Serial == "VANISHES" {
 				write("/sys/block/"+filepath.Base(d.Name)+"/device/delete", "1")
@@ -169,8 +169,8 @@ func TestGuestResumes(t *testing.T) {
 		"|lost since the burn-in began: QEMU QEMU HARDDISK 24.0 MiB serial LOST",
 		" serial VANISHES|", "1 devices that vanished",
 		"FAIL|eth0|2 changes of the link\n",
-		"FAIL|processors|1 kernel messages of broken hardware, the first: mce: [Hardware Error]: Machine check events logged",
-		"FAIL|PCIe devices|1 kernel messages of broken hardware, the first: pcieport 0000:00:1c.0: AER: Corrected error received",
+		"FAIL|processors|1 kernel messages of broken hardware, the first: mce: [Hardware Error]: CPU 1: Machine Check: 0 Bank 3: bc5eb2c000100135",
+		"FAIL|PCIe devices|1 kernel messages of broken hardware, the first: pcieport 0000:00:1c.0: AER: Uncorrectable (Fatal) error message received",
 	} {
 		if !strings.Contains(found.String(), want) {
 			t.Errorf("not found: %q", want)

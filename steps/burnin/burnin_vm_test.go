@@ -212,7 +212,7 @@ func TestGuestDisks(t *testing.T) {
 	if !errors.Is(err, steps.ErrBurnIn) {
 		t.Fatalf("with broken disks: %v", err)
 	}
-	for _, want := range []string{"/dev/vdb serial UNREADABLE: fio", "Input/output error", "/dev/vdc serial CHANGING: fio", "verify", "disks: ", "kernel messages of broken hardware, the first: I/O error, dev vdb"} {
+	for _, want := range []string{"/dev/vdb serial UNREADABLE: fio", "Input/output error", "/dev/vdc serial CHANGING: fio", "verify", "kernel messages of broken hardware, the first: I/O error, dev vdb"} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%v\ndoes not have %q", err, want)
 		}
