@@ -171,7 +171,8 @@ func TestVMStickBadDisk(t *testing.T) {
 	}
 	stick := burnInStick(t, "20s", "ironhand-burnin=seconds ironhand-burnin-disks=GOOD,UNREADABLE")
 	vm := vmtest.Start(t, vmtest.Machine{
-		Firmware: "bios", Kernel: "none", USB: stick, MemoryMiB: 1024, Reboots: true, Extra: []string{"-set", "device.usb0.bootindex=0"}, // SeaBIOS tries but one disk
+		Firmware: "bios", Kernel: "none", USB: stick, MemoryMiB: 1024, Reboots: true,
+		Extra: []string{"-set", "device.usb0.bootindex=0", "-device", "i6300esb"}, // SeaBIOS tries but one disk
 		Disks: []vmtest.Disk{{Size: 24 << 20, Serial: "GOOD"}, {Path: "blkdebug:" + config + ":" + unreadable, Serial: "UNREADABLE", Format: "raw"}},
 	})
 	vm.Expect(t, `processors +runs`, 5*time.Minute)

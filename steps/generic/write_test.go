@@ -646,10 +646,10 @@ func TestManager(t *testing.T) {
 		t.Errorf("versions = %s", got)
 	}
 	for phase, want := range map[steps.Phase]string{
-		steps.Clean: "deploy.burnin_cpu=0 deploy.burnin_disk=0 deploy.burnin_memory=0 deploy.burnin_network=0 deploy.clean_uefi_nvram=0 raid.create_configuration=0 deploy.create_volumes=0 raid.delete_configuration=0 deploy.delete_volumes=0 deploy.erase_devices=10 deploy.erase_devices_express=0 " +
+		steps.Clean: "deploy.burnin_cpu=0 deploy.burnin_disk=0 deploy.burnin_gpu=0 deploy.burnin_memory=0 deploy.burnin_network=0 deploy.clean_uefi_nvram=0 raid.create_configuration=0 deploy.create_volumes=0 raid.delete_configuration=0 deploy.delete_volumes=0 deploy.erase_devices=10 deploy.erase_devices_express=0 " +
 			"deploy.erase_devices_metadata=99 deploy.erase_pstore=0 ",
 		steps.Deploy:  "raid.apply_configuration=0 deploy.clean_uefi_nvram=0 deploy.create_volumes=0 deploy.delete_volumes=0 deploy.erase_devices_metadata=0 deploy.inject_files=0 deploy.kexec=0 deploy.write_image=0 ",
-		steps.Service: "raid.apply_configuration=0 deploy.burnin_cpu=0 deploy.burnin_memory=0 deploy.burnin_network=0 raid.create_configuration=0 deploy.create_volumes=0 raid.delete_configuration=0 deploy.delete_volumes=0 deploy.inject_files=0 deploy.write_image=0 "} {
+		steps.Service: "raid.apply_configuration=0 deploy.burnin_cpu=0 deploy.burnin_gpu=0 deploy.burnin_memory=0 deploy.burnin_network=0 raid.create_configuration=0 deploy.create_volumes=0 raid.delete_configuration=0 deploy.delete_volumes=0 deploy.inject_files=0 deploy.write_image=0 "} {
 		got := ""
 		for _, s := range set.List(phase)["GenericHardwareManager"] {
 			got += fmt.Sprintf("%s.%s=%d ", s.Interface, s.Name, s.Priority[phase])
