@@ -78,9 +78,13 @@ bench: packages $(B)/ironhand $(B)/lossylink $(B)/cut ## compare with Debian's p
 	@scripts/packages packages-bench.txt
 	@scripts/bench $(B)/ironhand $(SIZE) $(ROUNDS)
 
+.PHONY: bench-burnin
+bench-burnin: packages ## what watching costs, and fio under it against fio alone, in pairs; ROUNDS (5), SECONDS each (10), quiet cores, root
+	@GO="$(TOOLCHAIN)" scripts/bench-burnin $(or $(ROUNDS),5) $(or $(SECONDS),10)
+
 .PHONY: generate
 generate: ## write the files in docs/ that are made from the program's own lists
-	@$(GO) test ./agent -run TestDocs -update >/dev/null; $(GO) test ./inspect -run TestSchemas -update >/dev/null; echo "docs/ written"
+	@$(GO) test ./agent -run TestDocs -update >/dev/null; $(GO) test ./inspect -run TestSchemas -update >/dev/null; $(GO) test ./steps/burnin -run TestDocs -update >/dev/null; echo "docs/ written"
 
 .PHONY: packages
 packages: ## install the Debian packages of packages.txt that are missing

@@ -16,8 +16,8 @@ import (
 	"github.com/ironhand/ironhand/initramfs/vmtest"
 )
 
-// burnInStick makes a stick with words on the kernel's command line, and a profile of seconds in its partition for reports.
-func burnInStick(t *testing.T, more string) string {
+// burnInStick makes a stick with words on the kernel's command line, and a profile of seconds in its partition for reports; so long it tests processors.
+func burnInStick(t *testing.T, processors, more string) string {
 	t.Helper()
 	dir := t.TempDir()
 	stick := filepath.Join(dir, "stick")
@@ -36,7 +36,7 @@ func burnInStick(t *testing.T, more string) string {
 		t.Fatal(err)
 	}
 	profile := filepath.Join(dir, "seconds.yaml")
-	if err := os.WriteFile(profile, []byte("name: seconds\nloads:\n- processors: {time: 3s}\n- memory: {time: 3s, workers: 1, amount: 64M}\n- disks: {time: 3s}\n"), 0o600); err != nil {
+	if err := os.WriteFile(profile, []byte("name: seconds\nloads:\n- processors: {time: "+processors+"}\n- memory: {time: 3s, workers: 1, amount: 64M}\n- disks: {time: 3s}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	mtool(t, stick, "mcopy", profile, "::seconds.yaml")
@@ -109,7 +109,7 @@ func TestVMStick(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	stick := burnInStick(t, "")
+	stick := burnInStick(t, "3s", "")
 	vm := vmtest.Start(t, vmtest.Machine{
 		Firmware: "uefi", Kernel: "none", USB: stick, MemoryMiB: 1024,
 		Disks: []vmtest.Disk{{Size: 24 << 20, Serial: "GOOD"}, {Path: data, Serial: "DATA"}},
@@ -158,7 +158,7 @@ func TestVMStick(t *testing.T) {
 	}
 }
 
-// From a stick, with a BIOS and nobody at the console, a machine with a disk that cannot be read fails.
+// From a stick, with a BIOS and nobody at the console, a machine with a disk that cannot be read fails; it was reset in the middle besides, went on by itself, and says so.
 func TestVMStickBadDisk(t *testing.T) {
 	vmtest.Require(t)
 	dir := t.TempDir()
@@ -169,11 +169,14 @@ func TestVMStickBadDisk(t *testing.T) {
 	if err := os.WriteFile(config, []byte("[inject-error]\nevent = \"read_aio\"\nerrno = \"5\"\nsector = \"20000\"\nonce = \"off\"\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	stick := burnInStick(t, "ironhand-burnin=seconds ironhand-burnin-disks=GOOD,UNREADABLE")
+	stick := burnInStick(t, "20s", "ironhand-burnin=seconds ironhand-burnin-disks=GOOD,UNREADABLE")
 	vm := vmtest.Start(t, vmtest.Machine{
-		Firmware: "bios", Kernel: "none", USB: stick, MemoryMiB: 1024, Extra: []string{"-set", "device.usb0.bootindex=0"}, // SeaBIOS tries but one disk
+		Firmware: "bios", Kernel: "none", USB: stick, MemoryMiB: 1024, Reboots: true,
+		Extra: []string{"-set", "device.usb0.bootindex=0", "-device", "i6300esb"}, // SeaBIOS tries but one disk
 		Disks: []vmtest.Disk{{Size: 24 << 20, Serial: "GOOD"}, {Path: "blkdebug:" + config + ":" + unreadable, Serial: "UNREADABLE", Format: "raw"}},
 	})
+	vm.Expect(t, `processors +runs`, 5*time.Minute)
+	vm.Monitor(t, "system_reset", nil)
 	vm.Expect(t, `VERDICT: FAIL`, 8*time.Minute)
 	vm.Expect(t, `the stick may be pulled out`, time.Minute)
 	vm.Send(t, "\n")
@@ -183,7 +186,7 @@ func TestVMStickBadDisk(t *testing.T) {
 	vm.Send(t, "y")
 	vm.Wait(t, 2*time.Minute)
 	verdict, parts := stickReport(t, stick)
-	if verdict != "FAIL" || !strings.Contains(parts, "PASS /dev/vda serial GOOD") || !strings.Contains(parts, "FAIL /dev/vdb serial UNREADABLE") {
+	if verdict != "FAIL" || !strings.Contains(parts, "PASS processors") || !strings.Contains(parts, "PASS /dev/vda serial GOOD") || !strings.Contains(parts, "FAIL /dev/vdb serial UNREADABLE") || !strings.Contains(parts, "FAIL machine") {
 		t.Errorf("results.json says %s: %s", verdict, parts)
 	}
 }

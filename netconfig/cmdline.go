@@ -186,7 +186,10 @@ func (p *cmdline) prefer(links []Link) {
 		return
 	}
 	first := p.links[p.bridged(p.bootDevice)]
-	if first == nil {
+	switch {
+	case first == nil && p.bootMAC != "": // which takes its place
+		return
+	case first == nil:
 		p.fail("bootdev="+p.bootDevice, "no other parameter says what it is")
 		return
 	}

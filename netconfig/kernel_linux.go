@@ -33,6 +33,7 @@ type linux struct {
 	mu     sync.Mutex
 	others map[owned]bool // addresses of ours that another machine has, which the kernel does not remember for IPv4
 	heard  map[string]Heard
+	until  map[string]time.Time // NIC -> when somebody has last listened
 }
 
 type owned struct {
@@ -389,7 +390,7 @@ func (k *linux) addMarked(l netlink.Link, alias string) error {
 	}
 	made, err := k.netlink.LinkByName(l.Attrs().Name)
 	if err != nil {
-		return err
+		return errors.Join(err, k.netlink.LinkDel(l))
 	}
 	if err := k.netlink.LinkSetAlias(made, alias); err != nil {
 		return errors.Join(fmt.Errorf("mark as ours: %w", err), k.netlink.LinkDel(made))

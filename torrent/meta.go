@@ -262,11 +262,11 @@ func (m Meta) Bytes() ([]byte, error) {
 // Version is which hashes a torrent has.
 type Version int
 
-// The versions. The zero value is Hybrid.
+// The versions. The zero value is V1.
 const (
-	Hybrid Version = iota // both, for clients of either kind
-	V1                    // SHA-1 of each piece (BEP 3)
-	V2                    // a tree of SHA-256 (BEP 52)
+	V1     Version = iota // SHA-1 of each piece (BEP 3): every client knows it
+	V2                    // a tree of SHA-256 (BEP 52), which is computed faster
+	Hybrid                // both; some old clients take neither
 )
 
 // MakeOptions is what Make puts into a torrent besides the hashes.
@@ -299,6 +299,12 @@ func Make(ctx context.Context, path string, o MakeOptions) (Meta, error) {
 		return Meta{}, fmt.Errorf("make torrent: %w", err)
 	}
 	defer f.Close() // only read
+	return MakeOf(ctx, f, o)
+}
+
+// MakeOf is Make for a file that is open, and is read from where it is.
+func MakeOf(ctx context.Context, f *os.File, o MakeOptions) (Meta, error) {
+	path := f.Name()
 	stat, err := f.Stat()
 	if err != nil {
 		return Meta{}, fmt.Errorf("make torrent: %w", err)

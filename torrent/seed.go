@@ -22,13 +22,20 @@ type Seeder struct {
 // Seed shares the image in the file at path, which has to be what m describes: it is read, and compared, before it is shared; an error wraps ErrMetainfo. The
 // file is not written to. Close must be called.
 func Seed(ctx context.Context, m Meta, path string, o Options) (*Seeder, error) {
-	o = o.filled()
-	if m.info == nil {
-		return nil, fmt.Errorf("seed %s: %w: a magnet link does not say what has to be in the file", path, ErrMetainfo)
-	}
 	f, err := os.Open(path)
 	if err != nil {
 		return nil, fmt.Errorf("seed: %w", err)
+	}
+	return SeedOf(ctx, m, f, o)
+}
+
+// SeedOf is Seed for a file that is open, and which it closes.
+func SeedOf(ctx context.Context, m Meta, f *os.File, o Options) (*Seeder, error) {
+	o = o.filled()
+	path := f.Name()
+	if m.info == nil {
+		f.Close() // only read
+		return nil, fmt.Errorf("seed %s: %w: a magnet link does not say what has to be in the file", path, ErrMetainfo)
 	}
 	stat, err := f.Stat()
 	if err == nil && stat.Size() != m.Size {

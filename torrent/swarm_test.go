@@ -277,7 +277,7 @@ func TestSwarm(t *testing.T) {
 	tr, url, transport := track(t)
 	name, image := makeImage(t, 48<<20)
 	m := mustMake(t, name, MakeOptions{Trackers: []string{url}, PieceLength: 256 << 10})
-	tr.Add(m)
+	tr.Add(m, 0)
 	o := local(1)
 	o.Transport, o.Up = transport, 12<<20
 	seed := mustSeed(t, m, name, o)
@@ -312,7 +312,7 @@ func TestMagnet(t *testing.T) {
 			tr, url, transport := track(t)
 			name, image := makeImage(t, 8<<20)
 			m := mustMake(t, name, MakeOptions{Trackers: []string{url}, PieceLength: 256 << 10, Version: version})
-			tr.Add(m)
+			tr.Add(m, 0)
 			o := local(1)
 			o.Transport = transport
 			mustSeed(t, m, name, o)
@@ -652,4 +652,12 @@ func TestAllowedPeers(t *testing.T) {
 			t.Errorf("with peers of %s: error is %v", c.network, err)
 		}
 	}
+}
+
+// serve is a web server without TLS.
+func serve(t testing.TB, h http.Handler) string {
+	t.Helper()
+	srv := httptest.NewServer(h)
+	t.Cleanup(srv.Close)
+	return srv.URL
 }

@@ -156,7 +156,12 @@ func start(ctx context.Context, m Meta, o Options) (*session, error) {
 	s.t, _ = client.AddTorrentOpt(opts)
 	s.t.SetOnWriteChunkError(func(error) {}) // the storage does not fail
 	s.ctx, s.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
+	var used []string
 	for _, seed := range append(slices.Clone(o.WebSeeds), m.WebSeeds...) {
+		if slices.Contains(used, seed) {
+			continue
+		}
+		used = append(used, seed)
 		ho := stream.HTTPOptions{Transport: o.Transport}
 		if o.Authorization != nil {
 			ho.Authorization = func() string { return o.Authorization(hostOf(seed)) }

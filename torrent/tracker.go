@@ -4,6 +4,7 @@ package torrent
 
 import (
 	"cmp"
+	"maps"
 	"math/rand/v2"
 	"net"
 	"net/http"
@@ -23,7 +24,12 @@ import (
 // subnet (/24, /64) come first, but for a quarter of the answer, which keeps racks from becoming swarms of their own.
 type Tracker struct {
 	mu     sync.Mutex
-	swarms map[[20]byte]map[netip.AddrPort]member
+	swarms map[[20]byte]*swarm
+}
+
+type swarm struct {
+	peers map[netip.AddrPort]member
+	seed  uint16 // port of a seeder on the machine of the tracker; 0 for none
 }
 
 type member struct {
@@ -39,17 +45,18 @@ const (
 	trackerDefault  = 40
 )
 
-// Add has the tracker know a torrent.
-func (t *Tracker) Add(m Meta) {
+// Add has the tracker know a torrent. seed is the port on which this machine shares it, at whatever address peers reach the tracker; 0 if it does not.
+func (t *Tracker) Add(m Meta, seed int) {
 	t.mu.Lock()
 	defer t.mu.Unlock()
 	if t.swarms == nil {
-		t.swarms = map[[20]byte]map[netip.AddrPort]member{}
+		t.swarms = map[[20]byte]*swarm{}
 	}
 	for _, h := range m.hashes() {
 		if t.swarms[h] == nil {
-			t.swarms[h] = map[netip.AddrPort]member{}
+			t.swarms[h] = &swarm{peers: map[netip.AddrPort]member{}}
 		}
+		t.swarms[h].seed = uint16(seed)
 	}
 }
 
@@ -102,21 +109,22 @@ func (t *Tracker) announced(from netip.Addr, r *http.Request) map[string]any {
 	now := time.Now()
 	t.mu.Lock()
 	defer t.mu.Unlock()
-	swarm, ok := t.swarms[[20]byte([]byte(hash))]
+	known, ok := t.swarms[[20]byte([]byte(hash))]
 	if !ok {
 		return refuse("this torrent is not known here")
 	}
+	swarm := known.peers
 	for p, m := range swarm {
 		if now.Sub(m.seen) > trackerForgets {
 			delete(swarm, p)
 		}
 	}
-	_, known := swarm[self]
+	_, again := swarm[self]
 	switch {
 	case q.Get("event") == "stopped":
 		delete(swarm, self)
 		most = 0
-	case known || len(swarm) < trackerSwarm:
+	case again || len(swarm) < trackerSwarm:
 		swarm[self] = member{now, q.Get("left") == "0"}
 	}
 	complete := 0
@@ -125,7 +133,13 @@ func (t *Tracker) announced(from netip.Addr, r *http.Request) map[string]any {
 			complete++
 		}
 	}
-	v4, v6 := compact(choose(swarm, self, q.Get("left") == "0", most))
+	peers := choose(swarm, self, q.Get("left") == "0", most)
+	if at, ok := r.Context().Value(http.LocalAddrContextKey).(net.Addr); ok && known.seed != 0 && most > 0 {
+		if here, err := netip.ParseAddrPort(at.String()); err == nil {
+			peers = append(peers, netip.AddrPortFrom(here.Addr().Unmap().WithZone(""), known.seed))
+		}
+	}
+	v4, v6 := compact(peers)
 	return map[string]any{"interval": int64(trackerInterval / time.Second), "min interval": int64(minInterval / time.Second),
 		"complete": int64(complete), "incomplete": int64(len(swarm) - complete), "peers": v4, "peers6": v6}
 }
@@ -178,8 +192,8 @@ func (t *Tracker) Peers(m Meta) []string {
 	defer t.mu.Unlock()
 	var all []netip.AddrPort
 	for _, h := range m.hashes() {
-		for p := range t.swarms[h] {
-			all = append(all, p)
+		if sw := t.swarms[h]; sw != nil {
+			all = slices.AppendSeq(all, maps.Keys(sw.peers))
 		}
 	}
 	slices.SortFunc(all, func(a, b netip.AddrPort) int {

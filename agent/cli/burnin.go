@@ -26,7 +26,7 @@ import (
 
 func burninCommand() command {
 	return command{
-		name: "burnin", args: "[--profile quick|standard|full|FILE] [--disks NAME,...] [--report DIR] [--resume] [--progress auto|screen|plain] [--watchdog TIME|off] [--plan] [--force] [--yes]",
+		name: "burnin", args: "[--profile quick|standard|full|FILE] [--disks NAME,...] [--report DIR] [--upload URL] [--cafile FILE] [--baseline FILE] [--every TIME] [--resume] [--progress auto|screen|plain] [--watchdog TIME|off] [--plan] [--force] [--yes]",
 		help:    "Put load on this machine, watch what it counts of errors, and give each part a verdict. Exit status: 0 all passed, 1 a part failed, 2 wrong use, 3 not all could be tested.",
 		example: "ironhand burnin --profile quick --disks sda,nvme0n1 --report /media/stick/report",
 		run:     burnIn,
@@ -42,6 +42,13 @@ func burnIn(ctx context.Context, c *call) error {
 	profile := c.flags.String("profile", "quick", "`what` to run: quick (minutes), standard (hours), full (days), or a file in YAML")
 	disks := c.flags.String("disks", "", "`names` or serial numbers of the disks to overwrite, parted by commas, or all; without it those that the profile names")
 	dir := c.flags.String("report", "", "`directory` for the results and the programs' own reports; it is made if need be")
+	every := c.flags.Duration("every", time.Second, "how often counters and sensors are read")
+	var baseline []burnin.Result
+	c.flags.Func("baseline", "`file` results.json of an earlier run, or of another machine of the model, to compare with; may be repeated", func(name string) error {
+		return readBaseline(&baseline, name)
+	})
+	to := c.flags.String("upload", "", "`URL` to which the report is sent by PUT, as a tar archive; wants --report")
+	caFile := c.flags.String("cafile", "", "`file` of CA certificates for --upload, PEM: with it no other CA is trusted")
 	plan := c.flags.Bool("plan", false, "say what would be done, and do nothing")
 	progress := c.flags.String("progress", progressAuto, "`how` the run is shown: screen, a page that is kept up to date and takes keys; plain, lines; auto, the page on a terminal that can show it")
 	force := c.flags.Bool("force", false, "overwrite disks that hold data, too")
@@ -50,6 +57,19 @@ func burnIn(ctx context.Context, c *call) error {
 	watchdog := c.flags.String("watchdog", "", "`time` after which the machine's watchdog resets it if burn-in hangs, such as 60s, or off; without it 60s in the ramdisk, and off elsewhere")
 	if _, err := c.parse(0, 0); err != nil {
 		return err
+	}
+	if *every < 100*time.Millisecond || *every > time.Hour {
+		return usagef("--every %v: want 100ms to 1h", *every)
+	}
+	var sent *upload
+	if *to != "" {
+		if *dir == "" {
+			return usagef("--upload wants --report DIR, for what cannot be sent")
+		}
+		var err error
+		if sent, err = newUpload(*to, *caFile); err != nil {
+			return usagef("%v", err)
+		}
 	}
 	guard, err := watchdogTime(*watchdog, inRamdisk())
 	if err != nil {
@@ -69,7 +89,7 @@ func burnIn(ctx context.Context, c *call) error {
 			return usagef("--%s: --resume goes on with what was begun", given)
 		}
 	}
-	order := burnin.Order{Force: *force}
+	order := burnin.Order{Force: *force, Every: *every}
 	for name := range strings.SplitSeq(*disks, ",") {
 		if name = strings.TrimSpace(name); name != "" {
 			order.Disks = append(order.Disks, name)
@@ -112,6 +132,7 @@ func burnIn(ctx context.Context, c *call) error {
 		if err := whyNotPlanned(err); err != nil {
 			return err
 		}
+		todo.Every = *every
 	} else {
 		if *dir != "" && !*plan {
 			if out, err = makeReportDir(*dir); err != nil {
@@ -133,6 +154,14 @@ func burnIn(ctx context.Context, c *call) error {
 		fmt.Fprint(c.stderr, "Go on? What is on these disks will be lost. Type yes: ")
 		if err := c.answered(ctx); err != nil {
 			return notTested{err}
+		}
+	}
+	// What could not be read of the inventory is in the report, and the rest of it too.
+	inventory, problems := host.Machine.Inventory(ctx)
+	machine := burnin.Describe(inventory)
+	for _, b := range baseline {
+		if err := machine.Comparable(todo.Profile, b); err != nil {
+			return usagef("%v", err)
 		}
 	}
 	if out != nil {
@@ -157,12 +186,14 @@ func burnIn(ctx context.Context, c *call) error {
 	if err != nil {
 		return notTested{err}
 	}
+	result.Machine = &machine
+	if err := result.Compare(baseline); err != nil {
+		return notTested{err}
+	}
 	if err := printResult(c.stdout, result); err != nil {
 		return notTested{err}
 	}
 	if out != nil {
-		// What could not be read of the inventory is in the report, and the rest of it too.
-		inventory, problems := host.Machine.Inventory(context.WithoutCancel(ctx))
 		if err := out.write(result, inventory, problems); err != nil {
 			err = fmt.Errorf("write the report: %w", err)
 			if result.Verdict == burnin.Fail {
@@ -174,6 +205,15 @@ func burnIn(ctx context.Context, c *call) error {
 			host.Say("keep the state of the run: %v", err)
 		}
 		fmt.Fprintf(c.stderr, "The report is in %s.\n", *dir)
+		if sent != nil {
+			if err := sent.send(context.WithoutCancel(ctx), out.path); err != nil {
+				if result.Verdict == burnin.Fail {
+					return err
+				}
+				return notTested{err}
+			}
+			fmt.Fprintf(c.stderr, "It was sent to %s.\n", sent)
+		}
 	}
 	switch result.Verdict {
 	case burnin.Pass:
@@ -274,6 +314,28 @@ func findProfile(name string) (burnin.Profile, error) {
 	return p, nil
 }
 
+// mostResults is how much of an earlier run's results is read, bytes.
+const mostResults = 64 << 20
+
+// readBaseline adds an earlier run's results.
+func readBaseline(list *[]burnin.Result, name string) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close() // only read
+	text, err := io.ReadAll(io.LimitReader(f, mostResults))
+	if err != nil {
+		return err
+	}
+	r, err := burnin.ParseBaseline(text)
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	*list = append(*list, r)
+	return nil
+}
+
 // readSmall reads a file that people write, of which more than 1 MiB is a mistake.
 func readSmall(name string) ([]byte, error) {
 	f, err := os.Open(name)
@@ -321,6 +383,12 @@ func printResult(w io.Writer, r burnin.Result) error {
 	p.section("part", "VERDICT", "REASONS")
 	for _, l := range r.Loads {
 		for _, part := range l.Parts {
+			p.row(part.Name, string(part.Verdict), strings.Join(part.Reasons, "; "))
+		}
+	}
+	if len(r.Baseline) > 0 {
+		p.section("compared with other runs", "VERDICT", "REASONS")
+		for _, part := range r.Baseline {
 			p.row(part.Name, string(part.Verdict), strings.Join(part.Reasons, "; "))
 		}
 	}

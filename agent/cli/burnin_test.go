@@ -80,7 +80,7 @@ func TestReportDir(t *testing.T) {
 	for _, e := range entries {
 		names = append(names, e.Name())
 	}
-	if got := strings.Join(names, " "); err != nil || got != "logs results.json results.jsonl" {
+	if got := strings.Join(names, " "); err != nil || got != "logs report.html results.json results.jsonl" {
 		t.Errorf("the directory has %s, %v", got, err)
 	}
 	b, err := os.ReadFile(filepath.Join(path, "results.json"))

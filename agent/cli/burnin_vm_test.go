@@ -129,6 +129,9 @@ func TestGuestBurnIn(t *testing.T) {
 			if !strings.Contains(string(lines), `"serialNumber":"GOOD"`) || !strings.Contains(string(lines), `"result":"`+string(test.verdict)+`"`) {
 				t.Errorf("results.jsonl:\n%s", lines)
 			}
+			if page, err := os.ReadFile(filepath.Join(out, "report.html")); err != nil || !strings.Contains(string(page), "<b>"+string(test.verdict)+"</b>") || !strings.Contains(string(page), "Throughput of disks") {
+				t.Errorf("report.html: %s, %v", page, err)
+			}
 			for name, want := range map[string]string{"1-processors.log": "successful run", "2-memory.log": "successful run", "3-disk.log.vda": `"jobs"`} {
 				if b, err := os.ReadFile(filepath.Join(out, "logs", name)); err != nil || !strings.Contains(string(b), want) {
 					t.Errorf("%s: %s, %v", name, b, err)

@@ -86,7 +86,7 @@ func (l *liveRun) following() burnin.Following {
 	if p == nil {
 		return burnin.Following{}
 	}
-	return burnin.Following{Began: p.load, Sampled: p.sampled, Ended: p.end, Skip: l.skip}
+	return burnin.Following{Began: p.load, Sampled: p.sampled, Ended: func(i int, r burnin.Report) { l.resume(p); p.end(i, r) }, Skip: l.skip}
 }
 
 // key is what somebody typed.
@@ -96,45 +96,58 @@ func (l *liveRun) key(key rune) {
 		return
 	}
 	p.mu.Lock()
-	asked, running, halted, ending := p.asks, p.current >= 0, !p.halted.IsZero(), p.ending
+	asked, running, halted := p.asks, p.current >= 0, !p.halted.IsZero()
 	p.asks = ""
-	if key != 'p' || asked != "" {
+	if key != 'p' {
 		p.help = key == '?' && !p.help && asked == ""
 	}
+	var do func()
 	switch {
-	case asked != "" && key != 'y' && key != 'Y' || ending:
-		key = 0
-	case asked != "":
-		key = rune(asked[0]) // "Skip", "Quit"
-	case (key == 'q' || key == keyBreak) && asked == "":
-		p.asks, key = "Quit: stop all of the burn-in?", 0
-	case key == 's' && running:
-		p.asks, key = "Skip "+p.loads[p.current].Part+"?", 0
-	}
-	if key == 'Q' {
+	case p.ending:
+	case asked != "" && key != 'y' && key != 'Y':
+	case asked == askStop:
 		p.ending = true
+		do = func() {
+			l.resume(p)
+			l.stop(errStopped)
+		}
+	case asked != "" && running:
+		do = func() {
+			l.resume(p)
+			select {
+			case l.skip <- struct{}{}:
+			default: // it has ended meanwhile
+			}
+		}
+	case key == 'q' || key == keyBreak:
+		p.asks = askStop
+	case key == 's' && running:
+		p.asks = "Skip " + p.loads[p.current].Part + "?"
+	case key == 'p' && halted:
+		do = func() { l.resume(p) }
+	case key == 'p' && running:
+		do = func() { l.halt(p) }
 	}
 	p.mu.Unlock()
-
-	switch {
-	case key == 'Q':
-		l.resume(p)
-		l.stop(errStopped)
-	case key == 'S' && running:
-		l.resume(p)
-		select {
-		case l.skip <- struct{}{}:
-		default: // it has ended meanwhile
-		}
-	case key == 'p' && halted:
-		l.resume(p)
-	case key == 'p' && running:
-		if err := l.tools.Halt(); err != nil {
-			l.Say("pause: %v", err)
-		}
-		p.halt(true)
-		l.Say("paused by hand")
+	if do != nil {
+		do()
 	}
+}
+
+// askStop asks whether all is to be stopped.
+const askStop = "Stop all of the burn-in?"
+
+// halt halts the programs that run. Where none does, such as while a drive tests itself, there is nothing to halt.
+func (l *liveRun) halt(p *burninPage) {
+	if l.tools.Running() == 0 {
+		l.Say("nothing runs that can be paused")
+		return
+	}
+	if err := l.tools.Halt(); err != nil {
+		l.Say("pause: %v", err)
+	}
+	p.halt(true)
+	l.Say("paused by hand")
 }
 
 // resume lets the programs go on, also so that they can end.

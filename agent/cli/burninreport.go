@@ -21,7 +21,7 @@ import (
 	"github.com/ironhand/ironhand/steps/burnin"
 )
 
-// reportDir is the directory of a burn-in's report: results.json, results.jsonl, and the programs' own reports in logs.
+// reportDir is the directory of a burn-in's report: report.html, results.json, results.jsonl, and the programs' own reports in logs.
 type reportDir struct{ path string }
 
 // makeReportDir makes the directory. One that has the results of another run, or a run that did not come to its end, is left alone.
@@ -68,6 +68,9 @@ func (d *reportDir) write(r burnin.Result, i inspect.Inventory, problems error) 
 	if err := d.file("results.jsonl", lines.Bytes()); err != nil {
 		return err
 	}
+	if err := d.file("report.html", reportPage(r, i, problems)); err != nil {
+		return err
+	}
 	return d.file("results.json", append(text, '\n')) // last: with it the report is whole
 }
 
@@ -103,6 +106,15 @@ func burninOCP(out io.Writer, r burnin.Result, i inspect.Inventory, problems err
 		}
 	}
 	at = r.Ended
+	if len(r.Baseline) > 0 {
+		step, err := w.Step("comparison with other runs")
+		if err != nil {
+			return err
+		}
+		if err := burninStep(step, burnin.Report{Parts: r.Baseline}, dut); err != nil {
+			return err
+		}
+	}
 	status := ocp.Complete
 	for _, p := range r.Problems {
 		status = ocp.Error
@@ -116,6 +128,20 @@ func burninOCP(out io.Writer, r burnin.Result, i inspect.Inventory, problems err
 func burninStep(step *ocp.Step, l burnin.Report, dut ocp.DUT) error {
 	for _, sensor := range slices.Sorted(maps.Keys(l.Celsius)) {
 		if err := step.Measure(ocp.Measurement{Name: "highest temperature of " + sensor, Value: l.Celsius[sensor], Unit: "degrees Celsius"}); err != nil {
+			return err
+		}
+	}
+	for _, s := range l.Series {
+		list := make([]ocp.Element, len(s.Points))
+		for i, p := range s.Points {
+			list[i] = ocp.Element{Value: p.Mean, Time: l.Started.Add(time.Duration(p.Second * float64(time.Second)))}
+		}
+		if err := step.Series(ocp.Series{Name: s.Kind + " of " + s.Name, Unit: s.Unit, HardwareID: partID(dut, s.Name)}, list); err != nil {
+			return err
+		}
+	}
+	for _, c := range l.Counters {
+		if err := step.Measure(ocp.Measurement{Name: c.Kind + " of " + c.Part, Value: c.Count, HardwareID: partID(dut, c.Part)}); err != nil {
 			return err
 		}
 	}

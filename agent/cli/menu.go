@@ -162,11 +162,16 @@ func parameters(cmdline string) map[string]string {
 // loop does one thing after the other, until ctx ends.
 func (m *menu) loop(ctx context.Context, s *screen, params map[string]string) error {
 	m.look(ctx, func(reset bool) {
-		if reset {
+		m.mu.Lock()
+		busy := m.page != "main" // somebody was faster
+		m.mu.Unlock()
+		switch {
+		case busy:
+		case reset:
 			m.goOn(ctx)
-			return
+		default:
+			m.automatic(ctx, params)
 		}
-		m.automatic(ctx, params)
 	})
 	for {
 		select {

@@ -142,7 +142,7 @@ func labelled(label string) (device string) {
 	return device
 }
 
-// mountStick mounts a FAT file system so that what is written gets there soon.
+// mountStick mounts a FAT file system so that what is written gets there soon. After a reset a file that was being written may be damaged, for which the others must not become read-only.
 func mountStick(ctx context.Context, device string) error {
 	if err := boot.LoadModules(ctx, "vfat", "nls_cp437", "nls_ascii"); err != nil {
 		return err
@@ -150,7 +150,7 @@ func mountStick(ctx context.Context, device string) error {
 	if err := os.MkdirAll(stickDir, 0o700); err != nil {
 		return err
 	}
-	if err := unix.Mount(device, stickDir, "vfat", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC|unix.MS_NOATIME, "flush"); err != nil {
+	if err := unix.Mount(device, stickDir, "vfat", unix.MS_NOSUID|unix.MS_NODEV|unix.MS_NOEXEC|unix.MS_NOATIME, "flush,errors=continue"); err != nil {
 		return fmt.Errorf("mount %s: %w", device, err)
 	}
 	return nil

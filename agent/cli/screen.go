@@ -194,7 +194,7 @@ func (k *keys) add(b []byte) (events []event) {
 				c = '\n'
 			case c == 0x7f:
 				c = 8
-			case c > 0x7e:
+			case c > 0x7e, c == 0:
 				continue
 			}
 			events = append(events, event{key: rune(c)})

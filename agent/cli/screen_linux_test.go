@@ -16,9 +16,109 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ironhand/ironhand/initramfs/tool"
 )
 
 var scriptedScreen = flag.Bool("screen", false, "show a scripted burn-in on the terminal, until it is stopped by its keys")
+
+// playProgram has a program run that can be halted, until ctx ends.
+func playProgram(t *testing.T, ctx context.Context, live *liveRun) {
+	t.Helper()
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "fio"), []byte("#!/bin/sh\nexec /bin/sleep 600\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	live.tools = &tool.Halting{Exec: tool.Exec{Dirs: []string{dir}}}
+	go live.tools.Run(ctx, tool.Fio) // ends with ctx
+	for end := time.Now().Add(20 * time.Second); live.tools.Running() == 0; time.Sleep(time.Millisecond) {
+		if time.Now().After(end) {
+			t.Fatal("the program does not start")
+		}
+	}
+}
+
+// Keys do what they say, after a question where they end something.
+func TestLiveKeys(t *testing.T) {
+	for _, test := range []struct{ name, keys, want string }{
+		{"nothing", "", "runs"},
+		{"pause", "p", "halted"},
+		{"pause and go on", "pp", "runs"},
+		{"skip asks", "s", "runs, asks Skip memory?"},
+		{"skip", "sy", "runs, skipped"},
+		{"skip, and not", "sn", "runs"},
+		{"what is halted is skipped", "psy", "runs, skipped"},
+		{"stop asks", "q", "runs, asks Stop all of the burn-in?"},
+		{"stop", "qy", "runs, stopped: stopped by hand"},
+		{"stop by Ctrl-C", "\x03Y", "runs, stopped: stopped by hand"},
+		{"stop, and not", "q\n", "runs"},
+		{"what is halted is stopped", "pqy", "runs, stopped: stopped by hand"},
+		{"capitals and yes do nothing by themselves", "SQyY", "runs"},
+		{"an answer is to the last question", "qsy", "runs"},
+		{"help", "?", "runs, help"},
+		{"help and back", "??", "runs"},
+		{"nothing more once it stops", "qyps", "runs, stopped: stopped by hand"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			ctx, stop := context.WithCancelCause(t.Context())
+			live := newLiveRun(os.Stderr)
+			live.page, live.stop = scripted(time.Now, time.Now().Add(-time.Hour)), stop
+			program, end := context.WithCancel(context.Background())
+			defer end()
+			playProgram(t, program, live)
+			skipped := make(chan struct{}, 1)
+			go func() {
+				select {
+				case <-live.skip:
+					skipped <- struct{}{}
+				case <-program.Done():
+				}
+			}()
+			time.Sleep(20 * time.Millisecond) // for somebody to wait for a skip
+			for _, k := range test.keys {
+				live.key(k)
+			}
+			got := "runs"
+			if before := live.tools.Halted(); before > 0 {
+				time.Sleep(2 * time.Millisecond)
+				if live.tools.Halted() > before {
+					got = "halted"
+				}
+			}
+			live.page.mu.Lock()
+			if (got == "halted") == live.page.halted.IsZero() {
+				t.Errorf("programs: %s, and the page says %v", got, live.page.halted)
+			}
+			if live.page.asks != "" {
+				got += ", asks " + live.page.asks
+			}
+			if live.page.help {
+				got += ", help"
+			}
+			live.page.mu.Unlock()
+			if strings.HasSuffix(test.want, "skipped") {
+				select {
+				case <-skipped:
+					got += ", skipped"
+				case <-time.After(10 * time.Second):
+				}
+			}
+			if ctx.Err() != nil {
+				got += ", stopped: " + context.Cause(ctx).Error()
+			}
+			if got != test.want {
+				t.Errorf("%q: %s, want %s", test.keys, got, test.want)
+			}
+		})
+	}
+	// What cannot be halted is not said to be.
+	live := newLiveRun(os.Stderr)
+	live.page = scripted(time.Now, time.Now())
+	live.key('p')
+	if live.tools.Halted() > 0 || !strings.Contains(strings.Join(live.page.said, "\n"), "nothing runs that can be paused") {
+		t.Errorf("said %q", live.page.said)
+	}
+}
 
 // TestScripted is run by TestTmux in a terminal of its own.
 func TestScripted(t *testing.T) {
@@ -32,6 +132,7 @@ func TestScripted(t *testing.T) {
 	began := time.Date(2026, 1, 2, 3, 0, 0, 0, time.UTC)
 	ctx, stop := context.WithCancelCause(t.Context())
 	live := newLiveRun(os.Stderr)
+	playProgram(t, ctx, live)
 	live.page, live.stop = scripted(func() time.Time { return began.Add(90 * time.Minute) }, began), stop
 	var s *screen
 	s = newScreen([]terminal{tty}, func(w, h int) (string, []row) { return "run", live.page.draw(w, h) }, func(_ int, key rune) {
@@ -105,8 +206,12 @@ func TestTmux(t *testing.T) {
 			shows(t, "PAUSED", "p go on")
 			do(t, "send-keys", "p")
 			shows(t, "p pause", "runs  ")
+			do(t, "send-keys", "s")
+			shows(t, "Skip memory?")
+			do(t, "send-keys", "S", "Q", "Y", "n") // none of which does anything by itself
+			shows(t, "p pause", "runs  ")
 			do(t, "send-keys", "q")
-			shows(t, "Quit: stop all of the burn-in?  y yes, any other key no")
+			shows(t, "Stop all of the burn-in?  y yes, any other key no")
 			do(t, "send-keys", "n")
 			shows(t, "p pause")
 			do(t, "resize-window", "-x", "100", "-y", "30")
@@ -117,7 +222,7 @@ func TestTmux(t *testing.T) {
 				}
 			}
 			do(t, "send-keys", "q")
-			shows(t, "Quit:")
+			shows(t, "Stop all")
 			do(t, "send-keys", "y")
 			shows(t, "stopped: stopped by hand")
 			var after []byte

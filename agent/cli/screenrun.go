@@ -7,6 +7,7 @@ import (
 	"io"
 	"os"
 	"sync"
+	"sync/atomic"
 	"time"
 )
 
@@ -46,8 +47,9 @@ const (
 // painter draws on one terminal.
 type painter struct {
 	terminal
-	wake chan bool // true: from scratch
-	told chan event
+	wake    chan struct{}
+	scratch atomic.Bool // all is to be drawn anew
+	told    chan event
 
 	shown  *sheet
 	page   string
@@ -63,7 +65,7 @@ type painter struct {
 func newScreen(terminals []terminal, draw func(width, height int) (string, []row), key func(from int, key rune)) *screen {
 	s := &screen{draw: draw, key: key, stop: make(chan struct{})}
 	for _, t := range terminals {
-		s.painters = append(s.painters, &painter{terminal: t, wake: make(chan bool, 1), told: make(chan event, 1), pause: make(chan bool), back: make(chan struct{})})
+		s.painters = append(s.painters, &painter{terminal: t, wake: make(chan struct{}, 1), told: make(chan event, 1), pause: make(chan bool), back: make(chan struct{})})
 	}
 	return s
 }
@@ -95,8 +97,11 @@ func (s *screen) wakeUp(scratch bool) {
 }
 
 func (p *painter) wakeUp(scratch bool) {
+	if scratch {
+		p.scratch.Store(true)
+	}
 	select {
-	case p.wake <- scratch:
+	case p.wake <- struct{}{}:
 	default: // it will draw anyway
 	}
 }
@@ -228,8 +233,8 @@ func (p *painter) paint(s *screen) {
 			if !p.write(enterScreen) {
 				return
 			}
-		case scratch := <-p.wake:
-			if scratch {
+		case <-p.wake:
+			if p.scratch.Swap(false) {
 				p.shown = nil
 				if !p.begin() {
 					return

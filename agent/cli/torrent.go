@@ -20,7 +20,7 @@ import (
 
 func torrentCommand() command {
 	return command{
-		name: "torrent", args: "make FILE [--tracker URL]... [--web-seed URL]... [--out FILE] [--hashes both|1|2] | seed FILE TORRENT [--cafile FILE]",
+		name: "torrent", args: "make FILE [--tracker URL]... [--web-seed URL]... [--out FILE] [--hashes 1|2|both] | seed FILE TORRENT [--cafile FILE]",
 		help:    "Describe an image for BitTorrent, or share it with the machines that fetch it so.",
 		example: "ironhand torrent make debian.img --tracker https://192.0.2.1:6385/announce --web-seed https://192.0.2.1/debian.img",
 		run:     runTorrent,
@@ -66,7 +66,7 @@ func runTorrent(ctx context.Context, c *call) error {
 	c.flags.Func("tracker", "`URL` of a tracker (make); may be given several times", address(&o.Trackers))
 	c.flags.Func("web-seed", "`URL` of the same image on a web server (make); may be given several times", address(&o.WebSeeds))
 	out := c.flags.String("out", "", "`file` to write (make); without, the name of the image and .torrent")
-	hashes := c.flags.String("hashes", "both", "which `version` of BitTorrent can fetch it: 1, 2, or both (make)")
+	hashes := c.flags.String("hashes", "1", "which `version` of BitTorrent it is for: 1, which every client knows; 2, which is faster between nodes; both, which some old clients do not read (make)")
 	c.flags.StringVar(&o.Name, "name", "", "`name` of the image in the torrent (make); without, that of the file")
 	piece := c.flags.Int64("piece", 0, "length of pieces in `KiB`, a power of two from 16 to 16384 (make); 0 for one that fits")
 	caFile := c.flags.String("cafile", "", "`file` of CA certificates, PEM: with it no other CA is trusted (seed)")
@@ -79,8 +79,8 @@ func runTorrent(ctx context.Context, c *call) error {
 	case args[0] == "make" && len(args) == 2:
 		switch *hashes {
 		case "both":
+			o.Version = torrent.Hybrid
 		case "1":
-			o.Version = torrent.V1
 		case "2":
 			o.Version = torrent.V2
 		default:

@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/ironhand/ironhand/image"
@@ -139,6 +140,17 @@ func runWrite(ctx context.Context, c *call) error {
 	if chosen.Name != "" {
 		if err := steps.SameDisk(ctx, inspect.Local(), chosen, disk.Size(), disk.SectorSize()); err != nil {
 			return err
+		}
+		for _, name := range chosen.Names() { // nobody uses it by another path, until it is written
+			if name == target {
+				continue
+			}
+			switch other, err := stream.OpenDevice(name); {
+			case errors.Is(err, syscall.EBUSY):
+				return fmt.Errorf("%s is the same disk: %w", name, err)
+			case err == nil:
+				defer other.Close() // nothing is written to it
+			}
 		}
 	}
 	memory, err := inspect.Local().AvailableMemory()
@@ -289,7 +301,7 @@ func apart(sources []string, target string) error {
 func describeDisk(ctx context.Context, path string) (inspect.Disk, string, error) {
 	disks, err := inspect.Local().Disks(ctx)
 	for _, d := range disks {
-		if d.Name == path {
+		if slices.Contains(d.Names(), path) {
 			return d, d.String(), nil
 		}
 	}

@@ -42,6 +42,8 @@ func (c *Conductor) Handler() http.Handler {
 	mux.HandleFunc("POST /lab/booted/{uuid}", c.serveBooted)
 	if c.files != nil {
 		mux.Handle("GET /files/{path...}", http.HandlerFunc(c.serveFile))
+		mux.Handle("GET /torrents/{path...}", http.HandlerFunc(c.serveTorrent))
+		mux.Handle("GET /announce", &c.swarms.tracker)
 	}
 	return mux
 }

@@ -36,6 +36,7 @@ type Conductor struct {
 	byUUID map[string]*node
 	files  *os.Root // nil: nothing is published
 	tls    *tls.Config
+	swarms swarms
 
 	eventMu sync.Mutex
 	onEvent func(Event)
@@ -175,6 +176,7 @@ func (c *Conductor) publicURL() string {
 // done, when every node is active or has failed. It returns nil if all are active, an [ErrFailed] if one has failed, else
 // why it ended. The listeners are closed.
 func (c *Conductor) Run(ctx context.Context) error {
+	defer c.swarms.close()
 	defer c.shutDown()
 	if limit := time.Duration(c.config.Timeout); limit > 0 {
 		var cancel context.CancelFunc

@@ -37,7 +37,15 @@ type Config struct {
 	Timeout          Duration `yaml:"timeout"`           // for everything; 0: none
 	Exit             string   `yaml:"exit"`              // done: end when every node is deployed or has failed; never (default)
 
-	Nodes []NodeConfig `yaml:"nodes"`
+	Torrent Torrent      `yaml:"torrent"`
+	Nodes   []NodeConfig `yaml:"nodes"`
+}
+
+// Torrent is how images are shared by BitTorrent, with and among the nodes.
+type Torrent struct {
+	Port  int      `yaml:"port"`  // on which nodes fetch the first image from this conductor, the next one for the next; default: any
+	UpKB  int      `yaml:"up_kb"` // KiB per second that it sends at the most; 0: no limit
+	Peers []string `yaml:"peers"` // networks that nodes may be in; default: all
 }
 
 // TLS is the server's certificate. Written as the single word auto, it means ca.crt, server.crt and server.key in the
@@ -71,6 +79,7 @@ type Image struct {
 	URL        string `yaml:"url"`         // elsewhere; exactly one of file and url
 	SHA512     string `yaml:"sha512"`      // hex; for a file: default what FILE.sha512 says, else computed
 	DiskFormat string `yaml:"disk_format"` // default raw
+	Torrent    bool   `yaml:"torrent"`     // a file is shared by BitTorrent too: nodes that can fetch it from each other
 
 	// Sizes make it the image of a file system, for a partition.
 	RootMB      int `yaml:"root_mb"`
@@ -217,6 +226,14 @@ func (c *Config) check() error {
 			return fmt.Errorf("%s is 0", t.name)
 		}
 	}
+	if t := c.Torrent; t.Port < 0 || t.Port > 65535 || t.UpKB < 0 || t.UpKB > 1<<31 {
+		return errors.New("torrent: port, up_kb: want a port, and KiB per second")
+	}
+	for _, p := range c.Torrent.Peers {
+		if _, err := netip.ParsePrefix(p); err != nil {
+			return fmt.Errorf("torrent: peers: %q is not a network, such as 192.0.2.0/24", printable(p))
+		}
+	}
 	if len(c.Nodes) == 0 {
 		return errors.New("nodes: none")
 	}
@@ -299,6 +316,8 @@ func (i *Image) check(c *Config) error {
 		return fmt.Errorf("file: %q is not a path below the files directory, or is hidden", printable(i.File))
 	case i.RootMB < 0 || i.SwapMB < 0 || i.EphemeralMB < 0 || i.RootMB == 0 && (i.SwapMB > 0 || i.EphemeralMB > 0):
 		return errors.New("root_mb, swap_mb, ephemeral_mb: none may be negative, and the others need root_mb")
+	case i.Torrent && i.File == "":
+		return errors.New("torrent: only a file can be shared")
 	case i.URL != "" && i.SHA512 == "":
 		return errors.New("url needs a sha512")
 	}

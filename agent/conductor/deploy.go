@@ -137,6 +137,9 @@ func (d *deployment) writeImage(ctx context.Context) error {
 		"id": image.ID, "urls": []string{image.URL}, "disk_format": image.DiskFormat, "container_format": nil,
 		"stream_raw_images": true, "os_hash_algo": "sha512", "os_hash_value": image.SHA512, "node_uuid": n.config.UUID,
 	}
+	if image.Torrent != "" { // behind the file, which is all that other agents understand
+		info["urls"] = []string{image.URL, image.Torrent}
+	}
 	if i := n.config.Image; i.RootMB > 0 {
 		maps.Copy(info, map[string]any{
 			"image_type": "partition", "root_mb": i.RootMB, "swap_mb": i.SwapMB, "ephemeral_mb": i.EphemeralMB, "ephemeral_format": "ext4", "preserve_ephemeral": false,

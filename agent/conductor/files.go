@@ -22,6 +22,7 @@ import (
 type image struct {
 	ID         string // its file name
 	URL        string
+	Torrent    string // URL of its metainfo; empty if it is not shared by BitTorrent
 	SHA512     string // hex
 	DiskFormat string
 }
@@ -118,7 +119,15 @@ func (c *Conductor) prepareImage(ctx context.Context, i Image) (*image, error) {
 	}
 	c.event("", EventImage, "%s: %.1f MiB, SHA-512 %s...", i.File, float64(info.Size())/(1<<20), digest[:16])
 	u := url.URL{Path: "/files/" + i.File}
-	return &image{ID: path.Base(i.File), URL: c.publicURL() + u.EscapedPath(), SHA512: digest, DiskFormat: i.DiskFormat}, nil
+	made := &image{ID: path.Base(i.File), URL: c.publicURL() + u.EscapedPath(), SHA512: digest, DiskFormat: i.DiskFormat}
+	if i.Torrent {
+		if err := c.swarms.publish(ctx, c, i.File, made.URL); err != nil {
+			return nil, fmt.Errorf("image %s: %w", i.File, err)
+		}
+		u := url.URL{Path: "/torrents/" + i.File + ".torrent"}
+		made.Torrent = c.publicURL() + u.EscapedPath()
+	}
+	return made, nil
 }
 
 // digestBeside reads FILE.sha512: the digest alone, or a line as sha512sum writes it. fs.ErrNotExist: there is none.

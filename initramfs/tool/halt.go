@@ -91,6 +91,13 @@ func (h *Halting) each(what string, do func(group int) error) error {
 	return errors.Join(errs...)
 }
 
+// Running is how many programs run, halted or not.
+func (h *Halting) Running() int {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	return len(h.groups)
+}
+
 // Halted is how long programs have been halted so far, all times together.
 func (h *Halting) Halted() time.Duration {
 	h.mu.Lock()

@@ -33,6 +33,9 @@ type Report struct {
 	Parts   []Part             `json:"parts"`
 	Celsius map[string]float64 `json:"celsius"` // the highest of each sensor
 	Rates   map[string]Rate    `json:"rates"`   // what the programs measured over the whole load, by part and what it did: "/dev/sda write", "processors cpu"
+
+	Counters []Counter `json:"counters"` // what was counted of errors, those that grew; never null
+	Series   []Series  `json:"series"`   // what was measured over the time; never null
 }
 
 // failures names the parts that failed, "" if none has.
@@ -61,10 +64,12 @@ type load struct {
 // do runs a load under watch, for a step.
 func do(ctx context.Context, h steps.Host, l load) (any, error) {
 	m := newMeter(h.Machine.FS)
-	report, err := observe(ctx, h, l, func(past time.Duration, _ Snapshot) {
-		if h.Progress == nil {
+	told := time.Duration(0)
+	report, err := observe(ctx, h, l, 0, func(past time.Duration, _ Snapshot) {
+		if h.Progress == nil || past-told < sampleEvery {
 			return
 		}
+		told = past
 		rates, total := m.rates()
 		now := map[string]any{"load": l.text, "seconds": int(past.Seconds()), "of": int(l.lasts.Seconds()), "rates": rates}
 		if percent := l.percent(past, total); percent >= 0 {
@@ -79,21 +84,25 @@ func do(ctx context.Context, h steps.Host, l load) (any, error) {
 	if failed := report.failures(); failed != "" {
 		return nil, fmt.Errorf("%w: %s", steps.ErrBurnIn, failed)
 	}
+	report.Series = thin(report.Series, mostStepPoints)
 	return report, nil
 }
 
+// mostStepPoints are the points of a series in a step's result, which the conductor asks for again and again, and keeps.
+const mostStepPoints = 16
+
 // observe runs a load under watch. progress is called with each sample and the time that has passed. With an error, which means that not all was tested, the report has what was found nevertheless.
-func observe(ctx context.Context, h steps.Host, l load, progress func(past time.Duration, s Snapshot)) (Report, error) {
-	report := Report{Load: l.text, Started: time.Now().UTC(), Rates: map[string]Rate{}}
+func observe(ctx context.Context, h steps.Host, l load, every time.Duration, progress func(past time.Duration, s Snapshot)) (Report, error) {
+	report := Report{Load: l.text, Started: time.Now().UTC(), Celsius: map[string]float64{}, Counters: []Counter{}, Series: []Series{}, Rates: map[string]Rate{}}
 	h.Say("burn-in: %s", l.text)
 	before := halted(h)
-	w, err := startWatch(ctx, h, func(s Snapshot) { progress(time.Since(report.Started)-(halted(h)-before), s) })
+	w, err := startWatch(ctx, h, every, func(s Snapshot) { progress(time.Since(report.Started)-(halted(h)-before), s) })
 	if err != nil {
 		return report, err
 	}
 	parts, err := l.run(ctx)
-	seen := w.end(context.WithoutCancel(ctx))
-	report.Parts, report.Celsius, report.Ended = parts, w.celsius(), time.Now().UTC()
+	seen, counted, series := w.end(context.WithoutCancel(ctx))
+	report.Parts, report.Counters, report.Series, report.Celsius, report.Ended = parts, counted, series, celsius(series), time.Now().UTC()
 	for _, p := range parts {
 		maps.Copy(report.Rates, p.rates)
 	}
@@ -386,6 +395,9 @@ func title(d inspect.Disk) string {
 	}
 	if d.Serial != "" {
 		t += " serial " + string(d.Serial)
+	}
+	if d.Bay != "" {
+		t += " in bay " + d.Bay
 	}
 	return t
 }

@@ -11,7 +11,6 @@ import (
 	"log/slog"
 	"os"
 	"path/filepath"
-	"reflect"
 	"strings"
 	"testing"
 	"testing/fstest"
@@ -78,6 +77,10 @@ func lines(parts []Part) string {
 }
 
 func TestJudge(t *testing.T) {
+	judges, err := readRules()
+	if err != nil {
+		t.Fatal(err)
+	}
 	without := func(m fstest.MapFS, prefix string) fstest.MapFS {
 		for name := range m {
 			if strings.HasPrefix(name, prefix) {
@@ -89,7 +92,7 @@ func TestJudge(t *testing.T) {
 	for _, test := range []struct {
 		name          string
 		before, after fstest.MapFS
-		messages      map[string][]string
+		messages      map[key][]string
 		want          string
 	}{
 		{name: "nothing grew", before: counted(500), after: counted(500)},
@@ -116,63 +119,77 @@ FAIL|/dev/sda|1 devices that vanished
 FAIL|eth0 (0000:02:00.0)|1 devices that vanished`},
 		{name: "garbage", before: counted(0), after: tree("sys/block/sda/device/ioerr_cnt", "\xff\xfe", "sys/class/net/eth0/device/uevent", "PCI_SLOT_NAME=0000:02:00.0", "sys/bus/pci/devices/0000:01:00.0/aer_dev_fatal", "TOTAL_ERR_FATAL x\n\n \nTOTAL",
 			"proc/interrupts", "MCE:\n\nMCE: x 1\n", "sys/class/hwmon/hwmon0/temp1_input", "-")},
-		{name: "kernel's messages", before: counted(0), after: counted(0), messages: map[string][]string{"disks": {"I/O error, dev sda", "again"}}, want: `
-FAIL|disks|2 kernel messages of broken hardware, the first: I/O error, dev sda`},
+		{name: "kernel's messages", before: counted(0), after: counted(0), messages: map[key][]string{{"disks", kernelMessage}: {"I/O error, dev sda", "again"}, {"memory", kernelRemark}: {"EDAC"}}, want: `
+FAIL|disks|2 kernel messages of broken hardware, the first: I/O error, dev sda
+|memory|1 kernel messages of hardware, the first: EDAC`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			if got := "\n" + lines(judge(counters(test.before), counters(test.after), test.messages)); got != test.want+"\n" {
+			if got := "\n" + lines(judges.judge(grown(counters(test.before, places{}), counters(test.after, places{}), test.messages), test.messages)); got != test.want+"\n" {
 				t.Errorf("judge() =%s\nwant%s", got, test.want)
 			}
 		})
 	}
-	if got := counters(counted(0)).hot; !reflect.DeepEqual(got, map[string]int64{"hwmon0 coretemp Package id 0": 61500}) {
-		t.Errorf("temperatures: %v", got)
-	}
-	already := counters(fstest.MapFS{})
+	already := counters(fstest.MapFS{}, places{})
 	already.counts[key{"/dev/sdb", diskFailing}] = 1
-	if got := lines(judge(already, already, nil)); got != "FAIL|/dev/sdb|1 disk's own verdict: failing\n" {
+	if got := lines(judges.judge(grown(already, already, nil), nil)); got != "FAIL|/dev/sdb|1 disk's own verdict: failing\n" {
 		t.Errorf("a disk that was failing before: %s", got)
-	}
-	for k, r := range rules {
-		if r.note < 0 || r.fail < 0 || r.note == 0 && r.fail == 0 {
-			t.Errorf("%s: the rule says nothing", k)
-		}
 	}
 }
 
-func TestParseMessage(t *testing.T) {
+func TestMessages(t *testing.T) {
+	judges, err := readRules()
+	if err != nil {
+		t.Fatal(err)
+	}
 	for _, test := range []struct{ name, record, part string }{
 		{"EDAC", "4,1,1,-;EDAC MC0: 1 CE memory read error on CPU_SrcID#0_Ha#0_Chan#1_DIMM#0 (channel:1 slot:0)\n SUBSYSTEM=edac\n", "memory"},
+		{"EDAC, not corrected", "0,1,1,-;EDAC MC0: 1 UE memory read error on DIMM_A1", "FAIL memory"},
 		{"EDAC that begins", "6,1,1,-;EDAC MC0: Giving out device to module skx_edac", ""},
 		{"MCE", "0,1,1,-;mce: [Hardware Error]: Machine check events logged", "processors"},
-		{"CPER", "0,1,1,-;{1}[Hardware Error]: event severity: fatal", "machine"},
+		{"a machine check", "0,1,1,-;mce: [Hardware Error]: CPU 2: Machine Check: 0 Bank 3: cc5eb2c000100135", "FAIL processors"},
+		{"CPER", "0,1,1,-;{1}[Hardware Error]: event severity: fatal", "FAIL machine"},
+		{"CPER of what was corrected", "0,1,1,-;{1}[Hardware Error]: event severity: corrected", "machine"},
 		{"AER", "3,1,1,-;pcieport 0000:00:1c.0: AER: Corrected error received: 0000:01:00.0", "PCIe devices"},
+		{"AER, not corrected", "3,1,1,-;pcieport 0000:00:1c.0: AER: Multiple Uncorrectable (Non-Fatal) error message received from 0000:73:00.1", "FAIL PCIe devices"},
+		{"AER of a device", "3,1,1,-;igb 0000:09:00.0: AER: PCIe Bus Error: severity=Uncorrected (Non-Fatal), type=Transaction Layer, (Requester ID)", "FAIL PCIe device 0000:09:00.0"},
+		{"AER of a device, corrected", "3,1,1,-;pcieport 0000:00:1c.0: PCIe Bus Error: severity=Corrected, type=Physical Layer, (Receiver ID)", "PCIe device 0000:00:1c.0"},
+		{"DPC", "3,1,1,-;pcieport 0000:00:01.4: DPC: containment event, status:0x1f01 source:0x0000", "FAIL PCIe device 0000:00:01.4"},
+		{"a slot", "3,1,1,-;pcieport 0000:00:01.4: pciehp: Slot(7): Link Down", "FAIL PCIe devices"},
 		{"AER that begins", "6,1,1,-;pcieport 0000:00:1c.0: AER: enabled with IRQ 122", ""},
-		{"disk", "3,1,1,-;critical medium error, dev sda, sector 2048 op 0x0:(READ) flags 0x0 phys_seg 1 prio class 2", "disks"},
-		{"disk's I/O", "3,1,1,-;I/O error, dev vdb, sector 20000 op 0x0:(READ)", "disks"},
-		{"NVMe", "4,1,1,-;nvme nvme0: controller is down; will reset: CSTS=0xffffffff, PCI_STATUS=0x10", "disks"},
-		{"libata", "3,1,1,-;ata1.00: failed command: READ FPDMA QUEUED", "disks"},
+		{"disk", "3,1,1,-;critical medium error, dev sda, sector 2048 op 0x0:(READ) flags 0x0 phys_seg 1 prio class 2", "FAIL /dev/sda"},
+		{"SCSI", "3,1,1,-;sd 0:0:0:0: [sdb] tag#5 Sense Key : Medium Error [current]", "FAIL /dev/sdb"},
+		{"disk's I/O", "3,1,1,-;I/O error, dev vdb, sector 20000 op 0x0:(READ)", "FAIL /dev/vdb"},
+		{"NVMe", "4,1,1,-;nvme nvme0: controller is down; will reset: CSTS=0xffffffff, PCI_STATUS=0x10", "FAIL disks"},
+		{"libata", "3,1,1,-;ata1.00: failed command: READ FPDMA QUEUED", "FAIL disks"},
 		{"only in the second line", "6,1,1,-;fine\n SUBSYSTEM=EDAC MC0: 1 CE x\n", ""},
 		{"no record", "EDAC MC0: 1 CE memory", ""},
 		{"empty", "", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			m, found := parseMessage([]byte(test.record))
-			if m.part != test.part || found != (test.part != "") {
-				t.Errorf("parseMessage() = %v, %v, want %q", m, found, test.part)
+			m, found := judges.message([]byte(test.record))
+			got := m.key.part
+			if m.key.kind == kernelMessage {
+				got = "FAIL " + got
+			}
+			if got != test.part || found != (test.part != "") {
+				t.Errorf("message() = %v, %v, want %q", m, found, test.part)
 			}
 		})
 	}
-	if m, _ := parseMessage([]byte("3,1,1,-;I/O error, dev sda " + strings.Repeat("\xff", 5000))); len(m.text) > 3*longestMessage {
+	if m, _ := judges.message([]byte("3,1,1,-;I/O error, dev sda " + strings.Repeat("\xff", 5000))); len(m.text) > 3*longestMessage {
 		t.Errorf("a message of %d bytes is kept", len(m.text))
 	}
 }
 
 func FuzzMessage(f *testing.F) {
 	f.Add([]byte("4,1,1,-;EDAC MC0: 1 CE memory read error\n SUBSYSTEM=edac\n"))
+	judges, err := readRules()
+	if err != nil {
+		f.Fatal(err)
+	}
 	f.Fuzz(func(t *testing.T, record []byte) {
-		if m, found := parseMessage(record); found && (m.part == "" || m.text == "") {
-			t.Errorf("parseMessage() = %v", m)
+		if m, found := judges.message(record); found && (m.key.part == "" || m.text == "" || len(m.text) > 3*longestMessage) {
+			t.Errorf("message() = %v", m)
 		}
 	})
 }

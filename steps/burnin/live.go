@@ -6,10 +6,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"io/fs"
-	"path"
 	"strconv"
-	"strings"
 	"time"
 
 	"github.com/ironhand/ironhand/inspect"
@@ -102,41 +99,4 @@ func haltedPart(part string, pause time.Duration) []Part {
 		return nil
 	}
 	return []Part{{Name: part, Reasons: []string{fmt.Sprintf("halted by hand for %v, which do not count", pause.Round(time.Second))}}}
-}
-
-// read adds what the kernel's files say of clocks, fans and power. Source: Linux Documentation/hwmon/sysfs-interface.rst: power in millionths of a watt.
-func (s *Snapshot) read(root fs.FS) {
-	s.MHz, s.RPM, s.Watts = map[string]float64{}, map[string]float64{}, map[string]float64{}
-	for _, dir := range glob(root, "sys/class/hwmon/hwmon[0-9]*") {
-		name := strings.TrimSpace(path.Base(dir) + " " + text(root, dir+"/name"))
-		for _, kind := range []struct {
-			pattern string
-			unit    float64
-			to      map[string]float64
-		}{{"fan[0-9]*_input", 1, s.RPM}, {"power[0-9]*_input", 1e6, s.Watts}, {"power[0-9]*_average", 1e6, s.Watts}} {
-			for _, file := range glob(root, dir+"/"+kind.pattern) {
-				if n, err := strconv.ParseFloat(text(root, file), 64); err == nil && n >= 0 {
-					kind.to[name+" "+path.Base(file)] = n / kind.unit
-				}
-			}
-		}
-	}
-	frequencies(root, s.MHz)
-}
-
-// frequencies reads the mean of each socket's cores. Source: Linux Documentation/admin-guide/pm/cpufreq.rst: scaling_cur_freq is in kHz.
-func frequencies(root fs.FS, mhz map[string]float64) {
-	cores := map[string]float64{}
-	for _, file := range glob(root, "sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq") {
-		khz, err := strconv.ParseFloat(text(root, file), 64)
-		if err != nil {
-			continue
-		}
-		socket := "socket " + text(root, path.Dir(path.Dir(file))+"/topology/physical_package_id")
-		mhz[socket] += khz / 1000
-		cores[socket]++
-	}
-	for socket, n := range cores {
-		mhz[socket] /= n
-	}
 }

@@ -15,6 +15,7 @@ import (
 
 	"github.com/ironhand/ironhand/initramfs/tool"
 	"github.com/ironhand/ironhand/inspect"
+	"github.com/ironhand/ironhand/steps"
 )
 
 // clock is programs that work by the clock as stress-ng and fio do: while they are halted it goes on, and they end no earlier than they go on again.
@@ -134,11 +135,18 @@ func TestSnapshotReads(t *testing.T) {
 		cpu + "2/cpufreq/scaling_cur_freq": file("1000000\n"), cpu + "2/topology/physical_package_id": file("1\n"),
 		cpu + "3/cpufreq/scaling_cur_freq": file("<unknown>\n"), cpu + "3/topology/physical_package_id": file("1\n"),
 	}}
-	var s Snapshot
-	s.read(m.FS)
-	b, err := json.Marshal([]any{s.RPM, s.Watts, s.MHz})
-	const want = `[{"hwmon0 nct6775 fan1_input":4200},{"hwmon1 power_meter power1_average":312.5},{"socket 0":2700,"socket 1":1000}]`
-	if err != nil || string(b) != want {
-		t.Errorf("read: %s, want %s, %v", b, want, err)
-	}
+	synctest.Test(t, func(t *testing.T) {
+		var s Snapshot
+		w, err := startWatch(t.Context(), steps.Host{Machine: m, Say: t.Logf}, 0, func(now Snapshot) { s = now })
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(2500 * time.Millisecond)
+		w.end(t.Context())
+		b, err := json.Marshal([]any{s.RPM, s.Watts, s.MHz})
+		const want = `[{"hwmon0 nct6775 fan1":4200},{"hwmon1 power_meter power1":312.5},{"processor in socket 0":2700,"processor in socket 1":1000}]`
+		if err != nil || string(b) != want {
+			t.Errorf("snapshot: %s, want %s, %v", b, want, err)
+		}
+	})
 }

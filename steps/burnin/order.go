@@ -33,9 +33,10 @@ const AllDisks = "all"
 // Order is what a person wants of a burn-in.
 type Order struct {
 	Profile Profile
-	Disks   []string // names (sda, /dev/sda) or serial numbers of the disks to overwrite, or AllDisks; none: those that the profile names
-	Force   bool     // also if they hold data; one that is in use is never written to
-	Logs    string   // directory that gets the programs' own reports; "" for none
+	Disks   []string      // names (sda, /dev/sda) or serial numbers of the disks to overwrite, or AllDisks; none: those that the profile names
+	Force   bool          // also if they hold data; one that is in use is never written to
+	Every   time.Duration // how often the machine's counters and sensors are read; 0 is each second
+	Logs    string        // directory that gets the programs' own reports; "" for none
 
 	first  int    // number of the first load, from 0
 	resets int    // in the first load
@@ -50,6 +51,7 @@ type Plan struct {
 	loads   []load
 	lasts   time.Duration // of the loads with a time
 	open    bool          // there are loads without
+	Every   time.Duration // as in [Order]
 	text    strings.Builder
 	force   bool
 	kept    []keptLoad // all loads, also those that an earlier start of the machine has run
@@ -76,12 +78,14 @@ type Result struct {
 	Verdict  Verdict  `json:"verdict"`
 	Problems []string `json:"problems"` // what kept loads from being run to their end; never null
 	// Loads are all of the plan, in their order. Behind them comes one that is none, if there is something to tell of the run as a whole: resets, parts that are lost.
-	Loads []Report `json:"loads"`
+	Loads    []Report `json:"loads"`
+	Machine  *Machine `json:"machine"`  // null if nobody has looked
+	Baseline []Part   `json:"baseline"` // outliers in comparison with other runs; never null
 }
 
 // Plan looks at the machine and its programs, and says what would be done. Wrong orders are [steps.ErrArgs].
 func (o Order) Plan(ctx context.Context, h steps.Host) (*Plan, error) {
-	p := &Plan{Profile: o.Profile.Name, force: o.Force}
+	p := &Plan{Profile: o.Profile.Name, force: o.Force, Every: o.Every}
 	var programs []tool.Tool
 	disksWanted := false
 	for i, l := range o.Profile.Loads {
@@ -242,7 +246,7 @@ func (f Following) ended(load int, r Report) {
 
 // Run does what the plan says, one load after the other. When ctx ends, the load that runs is stopped, and the result says what was found until then.
 func (p *Plan) Run(ctx context.Context, h steps.Host, f Following) Result {
-	r := Result{Profile: p.Profile, Started: p.started, Problems: slices.Concat([]string{}, p.problems), Loads: slices.Clone(p.earlier)}
+	r := Result{Profile: p.Profile, Started: p.started, Problems: append([]string{}, p.problems...), Loads: slices.Clone(p.earlier), Baseline: []Part{}}
 	if r.Started.IsZero() {
 		r.Started = time.Now().UTC()
 	}
@@ -253,7 +257,7 @@ func (p *Plan) Run(ctx context.Context, h steps.Host, f Following) Result {
 			return []Part{{Name: l.part, Verdict: Skipped, Reasons: []string{fmt.Sprintf(format, args...)}}}
 		}
 		now := time.Now().UTC()
-		report := Report{Load: l.text, Started: now, Ended: now, Celsius: map[string]float64{}, Rates: map[string]Rate{}}
+		report := Report{Load: l.text, Started: now, Ended: now, Celsius: map[string]float64{}, Rates: map[string]Rate{}, Counters: []Counter{}, Series: []Series{}}
 		if ctx.Err() != nil {
 			report.Parts = skip("stopped before it began: %v", context.Cause(ctx))
 			r.Problems = append(r.Problems, l.part+": stopped before it began")
@@ -268,7 +272,7 @@ func (p *Plan) Run(ctx context.Context, h steps.Host, f Following) Result {
 			f.began(i)
 			all := ctx
 			ctx, end := skippable(ctx, f.Skip)
-			found, err := observe(ctx, h, l, func(now time.Duration, s Snapshot) {
+			found, err := observe(ctx, h, l, p.Every, func(now time.Duration, s Snapshot) {
 				f.progress(i, now)
 				f.sampled(s)
 				p.keeper.goes(past+now, s.Findings)
@@ -296,9 +300,6 @@ func (p *Plan) Run(ctx context.Context, h steps.Host, f Following) Result {
 			}
 			end()
 			found.Ended = time.Now().UTC()
-			if found.Celsius == nil {
-				found.Celsius = map[string]float64{}
-			}
 			report = found
 			sortParts(report.Parts)
 			report.say(h)
@@ -320,7 +321,7 @@ func (p *Plan) Run(ctx context.Context, h steps.Host, f Following) Result {
 		merge(&found, Part{Name: "machine", Reasons: []string{fmt.Sprintf("what was lost since the burn-in began is not known: it did not answer within %v", lookTime)}})
 	}
 	if len(found) > 0 {
-		whole := Report{Load: "the run as a whole: resets, and what was lost", Started: r.Started, Ended: r.Ended, Celsius: map[string]float64{}, Rates: map[string]Rate{}, Parts: found}
+		whole := Report{Load: "the run as a whole: resets, and what was lost", Started: r.Started, Ended: r.Ended, Celsius: map[string]float64{}, Rates: map[string]Rate{}, Counters: []Counter{}, Series: []Series{}, Parts: found}
 		sortParts(whole.Parts)
 		whole.say(h)
 		r.Loads = append(r.Loads, whole)

@@ -253,7 +253,7 @@ func (s State) Plan(ctx context.Context, h steps.Host, logs string, force bool) 
 	}
 	if s.Running != nil && resets >= mostResets {
 		why := fmt.Sprintf("not run again: the machine was reset %d times in it", resets)
-		done = append(done, Report{Load: s.Running.Load, Started: s.Written, Ended: s.Written, Celsius: map[string]float64{}, Rates: map[string]Rate{}, Parts: []Part{{Name: s.Running.Part, Verdict: Skipped, Reasons: []string{why}}}})
+		done = append(done, Report{Load: s.Running.Load, Started: s.Written, Ended: s.Written, Celsius: map[string]float64{}, Rates: map[string]Rate{}, Counters: []Counter{}, Series: []Series{}, Parts: []Part{{Name: s.Running.Part, Verdict: Skipped, Reasons: []string{why}}}})
 		problems = append(problems, s.Running.Part+": "+why)
 		left = left[1:]
 	}

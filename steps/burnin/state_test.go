@@ -189,6 +189,7 @@ func TestResume(t *testing.T) {
 					t.Fatal(err)
 				}
 				r := plan.Run(t.Context(), h, Following{})
+				fitsSchema(t, r)
 				got := strings.TrimSpace(string(r.Verdict)+" "+strings.Join(r.Problems, "; ")) + "\n"
 				for _, l := range r.Loads {
 					got += lines(l.Parts)

@@ -13,6 +13,7 @@ import (
 	"os"
 	"os/exec"
 	"path/filepath"
+	"slices"
 	"strings"
 	"syscall"
 	"testing"
@@ -154,10 +155,37 @@ func TestGuestPaths(t *testing.T) {
 	if err := raid.Assemble(t.Context(), host); err != nil {
 		t.Fatal(err)
 	}
+	if got := members(); strings.Count(got, "_DEV=") != 2 {
+		t.Errorf("after a reset the array is of\n%s", got)
+	}
 	run("mdadm", "--stop", "--scan")
 
 	// Somebody started it by the other paths: it is taken down, and goes.
-	run("mdadm", "--assemble", "/dev/md0", one[1]+"1", two[1]+"1")
+	byOthers := func() {
+		t.Helper()
+		reread()
+		run("mdadm", "--assemble", "/dev/md0", one[1]+"1", two[1]+"1")
+	}
+	byOthers()
+	if err := create(`{"serial":"ONE"}`, `{"serial":"TWO"}`); err == nil || !strings.Contains(err.Error(), "partitions detected on devices "+one[0]) {
+		t.Errorf("an array on disks that have one by their other paths: %v", err)
+	}
+	all, err := host.Machine.Disks(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	all = slices.DeleteFunc(all, func(d inspect.Disk) bool { return d.Name != one[0] })
+	if _, _, err := raid.OpenDisks(t.Context(), host, all); !errors.Is(err, syscall.EBUSY) || !strings.Contains(err.Error(), one[1]+" is the same disk") {
+		t.Errorf("a disk that is in use by its other path is opened: %v", err)
+	}
+	if _, err := raid.Delete(t.Context(), host, steps.Job{Node: node}); err != nil {
+		t.Fatal(err)
+	}
+	if err := create(`{"serial":"ONE"}`, `{"serial":"TWO"}`); err != nil {
+		t.Fatal(err)
+	}
+	run("mdadm", "--stop", "--scan")
+	byOthers()
 	run("mke2fs", "-q", "/dev/md0")
 	if err := errors.Join(os.MkdirAll("/mnt", 0o700), syscall.Mount("/dev/md0", "/mnt", "ext4", 0, "")); err != nil {
 		t.Fatal(err)
@@ -193,7 +221,7 @@ func TestGuestPaths(t *testing.T) {
 	for _, name := range liar {
 		run("mke2fs", "-q", "-F", name)
 	}
-	_, err := erase.Local().Metadata(t.Context(), host, steps.Job{})
+	_, err = erase.Local().Metadata(t.Context(), host, steps.Job{})
 	if err == nil || !strings.Contains(err.Error(), liar[1]+" says that it is this disk too: what is written to one is not read from the other") {
 		t.Errorf("two disks of one name: %v", err)
 	}

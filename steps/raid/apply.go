@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/ironhand/ironhand/image/gpt"
 	"github.com/ironhand/ironhand/initramfs/tool"
@@ -253,12 +254,12 @@ func open(ctx context.Context, h steps.Host, disks []inspect.Disk) (openDisks, e
 			opened = append(opened, one)
 			err = steps.SameDisk(ctx, h.Machine, d, one.Size(), one.SectorSize())
 		}
-		for _, p := range d.Paths { // nobody uses it by these either
-			if err == nil {
-				var other steps.Disk
-				if other, err = h.Open(p.Name); err == nil {
-					err = other.Close()
-				}
+		for _, p := range d.Paths { // nobody uses it by these either; one that is dead does not matter
+			switch other, pathErr := h.Open(p.Name); {
+			case pathErr == nil:
+				err = errors.Join(err, other.Close())
+			case errors.Is(pathErr, syscall.EBUSY):
+				err = errors.Join(err, fmt.Errorf("%s is the same disk: %w", p.Name, pathErr))
 			}
 		}
 		if err != nil {

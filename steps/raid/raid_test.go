@@ -895,6 +895,28 @@ func TestReleaseRefuses(t *testing.T) {
 	}
 }
 
+// What the kernel shows on another path to a disk is on the disk, and mdadm is told of one path alone.
+func TestPaths(t *testing.T) {
+	s := state{disks: []disk{
+		{Disk: inspect.Disk{Name: "/dev/sda", Paths: []inspect.Disk{{Name: "/dev/sdc"}}}, parts: []stream.Partition{{Number: 1}, {Number: 2}}},
+		{Disk: inspect.Disk{Name: "/dev/nvme0n1", Paths: []inspect.Disk{{Name: "/dev/nvme1n1"}}}, parts: []stream.Partition{{Number: 1}}},
+		{Disk: inspect.Disk{Name: "/dev/sdb"}},
+	}}
+	for name, want := range map[string]string{"sda1": "/dev/sda1", "sdc2": "/dev/sda2", "sdc": "/dev/sda", "nvme1n1p1": "/dev/nvme0n1p1", "sdb": "/dev/sdb", "sdc3": "/dev/sdc3"} {
+		if got := s.member(name); got.device() != want {
+			t.Errorf("member(%s) = %s, want %s", name, got.device(), want)
+		}
+	}
+	const want = "DEVICE containers\nDEVICE /dev/sda\nDEVICE /dev/sda1\nDEVICE /dev/sda2\nDEVICE /dev/nvme0n1\nDEVICE /dev/nvme0n1p1\nDEVICE /dev/sdb\n"
+	if got := s.deviceList(); got != want {
+		t.Errorf("deviceList() = %s, want %s", got, want)
+	}
+	s.disks = s.disks[2:]
+	if got := s.deviceList(); got != "" {
+		t.Errorf("deviceList() = %s, and each disk has one path", got)
+	}
+}
+
 // An array on what is no disk here cannot be deleted, and that is said.
 func TestPlanRemovalOfWhatIsNotThere(t *testing.T) {
 	s := machine()

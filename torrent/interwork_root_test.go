@@ -1,0 +1,197 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package torrent
+
+import (
+	"bytes"
+	"context"
+	"fmt"
+	"net"
+	"net/netip"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strconv"
+	"testing"
+	"time"
+)
+
+// other is a BitTorrent client of somebody else's: how it shares the file image.raw in a directory, and how it fetches it into one, with a peer.
+type other struct {
+	name     string
+	program  string
+	versions []Version
+	seed     func(ctx context.Context, dir, torrent string, port int) *exec.Cmd
+	fetch    func(ctx context.Context, dir, torrent string, port int, peer netip.AddrPort) *exec.Cmd
+}
+
+// libtorrent runs Debian's python3-libtorrent until the file is there, or for ever.
+const libtorrentScript = `
+import sys, time, libtorrent as lt
+torrent, directory, port, peer, forever = sys.argv[1:6]
+s = lt.session({'listen_interfaces': '127.0.0.1:' + port, 'enable_dht': False, 'enable_lsd': False, 'enable_upnp': False, 'enable_natpmp': False,
+    'allow_multiple_connections_per_ip': True, 'enable_outgoing_utp': False, 'enable_incoming_utp': False})
+h = s.add_torrent({'ti': lt.torrent_info(torrent), 'save_path': directory})
+while True:
+    if peer and not h.status().num_peers:
+        host, p = peer.split(':')
+        h.connect_peer((host, int(p)))
+    time.sleep(0.2)
+    if h.status().is_seeding and forever == '0':
+        s.remove_torrent(h); time.sleep(0.3); sys.exit(0)
+`
+
+func others() []other {
+	libtorrent := func(ctx context.Context, dir, torrent string, port int, peer, forever string) *exec.Cmd {
+		return exec.CommandContext(ctx, "python3", "-c", libtorrentScript, torrent, dir, strconv.Itoa(port), peer, forever)
+	}
+	transmission := func(ctx context.Context, dir, torrent string, port int, finish string) *exec.Cmd {
+		c := exec.CommandContext(ctx, "transmission-cli", "-g", filepath.Join(dir, "config"), "-w", dir, "-p", strconv.Itoa(port), "-f", finish, "-M", torrent)
+		return c
+	}
+	aria := func(ctx context.Context, dir, torrent string, port int, more ...string) *exec.Cmd {
+		return exec.CommandContext(ctx, "aria2c", append([]string{"--no-conf", "--enable-dht=false", "--enable-dht6=false", "--enable-peer-exchange=false", "--bt-enable-lpd=false", "--check-integrity=true",
+			"--listen-port=" + strconv.Itoa(port), "--dir=" + dir, "--summary-interval=0", "--bt-tracker-interval=1", "--file-allocation=none", "--console-log-level=warn", torrent}, more...)...)
+	}
+	return []other{
+		{"libtorrent", "python3", []Version{Hybrid, V1, V2},
+			func(ctx context.Context, dir, torrent string, port int) *exec.Cmd {
+				return libtorrent(ctx, dir, torrent, port, "", "1")
+			},
+			func(ctx context.Context, dir, torrent string, port int, peer netip.AddrPort) *exec.Cmd {
+				return libtorrent(ctx, dir, torrent, port, peer.String(), "0")
+			}},
+		// These two find peers by trackers alone, and do not read torrents of both versions.
+		{"aria2", "aria2c", []Version{V1},
+			func(ctx context.Context, dir, torrent string, port int) *exec.Cmd {
+				return aria(ctx, dir, torrent, port, "--seed-ratio=0.0")
+			},
+			func(ctx context.Context, dir, torrent string, port int, _ netip.AddrPort) *exec.Cmd {
+				return aria(ctx, dir, torrent, port, "--seed-time=0")
+			}},
+		{"transmission", "transmission-cli", []Version{V1},
+			func(ctx context.Context, dir, torrent string, port int) *exec.Cmd {
+				return transmission(ctx, dir, torrent, port, "")
+			},
+			func(ctx context.Context, dir, torrent string, port int, _ netip.AddrPort) *exec.Cmd {
+				finish := filepath.Join(dir, "finish")
+				if err := os.WriteFile(finish, []byte("#!/bin/sh\nkill $PPID\n"), 0o700); err != nil {
+					panic(err)
+				}
+				return transmission(ctx, dir, torrent, port, finish)
+			}},
+	}
+}
+
+// Other clients share an image with us, and we with them.
+func TestRootOtherClients(t *testing.T) {
+	if os.Getuid() != 0 {
+		skip(t, "not root")
+	}
+	for _, o := range others() {
+		if _, err := exec.LookPath(o.program); err != nil {
+			skip(t, o.program+" is not installed")
+		}
+		for _, version := range o.versions {
+			t.Run(fmt.Sprintf("%s/%d", o.name, version), func(t *testing.T) {
+				tr, dir, name, image, m := interwork(t, version)
+				torrent := filepath.Join(t.TempDir(), "image.torrent")
+				b, err := m.Bytes()
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := os.WriteFile(torrent, b, 0o600); err != nil {
+					t.Fatal(err)
+				}
+
+				t.Run("seeds to us", func(t *testing.T) {
+					ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+					defer cancel()
+					port := freePort(t)
+					run(t, o.seed(ctx, dir, torrent, port))
+					opts := local(2)
+					opts.Peers = []netip.AddrPort{netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(port))}
+					s := mustOpen(t, m, opts)
+					d := newDisk(32 << 20)
+					if _, err := deploy(ctx, s, d, digestOf(image)); err != nil {
+						t.Fatal(err)
+					}
+					sameDisk(t, d, image)
+					if st := s.Stats(); st.Down < int64(len(image)) || st.Banned > 0 {
+						t.Errorf("%+v", st)
+					}
+				})
+				t.Run("fetches from us", func(t *testing.T) {
+					ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+					defer cancel()
+					// From a node that has written the image to its disk, not from a file.
+					seed := mustSeed(t, m, name, local(1))
+					opts := local(3)
+					opts.Peers, opts.NoTrackers = []netip.AddrPort{addr(seed)}, true
+					node := mustOpen(t, m, opts)
+					if _, err := deploy(ctx, node, newDisk(32<<20), digestOf(image)); err != nil {
+						t.Fatal(err)
+					}
+					seed.Close()
+					if known := len(tr.Peers(m)); known > 1 {
+						t.Logf("%d peers are still known", known)
+					}
+					var h [][20]byte = m.hashes()
+					for _, hash := range h {
+						tr.mu.Lock()
+						tr.swarms[hash].peers[addr(node)] = member{seen: time.Now()}
+						tr.mu.Unlock()
+					}
+					into := t.TempDir()
+					c := o.fetch(ctx, into, torrent, freePort(t), addr(node))
+					var out bytes.Buffer
+					c.Stdout, c.Stderr = &out, &out
+					c.Run() // what it has fetched tells whether it did
+					got, err := os.ReadFile(filepath.Join(into, filepath.Base(name)))
+					if err != nil || !bytes.Equal(got, image) {
+						t.Errorf("it has not fetched the image: %v; it says: %.2000s", err, out.Bytes())
+					}
+				})
+			})
+		}
+	}
+}
+
+// interwork makes an image and its torrent, with a tracker that needs no certificate, for other clients know ours not.
+func interwork(t *testing.T, version Version) (tr *Tracker, dir, name string, image []byte, m Meta) {
+	t.Helper()
+	tr = &Tracker{}
+	url := serve(t, tr)
+	name, image = makeImage(t, 12<<20+100)
+	dir = filepath.Dir(name)
+	m = mustMake(t, name, MakeOptions{Version: version, PieceLength: 256 << 10, Trackers: []string{url + "/announce"}})
+	tr.Add(m, 0)
+	return tr, dir, name, image, m
+}
+
+// run starts a program that is to be ended with the test.
+func run(t *testing.T, c *exec.Cmd) {
+	t.Helper()
+	var out bytes.Buffer
+	c.Stdout, c.Stderr = &out, &out
+	if err := c.Start(); err != nil {
+		t.Fatal(err)
+	}
+	t.Cleanup(func() {
+		c.Process.Kill()
+		c.Wait() // it was killed
+		if t.Failed() {
+			t.Logf("%s says: %.3000s", c.Path, out.Bytes())
+		}
+	})
+}
+
+func freePort(t *testing.T) int {
+	t.Helper()
+	l, err := net.Listen("tcp", "127.0.0.1:0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer l.Close()
+	return l.Addr().(*net.TCPAddr).Port
+}
