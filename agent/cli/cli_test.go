@@ -63,7 +63,7 @@ func TestRun(t *testing.T) {
 		{"write to nothing", "write --yes " + file + " " + file + "-none", 1, "", "no such file"},
 		{"write with a config drive that is none", "write --yes " + file + " /dev/null --config-drive " + file + "-none", 1, "", "no such file"},
 		{"write from nowhere", "write " + file + "-none " + file, 1, "", "no such file"},
-		{"write from another kind of server", "write ftp://192.0.2.1/image /dev/null", 2, "", "ftp://...: images are fetched by http, https and oci, or are files"},
+		{"write from another kind of server", "write ftp://192.0.2.1/image /dev/null", 2, "", "ftp://...: images are fetched by http, https, oci and magnet links, or are files"},
 		{"write with a bad digest", "write " + file + " " + file + " --digest sha256:12", 2, "", "--digest"},
 		{"write with a digest without algorithm", "write " + file + " " + file + " --digest 12", 2, "", "algorithm:hex"},
 		{"write with a bad read-back", "write --read-back much " + file + " " + file, 2, "", "read-back"},
