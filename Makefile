@@ -47,12 +47,13 @@ test-root: packages ## tests on loop devices and network namespaces; root
 	@echo "== root tests"; REQUIRE=root $(GO) test -count=1 -p 2 -timeout 20m -run 'TestRoot' ./...
 
 .PHONY: test-vm
-test-vm: packages ramdisk image iso ## tests of the real ramdisk in virtual machines
+test-vm: packages ramdisk ramdisk-burnin image iso ## tests of the real ramdisk in virtual machines
 	@echo "== virtual machine tests"; REQUIRE=root,vm $(GO) test -count=1 -p 2 -timeout 60m -run 'TestVM' ./...
 
 .PHONY: test-long
-test-long: packages ramdisk image ## a loss of power at each operation, which takes half an hour
+test-long: packages ramdisk image ## a loss of power at each operation, systems on all levels of RAID and on volumes: more than an hour
 	@LONG=1 REQUIRE=root,vm $(GO) test -count=1 -timeout 90m -run 'TestVMVolumesKilled|TestVMRaid' ./steps/lvm ./steps/raid
+	@LONG=1 REQUIRE=root,vm $(GO) test -count=1 -timeout 90m -parallel 2 -run 'TestVMDeployOnVolume$$|TestVMDeployOnArrayLevels$$' ./initramfs
 
 .PHONY: test-demo
 test-demo: packages build ramdisk image ## the demo under each firmware, with other media, NICs and hand-offs
@@ -77,9 +78,13 @@ bench: packages $(B)/ironhand $(B)/lossylink $(B)/cut ## compare with Debian's p
 	@scripts/packages packages-bench.txt
 	@scripts/bench $(B)/ironhand $(SIZE) $(ROUNDS)
 
+.PHONY: bench-burnin
+bench-burnin: packages ## what watching costs, and fio under it against fio alone, in pairs; ROUNDS (5), SECONDS each (10), quiet cores, root
+	@GO="$(TOOLCHAIN)" scripts/bench-burnin $(or $(ROUNDS),5) $(or $(SECONDS),10)
+
 .PHONY: generate
 generate: ## write the files in docs/ that are made from the program's own lists
-	@$(GO) test ./agent -run TestDocs -update >/dev/null; $(GO) test ./inspect -run TestSchemas -update >/dev/null; echo "docs/ written"
+	@$(GO) test ./agent -run TestDocs -update >/dev/null; $(GO) test ./inspect -run TestSchemas -update >/dev/null; $(GO) test ./steps/burnin -run TestDocs -update >/dev/null; echo "docs/ written"
 
 .PHONY: packages
 packages: ## install the Debian packages of packages.txt that are missing
@@ -124,6 +129,12 @@ iso: $(B)/ironhand.iso ## one ISO that boots every node: UEFI, Secure Boot, BIOS
 
 $(B)/ironhand.iso: $(B)/initramfs.cpio.zst $(B)/mkramdisk
 	@$(B)/mkramdisk iso --kernel $(B)/kernel/vmlinuz --initramfs $(B)/initramfs.cpio.zst --out $@
+
+.PHONY: iso-burnin
+iso-burnin: $(B)/ironhand-burnin.iso ## a stick that starts into the menu of burn-in: dd it to a USB stick, or use it as a CD
+
+$(B)/ironhand-burnin.iso: $(B)/initramfs-burnin.cpio.zst $(B)/mkramdisk
+	@$(B)/mkramdisk iso --role burnin --kernel $(B)/kernel/vmlinuz --initramfs $(B)/initramfs-burnin.cpio.zst --out $@
 
 .PHONY: image
 image: $(B)/image/debian.img.zst $(B)/image/debian-raid.img.zst ## the operating system images of the demo and the tests, from real Debian

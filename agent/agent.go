@@ -72,8 +72,8 @@ type System struct {
 	KernelLog    func() ([]byte, error)
 	// StartSSH lets some accounts log in, and no others, and returns the host key's fingerprint in words.
 	StartSSH    func(ctx context.Context, a accounts) (key string, err error)
-	InstallUEFI func(ctx context.Context, h steps.Host, disk string) (string, error)
-	InstallBIOS func(ctx context.Context, h steps.Host, disk, root string) (string, error) // root is the UUID of a file system
+	InstallUEFI func(ctx context.Context, h steps.Host, d steps.Deployed) (string, error)
+	InstallBIOS func(ctx context.Context, h steps.Host, d steps.Deployed, root string) (string, error) // root is the UUID of a file system
 	Tools       tool.Runner
 	LoadModules func(ctx context.Context, names ...string) error
 }

@@ -39,8 +39,8 @@ func oddAgent(t testing.TB, dir string) (a *agent, done *[]string) {
 		LinksDown:    func() error { note("links down"); return nil },
 		KernelLog:    func() ([]byte, error) { return nil, nil },
 		StartSSH:     func(context.Context, accounts) (string, error) { note("ssh"); return "key", nil },
-		InstallUEFI: func(_ context.Context, _ steps.Host, disk string) (string, error) {
-			note("boot entry " + disk)
+		InstallUEFI: func(_ context.Context, _ steps.Host, d steps.Deployed) (string, error) {
+			note("boot entry " + d.Disk)
 			return "", context.Canceled
 		},
 		Power: func(_ context.Context, how boot.How) error { note(how.String()); return nil },

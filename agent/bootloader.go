@@ -12,6 +12,7 @@ import (
 	"github.com/ironhand/ironhand/image"
 	"github.com/ironhand/ironhand/initramfs/tool"
 	"github.com/ironhand/ironhand/steps"
+	"github.com/ironhand/ironhand/steps/lvm"
 	"github.com/ironhand/ironhand/steps/raid"
 )
 
@@ -44,7 +45,7 @@ func (a *agent) installBootloader(ctx context.Context, params json.RawMessage) (
 	}
 	ignored := in.Ignore == nil && a.config.IgnoreBootloader || in.Ignore != nil && *in.Ignore
 	if mode == "uefi" {
-		entry, err := a.sys.InstallUEFI(ctx, a.host, d.Disk)
+		entry, err := a.sys.InstallUEFI(ctx, a.host, *d)
 		if err != nil && ignored {
 			a.sayLines("boot loader", fmt.Sprintf("WARNING: boot entry for %s: %v; going on, as ignore_bootloader_failure says", d.Disk, err))
 			return nil, nil
@@ -59,11 +60,11 @@ func (a *agent) installBootloader(ctx context.Context, params json.RawMessage) (
 	if in.RootUUID != nil && !isDiskID(*in.RootUUID) {
 		root = *in.RootUUID
 	}
-	if root == "" && !raid.IsArray(a.host.Machine.FS, d.Disk) {
+	if root == "" && d.Volume == "" && !raid.IsArray(a.host.Machine.FS, d.Disk) {
 		a.console.Stage("boot loader", "BIOS: the image's own is used")
 		return nil, nil
 	}
-	what, err := a.sys.InstallBIOS(ctx, a.host, d.Disk, root)
+	what, err := a.sys.InstallBIOS(ctx, a.host, *d, root)
 	switch {
 	case err == nil:
 		a.sayLines("boot loader", what)
@@ -79,19 +80,26 @@ func (a *agent) installBootloader(ctx context.Context, params json.RawMessage) (
 	return nil, newError("CommandExecutionError", "BIOS boot loader on %s: %w", d.Disk, err)
 }
 
-// installUEFI makes the boot entry for a disk; for an array, what firmware starts from on each disk with a member of it, and an entry for each. It returns a line for each entry.
-func installUEFI(ctx context.Context, h steps.Host, disk string) (string, error) {
+// installUEFI makes the boot entry for a disk; for an array, what firmware starts from on each disk with a member of it, and an entry for each; for a logical volume, an entry for each disk below it. It
+// returns a line for each entry.
+func installUEFI(ctx context.Context, h steps.Host, d steps.Deployed) (string, error) {
 	const variables = "/sys/firmware/efi/efivars"
-	if !raid.IsArray(h.Machine.FS, disk) {
-		v, err := image.InstallUEFI(ctx, disk, variables, loadFileSystem)
+	esp, disks := "", []string{d.Disk}
+	var err error
+	if v, on := image.ParseLogicalVolume(d.Volume); on {
+		esp, disks, err = lvm.BootDisks(ctx, h, v)
+	} else if raid.IsArray(h.Machine.FS, d.Disk) {
+		esp, disks, err = raid.PrepareUEFI(ctx, h, d.Disk)
+	}
+	if err != nil {
+		return "", err
+	}
+	if esp == "" {
+		v, err := image.InstallUEFI(ctx, disks[0], variables, loadFileSystem)
 		if err != nil {
 			return "", err
 		}
 		return v.String(), nil
-	}
-	esp, disks, err := raid.PrepareUEFI(ctx, h, disk)
-	if err != nil {
-		return "", err
 	}
 	entries, err := image.InstallUEFICopies(ctx, esp, disks, variables, loadFileSystem)
 	if err != nil {
@@ -104,8 +112,12 @@ func installUEFI(ctx context.Context, h steps.Host, disk string) (string, error)
 	return strings.Join(lines, "\n"), nil
 }
 
-// installBIOS makes BIOS start the system in a disk's partition with this UUID; for an array, from each disk with a member of it, and without a UUID the one that has GRUB for BIOS. It returns a line for each disk.
-func installBIOS(ctx context.Context, h steps.Host, disk, root string) (what string, err error) {
+// installBIOS makes BIOS start the system in a disk's partition with this UUID; for an array, from each disk with a member of it, and without a UUID the one that has GRUB for BIOS; for a logical volume, from each disk below it. It returns a line for each disk.
+func installBIOS(ctx context.Context, h steps.Host, deployed steps.Deployed, root string) (what string, err error) {
+	disk := deployed.Disk
+	if v, on := image.ParseLogicalVolume(deployed.Volume); on {
+		return lvm.InstallBIOS(ctx, h, v, root, loadFileSystem)
+	}
 	v := image.LocalVolumes(disk, tool.Exec{}, loadFileSystem)
 	if raid.IsArray(h.Machine.FS, disk) {
 		return raid.InstallBIOS(ctx, h, disk, root, v)

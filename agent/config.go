@@ -171,8 +171,12 @@ func ParseConfig(s Sources) (Config, error) {
 	apply := func(from, prefix string, values map[string]string) {
 		for _, name := range slices.Sorted(maps.Keys(values)) {
 			one, known := byName[prefix+name]
-			if reason, does := unused[prefix+name]; does && name != "" {
-				c.Ignored = append(c.Ignored, fmt.Sprintf("%s (%s) has no effect: %s", name, from, reason))
+			reason, does := unused[prefix+name]
+			if !known && !does && prefix == "" && (strings.HasPrefix(name, "ironhand-") || strings.HasPrefix(name, "ipa-")) {
+				reason, does = "there is no such setting", true
+			}
+			if does && name != "" {
+				c.Ignored = append(c.Ignored, fmt.Sprintf("%.100s (%s) has no effect: %s", name, from, reason))
 			}
 			if !known {
 				continue // other programs have parameters too

@@ -102,6 +102,9 @@ func TestParseConfig(t *testing.T) {
 			func(c Config) any { return strings.Join(c.Ignored, "\n") }, "[metrics] backend (cd /dev/sr0 etc/ironic-python-agent.d/a.conf) has no effect: no metrics are sent\n" +
 				"log_file (cd /dev/sr0 etc/ironic-python-agent.d/a.conf) has no effect: the log goes to the consoles and to /run/ironhand/log, whose size is limited, and the conductor can collect it\n" +
 				"ipa-agent-token-required (kernel command line) has no effect: a token is always required", ""},
+		{"a setting that there is not", Sources{Cmdline: "ironhand-read-bakc=full quiet ipa-debgu=1 ipa.debug=1"},
+			func(c Config) any { return strings.Join(c.Ignored, "\n") }, "ipa-debgu (kernel command line) has no effect: there is no such setting\n" +
+				"ironhand-read-bakc (kernel command line) has no effect: there is no such setting", ""},
 		{"later .conf over earlier, others not read", Sources{Media: []media.Medium{medium("cd", "/dev/sr0", "",
 			conf+"a.conf", "[DEFAULT]\nlisten_port=1\n", conf+"b.conf", "[DEFAULT]\nlisten_port=2\n", conf+"c.txt", "[DEFAULT]\nlisten_port=3\n", conf+"d/e.conf", "[DEFAULT]\nlisten_port=4\n")}},
 			func(c Config) any { return c.ListenPort }, "2", "listen_port=2 (cd /dev/sr0 etc/ironic-python-agent.d/b.conf)"},

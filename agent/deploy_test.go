@@ -463,7 +463,7 @@ func TestIgnoreBootloaderFailure(t *testing.T) {
 		{true, `{"ignore_bootloader_failure": false}`, "FAILED DeviceNotFound: "},
 		{false, `{"ignore_bootloader_failure": null}`, "FAILED DeviceNotFound: "},
 	} {
-		a, do, _, _ := commandAgent(t, System{InstallUEFI: func(context.Context, steps.Host, string) (string, error) { return "", errors.New("no ESP") }})
+		a, do, _, _ := commandAgent(t, System{InstallUEFI: func(context.Context, steps.Host, steps.Deployed) (string, error) { return "", errors.New("no ESP") }})
 		a.inventory = inspect.Inventory{Boot: inspect.Boot{Mode: "uefi"}}
 		a.deployed = &steps.Deployed{Disk: "/dev/sda"}
 		a.config.IgnoreBootloader = test.setting
@@ -476,6 +476,7 @@ func TestIgnoreBootloaderFailure(t *testing.T) {
 func TestInstallBootloader(t *testing.T) {
 	deployed := &steps.Deployed{Disk: "/dev/sda"}
 	array := &steps.Deployed{Disk: "/dev/md0"}
+	volume := &steps.Deployed{Disk: "/dev/sda", Volume: "vg/root"}
 	const zed = `{"root_uuid": "1be26c0b-03f2-4d2e-ae87-c02d7f33c123", "efi_system_part_uuid": null, "prep_boot_part_uuid": null, "target_boot_mode": "bios"}`
 	tests := []struct {
 		name     string
@@ -497,6 +498,8 @@ func TestInstallBootloader(t *testing.T) {
 		{"BIOS, whole disk on an array", "bios", `{"root_uuid": "0x1234abcd"}`, array, nil, "SUCCEEDED ", "boot loader: /dev/md0: GRUB for \n", false},
 		{"BIOS, whole disk on an array, nothing said", "bios", `{"root_uuid": null}`, array, nil, "SUCCEEDED ", "boot loader: /dev/md0: GRUB for \n", false},
 		{"BIOS, whole disk on an array, with its root", "bios", zed, array, nil, "SUCCEEDED ", "boot loader: /dev/md0: GRUB for 1be26c0b", false},
+		{"BIOS, logical volume", "bios", zed, volume, nil, "SUCCEEDED ", "boot loader: /dev/sda vg/root: GRUB for 1be26c0b", false},
+		{"BIOS, logical volume, nothing said", "bios", `{}`, volume, nil, "SUCCEEDED ", "boot loader: /dev/sda vg/root: GRUB for \n", false},
 		{"BIOS, image without GRUB", "bios", zed, deployed, fmt.Errorf("no kernel: %w", image.ErrNoImageLoader), "FAILED InvalidImage: BIOS boot loader on /dev/sda: no kernel", "", false},
 		{"BIOS, image without GRUB, which does not matter", "bios", `{"root_uuid": "1be26c0b-03f2-4d2e-ae87-c02d7f33c123", "ignore_bootloader_failure": true}`, deployed, image.ErrNoImageLoader, "SUCCEEDED ", "WARNING: BIOS boot loader on /dev/sda", false},
 		{"BIOS, another root", "bios", zed, deployed, image.ErrNoRoot, "FAILED DeviceNotFound: BIOS boot loader on /dev/sda: no partition has this UUID", "", false},
@@ -508,11 +511,11 @@ func TestInstallBootloader(t *testing.T) {
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			made := false
-			a, do, _, console := commandAgent(t, System{InstallUEFI: func(_ context.Context, _ steps.Host, disk string) (string, error) {
+			a, do, _, console := commandAgent(t, System{InstallUEFI: func(_ context.Context, _ steps.Host, d steps.Deployed) (string, error) {
 				made = true
-				return "Boot0007 on " + disk, test.fail
-			}, InstallBIOS: func(_ context.Context, _ steps.Host, disk, root string) (string, error) {
-				return disk + ": GRUB for " + root, test.fail
+				return "Boot0007 on " + d.Disk, test.fail
+			}, InstallBIOS: func(_ context.Context, _ steps.Host, d steps.Deployed, root string) (string, error) {
+				return strings.TrimSpace(d.Disk+" "+d.Volume) + ": GRUB for " + root, test.fail
 			}, Machine: inspect.Machine{FS: fstest.MapFS{"sys/block/md0/md/array_state": {Data: []byte("clean\n")}}}})
 			a.inventory = inspect.Inventory{Boot: inspect.Boot{Mode: test.mode}}
 			a.deployed = test.deployed

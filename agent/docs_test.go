@@ -113,7 +113,7 @@ What the manager for every machine offers. Priority 0 is never automatic.
 - ` + "`write_image`" + ` takes ` + "`image_info`" + ` and ` + "`configdrive`" + ` as Ironic's direct deploy interface sends them. Images of whole disks, and of the file systems ext2, ext3, ext4, xfs and btrfs, raw or qcow2,
   plain or packed with gzip, zstd, xz, bzip2 or lz4; see [using](using.md#partition-images).
 - ` + "`kexec`" + ` loads the kernel of the deployed system; ` + "`standby.run_image`" + ` then jumps into it instead of rebooting. It fails, and says why, where that cannot be.
-- ` + "`burnin_cpu`, `burnin_memory`, `burnin_disk`, `burnin_network`" + ` take their options from the node's ` + "`driver_info`" + `; see [burn-in](burn-in.md).
+- ` + "`burnin_cpu`, `burnin_memory`, `burnin_disk`, `burnin_network`, `burnin_gpu`" + ` take their options from the node's ` + "`driver_info`" + `; see [burn-in](burn-in.md).
 - ` + "`erase_devices`, `erase_devices_metadata`, `erase_devices_express`" + ` take their options from the node's ` + "`driver_internal_info`" + `, where Ironic puts them, and the disks to leave alone from its
   property ` + "`skip_block_devices`" + `. [Erasing](using.md#erasing) has the rest.
 - ` + "`erase_pstore`" + ` deletes the crash dumps that kernels left in the firmware's memory, ` + "`clean_uefi_nvram`" + ` boot entries of UEFI.

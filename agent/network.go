@@ -54,10 +54,28 @@ const nicWait = 15 * time.Second
 // RamdiskNetwork, below /, is a network_data.json for every machine that boots this ramdisk.
 const RamdiskNetwork = "etc/ironhand/network_data.json"
 
+// Firmware is the directory in which the kernel shows what firmware that has booted by iSCSI says of the network; nil if the kernel command line does not ask
+// for it. It loads the module that makes it.
+func (s System) Firmware(ctx context.Context) (fs.FS, error) {
+	if !netconfig.IsIBFT(s.Cmdline) {
+		return nil, nil
+	}
+	var loading error
+	if s.Local {
+		loading = boot.LoadModules(ctx, "iscsi_ibft")
+	}
+	dir, err := fs.Sub(s.Root, "sys/firmware/ibft")
+	return dir, errors.Join(loading, err)
+}
+
 // networkSources are the places that may describe the network, strong to weak: the kernel command line,
 // the media, the ramdisk.
-func (a *agent) networkSources() (netconfig.Sources, error) {
-	s := netconfig.Sources{Cmdline: a.sys.Cmdline}
+func (a *agent) networkSources(ctx context.Context) (netconfig.Sources, error) {
+	firmware, err := a.sys.Firmware(ctx)
+	if err != nil { // what that means for the network is told when it is read
+		a.sayLines("network", err.Error())
+	}
+	s := netconfig.Sources{Cmdline: a.sys.Cmdline, Firmware: firmware}
 	if a.config.NetworkData != nil {
 		s.Files = append(s.Files, netconfig.File{From: a.config.NetworkFrom, Content: a.config.NetworkData})
 	}
@@ -74,7 +92,7 @@ func (a *agent) networkSources() (netconfig.Sources, error) {
 // bringUpNetwork makes the network as it is described. What is sound is brought up even if
 // something else is not, unless ironhand-strict-network asks for all or nothing.
 func (a *agent) bringUpNetwork(ctx context.Context) error {
-	sources, err := a.networkSources()
+	sources, err := a.networkSources(ctx)
 	if err != nil {
 		return fmt.Errorf("read the description of the network: %w", err)
 	}
@@ -123,7 +141,7 @@ func (a *agent) bringUpNetwork(ctx context.Context) error {
 				return hint(err, look)
 			}
 			if !plan.HasNIC(state) {
-				return a.askInstead(ctx, k, plan.DNS, sources.BootMAC(), hint(err, look))
+				return a.askInstead(ctx, k, plan, sources.BootMAC(), hint(err, look))
 			}
 			break
 		}
@@ -138,8 +156,8 @@ func (a *agent) bringUpNetwork(ctx context.Context) error {
 		}
 		a.sayLines("network", err.Error())
 	}
-	// 3. Ask for what is not described.
-	if plan.Automatic() && a.sys.Asker != nil {
+	// 3. Ask for what is not described, and keep all of it up.
+	if a.sys.Asker != nil {
 		given, err := plan.Acquire(ctx, k, a.sys.Asker, nil, a.sayNetwork)
 		if err != nil {
 			a.sayLines("network", err.Error())
@@ -150,10 +168,11 @@ func (a *agent) bringUpNetwork(ctx context.Context) error {
 }
 
 // askInstead asks on all NICs because the description is for none of them. If nobody answers, that it does not fit is what is wrong.
-func (a *agent) askInstead(ctx context.Context, k netconfig.Kernel, dns []netip.Addr, boot netconfig.MAC, why error) error {
+func (a *agent) askInstead(ctx context.Context, k netconfig.Kernel, plan netconfig.Plan, boot netconfig.MAC, why error) error {
 	a.sayLines("network", "WARNING: "+why.Error())
 	a.console.Stage("network", "WARNING: none of the NICs that are described is here: asking on all NICs instead")
-	err := a.askEverywhere(ctx, k, netconfig.Plan{DNS: dns, Everywhere: []netconfig.Method{netconfig.DHCP4, netconfig.Auto6}}, boot, true)
+	plan.Everywhere = []netconfig.Method{netconfig.DHCP4, netconfig.Auto6}
+	err := a.askEverywhere(ctx, k, plan, boot, true)
 	if err != nil {
 		return errors.Join(why, err)
 	}
@@ -240,9 +259,9 @@ func (a *agent) askEverywhere(ctx context.Context, k netconfig.Kernel, plan netc
 			return a.showNetwork(ctx, k)
 		}
 		all := netconfig.Everywhere(state, plan.Everywhere, boot)
-		here := len(all.Links) > 0 && (boot == "" || slices.ContainsFunc(state.NICs, func(n netconfig.NIC) bool { return n.PermanentMAC == boot || n.MAC == boot }))
+		here := len(all.Links) > 0 && (boot == "" || slices.ContainsFunc(state.NICs, func(n netconfig.NIC) bool { return boot.Is(n.PermanentMAC) || boot.Is(n.MAC) }))
 		if here || time.Since(start) > nicWait {
-			all.DNS = plan.DNS
+			all.DNS, all.IgnoreDNS = plan.DNS, plan.IgnoreDNS
 			plan = all
 			break
 		}

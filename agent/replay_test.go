@@ -382,13 +382,13 @@ func (r *replay) options(powerOff func(), console io.Writer) Options {
 			LinksDown:    func() error { return nil },
 			KernelLog:    func() ([]byte, error) { return []byte("Linux version 6.1\n"), nil },
 			StartSSH:     func(context.Context, accounts) (string, error) { return "host key SHA256:x", nil },
-			InstallUEFI: func(ctx context.Context, _ steps.Host, disk string) (string, error) {
+			InstallUEFI: func(ctx context.Context, _ steps.Host, d steps.Deployed) (string, error) {
 				r.mu.Lock()
 				gate := r.gate
 				r.mu.Unlock()
 				select {
 				case <-gate:
-					return "Boot0001 on " + disk, nil
+					return "Boot0001 on " + d.Disk, nil
 				case <-ctx.Done():
 					return "", ctx.Err()
 				}

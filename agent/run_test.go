@@ -280,9 +280,9 @@ func (s *site) run(within time.Duration) error {
 			UnloadKernel: func() error { s.loaded = false; return nil },
 			KernelLog:    func() ([]byte, error) { return []byte("its log"), nil },
 			Sync:         func() error { return nil },
-			InstallUEFI: func(_ context.Context, _ steps.Host, disk string) (string, error) {
-				s.entries = append(s.entries, disk)
-				return "Boot0001 on " + disk, s.firmware
+			InstallUEFI: func(_ context.Context, _ steps.Host, d steps.Deployed) (string, error) {
+				s.entries = append(s.entries, d.Disk)
+				return "Boot0001 on " + d.Disk, s.firmware
 			},
 			Power: func(ctx context.Context, how boot.How) error {
 				s.mu.Lock()

@@ -116,6 +116,8 @@ func Settings() []Setting {
 		{"ironhand-poll", "", "false", false, "The conductor is not called and asks by itself: no lookup, no heartbeats, and `ipa-agent-token` is needed. The conductor says which node this is by `poll.set_node_info`.", boolean(func(c *Config) *bool { return &c.Poll })},
 		{"ironhand-strict-network", "", "false", false, "Do not go on if anything is wrong with the description of the network. Otherwise what is sound is brought up, and the console says what was left out.", boolean(func(c *Config) *bool { return &c.StrictNetwork })},
 		{"ironhand-set-rtc", "", "false", false, "When the clock is set, set the one on the board too, in UTC. Otherwise that is never written.", boolean(func(c *Config) *bool { return &c.SetRTC })},
+		{"ironhand-burnin", "", "", false, "`menu`: instead of the agent, the menu of burn-in on every console, without any network; or the name of a profile, which is started without asking. Anybody at the console is root then. Kernel command line only.", nil},
+		{"ironhand-burnin-disks", "", "", false, "The disks that a profile of `ironhand-burnin` overwrites, as in `ironhand burnin --disks`. One that holds data is refused. Kernel command line only.", nil},
 		{"ironhand.shell", "", "", false, "`1`: an emergency shell on the consoles beside the agent; `only`: without the agent. Anybody at the console is root then. Kernel command line only.", nil},
 	}, inspectionSettings()...)
 }

@@ -155,6 +155,7 @@ type wire struct {
 	mu    sync.Mutex
 	start time.Time
 	nics  map[string]time.Duration // MAC -> when
+	anew  time.Duration            // when they have gone and come again, with nothing that they had; 0 is never
 	state netconfig.State
 	asked []netconfig.Neighbor
 }
@@ -167,8 +168,11 @@ func (w *wire) State(context.Context) (netconfig.State, error) {
 	for i, mac := range []string{"52:54:00:00:00:01", "52:54:00:00:00:02"} {
 		if after, has := w.nics[mac]; has && time.Since(w.start) >= after {
 			n := netconfig.NIC{Index: i + 2, Name: fmt.Sprintf("eth%d", i), Kind: "device", MAC: netconfig.MAC(mac), PermanentMAC: netconfig.MAC(mac), Up: true, Carrier: true}
+			if w.anew > 0 && time.Since(w.start) >= w.anew {
+				n.Index += 10
+			}
 			for _, old := range w.state.NICs {
-				if old.Name == n.Name {
+				if old.Name == n.Name && (old.Index == n.Index || n.Index < 10) {
 					n.Addresses = old.Addresses
 				}
 			}
@@ -256,6 +260,49 @@ func TestBringUpNetwork(t *testing.T) {
 				}
 				wantText(t, "console", console.String(), test.console...)
 			})
+		})
+	}
+}
+
+// A network that is described is made again when its NICs have gone and come again.
+func TestDescribedNetworkIsKept(t *testing.T) {
+	dir := t.TempDir()
+	synctest.Test(t, func(t *testing.T) {
+		ctx, cancel := context.WithCancel(t.Context())
+		w := &wire{start: time.Now(), nics: map[string]time.Duration{"52:54:00:00:00:01": 0, "52:54:00:00:00:02": 0}, anew: 5 * time.Minute}
+		a, console := newTestAgent(t, System{StateDir: dir, Root: fstest.MapFS{}, Asker: servers{}, Network: func() (netconfig.Kernel, error) { return w, nil }})
+		a.config.NetworkData, a.config.NetworkFrom = []byte(twoLinks), "floppy"
+		if err := a.bringUpNetwork(ctx); err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(7 * time.Minute)
+		state, err := w.State(ctx)
+		if err != nil || len(state.NICs) != 2 || len(state.NICs[0].Addresses) != 1 || len(state.NICs[1].Addresses) != 1 {
+			t.Errorf("State() = %v, %v", state.NICs, err)
+		}
+		cancel()
+		synctest.Wait()
+		wantText(t, "console", console.String(), "a: eth0 has gone and come again", "b: eth1 has gone and come again")
+	})
+}
+
+// What firmware says is looked for only if the kernel command line asks for it, and counts then.
+func TestFirmwareNetwork(t *testing.T) {
+	root := fstest.MapFS{}
+	for name, value := range map[string]string{"flags": "3", "mac": "52:54:00:00:00:01", "ip-addr": "192.0.2.77", "prefix-len": "24", "gateway": "192.0.2.1", "origin": "1"} {
+		root["sys/firmware/ibft/ethernet0/"+name] = &fstest.MapFile{Data: []byte(value + "\n")}
+	}
+	for cmdline, want := range map[string]string{
+		"ip=ibft": "eth0 52:54:00:00:00:01 192.0.2.77/24 via 192.0.2.1\n", "quiet": "no network_data.json given",
+	} {
+		dir := t.TempDir()
+		synctest.Test(t, func(t *testing.T) {
+			w := &wire{start: time.Now(), nics: map[string]time.Duration{"52:54:00:00:00:01": 0}}
+			a, console := newTestAgent(t, System{StateDir: dir, Root: root, Cmdline: cmdline, Network: func() (netconfig.Kernel, error) { return w, nil }})
+			if err := a.bringUpNetwork(t.Context()); err != nil {
+				t.Errorf("%s: bringUpNetwork() = %v", cmdline, err)
+			}
+			wantText(t, "console", console.String(), want)
 		})
 	}
 }

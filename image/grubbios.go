@@ -58,7 +58,7 @@ func InstallBIOS(ctx context.Context, disk BIOSDisk, v Volumes, root string) (wh
 	}
 	var l *BIOSLoader
 	if err := v.Change(ctx, held[i].Partition, held[i].FileSystem, func(root *os.Root) (err error) {
-		l, err = PrepareBIOS(ctx, root, held[i].FileSystem)
+		l, err = PrepareBIOS(ctx, root, Root{FileSystem: held[i].FileSystem})
 		return err
 	}); err != nil {
 		return "", fmt.Errorf("prepare GRUB in partition %d of %s: %w", held[i].Number, disk.Name, err)
@@ -70,7 +70,7 @@ func InstallBIOS(ctx context.Context, disk BIOSDisk, v Volumes, root string) (wh
 // the image has no menu that starts Linux, a menu. Nothing of the image is run: all is read and copied as data. The same again changes nothing.
 //
 // Install comes when the file system is unmounted, so that all this is on the disk before GRUB is.
-func PrepareBIOS(ctx context.Context, root *os.Root, f FileSystem) (*BIOSLoader, error) {
+func PrepareBIOS(ctx context.Context, root *os.Root, f Root) (*BIOSLoader, error) {
 	module, ok := map[string]string{"ext4": "ext2", "xfs": "xfs", "btrfs": "btrfs"}[f.Type]
 	if !ok {
 		return nil, fmt.Errorf("%w: GRUB does not start from the file system %q", ErrNoImageLoader, f.Type)
@@ -90,12 +90,12 @@ func PrepareBIOS(ctx context.Context, root *os.Root, f FileSystem) (*BIOSLoader,
 
 	// 1. What it will start.
 	files := root.FS()
-	dir, chosen := grubMenuOf(files)
+	dir, chosen := grubMenuOf(files, f)
 	what := "it starts the menu in /" + dir + "/grub.cfg"
 	var menu []byte
 	if dir == "" {
 		var err error
-		if menu, what, err = kernelConfig(files, f.UUID, chosen); err != nil {
+		if menu, what, err = kernelConfig(files, f, chosen); err != nil {
 			return nil, err
 		}
 		dir = grubDirectories[0]

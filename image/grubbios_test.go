@@ -125,7 +125,7 @@ func TestPrepareBIOS(t *testing.T) {
 				put(name, content)
 			}
 			before := bootFiles(t, root)
-			l, err := PrepareBIOS(t.Context(), root, tt.fs)
+			l, err := PrepareBIOS(t.Context(), root, Root{FileSystem: tt.fs})
 			got := bootFiles(t, root)
 			if tt.err != nil {
 				if !errors.Is(err, tt.err) || !strings.Contains(err.Error(), tt.what) {
@@ -155,7 +155,7 @@ func TestPrepareBIOS(t *testing.T) {
 			if b, err := root.ReadFile("boot/" + dir + "/i386-pc/ext2.mod"); err != nil || string(b) != "EXT2" {
 				t.Errorf("module %q, %v", b, err)
 			}
-			again, err := PrepareBIOS(t.Context(), root, tt.fs)
+			again, err := PrepareBIOS(t.Context(), root, Root{FileSystem: tt.fs})
 			if err != nil || !bytes.Equal(again.core, l.core) || bootFiles(t, root) != got {
 				t.Errorf("PrepareBIOS() again = %v, or what it leaves has changed: %s", err, bootFiles(t, root))
 			}
@@ -171,7 +171,7 @@ func TestPrepareBIOSHostileModule(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if _, err := PrepareBIOS(t.Context(), root, FileSystem{Type: "ext4", UUID: rootUUID}); err == nil || !strings.Contains(err.Error(), "is not a regular file") {
+	if _, err := PrepareBIOS(t.Context(), root, Root{FileSystem: FileSystem{Type: "ext4", UUID: rootUUID}}); err == nil || !strings.Contains(err.Error(), "is not a regular file") {
 		t.Errorf("PrepareBIOS() = %v, want an error about ext2.mod", err)
 	}
 }

@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"os"
 	"path"
 	"regexp"
 	"slices"
@@ -21,19 +22,92 @@ const (
 	mostLoaders = 24 << 20 // and of all; an EFI system partition has at least 32 MiB
 )
 
-// espFiles collects what an EFI system partition needs to start the system in a root file system with this UUID: by path, and what it is, for people. Nothing of it is run, and
+// LogicalVolume is one of LVM, by its names.
+type LogicalVolume struct{ Group, Name string }
+
+// String is GROUP/NAME.
+func (v LogicalVolume) String() string { return v.Group + "/" + v.Name }
+
+// ParseLogicalVolume reads what String wrote. It is false if that is no volume.
+func ParseLogicalVolume(s string) (v LogicalVolume, ok bool) {
+	v.Group, v.Name, ok = strings.Cut(s, "/")
+	return v, ok
+}
+
+// Device is its path where udev runs: lvm(8), "Valid names".
+func (v LogicalVolume) Device() string {
+	double := func(s string) string { return strings.ReplaceAll(s, "-", "--") }
+	return "/dev/mapper/" + double(v.Group) + "-" + double(v.Name)
+}
+
+// A Root is the file system that an operating system has as its root.
+type Root struct {
+	FileSystem
+	Volume LogicalVolume // that it is on; the zero value for a partition
+}
+
+// words name the root on the kernel's command line. A UUID never fails, but for logical volumes: initial ramdisks made by initramfs-tools of some releases, and by dracut, activate
+// those alone that are named. Source: lvm2's debian/initramfs-tools/lvm2/scripts/local-top/lvm2 up to 2.03.11; dracut.cmdline(7), rd.lvm.lv.
+func (r Root) words() []string {
+	if r.Volume == (LogicalVolume{}) {
+		return []string{"root=UUID=" + r.UUID}
+	}
+	return []string{"root=" + r.Volume.Device(), "rd.lvm.lv=" + r.Volume.String()}
+}
+
+// nameVolume has the menus in the root file system, which name it by its UUID or label, name it by its volume, as grub-mkconfig does.
+func (r Root) nameVolume(root *os.Root) error {
+	names := []string{"etc/kernel/cmdline"} // of kernels to come: kernel-install(8)
+	for _, dir := range grubDirectories {
+		names = append(names, dir+"/grub.cfg")
+	}
+	entries, err := fs.Glob(root.FS(), "boot/loader/entries/*.conf")
+	if err != nil {
+		return err
+	}
+	if len(entries) > grubEntries {
+		return fmt.Errorf("there are %d boot entries", len(entries))
+	}
+	alternatives := "UUID=" + regexp.QuoteMeta(r.UUID) + "|/dev/disk/by-uuid/" + regexp.QuoteMeta(r.UUID)
+	if r.Label != "" {
+		alternatives += "|LABEL=" + regexp.QuoteMeta(r.Label)
+	}
+	word, err := regexp.Compile(`(?m)(^|[\s"'])root=(?:` + alternatives + `)($|[\s"'])`)
+	if err != nil {
+		return err
+	}
+	for _, name := range append(names, entries...) {
+		b, err := readFile(root.FS(), name, grubFileSize)
+		if errors.Is(err, fs.ErrNotExist) {
+			continue
+		}
+		if err != nil {
+			return err
+		}
+		changed := word.ReplaceAll(b, []byte("${1}"+strings.Join(r.words(), " ")+"${2}"))
+		if bytes.Equal(b, changed) {
+			continue
+		}
+		if err := (File{Path: name, Content: changed, Owner: -1, Group: -1}).Put(root); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// espFiles collects what an EFI system partition needs to start the system in a root file system: by path, and what it is, for people. Nothing of it is run, and
 // the loader is as its distribution signed it.
 //
 //   - What the image has in /boot/efi/EFI, as Red Hat's packages put it there.
 //   - Debian's and Ubuntu's signed shim and GRUB, as the packages shim-signed and grub-efi-*-signed have them.
 //
 // GRUB finds its menu by a grub.cfg beside it. It leads to the one in the root file system; where there is none, it starts the kernel itself.
-func espFiles(root fs.FS, uuid, goarch string) (files map[string][]byte, what string, err error) {
+func espFiles(root fs.FS, at Root, goarch string) (files map[string][]byte, what string, err error) {
 	arch := efiArch(goarch)
 	if arch == "" {
 		return nil, "", fmt.Errorf("%w: UEFI has no name for %s", ErrNoImageLoader, goarch)
 	}
-	config, menu, err := grubConfig(root, uuid)
+	config, menu, err := grubConfig(root, at)
 	if err != nil {
 		return nil, "", err
 	}
@@ -166,16 +240,16 @@ func packagedESP(root fs.FS, arch string) (map[string][]byte, error) {
 var plainWord = regexp.MustCompile(`^[A-Za-z0-9_./:=,+@%~-]+$`)
 
 // grubConfig makes the configuration that GRUB reads on the EFI system partition. It says what it starts.
-func grubConfig(root fs.FS, uuid string) (config []byte, what string, err error) {
-	if !plainWord.MatchString(uuid) {
+func grubConfig(root fs.FS, at Root) (config []byte, what string, err error) {
+	if !plainWord.MatchString(at.UUID) {
 		return nil, "", fmt.Errorf("%w: its file system has no UUID", ErrNoImageLoader)
 	}
-	dir, chosen := grubMenuOf(root)
+	dir, chosen := grubMenuOf(root, at)
 	if dir != "" {
-		text := grubPrefix(uuid, dir) + "configfile $prefix/grub.cfg\n"
+		text := grubPrefix(at.UUID, dir) + "configfile $prefix/grub.cfg\n"
 		return []byte(text), "it starts the menu in /" + dir + "/grub.cfg", nil
 	}
-	return kernelConfig(root, uuid, chosen)
+	return kernelConfig(root, at, chosen)
 }
 
 // grubPrefix is how GRUB finds a directory of a file system. The UUID has been looked at.
@@ -183,8 +257,9 @@ func grubPrefix(uuid, dir string) string {
 	return fmt.Sprintf("search.fs_uuid %s root\nset prefix=($root)/%s\n", uuid, dir)
 }
 
-// grubMenuOf finds the directory of GRUB's menu, if that has an entry of Linux that is started when nobody chooses; or else such an entry of another menu, if there is one.
-func grubMenuOf(root fs.FS) (dir string, chosen *BootEntry) {
+// grubMenuOf finds the directory of GRUB's menu, if that has an entry of Linux that is started when nobody chooses, and names the volume that the root is on, if it is on one; or else such an entry of
+// any menu, if there is one.
+func grubMenuOf(root fs.FS, at Root) (dir string, chosen *BootEntry) {
 	entries, err := BootEntries(root)
 	if err != nil {
 		return "", nil // a menu that cannot be read starts nothing here
@@ -192,6 +267,9 @@ func grubMenuOf(root fs.FS) (dir string, chosen *BootEntry) {
 	i := slices.IndexFunc(entries, func(e BootEntry) bool { return e.Default })
 	if i < 0 {
 		return "", nil
+	}
+	if at.Volume != (LogicalVolume{}) && !slices.Contains(strings.Fields(entries[i].Cmdline), at.words()[0]) {
+		return "", &entries[i]
 	}
 	for _, dir := range grubDirectories {
 		if entries[i].Source == dir+"/grub.cfg" {
@@ -205,7 +283,7 @@ func grubMenuOf(root fs.FS) (dir string, chosen *BootEntry) {
 var grubDirectories = [...]string{"boot/grub", "boot/grub2"}
 
 // kernelConfig makes a configuration of GRUB that starts a kernel without a menu: chosen, or else the one that the image would start. It says which.
-func kernelConfig(root fs.FS, uuid string, chosen *BootEntry) (config []byte, what string, err error) {
+func kernelConfig(root fs.FS, at Root, chosen *BootEntry) (config []byte, what string, err error) {
 	e := BootEntry{}
 	if chosen != nil {
 		e = *chosen
@@ -216,9 +294,11 @@ func kernelConfig(root fs.FS, uuid string, chosen *BootEntry) (config []byte, wh
 	} else if b, err := readFile(root, "etc/default/grub", 64<<10); err == nil {
 		e.Cmdline = defaultCmdline(string(b))
 	}
-	// The command line of a menu may name the root by variables of the distribution's tools; a UUID never fails.
-	words := slices.DeleteFunc(strings.Fields(e.Cmdline), func(w string) bool { return strings.HasPrefix(w, "root=") })
-	words = append([]string{"root=UUID=" + uuid}, words...)
+	// The command line of a menu may name the root by variables of the distribution's tools.
+	words := slices.DeleteFunc(strings.Fields(e.Cmdline), func(w string) bool {
+		return strings.HasPrefix(w, "root=") || at.Volume != (LogicalVolume{}) && strings.HasPrefix(w, "rd.lvm.") // initial ramdisks wait for volumes that are named
+	})
+	words = append(at.words(), words...)
 	if !slices.Contains(words, "ro") && !slices.Contains(words, "rw") {
 		words = slices.Insert(words, 1, "ro")
 	}
@@ -227,7 +307,7 @@ func kernelConfig(root fs.FS, uuid string, chosen *BootEntry) (config []byte, wh
 			return nil, "", fmt.Errorf("%w: its kernel's name or command line has %q", ErrNoImageLoader, w)
 		}
 	}
-	text := fmt.Sprintf("search.fs_uuid %s root\nlinux /%s %s\n", uuid, e.Kernel, strings.Join(words, " "))
+	text := fmt.Sprintf("search.fs_uuid %s root\nlinux /%s %s\n", at.UUID, e.Kernel, strings.Join(words, " "))
 	if len(e.Initrds) > 0 {
 		text += "initrd /" + strings.Join(e.Initrds, " /") + "\n"
 	}

@@ -15,7 +15,6 @@ import (
 	"strings"
 	"time"
 
-	"github.com/ironhand/ironhand/image/volume"
 	"github.com/ironhand/ironhand/stream"
 )
 
@@ -86,18 +85,11 @@ func WritePartitions(ctx context.Context, dst Disk, s Spec, l Layout, v Volumes)
 	if s.Progress != nil {
 		defer meter.Report(ctx, time.Second, s.Progress)()
 	}
-	o, err := s.open(ctx, meter, root.Size)
-	if errors.Is(err, stream.ErrTooLarge) {
-		err = fmt.Errorf("%w, with %d MiB: %w", ErrRootTooSmall, root.Size/mebi, err)
-	}
+	o, found, has, err := s.openRoot(ctx, meter, root.Size, dst.SectorSize())
 	if err != nil {
 		return r, err
 	}
 	defer o.close()
-	found, has, err := checkRoot(o.start, o.extents.Size(), root.Size, dst.SectorSize())
-	if err != nil {
-		return r, err
-	}
 	r.Format, r.Compression, r.GPT, r.DiskID, r.RootUUID = o.format, o.compression, table.gpt != nil, fmt.Sprintf("0x%08x", table.diskID), found.UUID
 
 	// 3. From here on the disk does not boot, and what was on it is gone.
@@ -131,27 +123,10 @@ func WritePartitions(ctx context.Context, dst Disk, s Spec, l Layout, v Volumes)
 	}
 
 	// 4. The image.
-	r.Written, err = stream.Write(ctx, section{dst, root}, o.extents, stream.Options{
-		Verify: o.verify, Abort: o.abort, ReadBack: s.ReadBack, Meter: meter,
-		Finish: func(_ context.Context, head []byte, _ int64) error {
-			// With some formats the start was read twice, and the digest proves the second time only.
-			if !bytes.Equal(head, o.start) {
-				return fmt.Errorf("%w: the start of the file system in it is not as it was when it was looked at", stream.ErrChanged)
-			}
-			return nil
-		},
-	})
-	if errors.Is(err, stream.ErrTooLarge) {
-		err = fmt.Errorf("%w, with %d MiB: %w", ErrRootTooSmall, root.Size/mebi, err)
-	}
-	if err != nil {
+	if err := r.writeRoot(ctx, dst, root, o, s, meter); err != nil {
 		return r, err
 	}
-	if v != nil && has.size < root.Size {
-		if err := v.Grow(ctx, root, found); err != nil {
-			r.Warnings = append(r.Warnings, fmt.Sprintf("the root file system stays as it is in the image, %d of the partition's %d MiB: %v", has.size/mebi, root.Size/mebi, err))
-		}
-	}
+	r.grow(ctx, v, root, found, has)
 
 	// 5. What belongs to it on this machine.
 	for _, one := range slots {
@@ -186,6 +161,51 @@ func WritePartitions(ctx context.Context, dst Disk, s Spec, l Layout, v Volumes)
 	}
 	r.seen(ctx, dst, table)
 	return r, nil
+}
+
+// openRoot opens the image of a file system that is to have so much room.
+func (s Spec) openRoot(ctx context.Context, meter *stream.Meter, room int64, sector int) (o *opened, f FileSystem, e extent, err error) {
+	o, err = s.open(ctx, meter, room)
+	if err != nil {
+		return nil, f, e, tooSmall(err, room)
+	}
+	if f, e, err = checkRoot(o.start, o.extents.Size(), room, sector); err != nil {
+		o.close()
+	}
+	return o, f, e, err
+}
+
+// tooSmall says of an image that is too large what it is too large for.
+func tooSmall(err error, room int64) error {
+	if errors.Is(err, stream.ErrTooLarge) {
+		return fmt.Errorf("%w, with %d MiB: %w", ErrRootTooSmall, room/mebi, err)
+	}
+	return err
+}
+
+// writeRoot writes the image to its place. Its own start is there when the digest is right.
+func (r *Partitioned) writeRoot(ctx context.Context, dst Disk, root Partition, o *opened, s Spec, meter *stream.Meter) (err error) {
+	r.Written, err = stream.Write(ctx, section{dst, root}, o.extents, stream.Options{
+		Verify: o.verify, Abort: o.abort, ReadBack: s.ReadBack, Meter: meter,
+		Finish: func(_ context.Context, head []byte, _ int64) error {
+			// With some formats the start was read twice, and the digest proves the second time only.
+			if !bytes.Equal(head, o.start) {
+				return fmt.Errorf("%w: the start of the file system in it is not as it was when it was looked at", stream.ErrChanged)
+			}
+			return nil
+		},
+	})
+	return tooSmall(err, root.Size)
+}
+
+// grow makes the root file system as large as its place.
+func (r *Partitioned) grow(ctx context.Context, v Volumes, root Partition, f FileSystem, e extent) {
+	if v == nil || e.size >= root.Size {
+		return
+	}
+	if err := v.Grow(ctx, root, f); err != nil {
+		r.Warnings = append(r.Warnings, fmt.Sprintf("the root file system stays as it is in the image, %d of the partition's %d MiB: %v", e.size/mebi, root.Size/mebi, err))
+	}
 }
 
 // seen has the kernel look at the new table. That it does not see it does not make the disk any worse, and is a warning.
@@ -296,14 +316,9 @@ func (r *Partitioned) fill(ctx context.Context, w finish, s slot, l Layout, driv
 		if err != nil {
 			return err
 		}
-		serial := random32()
-		fat, err := volume.FAT{Size: s.Size, SectorSize: w.disk.SectorSize(), Label: "efi-part", Serial: serial, Files: files}.Head()
-		if err != nil {
-			return err
-		}
-		r.ESPUUID = fmt.Sprintf("%04X-%04X", serial>>16, serial&0xffff)
-		// The maker leaves out clusters that are not used, and the disk may have old data there, which is nobody's.
-		return w.write(fat, s.Start)
+		// The clusters that are not used are not written, and the disk may have old data there, which is nobody's.
+		r.ESPUUID, err = WriteESP(w.disk, s.Partition, files)
+		return err
 	case RoleEphemeral:
 		if l.PreserveEphemeral {
 			return nil
@@ -334,7 +349,7 @@ func (r *Partitioned) loader(ctx context.Context, v Volumes, root FileSystem) (f
 		return nil, nil
 	}
 	err = v.View(ctx, r.Roles[RoleRoot], root, func(fsys fs.FS) (err error) {
-		files, r.Loader, err = espFiles(fsys, root.UUID, runtime.GOARCH)
+		files, r.Loader, err = espFiles(fsys, Root{FileSystem: root}, runtime.GOARCH)
 		return err
 	})
 	if err != nil {

@@ -205,7 +205,7 @@ func TestESPFiles(t *testing.T) {
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			files, what, err := espFiles(fstest.MapFS(tree(t, tt.files...)), uuid, tt.arch)
+			files, what, err := espFiles(fstest.MapFS(tree(t, tt.files...)), Root{FileSystem: FileSystem{UUID: uuid}}, tt.arch)
 			if tt.paths == "" {
 				if !errors.Is(err, ErrNoImageLoader) || !strings.Contains(err.Error(), tt.cfg) {
 					t.Errorf("espFiles() = %v, want %q", err, tt.cfg)
@@ -225,7 +225,7 @@ func TestESPFiles(t *testing.T) {
 			}
 		})
 	}
-	if _, _, err := espFiles(fstest.MapFS(tree(t, debianTree()...)), "", "amd64"); !errors.Is(err, ErrNoImageLoader) {
+	if _, _, err := espFiles(fstest.MapFS(tree(t, debianTree()...)), Root{}, "amd64"); !errors.Is(err, ErrNoImageLoader) {
 		t.Errorf("without a UUID: %v", err)
 	}
 }

@@ -17,6 +17,9 @@ import (
 // and a kernel that panics does not leave the machine standing.
 const DefaultCmdline = "boot_method=vmedia console=tty0 console=ttyS0,115200 panic=10 quiet"
 
+// BurnInCmdline is that of a stick for burn-in: its menu is shown in place of the agent.
+const BurnInCmdline = "ironhand-burnin=menu console=tty0 console=ttyS0,115200 panic=10 quiet"
+
 // DefaultLabel is the volume label of an ISO. It is not the label of a configuration medium.
 const DefaultLabel = "IRONHAND"
 
@@ -27,6 +30,7 @@ type ISO struct {
 	Cmdline   string // "" stands for DefaultCmdline
 	Label     string // "" stands for DefaultLabel
 	Loaders   Loaders
+	Stick     bool // it is for a USB stick too, and brings a partition for reports
 }
 
 // Loaders are the paths of the boot loaders' files.
@@ -36,6 +40,7 @@ type Loaders struct {
 	MokManager string // shim's key manager, which is started when a signature is not right
 	Isolinux   string // for the BIOS
 	Ldlinux    string // its core module
+	Isohybrid  string // ISOLINUX's program for the first sector of a stick
 }
 
 // DebianLoaders returns where Debian's packages put the loaders, below root ("/", or where packages were unpacked to).
@@ -47,6 +52,7 @@ func DebianLoaders(root string) Loaders {
 		MokManager: root + "/usr/lib/shim/mmx64.efi.signed",
 		Isolinux:   root + "/usr/lib/ISOLINUX/isolinux.bin",
 		Ldlinux:    root + "/usr/lib/syslinux/modules/bios/ldlinux.c32",
+		Isohybrid:  root + "/usr/lib/ISOLINUX/isohdpfx.bin",
 	}
 }
 
@@ -85,7 +91,7 @@ func (s ISO) Write(w io.Writer) (int64, error) {
 	if err != nil {
 		return 0, fmt.Errorf("initramfs: %w", err)
 	}
-	n, err := volume.ISO{
+	iso := volume.ISO{
 		Label: s.Label,
 		Files: []volume.File{
 			volume.BytesFile(".disk/info", []byte("ironhand\n")), // by which GRUB finds this volume
@@ -97,7 +103,16 @@ func (s ISO) Write(w io.Writer) (int64, error) {
 			kernel, initramfs,
 		},
 		Boot: []volume.Boot{{File: "isolinux/isolinux.bin"}, {File: "boot/efi.img", EFI: true}},
-	}.WriteTo(w)
+	}
+	write := iso.WriteTo
+	if s.Stick {
+		program, err := readLoader(s.Loaders.Isohybrid, "isolinux")
+		if err != nil {
+			return 0, err
+		}
+		write = func(w io.Writer) (int64, error) { return writeStick(w, iso, program) }
+	}
+	n, err := write(w)
 	if err != nil {
 		return n, fmt.Errorf("write ISO: %w", err)
 	}
@@ -122,7 +137,7 @@ func (l Loaders) systemPartition() ([]byte, error) {
 	}
 	const mib = 1 << 20
 	whole := max(8, (int64(size)+mib-1)/mib+1) * mib // with room for the file system's own
-	b, err := volume.FAT{Size: whole, Label: "IRONHAND", Serial: 0x1a0a0001, Files: files}.Bytes()
+	b, err := volume.FAT{Size: whole, Label: "IRONHAND-EF", Serial: 0x1a0a0001, Files: files}.Bytes()
 	if err != nil {
 		return nil, fmt.Errorf("make the EFI system partition: %w", err)
 	}

@@ -35,15 +35,28 @@ func TestVMOnlyIPv6(t *testing.T) {
 	wantNoSecrets(t, l, vm)
 }
 
-// An ISO that was made for one node, as Ironic does: the network and the CA are on it, the rest is on the kernel command line.
+// An ISO that was made for one node, as Ironic does: the network and the CA are on it, the rest is on the kernel command line. Two NICs on one switch are a bond.
 func TestVMISOOfOneNode(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
 	l.medium = "none"
+	second := vmtest.NewNetwork(t, int(networks.Add(1)))
+	sw := "sw-" + l.network.Tap
+	run(t, "ip", "link", "add", sw, "type", "bridge")
+	t.Cleanup(func() { run(t, "ip", "link", "del", sw) })
+	for _, words := range []string{
+		"addr flush dev " + l.network.Tap, "addr flush dev " + second.Tap, "link set " + l.network.Tap + " master " + sw, "link set " + second.Tap + " master " + sw,
+		"addr add " + l.network.Host4.String() + " dev " + sw, "addr add " + l.network.Host6.String() + " dev " + sw + " nodad", "link set " + sw + " up",
+	} {
+		run(t, "ip", strings.Fields(words)...)
+	}
+	const secondMAC = "52:54:00:12:34:57"
+	bond := strings.NewReplacer(`"link": "port0"`, `"link": "bond0"`, `, "mtu": 1500}]`, `}, {"id": "port1", "type": "phy", "ethernet_mac_address": "`+secondMAC+`"},
+		{"id": "bond0", "type": "bond", "bond_mode": "active-backup", "bond_links": ["port0", "port1"], "ethernet_mac_address": "`+labMAC+`", "mtu": 1500}]`)
 	l.start()
 	tree := l.path("tree")
 	for name, content := range map[string]string{
-		"openstack/latest/network_data.json":        l.networkData(labMAC),
+		"openstack/latest/network_data.json":        bond.Replace(l.networkData(labMAC)),
 		"etc/ironic-python-agent/ironic.crt":        read(t, l.path("tls/ca.crt")),
 		"etc/ironic-python-agent.d/ironic-tls.conf": "[DEFAULT]\ncafile = /etc/ironic-python-agent/ironic.crt\n",
 	} {
@@ -58,12 +71,18 @@ func TestVMISOOfOneNode(t *testing.T) {
 	run(t, "xorriso", "-as", "mkisofs", "-quiet", "-R", "-J", "-V", "config-2", "-publisher", publisher, "-o", l.path("node.iso"), tree)
 	m := l.machine()
 	m.CD = []string{l.path("node.iso")}
+	m.NICs = append(m.NICs, vmtest.NIC{MAC: secondMAC, Network: second})
 	m.Cmdline += " ipa-api-url=" + l.api() + " ipa-agent-token=" + strings.TrimSpace(read(t, l.path("token"))) + " BOOTIF=" + labMAC + " ir_pub_id=" + publisher
 	vm := vmtest.Start(t, m)
 	vm.Expect(t, `media: cd /dev/sr0, label config-2: 3 files`, bootTime)
 	vm.Expect(t, `network: as described by cd /dev/sr0 openstack/latest/network_data.json`, bootTime)
-	vm.Expect(t, `network: eth0 `+labMAC+` `+regexp.QuoteMeta(l.network.Guest4.String()), bootTime)
+	vm.Expect(t, `network: bond0 `+labMAC+` `+regexp.QuoteMeta(l.network.Guest4.String()), bootTime)
 	vm.Expect(t, `heartbeat: first one accepted`, bootTime)
+	for end := time.Now().Add(time.Minute); !strings.Contains(vm.Console(), "network: bond bond0: member eth1 is up"); time.Sleep(time.Second) { // before or after the heartbeat
+		if time.Now().After(end) {
+			t.Fatal("the second NIC is not in the bond")
+		}
+	}
 }
 
 // The clock on the board is set where that is asked for, in UTC; the kernel's own file says what it shows.

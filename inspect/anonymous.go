@@ -62,6 +62,9 @@ func Anonymous(files fstest.MapFS, inv Inventory, key []byte) fstest.MapFS {
 		switch path.Base(name) {
 		case "sas_address", "port_name", "node_name", "wwid", "serial", "product_serial", "chassis_serial", "board_serial":
 			r.text(clean(f.Data))
+		case "subsysnqn": // it ends with a UUID, or the drive's names for itself
+			nqn := clean(f.Data)
+			r.text(nqn[strings.LastIndex(nqn, ":")+1:])
 		case "address":
 			r.mac(clean(f.Data))
 		case "vpd_pg80":

@@ -43,3 +43,12 @@ func readBMC(r *reader) bmc {
 	}
 	return b
 }
+
+// AskBMC sends a request to the BMC over the kernel's device, and returns its answer: completion code and data. Without a BMC the error is [fs.ErrNotExist].
+func (m Machine) AskBMC(ctx context.Context, q ipmi.Request) ([]byte, error) {
+	r := m.reader(ctx)
+	if len(r.dir("sys/class/ipmi")) == 0 {
+		return nil, fmt.Errorf("ask the BMC: %w", fs.ErrNotExist)
+	}
+	return r.ask(fmt.Sprintf(askIPMI, q.String()))
+}

@@ -318,6 +318,11 @@ func attribute(d Disk, hint string) []string {
 	case "tran":
 		list = []string{string(d.Tran)}
 	}
+	if slices.Contains([]string{"name", "hctl", "by_path"}, hint) {
+		for _, p := range d.Paths {
+			list = append(list, attribute(p, hint)...)
+		}
+	}
 	return distinct(list...)
 }
 

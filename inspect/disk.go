@@ -38,6 +38,10 @@ type Disk struct {
 	WWNs    []string `json:"-"`
 	ByPaths []string `json:"-"`
 
+	// Paths are the same disk as it is reached by other ways, which are not listed as disks. They are those that say so by a name that is unique
+	// in the world; one that lies is told from this disk only by what is written to one and read from the other.
+	Paths []Disk `json:"-"`
+
 	// Unread are the attributes, by the names of their hints and by those of [Disk.ReadOnly] and the like, that could not be read, although they are
 	// there or may be. Their values above mean nothing.
 	Unread []string `json:"-"`
@@ -62,7 +66,19 @@ func (d Disk) String() string {
 	if d.ReadOnly {
 		words = append(words, "read-only")
 	}
+	for _, p := range d.Paths {
+		words = append(words, "also "+p.Name)
+	}
 	return strings.Join(slices.DeleteFunc(words, func(w string) bool { return w == "" }), " ")
+}
+
+// Names are the disk's name and those of its other paths.
+func (d Disk) Names() []string {
+	names := []string{d.Name}
+	for _, p := range d.Paths {
+		names = append(names, p.Name)
+	}
+	return names
 }
 
 // Size writes bytes for people: 447.1 GiB.
@@ -87,51 +103,124 @@ const maxSectors = 1<<54 - 1
 // readDisks lists the disks as ironic-python-agent does (ironic_python_agent/hardware.py, list_all_block_devices), in the
 // order sda, sdb, ..., sdaa, vda, nvme0n1. A disk that hangs is listed with nothing known of it.
 func readDisks(r *reader) []Disk {
-	type found struct {
-		disk    *Disk
-		members []string // of a multipath device, which stands for them
-	}
-	all := each(r, "disk", deviceLimit, r.dir("sys/block"), func(r *reader, name string) found {
-		d, members := findDisk(r, name)
-		return found{d, members}
-	}, func(name string) found {
+	all := each(r, "disk", deviceLimit, r.dir("sys/block"), findDisk, func(name string) foundDisk {
 		if !isDisk(name, "disk") || strings.HasPrefix(name, "loop") {
-			return found{}
+			return foundDisk{}
 		}
-		return found{disk: &Disk{Name: deviceName(name), Unread: slices.Concat(hintNames(), []string{"type", "read-only", "removable"})}}
+		return foundDisk{disk: &Disk{Name: deviceName(name), Unread: slices.Concat(hintNames(), []string{"type", "read-only", "removable"})}}
 	})
-	disks := []Disk{}
 	member := make(map[string]bool)
 	for _, f := range all {
-		if f.disk != nil {
-			disks = append(disks, *f.disk)
-		}
 		for _, m := range f.members {
 			member[deviceName(m)] = true
 		}
 	}
-	disks = slices.DeleteFunc(disks, func(d Disk) bool { return member[d.Name] })
+	all = slices.DeleteFunc(all, func(f foundDisk) bool { return f.disk == nil || member[f.disk.Name] })
+	slices.SortStableFunc(all, func(a, b foundDisk) int { return compareDisks(*a.disk, *b.disk) })
+	return joinPaths(all)
+}
+
+// foundDisk is a disk and what tells whether it is another path to one.
+type foundDisk struct {
+	disk    *Disk    // nil for what is none
+	members []string // of a multipath device, which stands for them
+	unit    string   // its name that is unique in the world; "" if it has none that can be relied on
+	port    string   // by which it is reached; "" for a multipath device
+	works   bool     // by the kernel's word
+}
+
+// joinPaths lists each disk once, by its best path: a multipath device, else one that works and can be written to, else the first.
+func joinPaths(all []foundDisk) []Disk {
+	groups := [][]foundDisk{}
+	for _, f := range all {
+		i := slices.IndexFunc(groups, func(g []foundDisk) bool { return !slices.ContainsFunc(g, func(o foundDisk) bool { return !f.same(o) }) })
+		if i < 0 {
+			groups = append(groups, []foundDisk{f})
+			continue
+		}
+		groups[i] = append(groups[i], f)
+	}
+	disks := []Disk{}
+	for _, g := range groups {
+		rank := func(f foundDisk) (n int) {
+			for i, bad := range []bool{f.disk.ReadOnly, !f.works, f.port != ""} {
+				if bad {
+					n += 1 << i
+				}
+			}
+			return n
+		}
+		slices.SortStableFunc(g, func(a, b foundDisk) int { return cmp.Compare(rank(a), rank(b)) })
+		d := *g[0].disk
+		for _, other := range g[1:] {
+			d.Paths = append(d.Paths, *other.disk)
+		}
+		disks = append(disks, d)
+	}
 	slices.SortStableFunc(disks, compareDisks)
 	return disks
+}
+
+// same tells whether two are one disk. A serial number alone is not enough: cheap disks and adapters share them. Two units of one port are never one disk.
+func (f foundDisk) same(o foundDisk) bool {
+	a, b := f.disk, o.disk
+	if f.unit == "" || f.unit != o.unit || f.port == o.port || a.Size != b.Size || a.LogicalSectors != b.LogicalSectors || len(a.Unread)+len(b.Unread) > 0 {
+		return false
+	}
+	return f.port == "" || o.port == "" || a.Serial == b.Serial && a.Model == b.Model && a.Vendor == b.Vendor
+}
+
+// identifyPath reads by which name a disk is known on all its paths, and which of them this is.
+func (f *foundDisk) identifyPath(r *reader, dir string) {
+	device := r.real(dir + "/device")
+	state := r.attempt(device + "/state") // of a SCSI device, or of an NVMe controller
+	f.works = state == "" || state == "running" || state == "live"
+	d := f.disk
+	switch {
+	case d.Type == "mpath": // scsi_id's digit for the kind of name
+		f.unit = strings.Replace(strings.Replace(r.text(dir+"/dm/uuid"), "mpath-3", "naa.", 1), "mpath-2", "eui.", 1)
+	case d.Tran == "nvme": // where the kernel does not join the paths itself: nvme_core.multipath=N
+		nqn, wwid := r.attempt(device+"/subsysnqn"), r.text(dir+"/wwid")
+		if _, named := cutKind(wwid); nqn != "" && named {
+			f.unit, f.port = nqn+" "+wwid, device
+		}
+	case d.HCTL != "" && d.Tran != "usb":
+		f.unit = r.ifSet(device + "/wwid")
+		f.port = string(d.HCTL[:strings.LastIndex(string(d.HCTL), ":")+1])
+	}
+	name, named := cutKind(f.unit)
+	if d.Tran != "nvme" && (!named || strings.HasPrefix(f.unit, "naa.") && !strings.Contains("256", name[:1])) { // NAA 3 is unique in one place only
+		f.unit = ""
+	}
+}
+
+// cutKind takes the kind off a name that is unique in the world; named tells whether it is one.
+func cutKind(name string) (value string, named bool) {
+	for _, kind := range []string{"naa.", "eui.", "uuid."} {
+		if value, named = strings.CutPrefix(name, kind); named {
+			return value, strings.Trim(value, "0f-") != ""
+		}
+	}
+	return "", false
 }
 
 // deviceName is the name in /dev of a block device: sysfs writes cciss!c0d0.
 func deviceName(name string) string { return "/dev/" + strings.ReplaceAll(name, "!", "/") }
 
-// findDisk reads one block device; nil if it is no disk. members are the devices that it stands for.
-func findDisk(r *reader, name string) (disk *Disk, members []string) {
+// findDisk reads one block device.
+func findDisk(r *reader, name string) (f foundDisk) {
 	dir := r.real("sys/block/" + name)
 	if strings.HasPrefix(name, "md") && r.text(dir+"/size") == "0" {
-		return nil, nil // an array that was stopped: its other files are busy until the kernel has taken it away
+		return f // an array that was stopped: its other files are busy until the kernel has taken it away
 	}
 	var unread []string
 	before := r.count()
 	kind := deviceType(r, dir, name)
 	if !isDisk(name, kind) || r.flag(dir+"/hidden") { // hidden: a single path of a multipath NVMe namespace
-		return nil, nil
+		return f
 	}
 	if kind == "mpath" {
-		members = r.dir(dir + "/slaves")
+		f.members = r.dir(dir + "/slaves")
 	}
 	if r.count() > before {
 		unread = append(unread, "type")
@@ -146,11 +235,13 @@ func findDisk(r *reader, name string) (disk *Disk, members []string) {
 	case r.count() > before:
 		sectors, unread = 0, append(unread, "size")
 	case !ok || sectors == 0: // a drive without a medium
-		return nil, members
+		return f
 	}
 	d := readDisk(r, dir, name, kind, sectors*512)
 	d.Unread = append(d.Unread, unread...)
-	return &d, members
+	f.disk = &d
+	f.identifyPath(r, dir)
+	return f
 }
 
 // deviceType returns what lsblk calls TYPE (util-linux, misc-utils/lsblk.c, get_type).

@@ -634,6 +634,7 @@ func TestDiskString(t *testing.T) {
 		{Disk{Name: "/dev/vda", Vendor: "0x1af4", Tran: "virtio", Size: 2 << 30, Serial: "abc"}, "/dev/vda virtio 2.0 GiB serial abc"},
 		{Disk{Name: "/dev/sda", Vendor: "QEMU", Model: "HARDDISK", Size: 3840755982336, ReadOnly: true}, "/dev/sda QEMU HARDDISK 3.5 TiB without serial read-only"},
 		{Disk{Name: "/dev/md0", Size: 1000}, "/dev/md0 1000 bytes without serial"},
+		{Disk{Name: "/dev/sda", Size: 1000, Serial: "S", Paths: []Disk{{Name: "/dev/sdb"}}}, "/dev/sda 1000 bytes serial S also /dev/sdb"},
 		{Disk{Name: "/dev/md0", Size: 1 << 62}, "/dev/md0 4096.0 PiB without serial"},
 	} {
 		if got := tt.disk.String(); got != tt.want {
@@ -770,5 +771,90 @@ func TestStoppedArray(t *testing.T) {
 	m := Machine{FS: inspecttest.Broken{ReadLinkFS: root, Errors: map[string]error{"sys/block/md126/md/level": syscall.EBUSY}}}
 	if disks, err := m.Disks(t.Context()); err != nil || len(disks) > 0 {
 		t.Errorf("Disks() = %v, %v", disks, err)
+	}
+}
+
+// A disk that is reached on several paths is one disk, by its best path. What may be two disks stays two.
+func TestPaths(t *testing.T) {
+	scsi := func(name, hctl, wwid, more string) string {
+		dir := "sys/block/" + name
+		return fmt.Sprintf("%s/size=2048 %s/queue/logical_block_size=512 %s/device/type=0 %s/device/scsi_device/%s/x= %s/device/model=BIG %s/device/state=running %s/device/wwid=%s %s",
+			dir, dir, dir, dir, hctl, dir, dir, dir, wwid, strings.ReplaceAll(more, "~", dir))
+	}
+	nvme := func(name, nqn, wwid string) string {
+		dir := "sys/block/" + name
+		return fmt.Sprintf("%s/size=2048 %s/device/model=FAST %s/device/state=live %s/device/subsysnqn=%s %s/wwid=%s", dir, dir, dir, dir, nqn, dir, wwid)
+	}
+	const naa = "naa.5000c500a1b2c3d4"
+	for _, tt := range []struct {
+		name, files, want string
+	}{
+		{"two", scsi("sda", "0:0:0:0", naa, "") + " " + scsi("sdb", "1:0:0:0", naa, ""), "sda+sdb"},
+		{"four, and another disk between", scsi("sda", "0:0:0:0", naa, "") + " " + scsi("sdb", "0:0:1:0", "naa.5000c500ffffffff", "") + " " + scsi("sdc", "1:0:0:0", naa, "") + " " + scsi("sdd", "2:0:0:0", naa, "") + " " + scsi("sde", "3:0:0:0", naa, ""), "sda+sdc+sdd+sde sdb"},
+		{"the first is dead", scsi("sda", "0:0:0:0", naa, "~/device/state=offline") + " " + scsi("sdb", "1:0:0:0", naa, ""), "sdb+sda"},
+		{"the first is read-only", scsi("sda", "0:0:0:0", naa, "~/ro=1") + " " + scsi("sdb", "1:0:0:0", naa, ""), "sdb+sda"},
+		{"a multipath device, and a path that is not in it", scsi("sda", "0:0:0:0", naa, "") + " " + scsi("sdb", "1:0:0:0", naa, "") + " sys/block/dm-0/size=2048 sys/block/dm-0/queue/logical_block_size=512 sys/block/dm-0/dm/uuid=mpath-35000c500a1b2c3d4 sys/block/dm-0/slaves/sdb/x=", "dm-0+sda"},
+		{"NVMe without the kernel's multipath", nvme("nvme0n1", "nqn.x", "eui.0025388b710116a1") + " " + nvme("nvme1n1", "nqn.x", "eui.0025388b710116a1"), "nvme0n1+nvme1n1"},
+		{"NVMe drives of one name", nvme("nvme0n1", "nqn.x", "eui.0025388b710116a1") + " " + nvme("nvme1n1", "nqn.y", "eui.0025388b710116a1"), "nvme0n1 nvme1n1"},
+		{"namespaces of no name", nvme("nvme0n1", "nqn.x", "eui.0000000000000000") + " " + nvme("nvme1n1", "nqn.x", "eui.0000000000000000"), "nvme0n1 nvme1n1"},
+		{"another size", scsi("sda", "0:0:0:0", naa, "") + " " + scsi("sdb", "1:0:0:0", naa, "~/size=4096"), "sda sdb"},
+		{"another model", scsi("sda", "0:0:0:0", naa, "") + " " + scsi("sdb", "1:0:0:0", naa, "~/device/model=SMALL"), "sda sdb"},
+		{"another serial number", scsi("sda", "0:0:0:0", naa, "") + " " + scsi("sdb", "1:0:0:0", naa, "~/device/vpd_pg80=\x00\x80\x00\x01S"), "sda sdb"},
+		{"units of one port", scsi("sda", "0:0:0:0", naa, "") + " " + scsi("sdb", "0:0:0:1", naa, ""), "sda sdb"},
+		{"a name that is unique in one place only", scsi("sda", "0:0:0:0", "naa.3000c500a1b2c3d4", "") + " " + scsi("sdb", "1:0:0:0", "naa.3000c500a1b2c3d4", ""), "sda sdb"},
+		{"a name of zeros", scsi("sda", "0:0:0:0", "naa.0000000000000000", "") + " " + scsi("sdb", "1:0:0:0", "naa.0000000000000000", ""), "sda sdb"},
+		{"a name of vendor and model", scsi("sda", "0:0:0:0", "t10.X", "") + " " + scsi("sdb", "1:0:0:0", "t10.X", ""), "sda sdb"},
+		{"no name", scsi("sda", "0:0:0:0", "", "") + " " + scsi("sdb", "1:0:0:0", "", ""), "sda sdb"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			files := fstest.MapFS{}
+			for _, f := range strings.Split(tt.files, " ") {
+				if name, value, found := strings.Cut(f, "="); found {
+					files[name] = &fstest.MapFile{Data: []byte(value)}
+				}
+			}
+			disks, err := Machine{FS: files}.Disks(t.Context())
+			if err != nil {
+				t.Fatal(err)
+			}
+			var got []string
+			for _, d := range disks {
+				got = append(got, strings.ReplaceAll(strings.Join(d.Names(), "+"), "/dev/", ""))
+			}
+			if strings.Join(got, " ") != tt.want {
+				t.Errorf("disks %v, want %s", got, tt.want)
+			}
+		})
+	}
+}
+
+// A hint for any of its paths finds the disk, and one against any of them excludes it.
+func TestHintsForPaths(t *testing.T) {
+	disks := []Disk{
+		{Name: "/dev/sda", Size: 8 << 30, HCTL: "0:0:0:0", ByPaths: []string{"/dev/disk/by-path/a"}, Paths: []Disk{{Name: "/dev/sdb", HCTL: "1:0:0:0", ByPaths: []string{"/dev/disk/by-path/b"}}}},
+		{Name: "/dev/sdc", Size: 8 << 30, HCTL: "2:0:0:0"},
+	}
+	for hints, want := range map[string]string{
+		`{"name": "/dev/sda"}`:                    "/dev/sda",
+		`{"name": "/dev/sdb"}`:                    "/dev/sda",
+		`{"hctl": "1:0:0:0"}`:                     "/dev/sda",
+		`{"by_path": "/dev/disk/by-path/b"}`:      "/dev/sda",
+		`{"name": "s!= /dev/sdb"}`:                "/dev/sdc",
+		`{"name": "<or> /dev/sdx <or> /dev/sdc"}`: "/dev/sdc",
+	} {
+		h, err := ParseHints([]byte(hints))
+		if err != nil {
+			t.Fatal(err)
+		}
+		if c, err := h.Choose(disks); err != nil || c.Disk.Name != want {
+			t.Errorf("%s chooses %s, %v, want %s", hints, c.Disk.Name, err, want)
+		}
+	}
+	list, err := ParseSkipList([]byte(`[{"name": "/dev/sdb"}]`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if use, _, err := list.Split(disks); err != nil || names(use) != "sdc" {
+		t.Errorf("with a path on the skip list %s are used, %v", names(use), err)
 	}
 }

@@ -175,6 +175,8 @@ func TestAnonymousOthers(t *testing.T) {
 		"sys/class/iscsi_connection/connection1:0/persistent_address":                         {Data: []byte("10.1.2.3\n")},
 		"sys/devices/x/0:0:0:0/vpd_pg83":                                                      {Data: []byte("\x00\x83\x00\x0f\x02\x00\x00\x0bOF-THE-DISK")},
 		"sys/devices/x/0:0:1:0/vpd_pg83":                                                      {Data: []byte("\x00\x83\x00\x17\x02\x01\x00\x13ACME    OF-NEXT-ONE")},
+		"sys/devices/x/nvme/nvme0/subsysnqn":                                                  {Data: []byte("nqn.2014-08.org.nvmexpress:uuid:4c4c4544-0044-5a10-8050-OFTHEDRIVE00\n")},
+		"sys/devices/x/nvme/nvme1/subsysnqn":                                                  {Data: []byte("nqn.2014.08.org.nvmexpress:144d144dOF-A-DRIVE     FAST NVME\n")},
 		"sys/class/iscsi_session/session1/targetname":                                         {Data: []byte("iqn.2001-04.com.acme:target\n")},
 		"sys/devices/platform/host5/session1/iscsi_session/session1/initiatorname":            {Data: []byte("iqn.2001-04.com.acme:initiator\n")},
 		"sys/devices/platform/host5/iscsi_host/host5/ipaddress":                               {Data: []byte("10.1.2.4\n")},
@@ -186,12 +188,12 @@ func TestAnonymousOthers(t *testing.T) {
 	for name, f := range hidden {
 		whole = append(append(whole, name...), f.Data...)
 	}
-	for _, secret := range []string{"tor1", "\x04\x64\x9b\x32\x2d\x00", "\x0a\x01\x02\x03", "10.1.2.", "acme", "SERIAL-OF-CPU", "TAG-OF-CPU", "TAG-OF-DIMM", "OF-THE-DISK", "OF-NEXT-ONE"} {
+	for _, secret := range []string{"tor1", "\x04\x64\x9b\x32\x2d\x00", "\x0a\x01\x02\x03", "10.1.2.", "acme", "SERIAL-OF-CPU", "TAG-OF-CPU", "TAG-OF-DIMM", "OF-THE-DISK", "OF-NEXT-ONE", "OFTHEDRIVE", "OF-A-DRIVE"} {
 		if bytes.Contains(whole, []byte(secret)) {
 			t.Errorf("%q is still there", secret)
 		}
 	}
-	for _, kept := range []string{"CPU1", "DIMM 1", "1500", "iscsi_host/host5"} {
+	for _, kept := range []string{"CPU1", "DIMM 1", "1500", "iscsi_host/host5", "nqn.2014-08.org.nvmexpress:uuid:"} {
 		if !bytes.Contains(whole, []byte(kept)) {
 			t.Errorf("%q is gone", kept)
 		}

@@ -33,15 +33,31 @@ func (p Plan) Apply(ctx context.Context, k Kernel) error {
 	if err != nil {
 		return fmt.Errorf("read the state of the network: %w", err)
 	}
-	changes, err := p.Changes(have)
-	errs := []error{err}
-	for _, c := range changes {
-		if err := k.Do(ctx, c); err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", c, err))
+	steps, err := p.Steps(have)
+	_, failed := makeAll(ctx, k, steps)
+	return errors.Join(err, failed, p.awaitCarrier(ctx, k), p.awaitAddresses(ctx, k))
+}
+
+// makeAll makes the changes, goes on where one fails, and returns those that were made. A link whose device cannot be made is left out with all that
+// is for it: NICs that would have been its members stay as they are, and may be all that leads to this machine.
+func makeAll(ctx context.Context, k Kernel, steps []Step) (made []Change, err error) {
+	var errs []error
+	out := map[string]bool{} // ids of links
+	for _, s := range steps {
+		if out[s.Link] {
+			continue
 		}
+		if err := k.Do(ctx, s.Change); err != nil {
+			errs = append(errs, fmt.Errorf("%s: %w", s.Change, err))
+			switch s.Change.(type) {
+			case AddBond, AddVLAN:
+				out[s.Link] = true
+			}
+			continue
+		}
+		made = append(made, s.Change)
 	}
-	errs = append(errs, p.awaitCarrier(ctx, k), p.awaitAddresses(ctx, k))
-	return errors.Join(errs...)
+	return made, errors.Join(errs...)
 }
 
 // awaitCarrier waits for link on the NICs that the plan gives addresses or lets ask for them.

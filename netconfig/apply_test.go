@@ -99,3 +99,29 @@ func TestApplyStops(t *testing.T) {
 		}())
 	})
 }
+
+// A kernel that cannot make the bond leaves the NICs as they are that would have been its members; they may be all that leads to this machine.
+func TestApplyLeavesMembers(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := &fakeKernel{state: machine(), cables: map[string]time.Duration{"eth0": 0, "eth1": 0}, fails: map[string]error{}}
+		if err := twoLinks(t).Apply(t.Context(), k); err != nil {
+			t.Fatal(err)
+		}
+		before := k.String()
+		plan, err := ParseNetworkData([]byte(`{"links": [{"id": "a", "type": "phy", "ethernet_mac_address": "52:54:00:aa:bb:01"}, {"id": "b", "type": "phy", "ethernet_mac_address": "52:54:00:aa:bb:02"},
+			{"id": "bond", "type": "bond", "bond_mode": "802.3ad", "bond_links": ["a", "b"]}, {"id": "v", "type": "vlan", "vlan_link": "bond", "vlan_id": 5}],
+			"networks": [{"type": "ipv4", "link": "v", "ip_address": "203.0.113.10/24", "gateway": "203.0.113.1"}]}`))
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, c := range []Change{AddBond{NIC: "bond", Bond: *plan.Links[2].Bond}, AddVLAN{NIC: "bond.5", Parent: "bond", ID: 5}} {
+			k.fails[c.String()] = errors.New("operation not supported")
+		}
+		err = plan.Apply(t.Context(), k)
+		const want = "add bond bond: 802.3ad miimon 100: operation not supported\nadd vlan bond.5: 5 on bond: operation not supported"
+		if err == nil || err.Error() != want {
+			t.Errorf("Apply() = %v, want %s", err, want)
+		}
+		compare(t, "machine", k.String(), before)
+	})
+}

@@ -40,6 +40,7 @@ type Lease struct {
 	Routes    []Route
 	DNS       []netip.Addr
 	NTP       []netip.Addr
+	MTU       int           // bytes; 0 is not said
 	Renew     time.Duration // after this it is to be asked for again; 0 is never
 	Router    netip.Addr    // IPv6: whose advertisement it was; the zero Addr without one
 }
@@ -64,19 +65,45 @@ var errNoAnswer = errors.New("no answer")
 // Everywhere returns a plan that asks on all NICs of the machine, that with the MAC
 // first (the one that the machine was booted from, if it is known) before the others.
 func Everywhere(have State, methods []Method, first MAC) Plan {
-	p := Plan{Links: []Link{}, DNS: []netip.Addr{}}
+	p := Plan{Links: []Link{}, DNS: []netip.Addr{}, asking: methods}
 	for _, n := range candidates(have) {
 		if n.Master != "" {
 			continue
 		}
 		l := Link{ID: n.Name, Kind: Physical, Device: n.Name, Auto: methods}
-		if first != "" && n.address() == first {
+		if first != "" && first.Is(n.address()) {
 			p.Links = slices.Insert(p.Links, 0, l)
 		} else {
 			p.Links = append(p.Links, l)
 		}
 	}
 	return p
+}
+
+// grown returns a plan for all NICs with those that have come since it was made: drivers load firmware, which may take a minute.
+func (p Plan) grown(have State) (all Plan, more bool) {
+	if p.asking == nil {
+		return p, false
+	}
+	all = p
+	all.Links = slices.Clone(p.Links)
+	for _, l := range Everywhere(have, p.asking, "").Links {
+		if p.index(l.ID) < 0 {
+			all.Links = append(all.Links, l)
+		}
+	}
+	return all, len(all.Links) > len(p.Links)
+}
+
+// grow is a with the NICs that have come.
+func (a Acquired) grow(have State) (Acquired, bool) {
+	all, more := a.base.grown(have)
+	if !more {
+		return a, false
+	}
+	next := all.with(a.leases)
+	next.Works = a.Works
+	return next, true
 }
 
 // Configured reports whether some NIC has an address that is not only for its link,
@@ -125,7 +152,7 @@ type leased struct {
 // same reports whether a link was given the same again.
 func (l leased) same(other leased) bool {
 	return l.link == other.link && l.lease.Method == other.lease.Method && slices.Equal(l.lease.Addresses, other.lease.Addresses) &&
-		slices.Equal(l.lease.Routes, other.lease.Routes) && slices.Equal(l.lease.DNS, other.lease.DNS)
+		slices.Equal(l.lease.Routes, other.lease.Routes) && slices.Equal(l.lease.DNS, other.lease.DNS) && l.lease.MTU == other.lease.MTU
 }
 
 type answer struct {
@@ -160,8 +187,11 @@ func (p Plan) Resume(ctx context.Context, k Kernel, try func(context.Context) er
 
 // acquire is Acquire, with what was given before in the place of what leads nowhere.
 func (a Acquired) acquire(ctx context.Context, k Kernel, asker Asker, try func(context.Context) error, said func(string)) (Acquired, error) {
-	p := a.base
 	var errs []error
+	if have, err := k.State(ctx); err == nil { // else it is told below
+		a, _ = a.grow(have)
+	}
+	p := a.base
 	if _, err := a.make(ctx, k); err != nil {
 		errs = append(errs, err)
 	}
@@ -283,6 +313,9 @@ func (l Lease) String() string {
 	if len(l.NTP) > 0 {
 		text += ", ntp " + list(l.NTP)
 	}
+	if l.MTU != 0 {
+		text += fmt.Sprintf(", mtu %d", l.MTU)
+	}
 	return text
 }
 
@@ -332,14 +365,22 @@ func (p Plan) awaitOwn(ctx context.Context, k Kernel, l Link) error {
 		if err != nil {
 			return err
 		}
-		n, _ := p.device(l, have)
-		if slices.ContainsFunc(n.Addresses, func(a Address) bool {
-			return a.Prefix.Addr().Is6() && !a.Prefix.Addr().IsLinkLocalUnicast() && !a.Tentative
-		}) {
-			return nil
+		n, ok := p.device(l, have)
+		if !ok {
+			return ErrNoNIC
+		}
+		missing := errors.New("the router advertises no network for addresses")
+		for _, a := range n.Addresses {
+			switch {
+			case a.Prefix.Addr().Is4() || a.Prefix.Addr().IsLinkLocalUnicast():
+			case a.Duplicate:
+				missing = fmt.Errorf("address %s: %w", a.Prefix, ErrDuplicateAddress)
+			case !a.Tentative:
+				return nil
+			}
 		}
 		if time.Since(start) > detection {
-			return errors.New("the router advertises no network for addresses")
+			return missing
 		}
 		if err := pause(ctx, pollEvery); err != nil {
 			return err
@@ -386,6 +427,10 @@ func (p Plan) with(given []leased) Acquired {
 					l.Addresses = append(l.Addresses, address)
 				}
 			}
+			is6 := slices.ContainsFunc(l.Auto, Method.is6) || slices.ContainsFunc(l.Addresses, func(a netip.Prefix) bool { return a.Addr().Is6() })
+			if l.MTU == 0 && (g.lease.MTU >= least6 || !is6) {
+				l.MTU = g.lease.MTU
+			}
 			for _, r := range g.lease.Routes {
 				for n := firstMetric; taken[slot{r.Destination, r.metric()}]; n++ {
 					r.Metric = n
@@ -395,7 +440,7 @@ func (p Plan) with(given []leased) Acquired {
 				l.Routes = append(l.Routes, r)
 			}
 		}
-		if len(p.DNS) == 0 { // those that were described count, else those given
+		if len(p.DNS) == 0 && !p.IgnoreDNS { // those that were described count, else those given
 			for _, s := range g.lease.DNS {
 				if !slices.Contains(a.Plan.DNS, s) {
 					a.Plan.DNS = append(a.Plan.DNS, s)
@@ -412,13 +457,9 @@ func (a Acquired) make(ctx context.Context, k Kernel) (undo []Change, err error)
 	if err != nil {
 		return nil, fmt.Errorf("read the state of the network: %w", err)
 	}
-	changes, err := a.Plan.Changes(have)
-	errs := []error{err}
-	for _, c := range changes {
-		if err := k.Do(ctx, c); err != nil {
-			errs = append(errs, fmt.Errorf("%s: %w", c, err))
-			continue
-		}
+	steps, err := a.Plan.Steps(have)
+	made, failed := makeAll(ctx, k, steps)
+	for _, c := range made {
 		switch c := c.(type) {
 		case AddAddress:
 			undo = append(undo, RemoveAddress(c))
@@ -426,11 +467,15 @@ func (a Acquired) make(ctx context.Context, k Kernel) (undo []Change, err error)
 			undo = append(undo, RemoveRoute(c))
 		case RemoveRoute:
 			undo = append(undo, AddRoute(c))
+		case SetMTU:
+			if before := have.nic(c.NIC).MTU; before != 0 {
+				undo = append(undo, SetMTU{c.NIC, before})
+			}
 		case SetDNS:
 			undo = append(undo, SetDNS{have.DNS})
 		}
 	}
-	return undo, errors.Join(errs...)
+	return undo, errors.Join(err, failed)
 }
 
 // become takes away what a was given and next was not, and adds what is missing. The plans differ in nothing else.
@@ -462,12 +507,17 @@ func (a Acquired) become(ctx context.Context, k Kernel, next Acquired) (Acquired
 func (a Acquired) try(ctx context.Context, k Kernel, try func(context.Context) error) error {
 	ctx, cancel := context.WithTimeoutCause(ctx, tryWait, errors.New("no answer"))
 	defer cancel()
-	return errors.Join(a.Plan.awaitAddresses(ctx, k), try(ctx))
+	unusable := a.Plan.awaitAddresses(ctx, k)
+	if err := try(ctx); err != nil {
+		return errors.Join(unusable, err)
+	}
+	return nil // by another address, if one is not usable: there are two families
 }
 
 // Keep asks again for what was given, each time before it ends, until ctx does, and takes
 // over what has changed. Every minute it asks for what got no answer; try is that of Acquire, and if nothing led to the conductor,
-// it is tried again with the network as it is, and with what the links are given by then.
+// it is tried again with the network as it is, and with what the links are given by then. A NIC that has gone and come again, as with new firmware, has
+// nothing of what it had: within a minute that is made again.
 func (a Acquired) Keep(ctx context.Context, k Kernel, asker Asker, try func(context.Context) error, said func(string)) {
 	for try != nil && !a.Works {
 		if pause(ctx, searchWait) != nil {
@@ -491,15 +541,33 @@ func (a Acquired) Keep(ctx context.Context, k Kernel, asker Asker, try func(cont
 			due[asking{g.link, g.lease.Method}] = time.Now().Add(g.lease.Renew)
 		}
 	}
+	was := map[string]int{}
 	for {
+		before := len(a.base.Links)
+		var err error
+		if a, err = a.again(ctx, k, was, try == nil, said); err != nil && ctx.Err() == nil {
+			said(err.Error())
+		}
+		for _, l := range a.base.Links[before:] {
+			for _, m := range l.Auto {
+				due[asking{l.ID, m}] = time.Now()
+			}
+		}
 		var next asking
 		for q := range due {
 			if next == (asking{}) || due[q].Before(due[next]) || due[q].Equal(due[next]) && q.link+string(q.method) < next.link+string(next.method) {
 				next = q
 			}
 		}
-		if next == (asking{}) || pause(ctx, max(time.Until(due[next]), time.Second)) != nil {
+		wait := searchWait
+		if next != (asking{}) {
+			wait = min(wait, max(time.Until(due[next]), time.Second))
+		}
+		if pause(ctx, wait) != nil {
 			return
+		}
+		if next == (asking{}) || time.Now().Before(due[next]) {
+			continue
 		}
 		at := slices.IndexFunc(a.leases, func(g leased) bool { return next == asking{g.link, g.lease.Method} })
 		link := a.base.Links[a.base.index(next.link)]
@@ -540,6 +608,35 @@ func (a Acquired) Keep(ctx context.Context, k Kernel, asker Asker, try func(cont
 		}
 		a.Works = works
 	}
+}
+
+// again makes the network anew if a device of the plan is another than it was, by its index; was holds what they were, and takes what they are. If
+// that is wanted, and the plan is for all NICs, those that have come are switched on too.
+func (a Acquired) again(ctx context.Context, k Kernel, was map[string]int, more bool, said func(string)) (Acquired, error) {
+	have, err := k.State(ctx)
+	if err != nil {
+		return a, fmt.Errorf("read the state of the network: %w", err)
+	}
+	changed := false
+	if more {
+		a, changed = a.grow(have)
+	}
+	for _, l := range a.Plan.Links {
+		n, ok := a.Plan.device(l, have)
+		if !ok {
+			continue // it may come again
+		}
+		if before, known := was[l.ID]; known && before != n.Index {
+			said(fmt.Sprintf("%s: %s has gone and come again", l.ID, n.Name))
+			changed = true
+		}
+		was[l.ID] = n.Index
+	}
+	if !changed {
+		return a, nil
+	}
+	_, err = a.make(ctx, k)
+	return a, err
 }
 
 // asking is what a link of a plan asks for.
@@ -623,8 +720,16 @@ func lease4(m *dhcpv4.DHCPv4) (Lease, error) {
 		}
 	}
 	l.DNS, l.NTP = servers(m.DNS()), servers(m.NTPServers())
+	// RFC 791 has 68 as the least, and nobody means less than 576; what the device cannot do it refuses.
+	if n, err := dhcpv4.GetUint16(dhcpv4.OptionInterfaceMTU, m.Options); err == nil && n >= 576 {
+		l.MTU = int(n)
+	}
 	lasts := m.IPAddressLeaseTime(time.Hour)
-	l.Renew = max(m.IPAddressRenewalTime(lasts/2), time.Minute)
+	l.Renew = m.IPAddressRenewalTime(lasts / 2)
+	if l.Renew >= lasts { // which makes no sense
+		l.Renew = lasts / 2
+	}
+	l.Renew = max(l.Renew, time.Minute)
 	return l, nil
 }
 
@@ -658,7 +763,11 @@ func lease6(m *dhcpv6.Message, stateful bool) (Lease, error) {
 			}
 			// Which neighbours are on the link, only advertisements say (RFC 5942).
 			l.Addresses = append(l.Addresses, netip.PrefixFrom(a, 128))
-			l.Renew = max(ia.T1, one.PreferredLifetime/2, time.Minute)
+			l.Renew = ia.T1
+			if l.Renew == 0 || l.Renew >= one.ValidLifetime { // it is for us to say
+				l.Renew = min(one.PreferredLifetime, one.ValidLifetime) / 2
+			}
+			l.Renew = max(l.Renew, time.Minute)
 			break
 		}
 		if len(l.Addresses) == 0 {

@@ -94,6 +94,9 @@ func appendNew(all []netip.Addr, a netip.Addr) []netip.Addr {
 
 // ask4 discovers and requests (RFC 2131).
 func ask4(ctx context.Context, n NIC) (Lease, error) {
+	if len(n.MAC) > ethernetMAC {
+		return Lease{}, errors.New("DHCPv4 over InfiniBand is not supported")
+	}
 	client, err := nclient4.New(n.Name, nclient4.WithTimeout(again), nclient4.WithRetry(repeats))
 	if err != nil {
 		return Lease{}, err
@@ -101,7 +104,7 @@ func ask4(ctx context.Context, n NIC) (Lease, error) {
 	defer client.Close() // nothing is lost with it
 	for {
 		got, err := client.Request(ctx, dhcpv4.WithRequestedOptions(
-			dhcpv4.OptionSubnetMask, dhcpv4.OptionRouter, dhcpv4.OptionDomainNameServer, dhcpv4.OptionClasslessStaticRoute, dhcpv4.OptionNTPServers))
+			dhcpv4.OptionSubnetMask, dhcpv4.OptionRouter, dhcpv4.OptionDomainNameServer, dhcpv4.OptionClasslessStaticRoute, dhcpv4.OptionNTPServers, dhcpv4.OptionInterfaceMTU))
 		if err == nil {
 			return lease4(got.ACK)
 		}

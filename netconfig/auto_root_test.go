@@ -94,6 +94,47 @@ func TestRootDHCP(t *testing.T) {
 	reaches(t, "198.51.100.7:6385")
 }
 
+// The size of packets that the server names counts, and the NIC asks with the address that it is to have instead of its own.
+func TestRootDHCPNewMACAndMTU(t *testing.T) {
+	if !netnstest.Enter(t) {
+		return
+	}
+	leases := serveAddresses(t, router(t), "far0", "--dhcp-range=192.0.2.50,192.0.2.60,255.255.255.0,2h", "--dhcp-option=26,1450")
+	k, _ := kernel(t)
+	for line, want := range map[string]struct {
+		mtu int
+		mac string
+	}{"ip=eth0:dhcp": {1450, "52:54:00:aa:bb:01"}, "ip=eth0:dhcp:1400:52:54:00:aa:bb:99": {1400, "52:54:00:aa:bb:99"}} {
+		netnstest.IP(t, "link set eth0 down")
+		netnstest.IP(t, "link set eth0 address 52:54:00:aa:bb:01 mtu 1500")
+		plan, err := netconfig.ParseCmdline(line, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		given, err := acquired(t, k, plan, nil)
+		if err != nil {
+			t.Errorf("%s: Acquire() = %v", line, err)
+		}
+		if mtu, _ := addresses(t, "eth0"); mtu != want.mtu {
+			t.Errorf("%s: mtu %d, want %d", line, mtu, want.mtu)
+		}
+		if out := string(netnstest.IP(t, "link show dev eth0")); !strings.Contains(out, "link/ether "+want.mac) {
+			t.Errorf("%s: %s", line, out)
+		}
+		if b, err := os.ReadFile(leases); err != nil || !strings.Contains(string(b), want.mac) {
+			t.Errorf("%s: dnsmasq has given %q, %v", line, b, err)
+		}
+		have, err := k.State(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		if left, err := given.Plan.Changes(have); len(left) > 0 || err != nil {
+			t.Errorf("%s: left %v, %v", line, left, err)
+		}
+		netnstest.IP(t, "addr flush dev eth0")
+	}
+}
+
 // Classless routes count, and the router then does not (RFC 3442).
 func TestRootDHCPRoutes(t *testing.T) {
 	if !netnstest.Enter(t) {

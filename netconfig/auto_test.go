@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"net"
 	"net/netip"
+	"slices"
 	"strings"
 	"sync"
 	"testing"
@@ -423,6 +424,172 @@ func TestKeep(t *testing.T) {
 	})
 }
 
+// A NIC that comes late, when others have been asked on in vain, is asked on as well.
+func TestKeepAsksOnLateNIC(t *testing.T) {
+	for name, tries := range map[string]bool{"to the conductor": true, "for any address": false} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				k := &fakeKernel{state: machine(), cables: map[string]time.Duration{"eth2": 0}}
+				late := k.state.NICs[3]
+				k.state.NICs = slices.DeleteFunc(k.state.NICs, func(n NIC) bool { return n.Name == late.Name })
+				servers := &fakeServers{answers: map[string]fakeAnswer{"eth2 dhcpv4": {time.Second, []Lease{given("203.0.113.9/24", "203.0.113.1", "", time.Hour)}}}}
+				var try func(context.Context) error
+				if tries {
+					try = leads(k, "203.0.113.1")
+				}
+				a, err := Everywhere(k.state, []Method{DHCP4}, "").Acquire(t.Context(), k, servers, try, quiet)
+				if err == nil {
+					t.Fatal("somebody has answered")
+				}
+				time.AfterFunc(10*time.Second, func() {
+					k.mu.Lock()
+					defer k.mu.Unlock()
+					k.state.NICs = append(slices.Clone(k.state.NICs), late)
+				})
+				keeping(t, a, k, servers, try, 3*time.Minute)
+				if got := k.String(); !strings.Contains(got, "203.0.113.9/24") || !strings.Contains(got, "route default via 203.0.113.1 dev eth2") {
+					t.Errorf("machine\n%s", got)
+				}
+			})
+		})
+	}
+}
+
+// A NIC that goes and comes again has lost all that it had, and gets it again: what was described, and what it was given.
+func TestKeepMakesAgain(t *testing.T) {
+	for name, networks := range map[string]string{
+		"described": `{"type": "ipv4", "link": "a", "ip_address": "192.0.2.50/24", "gateway": "192.0.2.1"}`, "given": `{"type": "ipv4_dhcp", "link": "a"}`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				k := &recorder{fakeKernel: &fakeKernel{state: machine(), cables: map[string]time.Duration{"eth0": 0}}}
+				servers := &fakeServers{answers: map[string]fakeAnswer{"eth0 dhcpv4": {0, []Lease{given("192.0.2.50/24", "192.0.2.1", "", 24*time.Hour)}}}}
+				plan, err := ParseNetworkData([]byte(`{"links": [{"id": "a", "type": "phy", "ethernet_mac_address": "52:54:00:aa:bb:01"}], "networks": [` + networks + `]}`))
+				if err != nil {
+					t.Fatal(err)
+				}
+				a, err := plan.Acquire(t.Context(), k, servers, nil, quiet)
+				if err != nil {
+					t.Fatal(err)
+				}
+				before := k.String()
+				time.AfterFunc(10*time.Minute, func() { // it goes
+					k.mu.Lock()
+					defer k.mu.Unlock()
+					k.down("eth0")
+					k.state.NICs = slices.DeleteFunc(slices.Clone(k.state.NICs), func(n NIC) bool { return n.Name == "eth0" })
+				})
+				time.AfterFunc(15*time.Minute, func() { // and comes
+					k.mu.Lock()
+					defer k.mu.Unlock()
+					fresh := machine().NICs[1]
+					fresh.Index = 17
+					k.state.NICs = slices.Insert(k.state.NICs, 1, fresh)
+					k.did = nil
+				})
+				keeping(t, a, k, servers, nil, 17*time.Minute)
+				compare(t, "machine", k.String(), before)
+				if did := len(k.did); did == 0 {
+					t.Error("nothing was done")
+				}
+			})
+		})
+	}
+}
+
+// An IPv6 address that another machine has too does not keep a network from counting that works by IPv4.
+func TestAcquireBesideDuplicate(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := &fakeKernel{state: withLinkLocal(machine()), cables: map[string]time.Duration{"eth0": 0}, dup: map[netip.Addr]bool{netip.MustParseAddr("2001:db8::50"): true}}
+		servers := &fakeServers{answers: map[string]fakeAnswer{
+			"eth0 dhcpv6": {time.Second, []Lease{given("2001:db8::50/128", "", "", time.Hour)}},
+			"eth0 dhcpv4": {2 * time.Second, []Lease{given("192.0.2.50/24", "192.0.2.1", "", time.Hour)}},
+		}}
+		plan := Plan{Links: []Link{{ID: "eth0", Kind: Physical, Device: "eth0", Auto: []Method{DHCP4, DHCP6}}}}
+		a, err := plan.Acquire(t.Context(), k, servers, leads(k, "192.0.2.1"), quiet)
+		if err != nil || !a.Works {
+			t.Errorf("Acquire() = %v, works %v\n%s", err, a.Works, k)
+		}
+	})
+}
+
+// An address that the kernel made of an advertisement, and that another machine has.
+func TestAcquireDuplicateSLAAC(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		s := withLinkLocal(machine())
+		s.NICs[1].Addresses = append(s.NICs[1].Addresses, Address{Prefix: netip.MustParsePrefix("2001:db8::1/64"), Tentative: true, Duplicate: true})
+		k := &fakeKernel{state: s, cables: map[string]time.Duration{"eth0": 0}, dup: map[netip.Addr]bool{netip.MustParseAddr("2001:db8::1"): true}}
+		servers := &fakeServers{answers: map[string]fakeAnswer{"eth0 slaac": {time.Second, []Lease{{From: "router"}}}}}
+		_, err := Plan{Links: []Link{{ID: "eth0", Kind: Physical, Device: "eth0", Auto: []Method{SLAAC}}}}.Acquire(t.Context(), k, servers, nil, quiet)
+		if !errors.Is(err, ErrDuplicateAddress) || !strings.Contains(err.Error(), "2001:db8::1/64") {
+			t.Errorf("Acquire() = %v", err)
+		}
+	})
+}
+
+// Of name servers that others name none counts, if that is said; the size of packets counts unless it is described, or too small for IPv6.
+func TestWith(t *testing.T) {
+	lease := given("192.0.2.50/24", "192.0.2.1", "192.0.2.53", time.Hour)
+	lease.Method, lease.MTU = DHCP4, 1450
+	small := lease
+	small.MTU = 1000
+	link := Link{ID: "a", Kind: Physical, Device: "eth0", Auto: []Method{DHCP4}}
+	fixed, both := link, link
+	fixed.MTU, both.Auto = 9000, []Method{DHCP4, SLAAC}
+	const rest = "  address 192.0.2.50/24\n  route default via 192.0.2.1\n"
+	for _, tt := range []struct {
+		name  string
+		plan  Plan
+		lease Lease
+		want  string
+	}{
+		{"all", Plan{Links: []Link{link}}, lease, "link a: physical, device eth0, mtu 1450, dhcpv4\n" + rest + "dns 192.0.2.53\n"},
+		{"no name servers", Plan{Links: []Link{link}, IgnoreDNS: true}, lease, "link a: physical, device eth0, mtu 1450, dhcpv4\n" + rest},
+		{"described", Plan{Links: []Link{fixed}, DNS: []netip.Addr{netip.MustParseAddr("192.0.2.99")}}, lease, "link a: physical, device eth0, mtu 9000, dhcpv4\n" + rest + "dns 192.0.2.99\n"},
+		{"too small", Plan{Links: []Link{both}}, small, "link a: physical, device eth0, dhcpv4, slaac\n" + rest + "dns 192.0.2.53\n"},
+		{"small", Plan{Links: []Link{link}}, small, "link a: physical, device eth0, mtu 1000, dhcpv4\n" + rest + "dns 192.0.2.53\n"},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			compare(t, "plan", tt.plan.with([]leased{{"a", tt.lease}}).Plan.String(), tt.want)
+		})
+	}
+}
+
+// When what was given is to be asked for again.
+func TestRenew(t *testing.T) {
+	const hour = 3600
+	for _, tt := range []struct {
+		name            string
+		t1, pref, valid int // seconds
+		want            time.Duration
+	}{
+		{"as the server says", hour, 4 * hour, 8 * hour, time.Hour},
+		{"as we like", 0, 4 * hour, 8 * hour, 2 * time.Hour},
+		{"too late", 9 * hour, 4 * hour, 8 * hour, 2 * time.Hour},
+		{"soon", 0, 30, 60, time.Minute},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			m4, err := dhcpv4.New(dhcpv4.WithYourIP(net.IPv4(192, 0, 2, 50)), dhcpv4.WithOption(dhcpv4.OptIPAddressLeaseTime(time.Duration(tt.pref)*time.Second)))
+			if tt.t1 != 0 {
+				m4.UpdateOption(dhcpv4.OptRenewTimeValue(time.Duration(tt.t1) * time.Second))
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			m6, err := dhcpv6.NewMessage(dhcpv6.WithIANA(dhcpv6.OptIAAddress{IPv6Addr: net.ParseIP("2001:db8::50"), PreferredLifetime: time.Duration(tt.pref) * time.Second, ValidLifetime: time.Duration(tt.valid) * time.Second}))
+			if err != nil {
+				t.Fatal(err)
+			}
+			m6.Options.OneIANA().T1 = time.Duration(tt.t1) * time.Second
+			l4, err4 := lease4(m4)
+			l6, err6 := lease6(m6, true)
+			if err4 != nil || err6 != nil || l4.Renew != tt.want || l6.Renew != tt.want {
+				t.Errorf("DHCPv4 after %v, %v; DHCPv6 after %v, %v; want %v", l4.Renew, err4, l6.Renew, err6, tt.want)
+			}
+		})
+	}
+}
+
 func TestLease4(t *testing.T) {
 	ack := func(modifiers ...dhcpv4.Modifier) *dhcpv4.DHCPv4 {
 		m, err := dhcpv4.New(append([]dhcpv4.Modifier{dhcpv4.WithYourIP(net.IPv4(192, 0, 2, 50)), dhcpv4.WithNetmask(net.CIDRMask(24, 32)),
@@ -459,6 +626,8 @@ func TestLease4(t *testing.T) {
 		{"no mask", ack(dhcpv4.WithNetmask(net.CIDRMask(0, 32)), router("192.0.2.1")), "dhcpv4 from 192.0.2.2, 192.0.2.50/32, default via 192.0.2.1", ""},
 		{"DNS", ack(dhcpv4.WithOption(dhcpv4.OptDNS(net.IPv4(192, 0, 2, 53), net.IPv4zero))), "dhcpv4 from 192.0.2.2, 192.0.2.50/24, dns 192.0.2.53", ""},
 		{"NTP", ack(dhcpv4.WithOption(dhcpv4.OptNTPServers(net.IPv4(192, 0, 2, 123), net.IPv4(192, 0, 2, 123), net.IPv4bcast))), "dhcpv4 from 192.0.2.2, 192.0.2.50/24, ntp 192.0.2.123", ""},
+		{"MTU", ack(dhcpv4.WithOption(dhcpv4.OptGeneric(dhcpv4.OptionInterfaceMTU, []byte{5, 0xaa}))), "dhcpv4 from 192.0.2.2, 192.0.2.50/24, mtu 1450", ""},
+		{"MTU of nobody", ack(dhcpv4.WithOption(dhcpv4.OptGeneric(dhcpv4.OptionInterfaceMTU, []byte{0, 67}))), "dhcpv4 from 192.0.2.2, 192.0.2.50/24", ""},
 		{"router that is us, or nobody", ack(router("0.0.0.0", "192.0.2.50")), "dhcpv4 from 192.0.2.2, 192.0.2.50/24", ""},
 		{"no address", ack(dhcpv4.WithYourIP(net.IPv4zero)), "", "0.0.0.0 is not an address for a machine"},
 		{"group's address", ack(dhcpv4.WithYourIP(net.IPv4(224, 0, 0, 1))), "", "224.0.0.1 is not an address for a machine"},

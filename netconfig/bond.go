@@ -18,6 +18,7 @@ type Bond struct {
 	Options    map[string]int `json:"options"`           // by the kernel's names, "mode" among them; choices by their place in the kernel's list
 	Primary    string         `json:"primary,omitempty"` // id of the member to prefer; in a State and in changes the name of the NIC
 	ARPTargets []netip.Addr   `json:"arp_ip_target,omitempty"`
+	System     MAC            `json:"ad_actor_system,omitempty"` // by LACP, the machine calls itself so; empty is the bond's own address
 }
 
 // String returns the options as words, the mode first.
@@ -30,6 +31,9 @@ func (b Bond) String() string {
 	}
 	if b.Primary != "" {
 		words = append(words, "primary "+b.Primary)
+	}
+	if b.System != "" {
+		words = append(words, "ad_actor_system "+string(b.System))
 	}
 	if len(b.ARPTargets) > 0 {
 		words = append(words, "arp_ip_target "+strings.ReplaceAll(list(b.ARPTargets), ", ", ","))
@@ -69,6 +73,7 @@ func bondOptions() []bondOption {
 	return []bondOption{
 		{name: "mode", choices: []string{"balance-rr", "active-backup", "balance-xor", "broadcast", "802.3ad", "balance-tlb", "balance-alb"}},
 		{name: "ad_actor_sys_prio", min: 1, max: 65535, modes: []int{lacp}},
+		{name: "lacp_active", choices: []string{"off", "on"}, modes: []int{lacp}},
 		{name: "ad_select", choices: []string{"stable", "bandwidth", "count"}, modes: []int{lacp}},
 		{name: "ad_user_port_key", max: 1023, modes: []int{lacp}},
 		{name: "all_slaves_active", max: 1},
@@ -81,7 +86,9 @@ func bondOptions() []bondOption {
 		{name: "lp_interval", min: 1, max: much},
 		{name: "miimon", max: much},
 		{name: "min_links", max: much},
+		{name: "missed_max", min: 1, max: 255, modes: probed},
 		{name: "num_peer_notif", max: 255},
+		{name: "peer_notif_delay", max: 300_000},
 		{name: "packets_per_slave", max: 65535, modes: []int{roundRobin}},
 		{name: "primary_reselect", choices: []string{"always", "better", "failure"}, modes: preferred},
 		{name: "resend_igmp", max: 255},
@@ -97,6 +104,12 @@ func bondOptionNamed(name string) (bondOption, bool) {
 	switch name {
 	case "num_grat_arp", "num_unsol_na":
 		name = "num_peer_notif"
+	case "arp_missed_max":
+		name = "missed_max"
+	case "ad_lacp_rate":
+		name = "lacp_rate"
+	case "ad_lacp_active":
+		name = "lacp_active"
 	}
 	for _, o := range bondOptions() {
 		if o.name == name {
@@ -153,13 +166,17 @@ func (b *Bond) check() map[string]error {
 	if _, set := b.Options["miimon"]; !set && b.Options["arp_interval"] == 0 {
 		b.Options["miimon"] = defaultMiimon
 	}
-	for _, name := range []string{"updelay", "downdelay"} {
+	for _, name := range []string{"updelay", "downdelay", "peer_notif_delay"} {
 		if b.Options[name] != 0 && b.Options["miimon"] == 0 {
 			wrong[name] = fmt.Errorf("not without miimon")
 			delete(b.Options, name)
 		} else if b.Options[name] != 0 { // the kernel rounds, too, and would never show what was given
 			b.Options[name] -= b.Options[name] % b.Options["miimon"]
 		}
+	}
+	if b.System != "" && mode != lacp {
+		wrong["ad_actor_system"] = fmt.Errorf("not in mode %s", bondOptions()[0].text(mode))
+		b.System = ""
 	}
 	return wrong
 }
@@ -184,6 +201,9 @@ func (b Bond) differs(have *Bond) string {
 	}
 	if b.Primary != "" && b.Primary != have.Primary {
 		return "its primary is not " + b.Primary
+	}
+	if b.System != "" && b.System != have.System {
+		return "its ad_actor_system is not " + string(b.System)
 	}
 	if len(b.ARPTargets) > 0 && !slices.Equal(b.ARPTargets, have.ARPTargets) {
 		return "its arp_ip_target is another"

@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"maps"
 	"net/netip"
 	"slices"
 	"strings"
@@ -107,6 +108,7 @@ type maker struct {
 	members map[string]string // id of link -> id of the bond that it is for
 	removed []string          // names of devices
 	flushed []string          // names of devices whose routes are gone by then
+	bare    []string          // names of devices whose addresses are
 	steps   []Step
 	errs    []error
 }
@@ -151,6 +153,9 @@ func (m *maker) match() {
 			}
 		default:
 			at := slices.IndexFunc(m.have.NICs, func(n NIC) bool { return n.own() && n.Alias == mark(l.ID) })
+			if l.Bond != nil && m.infiniband(l) {
+				l.MAC = ""
+			}
 			if at < 0 || m.differs(l, m.have.NICs[at]) != "" {
 				continue
 			}
@@ -179,11 +184,21 @@ func (m *maker) differs(l Link, n NIC) string {
 
 // bond returns the bond of a link with the names of NICs.
 func (m *maker) bond(l Link) Bond {
-	b := Bond{Options: l.Bond.Options, ARPTargets: l.Bond.ARPTargets}
+	b := Bond{Options: l.Bond.Options, ARPTargets: l.Bond.ARPTargets, System: l.Bond.System}
+	if m.infiniband(l) {
+		b.Options = maps.Clone(b.Options)
+		b.Options["fail_over_mac"] = 1
+	}
 	if nic := m.devices[l.Bond.Primary]; nic != nil {
 		b.Primary = nic.Name
 	}
 	return b
+}
+
+// infiniband reports whether a bond is made of NICs of InfiniBand, whose address cannot be changed (section "Configuring Bonding for InfiniBand" of the
+// kernel's documentation). They may be described by six bytes, so it shows here.
+func (m *maker) infiniband(l Link) bool {
+	return slices.ContainsFunc(l.Bond.Members, func(id string) bool { return m.devices[id] != nil && len(m.devices[id].address()) > ethernetMAC })
 }
 
 // removeOld removes what an earlier plan made and this one does not want so.
@@ -225,6 +240,9 @@ func (m *maker) link(l Link) error {
 		m.do(l.ID, Join{NIC: nic.Name}, "it is in "+nic.Master)
 		nic.Master, nic.Up = "", false
 		m.flushed = append(m.flushed, nic.Name)
+		m.address(l, nic)
+	case l.Kind == Physical:
+		m.address(l, nic)
 	case l.Bond != nil:
 		var members []*NIC
 		for _, id := range l.Bond.Members {
@@ -234,6 +252,12 @@ func (m *maker) link(l Link) error {
 		}
 		if len(members) == 0 {
 			return errors.New("none of its members is there")
+		}
+		if m.infiniband(l) {
+			if mode := l.Bond.Options["mode"]; mode != activeBackup {
+				return fmt.Errorf("mode %s: want active-backup for InfiniBand", bondOptions()[0].text(mode))
+			}
+			l.MAC = ""
 		}
 		nic = m.newDevice(l, nic, deviceName(cmp.Or(l.Device, l.ID), "bond"), func(name string) Change {
 			return AddBond{NIC: name, Alias: mark(l.ID), MAC: l.MAC, Bond: m.bond(l)}
@@ -255,6 +279,26 @@ func (m *maker) link(l Link) error {
 	up, err := m.settings(l, *nic)
 	m.steps = append(m.steps, up...)
 	return err
+}
+
+// address gives a NIC another address than its own, if it is to have one.
+func (m *maker) address(l Link, nic *NIC) {
+	if l.NewMAC == "" || nic.MAC == l.NewMAC {
+		return
+	}
+	if nic.Up {
+		m.do(l.ID, SetDown{nic.Name}, "only a NIC that is switched off can get another address")
+		nic.Up = false
+		m.flushed = append(m.flushed, nic.Name)
+		// With it go the addresses of IPv6.
+		nic.Addresses = slices.DeleteFunc(slices.Clone(nic.Addresses), func(a Address) bool { return a.Prefix.Addr().Is6() })
+	}
+	why := "it is its own"
+	if nic.MAC != nic.PermanentMAC {
+		why = "it is " + string(nic.MAC)
+	}
+	m.do(l.ID, SetMAC{nic.Name, l.NewMAC}, why)
+	nic.MAC = l.NewMAC
 }
 
 // newDevice makes the device of a bond or VLAN if there is none.
@@ -321,6 +365,14 @@ func (m *maker) join(l Link, bond string, members []*NIC) {
 		if n.Master == bond {
 			continue
 		}
+		// The kernel leaves them to it, with the way to their network, and what comes in by the bond would go out there.
+		for _, a := range n.Addresses {
+			if !a.Prefix.Addr().IsLinkLocalUnicast() || a.Prefix.Addr().Is4() {
+				m.do(l.ID, RemoveAddress{n.Name, a.Prefix}, "a member has no address of its own")
+			}
+		}
+		n.Addresses = nil
+		m.bare = append(m.bare, n.Name)
 		if n.Master != "" { // another one of ours
 			m.do(l.ID, Join{NIC: n.Name}, "it is in "+n.Master)
 		} else if n.Up {
@@ -413,7 +465,7 @@ func (m *maker) route(link string, r Route, nic string) error {
 func (m *maker) sources() {
 	for _, s := range m.have.Sources {
 		held := slices.ContainsFunc(m.have.nic(s.NIC).Addresses, func(a Address) bool { return a.Prefix.Addr() == s.Address })
-		if !held || slices.Contains(m.removed, s.NIC) {
+		if !held || slices.Contains(m.removed, s.NIC) || slices.Contains(m.bare, s.NIC) {
 			m.do("", RemoveSource{s.Address}, "no NIC has the address any more")
 		}
 	}
@@ -495,7 +547,7 @@ func (l Link) find(have State) (NIC, error) {
 	}
 	var found []NIC
 	for _, n := range candidates(have) {
-		if n.PermanentMAC == l.MAC || n.PermanentMAC == "" && n.MAC == l.MAC {
+		if l.MAC.Is(n.PermanentMAC) || n.PermanentMAC == "" && (n.MAC == l.MAC || l.NewMAC != "" && n.MAC == l.NewMAC) {
 			found = append(found, n)
 		}
 	}

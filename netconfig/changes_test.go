@@ -26,6 +26,10 @@ func TestChanges(t *testing.T) {
 		}
 		return s
 	}
+	infiniband := func(s *State) {
+		s.NICs[0].MAC = "80:00:02:08:fe:80:00:00:00:00:00:00:f4:52:14:03:00:7b:cb:a1"
+		s.NICs[0].PermanentMAC = s.NICs[0].MAC
+	}
 	v4 := []netip.Prefix{prefix("192.0.2.10/24")}
 	v6 := []netip.Prefix{prefix("2001:db8::10/64")}
 	way := Route{Destination: prefix("0.0.0.0/0"), Gateway: addr("192.0.2.1")}
@@ -75,6 +79,35 @@ func TestChanges(t *testing.T) {
 			vf.Name, vf.Master = "eth1", "eth0"
 			s.NICs = append([]NIC{vf}, s.NICs...)
 		}), "add address 192.0.2.10/24 to eth0\n", ""},
+		{"a member keeps no address", Plan{Links: []Link{{ID: "a", Kind: Physical, MAC: mac},
+			{ID: "b", Kind: Bonded, Bond: &Bond{Members: []string{"a"}, Options: map[string]int{"mode": activeBackup}}, Addresses: v4}}}, ready(func(s *State) {
+			s.NICs[0].Addresses = []Address{{Prefix: v4[0]}, {Prefix: prefix("169.254.1.1/16")}, {Prefix: v6[0]}, {Prefix: prefix("fe80::1/64")}}
+		}), "add bond b: active-backup\nset b ipv4/ignore_routes_with_linkdown 1\nset b ipv6/ignore_routes_with_linkdown 1\n" +
+			"remove address 192.0.2.10/24 from eth0\nremove address 169.254.1.1/16 from eth0\nremove address 2001:db8::10/64 from eth0\nset eth0 down\nadd eth0 to b\nset b up\nadd address 192.0.2.10/24 to b\n", ""},
+		{"another MAC", Plan{Links: []Link{{ID: "a", Kind: Physical, Device: "eth0", NewMAC: "52:54:00:aa:bb:09", Addresses: append(v6, v4...), Routes: []Route{way}}}}, ready(func(s *State) {
+			s.NICs[0].Addresses = []Address{{Prefix: v4[0]}, {Prefix: v6[0]}}
+			s.Routes = []NICRoute{{"eth0", way}}
+		}), "set eth0 down\nset eth0 mac 52:54:00:aa:bb:09\nset eth0 up\nadd address 2001:db8::10/64 to eth0\nadd route default via 192.0.2.1 dev eth0\n", ""},
+		{"another MAC is in force", Plan{Links: []Link{{ID: "a", Kind: Physical, MAC: mac, NewMAC: "52:54:00:aa:bb:09", Addresses: v4}}}, ready(func(s *State) {
+			s.NICs[0].MAC, s.NICs[0].Addresses = "52:54:00:aa:bb:09", []Address{{Prefix: v4[0]}}
+		}), "", ""},
+		{"InfiniBand by the six bytes that Ironic has", plan(Link{ID: "a", Kind: Physical, MAC: "f4:52:14:7b:cb:a1", Addresses: v4}), ready(infiniband), "add address 192.0.2.10/24 to eth0\n", ""},
+		{"InfiniBand after a restart of its driver", plan(Link{ID: "a", Kind: Physical, MAC: "80:00:02:4a:fe:80:00:00:00:00:00:00:f4:52:14:03:00:7b:cb:a1", Addresses: v4}), ready(infiniband), "add address 192.0.2.10/24 to eth0\n", ""},
+		{"another NIC of InfiniBand", plan(Link{ID: "a", Kind: Physical, MAC: "f4:52:14:7b:cb:a2", Addresses: v4}), ready(infiniband), "",
+			"link a: no such NIC: no NIC has the MAC f4:52:14:7b:cb:a2; the machine has eth0 80:00:02:08:fe:80:00:00:00:00:00:00:f4:52:14:03:00:7b:cb:a1 (ice, link)"},
+		{"bond of InfiniBand by six bytes", plan(Link{ID: "a", Kind: Physical, MAC: "f4:52:14:7b:cb:a1"},
+			Link{ID: "b", Kind: Bonded, MAC: "f4:52:14:7b:cb:a1", Bond: &Bond{Members: []string{"a"}, Options: map[string]int{"mode": activeBackup}}}), ready(infiniband),
+			"add bond b: active-backup fail_over_mac active\nset b ipv4/ignore_routes_with_linkdown 1\nset b ipv6/ignore_routes_with_linkdown 1\nset eth0 down\nadd eth0 to b\nset b up\n", ""},
+		{"bond of InfiniBand that is there", plan(Link{ID: "a", Kind: Physical, MAC: "f4:52:14:7b:cb:a1"},
+			Link{ID: "b", Kind: Bonded, MAC: "f4:52:14:7b:cb:a1", Bond: &Bond{Members: []string{"a"}, Options: map[string]int{"mode": activeBackup}}}), ready(func(s *State) {
+			infiniband(s)
+			bond := s.NICs[0]
+			bond.Name, bond.Kind, bond.PermanentMAC, bond.Alias, bond.Bond = "b", "bond", "", mark("b"), &Bond{Options: map[string]int{"mode": activeBackup, "fail_over_mac": 1}}
+			s.NICs[0].Master = "b"
+			s.NICs = append(s.NICs, bond)
+		}), "", ""},
+		{"bond of InfiniBand in another mode", plan(Link{ID: "a", Kind: Physical, MAC: "f4:52:14:7b:cb:a1"},
+			Link{ID: "b", Kind: Bonded, Bond: &Bond{Members: []string{"a"}, Options: map[string]int{"mode": lacp}}}), ready(infiniband), "", "link b: mode 802.3ad: want active-backup for InfiniBand"},
 
 		{"route of a NIC that is not ours", plan(link(v4, way)), ready(func(s *State) {
 			s.Routes = []NICRoute{{"eth9", Route{Destination: way.Destination, Gateway: addr("203.0.113.1")}}}

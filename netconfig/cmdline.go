@@ -5,6 +5,8 @@ package netconfig
 import (
 	"errors"
 	"fmt"
+	"io/fs"
+	"maps"
 	"net/netip"
 	"slices"
 	"strconv"
@@ -15,19 +17,28 @@ import (
 const wordsMost = 100
 
 // ParseCmdline reads what a kernel command line says of the network, in dracut's words
-// (dracut.cmdline(7), section "Network"): ip=, bond=, vlan=, ifname=, nameserver=,
-// rd.route= and BOOTIF=. The plan has no links if there is no ip=, bond= or vlan=.
+// (dracut.cmdline(7), section "Network"): ip=, bond=, vlan=, bridge=, ifname=, nameserver=, rd.route=,
+// bootdev=, rd.peerdns=, BOOTIF= and rd.bootif=. The plan has no links if there is no ip=, bond= or vlan=. What firmware says,
+// for ip=ibft, is in the directory of /sys/firmware/ibft; nil is for a machine whose firmware says nothing.
 //
 // Everything that is wrong is returned at once, as joined errors that begin with
 // the parameter; what an error is about is left out of the plan.
 //
-// An ip= that names no device is for the NIC of BOOTIF. Without BOOTIF an address is for
+// An ip= that names no device is for the NIC of BOOTIF, or of bootdev=. Without these an address is for
 // the only NIC of the machine, and a method such as dhcp for all of them (Plan.Everywhere). Names of devices are those of this kernel (eth0) unless
-// ifname= gives them to a MAC. A device may be a MAC with dashes, too.
-func ParseCmdline(line string) (Plan, error) {
-	p := &cmdline{links: map[string]*Link{}, macs: map[string]MAC{}}
+// ifname= gives them to a MAC. A device may be a MAC with dashes, too. A bridge with one device is another name for that:
+// nothing else of this machine is to be behind it.
+func ParseCmdline(line string, firmware fs.FS) (Plan, error) {
+	plan, p := parseCmdline(line, firmware)
+	return plan, errors.Join(p.errs...)
+}
+
+func parseCmdline(line string, firmware fs.FS) (Plan, *cmdline) {
+	p := &cmdline{links: map[string]*Link{}, macs: map[string]MAC{}, bridges: map[string]string{}}
 	var ips, routes []string
+	boot, single := true, map[string]string{}
 	for word := range strings.FieldsSeq(line) {
+		word = strings.ReplaceAll(word, `"`, "") // which the kernel takes off, too
 		key, value, _ := strings.Cut(word, "=")
 		if p.words > wordsMost {
 			p.fail("network", "more than %d parameters", wordsMost)
@@ -48,23 +59,42 @@ func ParseCmdline(line string) (Plan, error) {
 			p.nameserver(word, value)
 		case "rd.route":
 			routes = append(routes, value)
-		case "bridge", "team":
-			p.fail(word, "a %s is not supported", key)
+		case "bridge":
+			p.bridge(word, value)
+		case "team":
+			p.fail(word, "a team is not supported; a bond does the same: bond=NAME:NIC,NIC:mode=active-backup")
+		case "bootdev":
+			p.bootDevice = value
+		case "rd.bootif":
+			boot = !off(value)
+		case "rd.peerdns":
+			p.ignoreDNS = off(value)
+		case "rd.iscsi.ibft":
+			p.ibft = !off(value)
+		case "rd.iscsi.mp":
+			p.allFirmware = !off(value)
+		case "gateway", "netmask", "mtu", "ksdevice":
+			single[key] = value
 		default:
 			continue
 		}
 		p.words++
 	}
+	if !boot {
+		p.bootMAC = ""
+	}
 	p.addBonds()
 	p.addVLANs()
 	for _, value := range ips {
-		p.ip("ip="+value, value)
+		p.ip("ip="+value, anaconda(value, single))
+	}
+	if p.ibft {
+		p.addFirmware(firmware)
 	}
 	for _, value := range routes {
 		p.route("rd.route="+value, value)
 	}
-	plan := p.plan()
-	return plan, errors.Join(p.errs...)
+	return p.plan(), p
 }
 
 // cmdline collects the parts of a plan.
@@ -74,10 +104,40 @@ type cmdline struct {
 	links        map[string]*Link // by name of the device; "" is the only NIC
 	macs         map[string]MAC   // by names that ifname= gives
 	bootMAC      MAC
+	bridges      map[string]string // name -> the one device of it
+	bootDevice   string
 	bonds, vlans []string
 	everywhere   []Method
 	dns          []netip.Addr
+	ignoreDNS    bool
+	ibft         bool // what the firmware says counts
+	allFirmware  bool // also of NICs from which it has not booted
 	errs         []error
+}
+
+// IsIBFT reports whether a command line wants to know what firmware says of the network.
+func IsIBFT(line string) bool {
+	_, p := parseCmdline(line, nil)
+	return p.ibft
+}
+
+// off reads a truth value as dracut does (getargbool in dracut-lib.sh).
+func off(value string) bool { return value == "0" || value == "no" || value == "off" }
+
+// anaconda returns an ip= with nothing but an address in the form of all others: the rest of it is in parameters of their own then
+// (ip_to_var in dracut's net-lib.sh).
+func anaconda(value string, single map[string]string) string {
+	if a, err := netip.ParseAddr(value); err != nil || !a.Is4() || single["netmask"] == "" {
+		return value
+	}
+	device := single["ksdevice"]
+	switch {
+	case device == "bootif" || device == "BOOTIF" || device == "link" || device == "ibft":
+		device = "" // as if it were not named
+	case strings.Count(device, ":") == 5:
+		device = strings.ReplaceAll(device, ":", "-")
+	}
+	return fmt.Sprintf("%s::%s:%s::%s:none:%s", value, single["gateway"], single["netmask"], device, single["mtu"])
 }
 
 func (p *cmdline) fail(word, format string, args ...any) {
@@ -86,7 +146,7 @@ func (p *cmdline) fail(word, format string, args ...any) {
 
 // plan returns what was sound, each link after what it stands on.
 func (p *cmdline) plan() Plan {
-	plan := Plan{Links: []Link{}, DNS: p.dns}
+	plan := Plan{Links: []Link{}, DNS: p.dns, IgnoreDNS: p.ignoreDNS}
 	for _, m := range p.everywhere {
 		if len(p.order) > 0 {
 			p.fail("ip=", "%s on all NICs, and other parameters for some of them", m)
@@ -101,6 +161,7 @@ func (p *cmdline) plan() Plan {
 			}
 		}
 	}
+	p.prefer(plan.Links)
 	type place struct {
 		destination netip.Prefix
 		metric      int
@@ -119,12 +180,74 @@ func (p *cmdline) plan() Plan {
 	return plan
 }
 
+// prefer puts the link of bootdev= and what it stands on before the others: its default route counts most.
+func (p *cmdline) prefer(links []Link) {
+	if p.bootDevice == "" || len(links) == 0 {
+		return
+	}
+	first := p.links[p.bridged(p.bootDevice)]
+	switch {
+	case first == nil && p.bootMAC != "": // which takes its place
+		return
+	case first == nil:
+		p.fail("bootdev="+p.bootDevice, "no other parameter says what it is")
+		return
+	}
+	wanted := map[string]bool{first.ID: true}
+	for _, l := range slices.Backward(links) {
+		if wanted[l.ID] && l.Bond != nil {
+			for _, m := range l.Bond.Members {
+				wanted[m] = true
+			}
+		} else if wanted[l.ID] && l.VLAN != nil {
+			wanted[l.VLAN.Link] = true
+		}
+	}
+	slices.SortStableFunc(links, func(a, b Link) int {
+		switch {
+		case wanted[a.ID] == wanted[b.ID]:
+			return 0
+		case wanted[a.ID]:
+			return -1
+		}
+		return 1
+	})
+}
+
+// bridge reads NAME:DEVICE.
+func (p *cmdline) bridge(word, value string) {
+	name, devices, _ := strings.Cut(value, ":")
+	if value == "" {
+		name, devices = "br0", "eth0"
+	}
+	switch {
+	case deviceName(name, "") == "":
+		p.fail(word, "%s is not a name for a device", quote(name))
+	case devices == "" || devices == name:
+		p.fail(word, "names no device for it to be on")
+	case strings.Contains(devices, ","):
+		p.fail(word, "a bridge of several devices is not supported; one with a single device is")
+	default:
+		p.bridges[name] = devices
+	}
+}
+
+// bridged returns the name of what is below a bridge, or the name itself.
+func (p *cmdline) bridged(name string) string {
+	for range nestMost {
+		if below := p.bridges[name]; below != "" {
+			name = below
+		}
+	}
+	return name
+}
+
 // boot reads BOOTIF: a MAC as iPXE writes it, or with dashes and the number of the
 // hardware's kind before it, as PXELINUX does.
 func (p *cmdline) boot(value string) {
-	text := value
-	if kind, rest, ok := strings.Cut(value, "-"); ok && len(kind) == 2 && strings.Count(value, "-") != 5 {
-		text = rest
+	text := strings.ReplaceAll(value, "-", ":")
+	if pairs := strings.Count(text, ":") + 1; pairs == 7 || pairs == 21 {
+		_, text, _ = strings.Cut(text, ":")
 	}
 	m, err := ParseMAC(text)
 	if err != nil {
@@ -162,14 +285,21 @@ func (p *cmdline) nameserver(word, value string) {
 
 // device returns the link of a device, made as a physical one if there is none.
 func (p *cmdline) device(word, name string) *Link {
+	if name == "" && p.bootMAC == "" {
+		name = p.bootDevice
+	}
+	name = p.bridged(name)
 	l := &Link{ID: name, Kind: Physical, Device: name}
 	mac, err := ParseMAC(name)
+	if hex, ok := strings.CutPrefix(name, "enx"); ok && len(hex) == 12 { // a name of udev's, after the MAC
+		mac, err = ParseMAC(hex[:2] + "-" + hex[2:4] + "-" + hex[4:6] + "-" + hex[6:8] + "-" + hex[8:10] + "-" + hex[10:])
+	}
 	switch {
 	case p.links[name] != nil:
 		return p.links[name]
 	case p.macs[name] != "":
 		l.MAC, l.Device = p.macs[name], ""
-	case err == nil && strings.Contains(name, "-"):
+	case err == nil && !strings.Contains(name, ":"):
 		l.MAC, l.Device = mac, ""
 	case name == "" && p.bootMAC != "":
 		l.ID, l.MAC = "BOOTIF", p.bootMAC
@@ -252,6 +382,13 @@ func (p *cmdline) bondOptions(word string, b *Bond, options string) {
 		case "primary":
 			b.Primary = value
 			continue
+		case "ad_actor_system": // which has colons, of which this option can have none
+			m, err := ParseMAC(value)
+			if err != nil {
+				p.fail(word, "ad_actor_system: %w", err)
+			}
+			b.System = m
+			continue
 		case "arp_ip_target":
 			for text := range strings.SplitSeq(value, ";") {
 				if a, err := netip.ParseAddr(text); err != nil || !a.Is4() || a.IsUnspecified() || len(b.ARPTargets) == 16 {
@@ -275,10 +412,8 @@ func (p *cmdline) bondOptions(word string, b *Bond, options string) {
 		b.Options[o.name] = n
 	}
 	wrong := b.check()
-	for _, o := range bondOptions() {
-		if err := wrong[o.name]; err != nil {
-			p.fail(word, "%s: %w", o.name, err)
-		}
+	for _, name := range slices.Sorted(maps.Keys(wrong)) {
+		p.fail(word, "%s: %w", name, wrong[name])
 	}
 	if b.Primary != "" && !b.takesPrimary() {
 		p.fail(word, "primary: not in mode %s", bondOptions()[0].text(b.Options["mode"]))
@@ -341,24 +476,26 @@ func (p *cmdline) member(l *Link) bool {
 //	ADDRESS:[PEER]:GATEWAY:MASK:HOSTNAME:DEVICE:METHOD[:[MTU][:MAC]]
 //	ADDRESS:[PEER]:GATEWAY:MASK:HOSTNAME:DEVICE:METHOD[:[DNS1][:DNS2]]
 //
-// The first five may be all that there is of the last two (as PXELINUX writes them).
+// The first five may be all that there is of the last two (as PXELINUX writes them). METHOD may be several, with commas between them.
 func (p *cmdline) ip(word, value string) {
 	field := split(value)
-	if _, known := methods()[field.at(0)]; known && !strings.Contains(value, ":") {
-		p.automatic(word, "", field.at(0), "", "")
+	if known(value) {
+		p.automatic(word, "", value, "", "")
 		return
 	}
-	if _, known := methods()[field.at(1)]; known && field.at(1) != "" && field.at(0) != "" {
+	if field.at(1) != "" && known(field.at(1)) {
 		p.automatic(word, field.at(0), field.at(1), field.at(2), field.from(3))
 		return
 	}
 	method := field.at(6)
-	if _, known := methods()[method]; !known {
+	if !known(method) {
 		p.fail(word, "%s is not a way to get an address", quote(method))
 		return
 	}
 	if field.at(0) == "" { // the device alone: ip=:::::eth0:dhcp
-		p.automatic(word, field.at(5), method, field.at(7), field.from(8))
+		mtu, mac, dns := field.end()
+		p.automatic(word, field.at(5), method, mtu, mac)
+		p.nameservers(word, dns)
 		return
 	}
 	switch method {
@@ -371,50 +508,107 @@ func (p *cmdline) ip(word, value string) {
 	if !ok {
 		return
 	}
-	switch ip := address.Addr(); {
-	case ip.IsUnspecified() || ip.IsMulticast() || ip.IsLoopback() || ip == broadcast() || address.Bits() == 0:
-		p.fail(word, "%s is not an address for a machine", address)
-		return
-	}
 	var gateway netip.Addr
 	if text := field.at(2); text != "" {
 		var err error
-		gateway, err = netip.ParseAddr(text)
-		switch {
-		case err != nil || gateway.Zone() != "" || gateway.Is4In6():
+		if gateway, err = netip.ParseAddr(text); err != nil || gateway.Zone() != "" || gateway.Is4In6() {
 			p.fail(word, "gateway: %s is not an IP address", quote(text))
 			return
-		case gateway.Is4() != address.Addr().Is4() || gateway == address.Addr() || gateway.IsMulticast() || gateway.IsLoopback() || gateway == broadcast():
-			p.fail(word, "%s is no gateway for %s", gateway, address)
-			return
-		case gateway.IsUnspecified(): // which is how firmware says that there is none
-			gateway = netip.Addr{}
 		}
 	}
-	l := p.addressed(word, field.at(5))
-	if l == nil {
+	if gateway, ok = p.usable(word, address, gateway); !ok {
 		return
 	}
+	peer, ok := p.peer(word, field.at(1), address, gateway)
+	if !ok {
+		return
+	}
+	l := p.addressed(word, field.at(5))
+	if l == nil || !p.give(word, l, address, gateway) {
+		return
+	}
+	if peer.IsValid() {
+		l.Routes = append(l.Routes, Route{Destination: peer})
+	}
+	mtu, mac, dns := field.end()
+	p.sizeAndMAC(word, l, mtu, mac)
+	p.nameservers(word, dns)
+}
+
+// end returns what follows the method in the long form: MTU and MAC, or name servers.
+func (f fields) end() (mtu, mac string, dns []string) {
+	isIP := func(s string) bool {
+		_, err := netip.ParseAddr(s)
+		return err == nil
+	}
+	if isIP(f.at(7)) || f.at(7) == "" && isIP(f.at(8)) {
+		return "", "", []string{f.at(7), f.at(8)}
+	}
+	return f.at(7), f.from(8), nil
+}
+
+func (p *cmdline) nameservers(word string, servers []string) {
+	for _, s := range servers {
+		if s != "" {
+			p.nameserver(word, s)
+		}
+	}
+}
+
+// usable checks an address for a machine, and the gateway beside it; an unspecified one is how firmware says that there is none.
+func (p *cmdline) usable(word string, address netip.Prefix, gateway netip.Addr) (netip.Addr, bool) {
+	switch ip := address.Addr(); {
+	case ip.IsUnspecified() || ip.IsMulticast() || ip.IsLoopback() || ip == broadcast() || address.Bits() == 0:
+		p.fail(word, "%s is not an address for a machine", address)
+		return netip.Addr{}, false
+	case !gateway.IsValid():
+	case gateway.Is4() != ip.Is4() || gateway == ip || gateway.IsMulticast() || gateway.IsLoopback() || gateway == broadcast():
+		p.fail(word, "%s is no gateway for %s", gateway, address)
+		return netip.Addr{}, false
+	case gateway.IsUnspecified():
+		gateway = netip.Addr{}
+	}
+	return gateway, true
+}
+
+// give adds an address to a link, and the way over its gateway.
+func (p *cmdline) give(word string, l *Link, address netip.Prefix, gateway netip.Addr) bool {
 	for _, other := range p.order {
 		if slices.ContainsFunc(other.Addresses, func(a netip.Prefix) bool { return a.Addr() == address.Addr() }) {
 			p.fail(word, "%s is an address of %s already", address.Addr(), other.ID)
-			return
+			return false
 		}
 	}
 	l.Addresses = append(l.Addresses, address)
 	if gateway.IsValid() {
 		l.Routes = append(l.Routes, Route{Destination: everywhere(gateway), Gateway: gateway})
 	}
-	// What follows is MTU and MAC, or name servers.
-	if _, err := netip.ParseAddr(field.at(7)); err != nil && (field.at(7) != "" || strings.Count(field.from(8), ":") == 5) {
-		p.sizeAndMAC(word, l, field.at(7), field.from(8))
-		return
+	return true
+}
+
+// peer reads the other end of a link with two ends. PXELINUX writes the server that it has booted from in its place, which may be anywhere:
+// that counts only if it has a mask, or can be nothing else.
+func (p *cmdline) peer(word, text string, address netip.Prefix, gateway netip.Addr) (netip.Prefix, bool) {
+	bare, mask, masked := strings.Cut(text, "/")
+	a, err := netip.ParseAddr(bare)
+	switch {
+	case text == "" || !masked && (!address.IsSingleIP() || gateway.IsValid() && err == nil && gateway != a):
+		return netip.Prefix{}, true
+	case err != nil || a.Zone() != "" || a.Is4In6():
+		p.fail(word, "peer: %s is not an IP address", quote(text))
+		return netip.Prefix{}, false
+	case a.Is4() != address.Addr().Is4() || a == address.Addr() || a.IsUnspecified() || a.IsMulticast():
+		p.fail(word, "%s is no peer for %s", a, address)
+		return netip.Prefix{}, false
+	case !masked:
+		return netip.PrefixFrom(a, a.BitLen()), true
 	}
-	for i := 7; i < 9; i++ {
-		if field.at(i) != "" {
-			p.nameserver(word, field.at(i))
-		}
+	n, err := parseLength(mask, a)
+	if err != nil || n == 0 {
+		p.fail(word, "peer: %s is not a mask", quote(mask))
+		return netip.Prefix{}, false
 	}
+	return netip.PrefixFrom(a, n).Masked(), true
 }
 
 func everywhere(a netip.Addr) netip.Prefix {
@@ -442,28 +636,40 @@ func methods() map[string]bool {
 	}
 }
 
+// known reports whether a field has such words, with commas between them.
+func known(text string) bool {
+	for m := range strings.SplitSeq(text, ",") {
+		if !methods()[m] {
+			return false
+		}
+	}
+	return true
+}
+
 // automatic is for an ip= without address.
-func (p *cmdline) automatic(word, device, method, mtu, mac string) {
-	switch method {
-	case "", "none", "off", "static", "link6": // the kernel has a link-local address on whatever is on
-		if device == "" {
-			return
+func (p *cmdline) automatic(word, device, methods, mtu, mac string) {
+	var way []Method
+	on := false // switched on is enough
+	for method := range strings.SplitSeq(methods, ",") {
+		more := map[string][]Method{
+			"dhcp": {DHCP4}, "dhcp4": {DHCP4}, "single-dhcp": {DHCP4}, "on": {DHCP4, Auto6}, "any": {DHCP4, Auto6}, "both": {DHCP4, Auto6},
+			"dhcp6": {DHCP6}, "auto6": {SLAAC}, "either6": {Auto6},
+		}[method]
+		switch {
+		case method == "ibft":
+			p.ibft = true
+		case slices.Contains([]string{"", "none", "off", "static", "link6", "link-local"}, method):
+			on = true // the kernel has a link-local address then
+		case more == nil:
+			p.fail(word, "%s is not supported", method)
 		}
-		if l := p.addressed(word, device); l != nil {
-			p.sizeAndMAC(word, l, mtu, mac)
-		}
-		return
+		way = append(way, more...)
 	}
-	way := map[string][]Method{
-		"dhcp": {DHCP4}, "dhcp4": {DHCP4}, "single-dhcp": {DHCP4}, "on": {DHCP4, Auto6}, "any": {DHCP4, Auto6}, "both": {DHCP4, Auto6},
-		"dhcp6": {DHCP6}, "auto6": {SLAAC}, "either6": {Auto6},
-	}[method]
-	if way == nil {
-		p.fail(word, "%s is not supported", method)
-		return
-	}
-	if device == "" && p.bootMAC == "" { // on all NICs, which are not known here
+	if device == "" && p.bootMAC == "" && p.bootDevice == "" { // on all NICs, which are not known here
 		p.everywhere = append(p.everywhere, way...)
+		return
+	}
+	if len(way) == 0 && (!on || device == "") {
 		return
 	}
 	if l := p.addressed(word, device); l != nil {
@@ -488,8 +694,9 @@ func (p *cmdline) sizeAndMAC(word string, l *Link, mtu, mac string) {
 	switch {
 	case err != nil:
 		p.fail(word, "%w", err)
-	case l.Kind == Physical && l.MAC != m:
-		p.fail(word, "another MAC for a NIC is not supported")
+	case l.Kind == Physical && l.MAC == m: // its own
+	case l.Kind == Physical:
+		l.NewMAC = m
 	default:
 		l.MAC = m
 	}
@@ -535,14 +742,25 @@ func (p *cmdline) prefix(word, text, mask string) (netip.Prefix, bool) {
 // route reads NETWORK/MASK:GATEWAY[:DEVICE].
 func (p *cmdline) route(word, value string) {
 	field := split(value)
-	destination, ok := p.prefix(word, field.at(0), "")
+	text, mask := field.at(0), ""
+	if text == "default" {
+		text = "0.0.0.0/0"
+		if strings.Contains(field.at(1), ":") {
+			text = "::/0"
+		}
+	}
+	if strings.Contains(text, ":") && !strings.Contains(text, "/") {
+		mask = "128"
+	}
+	destination, ok := p.prefix(word, text, mask)
 	if !ok {
 		return
 	}
-	if destination != destination.Masked() {
+	if destination.Addr().Is4() && destination != destination.Masked() { // as in the kernel, which masks those of IPv6
 		p.fail(word, "%s has bits outside its mask, want %s", destination, destination.Masked())
 		return
 	}
+	destination = destination.Masked()
 	r := Route{Destination: destination}
 	if text := field.at(1); text != "" {
 		a, err := netip.ParseAddr(text)

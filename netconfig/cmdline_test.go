@@ -39,19 +39,53 @@ func TestParseCmdline(t *testing.T) {
 		{"bond of dracut's default", "bond", "link eth0: physical, device eth0\nlink eth1: physical, device eth1\nlink bond0: bond of eth0, eth1 (balance-rr miimon 100), device bond0\n", ""},
 		{"bond by ARP", "bond=b:eth0:mode=active-backup,primary=eth0,arp_interval=100,arp_ip_target=192.0.2.1;192.0.2.2",
 			"link eth0: physical, device eth0\nlink b: bond of eth0 (active-backup arp_interval 100 primary eth0 arp_ip_target 192.0.2.1,192.0.2.2), device b\n", ""},
+		{"bond with each kind of option", "bond=b:eth0:mode=802.3ad,ad_lacp_rate=fast,lacp_active=off,ad_select=count,min_links=1,xmit_hash_policy=vlan+srcmac,ad_actor_system=02-00-00-00-00-77:9000",
+			"link eth0: physical, device eth0\nlink b: bond of eth0 (802.3ad ad_select count lacp_active off lacp_rate fast miimon 100 min_links 1 xmit_hash_policy vlan+srcmac ad_actor_system 02:00:00:00:00:77), device b, mtu 9000\n", ""},
+		{"bond that is told", "bond=b:eth0:mode=1,arp_interval=100,arp_ip_target=192.0.2.1,arp_missed_max=7,peer_notif_delay=300,ad_actor_system=x,primary_reselect=better",
+			"link eth0: physical, device eth0\nlink b: bond of eth0 (active-backup arp_interval 100 missed_max 7 primary_reselect better arp_ip_target 192.0.2.1), device b\n",
+			"bond=b:eth0:mode=1,arp_interval=100,arp_ip_target=192.0.2.1,arp_missed_max=7,peer_notif_delay=300,ad_actor_system=x,primary_reselect=better: ad_actor_system: \"x\" is not a MAC address\n" +
+				"bond=b:eth0:mode=1,arp_interval=100,arp_ip_target=192.0.2.1,arp_missed_max=7,peer_notif_delay=300,ad_actor_system=x,primary_reselect=better: peer_notif_delay: not without miimon"},
 		{"routes", "ip=192.0.2.10:::24::eth0:none ip=[2001:db8::1]:::64::eth1:none rd.route=10.0.0.0/8:192.0.2.1 rd.route=[2001:db8:3::]/48:[2001:db8::9]:eth1 rd.route=172.16.0.0/12::eth1",
 			"link eth0: physical, device eth0\n  address 192.0.2.10/24\n  route 10.0.0.0/8 via 192.0.2.1\nlink eth1: physical, device eth1\n  address 2001:db8::1/64\n" +
 				"  route 2001:db8:3::/48 via 2001:db8::9\n  route 172.16.0.0/12\n", ""},
+		{"BOOTIF with colons and kind", "ip=192.0.2.10:::24 BOOTIF=01:52:54:00:aa:bb:01", "link BOOTIF: physical, mac 52:54:00:aa:bb:01\n  address 192.0.2.10/24\n", ""},
+		{"BOOTIF of InfiniBand", "ip=192.0.2.10:::24 BOOTIF=20-80-00-02-08-fe-80-00-00-00-00-00-00-f4-52-14-03-00-7b-cb-a1",
+			"link BOOTIF: physical, mac 80:00:02:08:fe:80:00:00:00:00:00:00:f4:52:14:03:00:7b:cb:a1\n  address 192.0.2.10/24\n", ""},
+		{"in quotes", `ip="192.0.2.10:::24::eth0:none"`, "link eth0: physical, device eth0\n  address 192.0.2.10/24\n", ""},
+		{"anaconda's form", "ip=192.0.2.10 netmask=255.255.255.0 gateway=192.0.2.1 ksdevice=52:54:00:aa:bb:01 mtu=1400", "link 52-54-00-aa-bb-01: physical, mac 52:54:00:aa:bb:01, mtu 1400\n  address 192.0.2.10/24\n  route default via 192.0.2.1\n", ""},
+		{"anaconda's form with BOOTIF", "ip=192.0.2.10 netmask=24 ksdevice=bootif BOOTIF=52:54:00:aa:bb:01", "link BOOTIF: physical, mac 52:54:00:aa:bb:01\n  address 192.0.2.10/24\n", ""},
+		{"MAC without MTU", "ip=192.0.2.10:::24::eth0:none::52:54:00:aa:bb:09", "link eth0: physical, device eth0, new mac 52:54:00:aa:bb:09\n  address 192.0.2.10/24\n", ""},
+		{"MAC with dashes, without MTU", "ip=192.0.2.10:::24::eth0:none::52-54-00-aa-bb-09", "link eth0: physical, device eth0, new mac 52:54:00:aa:bb:09\n  address 192.0.2.10/24\n", ""},
+		{"second name server alone", "ip=192.0.2.10:::24::eth0:none::192.0.2.54", "link eth0: physical, device eth0\n  address 192.0.2.10/24\ndns 192.0.2.54\n", ""},
+		{"peer", "ip=192.0.2.10:198.51.100.1::255.255.255.255::eth0:none", "link eth0: physical, device eth0\n  address 192.0.2.10/32\n  route 198.51.100.1/32\n", ""},
+		{"peer that is the gateway", "ip=192.0.2.10:198.51.100.1:198.51.100.1:32::eth0:none", "link eth0: physical, device eth0\n  address 192.0.2.10/32\n  route default via 198.51.100.1 onlink\n  route 198.51.100.1/32\n", ""},
+		{"peer with a mask", "ip=192.0.2.10:198.51.100.1/24::24::eth0:none", "link eth0: physical, device eth0\n  address 192.0.2.10/24\n  route 198.51.100.0/24\n", ""},
+		{"peer of IPv6", "ip=[2001:db8::1]:[2001:db8::2]::128::eth0:none", "link eth0: physical, device eth0\n  address 2001:db8::1/128\n  route 2001:db8::2/128\n", ""},
+		{"server behind a gateway is no peer", "ip=192.0.2.10:203.0.113.9:198.51.100.1:32::eth0:none", "link eth0: physical, device eth0\n  address 192.0.2.10/32\n  route default via 198.51.100.1 onlink\n", ""},
+		{"routes as in dracut's manual", "ip=192.168.100.2:::24::eth0:none ip=[2001:DB8:2::9]:::64::eth0:none rd.route=192.168.200.0/24:192.168.100.222:eth0 rd.route=192.168.201.0/24:192.168.100.222 rd.route=192.168.202.0/24::eth0 rd.route=[2001:DB8:3::/8]:[2001:DB8:2::1]:eth0",
+			"link eth0: physical, device eth0\n  address 192.168.100.2/24\n  address 2001:db8:2::9/64\n  route 192.168.200.0/24 via 192.168.100.222\n  route 192.168.201.0/24 via 192.168.100.222\n  route 192.168.202.0/24\n  route 2000::/8 via 2001:db8:2::1\n", ""},
+		{"routes without mask", "ip=192.0.2.10:::24::eth0:none ip=[2001:db8::1]:::64::eth0:none rd.route=203.0.113.9:192.0.2.1 rd.route=[2001:db8:9::5]:[2001:db8::9] rd.route=default:192.0.2.1 rd.route=default:[2001:db8::9]",
+			"link eth0: physical, device eth0\n  address 192.0.2.10/24\n  address 2001:db8::1/64\n  route 203.0.113.9/32 via 192.0.2.1\n  route 2001:db8:9::5/128 via 2001:db8::9\n  route default via 192.0.2.1\n  route default via 2001:db8::9\n", ""},
+		{"bootdev", "ip=192.0.2.10::192.0.2.1:24::eth0:none ip=198.51.100.10::198.51.100.1:24::vlan5:none vlan=vlan5:bond0 bond=bond0:eth1,eth2 bootdev=vlan5",
+			"link eth1: physical, device eth1\nlink eth2: physical, device eth2\nlink bond0: bond of eth1, eth2 (balance-rr miimon 100), device bond0\nlink vlan5: vlan 5 of bond0, device vlan5\n  address 198.51.100.10/24\n  route default via 198.51.100.1\n" +
+				"link eth0: physical, device eth0\n  address 192.0.2.10/24\n  route default via 192.0.2.1 metric 1025\n", ""},
+		{"VLANs in all four styles", "vlan=vlan0005:eth0 vlan=vlan6:eth0 vlan=eth0.0007:eth0 vlan=eth0.8:eth0",
+			"link eth0: physical, device eth0\nlink vlan0005: vlan 5 of eth0, device vlan0005\nlink vlan6: vlan 6 of eth0, device vlan6\nlink eth0.0007: vlan 7 of eth0, device eth0.0007\nlink eth0.8: vlan 8 of eth0, device eth0.8\n", ""},
+		{"wrong peers", "ip=192.0.2.10:x::32::eth0:none ip=192.0.2.10:2001::32::eth0:none ip=192.0.2.10:198.51.100.1/33::24::eth0:none ip=192.0.2.10:192.0.2.10::32::eth0:none bootdev=eth7", "",
+			"ip=192.0.2.10:x::32::eth0:none: peer: \"x\" is not an IP address\nip=192.0.2.10:2001::32::eth0:none: peer: \"2001\" is not an IP address\n" +
+				"ip=192.0.2.10:198.51.100.1/33::24::eth0:none: peer: \"33\" is not a mask\nip=192.0.2.10:192.0.2.10::32::eth0:none: 192.0.2.10 is no peer for 192.0.2.10/32"},
 		{"two gateways", "ip=192.0.2.10::192.0.2.1:24::eth0:none ip=198.51.100.10::198.51.100.1:24::eth1:none",
 			"link eth0: physical, device eth0\n  address 192.0.2.10/24\n  route default via 192.0.2.1\nlink eth1: physical, device eth1\n  address 198.51.100.10/24\n  route default via 198.51.100.1 metric 1025\n", ""},
 
-		{"wrong", "BOOTIF=x ifname=a ifname=../x:52:54:00:aa:bb:01 nameserver=x nameserver=0.0.0.0 bridge=br0:eth0 rd.route=10.0.0.0/8",
+		{"wrong", "BOOTIF=x ifname=a ifname=../x:52:54:00:aa:bb:01 nameserver=x nameserver=0.0.0.0 bridge=br0:eth0,eth1 bridge=br0 team=team0:eth0 rd.route=10.0.0.0/8",
 			"", `BOOTIF=x: "x" is not a MAC address
 ifname=a: "" is not a MAC address
 ifname=../x:52:54:00:aa:bb:01: "../x" is not a name for a device
 nameserver=x: "x" is not an IP address
 nameserver=0.0.0.0: 0.0.0.0 is not an address for a server
-bridge=br0:eth0: a bridge is not supported
+bridge=br0:eth0,eth1: a bridge of several devices is not supported; one with a single device is
+bridge=br0: names no device for it to be on
+team=team0:eth0: a team is not supported; a bond does the same: bond=NAME:NIC,NIC:mode=active-backup
 rd.route=10.0.0.0/8: neither a gateway nor a device`},
 		{"wrong addresses", "ip=192.0.2.300:::24::eth0:none ip=192.0.2.10:::33::eth0:none ip=0.0.0.0:::24::eth0:none ip=192.0.2.10::2001:db8::1:24::eth0:none ip=192.0.2.10::[2001:db8::1]:24::eth0:none ip=192.0.2.10:::24::eth0:magic ip=192.0.2.10:::24::eth0:dhcp ip=192.0.2.10:::24::a/b:none",
 			"", `ip=192.0.2.300:::24::eth0:none: "192.0.2.300" is not an IP address
@@ -63,10 +97,9 @@ ip=192.0.2.10:::24::eth0:magic: "magic" is not a way to get an address
 ip=192.0.2.10:::24::eth0:dhcp: dhcp, and an address as well
 ip=192.0.2.10:::24::a/b:none: "a/b" is not a name for a device`},
 		{"twice", "ip=192.0.2.10:::24::eth0:none ip=192.0.2.10:::24::eth1:none ip=192.0.2.11:::24::eth0:none:10:52:54:00:aa:bb:01",
-			"link eth0: physical, device eth0\n  address 192.0.2.10/24\n  address 192.0.2.11/24\nlink eth1: physical, device eth1\n",
+			"link eth0: physical, device eth0, new mac 52:54:00:aa:bb:01\n  address 192.0.2.10/24\n  address 192.0.2.11/24\nlink eth1: physical, device eth1\n",
 			"ip=192.0.2.10:::24::eth1:none: 192.0.2.10 is an address of eth0 already\n" +
-				"ip=192.0.2.11:::24::eth0:none:10:52:54:00:aa:bb:01: \"10\" is not a size for packets from 1280 to 65535\n" +
-				"ip=192.0.2.11:::24::eth0:none:10:52:54:00:aa:bb:01: another MAC for a NIC is not supported"},
+				"ip=192.0.2.11:::24::eth0:none:10:52:54:00:aa:bb:01: \"10\" is not a size for packets from 1280 to 65535"},
 		{"wrong stack", "bond=bond0:eth0,eth0:mode=x,speed=1 bond=bond0:eth5 bond=bond1:eth0, vlan=vlan:eth0 vlan=vlan5000:eth0 vlan=vlan5:eth0 vlan=vlan6:eth1 vlan=vlan7:vlan6 vlan=v6:eth1 vlan=vlan8 ip=192.0.2.1:::24::eth0:none",
 			"link eth0: physical, device eth0\nlink eth1: physical, device eth1\nlink bond0: bond of eth0 (balance-rr miimon 100), device bond0\nlink vlan6: vlan 6 of eth1, device vlan6\n",
 			`bond=bond0:eth0,eth0:mode=x,speed=1: mode: "x", want one of balance-rr, active-backup, balance-xor, broadcast, 802.3ad, balance-tlb, balance-alb
@@ -86,7 +119,7 @@ ip=192.0.2.1:::24::eth0:none: eth0 is a member of a bond`},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			plan, err := ParseCmdline(tt.line)
+			plan, err := ParseCmdline(tt.line, nil)
 			compare(t, "plan", plan.String(), tt.plan)
 			text := ""
 			if err != nil {
@@ -110,13 +143,13 @@ func TestSources(t *testing.T) {
 		err     string // all of it
 	}{
 		{"nothing", Sources{Cmdline: "quiet BOOTIF=52:54:00:aa:bb:01"}, "", "", ""},
-		{"command line", Sources{"ip=192.0.2.12:::24 rd.route=x", []File{medium}}, "kernel command line", "192.0.2.12/24", "kernel command line: rd.route=x: \"x\" is not an IP address"},
-		{"medium", Sources{"quiet", []File{medium, ramdisk}}, "floppy network_data.json", "192.0.2.10/24\ndns 192.0.2.53", "floppy network_data.json: links[1]: not an object"},
-		{"ramdisk", Sources{"quiet", []File{ramdisk}}, "ramdisk", "192.0.2.11/24", "ramdisk: links[1]: not an object"},
-		{"name server of the command line", Sources{"nameserver=192.0.2.99", []File{medium}}, "floppy network_data.json", "192.0.2.10/24\ndns 192.0.2.99\n", "floppy network_data.json: links[1]: not an object"},
-		{"command line that is wrong", Sources{"ip=magic", []File{medium}}, "floppy network_data.json", "192.0.2.10/24",
+		{"command line", Sources{Cmdline: "ip=192.0.2.12:::24 rd.route=x", Files: []File{medium}}, "kernel command line", "192.0.2.12/24", "kernel command line: rd.route=x: \"x\" is not an IP address"},
+		{"medium", Sources{Cmdline: "quiet", Files: []File{medium, ramdisk}}, "floppy network_data.json", "192.0.2.10/24\ndns 192.0.2.53", "floppy network_data.json: links[1]: not an object"},
+		{"ramdisk", Sources{Cmdline: "quiet", Files: []File{ramdisk}}, "ramdisk", "192.0.2.11/24", "ramdisk: links[1]: not an object"},
+		{"name server of the command line", Sources{Cmdline: "nameserver=192.0.2.99", Files: []File{medium}}, "floppy network_data.json", "192.0.2.10/24\ndns 192.0.2.99\n", "floppy network_data.json: links[1]: not an object"},
+		{"command line that is wrong", Sources{Cmdline: "ip=magic", Files: []File{medium}}, "floppy network_data.json", "192.0.2.10/24",
 			"kernel command line: ip=magic: \"magic\" is not an IP address\nfloppy network_data.json: links[1]: not an object"},
-		{"no JSON", Sources{"", []File{{"x", []byte("{")}}}, "x", "", "x: line 1, column 1: unexpected end of JSON input"},
+		{"no JSON", Sources{Cmdline: "", Files: []File{{"x", []byte("{")}}}, "x", "", "x: line 1, column 1: unexpected end of JSON input"},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -137,12 +170,13 @@ func FuzzParseCmdline(f *testing.F) {
 	for _, line := range []string{
 		"BOOTIF=01-52-54-00-aa-bb-01 ip=192.0.2.10:192.0.2.5:192.0.2.1:255.255.255.0", "ip=[2001:db8::10]::[fe80::1]:64::eth0:none:[2001:db8::53]",
 		"vlan=bond0.0100:bond0 bond=bond0:eth0,eth1:mode=802.3ad,lacp_rate=1:9000 ip=192.0.2.10::192.0.2.1:24::bond0.0100:none", "ip=dhcp", "ip=eth0:dhcp6:1500:52:54:00:aa:bb:01",
+		"ip=dhcp,dhcp6 bootdev=eth0 rd.peerdns=0 bridge=br0:eth0", "ip=192.0.2.10:192.0.2.11/30:::::link6 rd.route=default:[fe80::1]:eth0", "ip=192.0.2.10 netmask=24 ksdevice=eth0 gateway=192.0.2.1",
 		"bond=b:eth0:mode=active-backup,primary=eth0,arp_interval=100,arp_ip_target=192.0.2.1;192.0.2.2 rd.route=10.0.0.0/8:192.0.2.1:b nameserver=[::1] ifname=a:52:54:00:aa:bb:02",
 	} {
 		f.Add(line)
 	}
 	f.Fuzz(func(t *testing.T, line string) {
-		plan, err := ParseCmdline(line)
+		plan, err := ParseCmdline(line, nil)
 		if err != nil && (!utf8.ValidString(err.Error()) || strings.ContainsAny(err.Error(), "\x1b\x00\r")) {
 			t.Errorf("error is not fit for a console: %q", err)
 		}
@@ -167,11 +201,28 @@ func TestParseCmdlineMethods(t *testing.T) {
 		{"device", "ip=eth0:dhcp:9000 ip=eth0:auto6 ip=:::::eth1:either6", "link eth0: physical, device eth0, mtu 9000, dhcpv4, slaac\nlink eth1: physical, device eth1, ipv6-auto\n", ""},
 		{"VLAN", "vlan=vlan5:eth0 ip=vlan5:dhcp", "link eth0: physical, device eth0\nlink vlan5: vlan 5 of eth0, device vlan5, dhcpv4\n", ""},
 		{"everywhere, and one by itself", "ip=dhcp ip=eth0:dhcp", "link eth0: physical, device eth0, dhcpv4\n", "ip=: dhcpv4 on all NICs, and other parameters for some of them"},
-		{"not ours", "ip=ibft ip=eth0:bootp", "", "ip=ibft: ibft is not supported\nip=eth0:bootp: bootp is not supported"},
+		{"not ours", "ip=ibft ip=eth0:bootp", "", "ip=eth0:bootp: bootp is not supported\nip=ibft: the firmware has not left a table of booting by iSCSI (/sys/firmware/ibft)"},
+		{"several", "ip=dhcp,auto6", "all NICs: dhcpv4\nall NICs: slaac\n", ""},
+		{"several on one", "ip=eth0:dhcp,dhcp6 ip=:::::eth1:auto6,link6", "link eth0: physical, device eth0, dhcpv4, dhcpv6\nlink eth1: physical, device eth1, slaac\n", ""},
+		{"one of several is none", "ip=eth0:dhcp,magic", "", "ip=eth0:dhcp,magic: \"eth0\" is not an IP address"},
+		{"no name before it", "ip=:dhcp", "all NICs: dhcpv4\n", ""},
+		{"link-local alone", "ip=eth0:link6", "link eth0: physical, device eth0\n", ""},
+		{"MTU and MAC", "ip=eth0:dhcp:1400:52:54:00:aa:bb:09", "link eth0: physical, device eth0, new mac 52:54:00:aa:bb:09, mtu 1400, dhcpv4\n", ""},
+		{"MAC with dashes", "ip=eth0:dhcp::52-54-00-AA-BB-09", "link eth0: physical, device eth0, new mac 52:54:00:aa:bb:09, dhcpv4\n", ""},
+		{"a name after the MAC", "ip=enx525400aabb01:dhcp", "link enx525400aabb01: physical, mac 52:54:00:aa:bb:01, dhcpv4\n", ""},
+		{"bootdev", "ip=dhcp bootdev=eth1", "link eth1: physical, device eth1, dhcpv4\n", ""},
+		{"BOOTIF before bootdev", "ip=dhcp bootdev=eth1 BOOTIF=52:54:00:aa:bb:01", "link BOOTIF: physical, mac 52:54:00:aa:bb:01, dhcpv4\n", ""},
+		{"bootdev of nothing", "ip=eth0:dhcp bootdev=eth1", "link eth0: physical, device eth0, dhcpv4\n", "bootdev=eth1: no other parameter says what it is"},
+		{"rd.bootif=0", "BOOTIF=01-52-54-00-aa-bb-01 ip=dhcp rd.bootif=0", "all NICs: dhcpv4\n", ""},
+		{"rd.bootif=1", "BOOTIF=01-52-54-00-aa-bb-01 ip=dhcp rd.bootif=1", "link BOOTIF: physical, mac 52:54:00:aa:bb:01, dhcpv4\n", ""},
+		{"rd.peerdns=0", "ip=dhcp rd.peerdns=0 rd.neednet=1", "all NICs: dhcpv4\ndns: none that others name\n", ""},
+		{"bridge", "bridge=br0:eth0 vlan=vlan5:br0 ip=br0:dhcp ip=vlan5:dhcp6", "link eth0: physical, device eth0, dhcpv4\nlink vlan5: vlan 5 of eth0, device vlan5, dhcpv6\n", ""},
+		{"bridges of each other", "bridge=br0:br1 bridge=br1:br0 ip=br0:dhcp", "link br1: physical, device br1, dhcpv4\n", ""},
+		{"bridge of dracut's default", "bridge ip=br0:dhcp", "link eth0: physical, device eth0, dhcpv4\n", ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
-			plan, err := ParseCmdline(tt.line)
+			plan, err := ParseCmdline(tt.line, nil)
 			compare(t, "plan", plan.String(), tt.plan)
 			text := ""
 			if err != nil {

@@ -126,6 +126,11 @@ func (k *fakeKernel) Do(ctx context.Context, c Change) error {
 		default:
 			n.Master, n.Up, n.MTU = c.Bond, true, k.nic(c.Bond).MTU
 		}
+	case SetMAC:
+		if k.nic(c.NIC).Up {
+			return errors.New("device or resource busy")
+		}
+		k.nic(c.NIC).MAC = c.MAC
 	case SetMTU:
 		if below := k.nic(c.NIC).Parent; below != "" && k.nic(below).MTU < c.MTU {
 			return errors.New("numerical result out of range")
@@ -200,9 +205,11 @@ func (k *fakeKernel) removeSource(a netip.Addr) {
 	k.state.Sources = slices.DeleteFunc(k.state.Sources, func(s Source) bool { return s.Address == a })
 }
 
-// down switches a device off, and with it go its routes.
+// down switches a device off, and with it go its routes and addresses of IPv6.
 func (k *fakeKernel) down(name string) {
-	k.nic(name).Up = false
+	n := k.nic(name)
+	n.Up = false
+	n.Addresses = slices.DeleteFunc(slices.Clone(n.Addresses), func(a Address) bool { return a.Prefix.Addr().Is6() && !a.Prefix.Addr().IsLinkLocalUnicast() })
 	k.state.Routes = slices.DeleteFunc(k.state.Routes, func(r NICRoute) bool { return r.NIC == name })
 	k.state.Sources = slices.Clone(k.state.Sources)
 	for i := range k.state.Sources {

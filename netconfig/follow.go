@@ -31,7 +31,7 @@ func Follow(ctx context.Context, k Kernel, asker Asker, said func(string)) {
 	f := &follower{k: k, asker: asker, said: said, had: map[question]held{}}
 	var all sync.WaitGroup
 	defer all.Wait()
-	link := map[string]bool{}
+	link := map[string]NIC{} // as it was when it was looked at last
 	linked := map[question]chan struct{}{}
 	broken := false
 	if have, err := k.State(ctx); err == nil { // they lead to gateways of the old network, and an address may be the same in the new one
@@ -46,9 +46,14 @@ func Follow(ctx context.Context, k Kernel, asker Asker, said func(string)) {
 		}
 		broken = err != nil
 		for _, n := range have.asked() {
-			if before, known := link[n.Name]; known {
-				link[n.Name] = n.Carrier
-				if n.Carrier && !before {
+			before, known := link[n.Name]
+			link[n.Name] = n
+			if known {
+				again := n.Index != before.Index // its driver has started anew, and all that it had is gone
+				if again {
+					f.begin(ctx, n, have)
+				}
+				if again || n.Carrier && !before.Carrier {
 					for _, m := range followMethods() {
 						select {
 						case linked[question{n.Name, m}] <- struct{}{}:
@@ -58,7 +63,6 @@ func Follow(ctx context.Context, k Kernel, asker Asker, said func(string)) {
 				}
 				continue
 			}
-			link[n.Name] = n.Carrier
 			f.begin(ctx, n, have)
 			for _, m := range followMethods() {
 				q := question{n.Name, m}
@@ -185,19 +189,19 @@ func (f *follower) do(ctx context.Context, changes []Change) bool {
 // follow asks one question until ctx ends.
 func (f *follower) follow(ctx context.Context, q question, linked <-chan struct{}) {
 	begun := time.Now()
-	wait := followFirst
+	wait, renew := followFirst, followSeldom
 	for ctx.Err() == nil {
 		before, lease, err := f.ask(ctx, q)
 		if err == nil {
 			f.take(ctx, q, before, lease)
+			if renew = followSeldom; lease.Renew > 0 {
+				renew = min(renew, lease.Renew)
+			}
 		}
 		next := wait
 		wait = min(2*wait, followOften)
 		if time.Since(begun) > followLong {
-			next = followSeldom
-			if err == nil && lease.Renew > 0 {
-				next = min(next, lease.Renew)
-			}
+			next = renew
 		}
 		timer := time.NewTimer(next)
 		select {
@@ -323,6 +327,9 @@ func (f *follower) take(ctx context.Context, q question, before State, lease Lea
 	if len(lease.DNS) > 0 {
 		changes = append(changes, SetDNS{dns[:min(len(dns), serversMost)]})
 	}
+	if lease.MTU != 0 && lease.MTU != n.MTU && lease.MTU != old.lease.MTU && (lease.MTU >= least6 || n.Options[IPv6Off] != 0) {
+		f.do(ctx, []Change{SetMTU{n.Name, lease.MTU}}) // what the NIC cannot do is not tried again until it loses its link
+	}
 	if !f.do(ctx, changes) {
 		now.lease = Lease{} // so it is tried again with the next answer
 	}
@@ -334,5 +341,5 @@ func (f *follower) take(ctx context.Context, q question, before State, lease Lea
 
 // same reports whether a lease gives what another one gave.
 func same(a, b Lease) bool {
-	return a.Method == b.Method && a.Router == b.Router && slices.Equal(a.Addresses, b.Addresses) && slices.Equal(a.Routes, b.Routes) && slices.Equal(a.DNS, b.DNS)
+	return a.Method == b.Method && a.Router == b.Router && slices.Equal(a.Addresses, b.Addresses) && slices.Equal(a.Routes, b.Routes) && slices.Equal(a.DNS, b.DNS) && a.MTU == b.MTU
 }

@@ -229,6 +229,50 @@ func TestFollowTime(t *testing.T) {
 	}
 }
 
+// A size of packets that the NIC cannot do is not tried with each answer, and the rest counts. It gets link after the first answer here.
+func TestFollowMTU(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := &fakeKernel{state: withLinkLocal(machine()), cables: map[string]time.Duration{"eth0": 0}, fails: map[string]error{"set eth0 mtu 9000": context.DeadlineExceeded}}
+		ctx, cancel := context.WithTimeout(t.Context(), 10*time.Minute)
+		defer cancel()
+		lease := given("203.0.113.9/24", "203.0.113.1", "", time.Hour)
+		lease.MTU = 9000
+		var said []string
+		Follow(ctx, k, networks{k, func(nic string) network { return map[string]network{"eth0": {dhcp: lease}}[nic] }}, func(line string) { said = append(said, line) })
+		compare(t, "machine", k.brief(), "eth0 203.0.113.9/24\nroute default via 203.0.113.1 dev eth0")
+		compare(t, "said", strings.Join(said, "\n"), "set eth0 mtu 9000: context deadline exceeded\neth0: dhcpv4 from server, 203.0.113.9/24, default via 203.0.113.1, mtu 9000\nset eth0 mtu 9000: context deadline exceeded")
+	})
+}
+
+// A NIC that goes and comes again, switched off and with another index, is asked on again.
+func TestFollowNICAgain(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := &fakeKernel{state: withLinkLocal(machine()), cables: map[string]time.Duration{"eth0": 0}}
+		lease := given("203.0.113.9/24", "203.0.113.1", "", time.Hour)
+		lease.MTU = 1450
+		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Hour)
+		defer cancel()
+		time.AfterFunc(time.Hour, func() {
+			k.mu.Lock()
+			defer k.mu.Unlock()
+			k.down("eth0")
+			k.state.NICs = slices.DeleteFunc(slices.Clone(k.state.NICs), func(n NIC) bool { return n.Name == "eth0" })
+		})
+		time.AfterFunc(119*time.Minute, func() {
+			k.mu.Lock()
+			defer k.mu.Unlock()
+			fresh := machine().NICs[1]
+			fresh.Index = 17
+			k.state.NICs = slices.Insert(k.state.NICs, 1, fresh)
+		})
+		Follow(ctx, k, networks{k, func(nic string) network { return map[string]network{"eth0": {dhcp: lease}}[nic] }}, quiet)
+		compare(t, "machine", k.brief(), "eth0 203.0.113.9/24\nroute default via 203.0.113.1 dev eth0")
+		if got := k.nic("eth0").MTU; got != 1450 {
+			t.Errorf("mtu %d", got)
+		}
+	})
+}
+
 // An address that the kernel does not take is said, and tried again.
 func TestFollowTriesAgain(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {

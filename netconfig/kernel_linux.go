@@ -4,6 +4,7 @@ package netconfig
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -19,6 +20,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -31,6 +33,7 @@ type linux struct {
 	mu     sync.Mutex
 	others map[owned]bool // addresses of ours that another machine has, which the kernel does not remember for IPv4
 	heard  map[string]Heard
+	until  map[string]time.Time // NIC -> when somebody has last listened
 }
 
 type owned struct {
@@ -88,6 +91,9 @@ func (k *linux) State(ctx context.Context) (State, error) {
 		}
 		k.mu.Unlock()
 		if n.Bond != nil {
+			if err = readBondExtras(n.Index, n.Bond.Options); err != nil && !errors.Is(err, unix.ENODEV) {
+				return State{}, fmt.Errorf("read the options of %s: %w", n.Name, err)
+			}
 			if n.Members, err = members(n.Name); err != nil {
 				return State{}, err
 			}
@@ -155,12 +161,10 @@ func nic(l netlink.Link, names map[int]string, socket int) (NIC, error) {
 	if member, ok := a.Slave.(*netlink.BondSlave); ok && n.PermanentMAC == "" {
 		n.PermanentMAC = MAC(member.PermHardwareAddr.String())
 	}
-	// Devices without a driver of their own (lo) have none to name.
+	// Devices without a driver of their own (lo) have none to name, and that of a broken NIC may say nothing.
 	if info, err := unix.IoctlGetEthtoolDrvinfo(socket, a.Name); err == nil {
-		n.Driver = unix.ByteSliceToString(info.Driver[:])
+		n.Driver = clean(unix.ByteSliceToString(info.Driver[:]))
 		n.Firmware = clean(unix.ByteSliceToString(info.Fw_version[:]))
-	} else if !errors.Is(err, unix.EOPNOTSUPP) && !errors.Is(err, unix.ENODEV) {
-		return NIC{}, fmt.Errorf("ask %s for its driver: %w", a.Name, err)
 	}
 	// Without link the kernel has no speed to tell: it fails, or says -1.
 	if b, err := os.ReadFile(filepath.Join("/sys/class/net", a.Name, "speed")); err == nil && n.Carrier {
@@ -210,7 +214,96 @@ func bondOf(l *netlink.Bond, names map[int]string) *Bond {
 			b.ARPTargets = append(b.ARPTargets, a)
 		}
 	}
+	b.System, _ = ParseMAC(l.AdActorSystem.String()) // all zero is none
 	return b
+}
+
+// bondExtras are the options that the netlink package does not know: their attributes (linux/if_link.h), and how many bytes they have.
+func bondExtras() map[string]struct{ attribute, size int } {
+	return map[string]struct{ attribute, size int }{"peer_notif_delay": {28, 4}, "lacp_active": {29, 1}, "missed_max": {30, 1}}
+}
+
+// readBondExtras adds those that this kernel has.
+func readBondExtras(index int, options map[string]int) error {
+	request := nl.NewNetlinkRequest(unix.RTM_GETLINK, 0)
+	message := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	message.Index = int32(index)
+	request.AddData(message)
+	answers, err := request.Execute(unix.NETLINK_ROUTE, 0)
+	if err != nil || len(answers) == 0 || len(answers[0]) < unix.SizeofIfInfomsg {
+		return err
+	}
+	b := answers[0][unix.SizeofIfInfomsg:]
+	for _, kind := range []uint16{unix.IFLA_LINKINFO, nl.IFLA_INFO_DATA} {
+		attributes, err := nl.ParseRouteAttr(b)
+		if err != nil {
+			return err
+		}
+		b = nil
+		for _, a := range attributes {
+			if a.Attr.Type&0x3fff == kind { // NLA_TYPE_MASK
+				b = a.Value
+			}
+		}
+	}
+	attributes, err := nl.ParseRouteAttr(b)
+	if err != nil {
+		return err
+	}
+	for name, o := range bondExtras() {
+		for _, a := range attributes {
+			switch {
+			case int(a.Attr.Type) != o.attribute:
+			case o.size == 4 && len(a.Value) >= 4:
+				options[name] = int(binary.NativeEndian.Uint32(a.Value))
+			case o.size == 1 && len(a.Value) >= 1:
+				options[name] = int(a.Value[0])
+			}
+		}
+	}
+	return nil
+}
+
+// setBondExtras sets those of a bond that has just been made.
+func setBondExtras(index int, options map[string]int) error {
+	data := nl.NewRtAttr(nl.IFLA_INFO_DATA, nil)
+	any := false
+	for name, o := range bondExtras() {
+		if value, given := options[name]; given {
+			any = true
+			bytes := []byte{byte(value)}
+			if o.size == 4 {
+				bytes = binary.NativeEndian.AppendUint32(nil, uint32(value))
+			}
+			data.AddRtAttr(o.attribute, bytes)
+		}
+	}
+	if !any {
+		return nil
+	}
+	request := nl.NewNetlinkRequest(unix.RTM_NEWLINK, unix.NLM_F_ACK)
+	message := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	message.Index = int32(index)
+	request.AddData(message)
+	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated("bond"))
+	info.AddChild(data)
+	request.AddData(info)
+	if _, err := request.Execute(unix.NETLINK_ROUTE, 0); err != nil {
+		return err
+	}
+	got := map[string]int{}
+	if err := readBondExtras(index, got); err != nil {
+		return err
+	}
+	for name := range bondExtras() {
+		if want, given := options[name]; given {
+			if have, known := got[name]; !known || have != want { // a kernel does not tell of attributes that it does not know
+				return fmt.Errorf("this kernel has no %s", name)
+			}
+		}
+	}
+	return nil
 }
 
 // addBond makes a bond, with its mark.
@@ -222,6 +315,9 @@ func (k *linux) addBond(c AddBond) error {
 	b := netlink.NewLinkBond(attrs)
 	fields := bondFields(b)
 	for name, value := range c.Bond.Options {
+		if _, extra := bondExtras()[name]; extra {
+			continue
+		}
 		if fields[name] == nil {
 			return fmt.Errorf("unknown option %s", name)
 		}
@@ -237,7 +333,22 @@ func (k *linux) addBond(c AddBond) error {
 	for _, a := range c.Bond.ARPTargets {
 		b.ArpIpTargets = append(b.ArpIpTargets, a.AsSlice())
 	}
-	return k.addMarked(b, c.Alias)
+	if c.Bond.System != "" {
+		if b.AdActorSystem, err = net.ParseMAC(string(c.Bond.System)); err != nil {
+			return err
+		}
+	}
+	if err := k.addMarked(b, c.Alias); err != nil {
+		return err
+	}
+	made, err := k.netlink.LinkByName(c.NIC)
+	if err != nil {
+		return err
+	}
+	if err := setBondExtras(made.Attrs().Index, c.Bond.Options); err != nil {
+		return errors.Join(fmt.Errorf("set its options: %w", err), k.netlink.LinkDel(made))
+	}
+	return nil
 }
 
 // addVLAN makes a VLAN, with its mark.
@@ -279,7 +390,7 @@ func (k *linux) addMarked(l netlink.Link, alias string) error {
 	}
 	made, err := k.netlink.LinkByName(l.Attrs().Name)
 	if err != nil {
-		return err
+		return errors.Join(err, k.netlink.LinkDel(l))
 	}
 	if err := k.netlink.LinkSetAlias(made, alias); err != nil {
 		return errors.Join(fmt.Errorf("mark as ours: %w", err), k.netlink.LinkDel(made))
@@ -490,6 +601,12 @@ func (k *linux) Do(ctx context.Context, c Change) error {
 		return k.remove(c.NIC)
 	case Join:
 		return k.onLink(c.NIC, func(l netlink.Link) error { return k.join(l, c.Bond) })
+	case SetMAC:
+		mac, err := net.ParseMAC(string(c.MAC))
+		if err != nil {
+			return err
+		}
+		return k.onLink(c.NIC, func(l netlink.Link) error { return k.netlink.LinkSetHardwareAddr(l, mac) })
 	case SetMTU:
 		return k.onLink(c.NIC, func(l netlink.Link) error { return k.netlink.LinkSetMTU(l, c.MTU) })
 	case SetOption:
@@ -607,6 +724,9 @@ func members(bond string) ([]Member, error) {
 // askOwner sends an ARP probe (RFC 5227, section 2.1.1) and waits for whoever says that
 // the address is his.
 func (k *linux) askOwner(ctx context.Context, l netlink.Link, a netip.Addr) error {
+	if len(l.Attrs().HardwareAddr) != 6 {
+		return errors.New("not Ethernet")
+	}
 	own := map[MAC]bool{} // several of our NICs may be on one link, and each answers for all
 	links, err := dump(func() ([]netlink.Link, error) { return k.netlink.LinkList() })
 	if err != nil {

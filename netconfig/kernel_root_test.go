@@ -531,3 +531,33 @@ func TestRootPointToPoint(t *testing.T) {
 	reaches(t, "[2001:db8:1::7]:80")
 	same(t, "routes", routes(t), []string{"default via 192.0.2.0 dev eth0 metric 0", "default via fe80::99 dev eth0 metric 1024"})
 }
+
+// A cable with two ends, one address at each, in dracut's words.
+func TestRootPeer(t *testing.T) {
+	if !netnstest.Enter(t) {
+		return
+	}
+	peer := netnstest.NewPeer(t)
+	peer.Cable(t, "eth0", "52:54:00:aa:bb:01", "far0")
+	peer.IP(t, "addr add 198.51.100.1/32 dev far0")
+	peer.IP(t, "route add 192.0.2.10/32 dev far0")
+	peer.Listen(t, "198.51.100.1:80")
+	k, _ := kernel(t)
+	plan, err := netconfig.ParseCmdline("ip=192.0.2.10:198.51.100.1::255.255.255.255::eth0:none", nil)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for range 2 {
+		if err := plan.Apply(t.Context(), k); err != nil {
+			t.Fatal(err)
+		}
+	}
+	reaches(t, "198.51.100.1:80")
+	have, err := k.State(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	if left, err := plan.Changes(have); len(left) > 0 || err != nil {
+		t.Errorf("left %v, %v", left, err)
+	}
+}

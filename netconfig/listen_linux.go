@@ -34,11 +34,11 @@ func (k *linux) listen(ctx context.Context, l netlink.Link, long time.Duration) 
 		return err
 	}
 	b, control := make([]byte, lldp.MaxFrame), make([]byte, 128)
-	for start, before, read := time.Now(), time.Duration(0), 0; ; {
-		took := min(time.Since(start), long)
-		k.hear(l.Attrs().Name, func(h *Heard) { h.For += took - before })
-		before = took
-		if ctx.Err() != nil || took == long {
+	for start, before, read := time.Now(), time.Now(), 0; ; {
+		now := time.Now()
+		k.listened(l.Attrs().Name, before, now)
+		before = now
+		if ctx.Err() != nil || now.Sub(start) >= long {
 			return nil // it has listened, and that is all
 		}
 		n, size, _, from, err := unix.Recvmsg(s, b, control, 0)
@@ -68,11 +68,24 @@ func (k *linux) hear(nic string, note func(*Heard)) {
 	k.mu.Lock()
 	defer k.mu.Unlock()
 	if k.heard == nil {
-		k.heard = map[string]Heard{}
+		k.heard, k.until = map[string]Heard{}, map[string]time.Time{}
 	}
 	h := k.heard[nic]
 	note(&h)
 	k.heard[nic] = h
+}
+
+// listened notes that somebody has listened; of several at once, the time counts once.
+func (k *linux) listened(nic string, from, until time.Time) {
+	k.hear(nic, func(h *Heard) {
+		if last := k.until[nic]; last.After(from) {
+			from = last
+		}
+		if until.After(from) {
+			h.For += until.Sub(from)
+			k.until[nic] = until
+		}
+	})
 }
 
 // tagsAndLLDP is a filter: frames with a VLAN tag, on them or taken off already, and LLDP.

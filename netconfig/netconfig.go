@@ -16,7 +16,8 @@
 // list of DNS servers. Devices that it makes carry a mark (their alias, see "ip
 // link"); those are its own, and are changed or removed when another plan is
 // applied. Addresses and devices that the plan does not name and that it has not
-// made are left as they are, a bond0 that a driver brought along too; of the
+// made are left as they are, a bond0 that a driver brought along too; but a NIC
+// that becomes a member of a bond loses its addresses. Of the
 // routes, one is removed only if it has the place (destination and metric) of a
 // route of the plan.
 package netconfig
@@ -47,17 +48,22 @@ var (
 type Plan struct {
 	Links []Link       `json:"links"` // what a link stands on comes before it
 	DNS   []netip.Addr `json:"dns"`   // name servers, the first is asked first; empty leaves the machine's own
+	// IgnoreDNS has name servers that others name not count (DHCP, router advertisements).
+	IgnoreDNS bool `json:"ignore_dns,omitempty"`
 	// Everywhere are ways to ask for addresses on all NICs, if there are no links; see [Everywhere].
 	Everywhere []Method `json:"everywhere,omitempty"`
+
+	asking []Method // of a plan that [Everywhere] has made: how NICs are asked on that come later
 }
 
 // Link is one network device of a plan.
 type Link struct {
 	ID        string         `json:"id"` // name in the description, no other link has it; not the name of a device
 	Kind      Kind           `json:"kind"`
-	MAC       MAC            `json:"mac,omitempty"`    // physical: permanent address of the NIC; else the address to have, empty for the kernel's choice
-	Device    string         `json:"device,omitempty"` // physical without MAC: name of the NIC, empty for the only one; else the name to have, empty for one after the id
-	MTU       int            `json:"mtu,omitempty"`    // bytes; 0 leaves the kernel's
+	MAC       MAC            `json:"mac,omitempty"`     // physical: permanent address of the NIC; else the address to have, empty for the kernel's choice
+	NewMAC    MAC            `json:"new_mac,omitempty"` // physical: the address to have instead of its own
+	Device    string         `json:"device,omitempty"`  // physical without MAC: name of the NIC, empty for the only one; else the name to have, empty for one after the id
+	MTU       int            `json:"mtu,omitempty"`     // bytes; 0 leaves the kernel's
 	Bond      *Bond          `json:"bond,omitempty"`
 	VLAN      *VLAN          `json:"vlan,omitempty"`
 	Auto      []Method       `json:"auto,omitempty"`      // ways to get addresses besides those below
@@ -135,6 +141,9 @@ func (p Plan) String() string {
 		if l.MAC != "" {
 			fmt.Fprintf(&b, ", mac %s", l.MAC)
 		}
+		if l.NewMAC != "" {
+			fmt.Fprintf(&b, ", new mac %s", l.NewMAC)
+		}
 		if l.MTU != 0 {
 			fmt.Fprintf(&b, ", mtu %d", l.MTU)
 		}
@@ -154,6 +163,9 @@ func (p Plan) String() string {
 	}
 	for _, a := range p.DNS {
 		fmt.Fprintf(&b, "dns %s\n", a)
+	}
+	if p.IgnoreDNS {
+		b.WriteString("dns: none that others name\n")
 	}
 	return b.String()
 }
@@ -177,6 +189,25 @@ func ParseMAC(s string) (MAC, error) {
 		return "", fmt.Errorf("%s is no NIC's address", quote(s))
 	}
 	return MAC(a.String()), nil
+}
+
+// least6 is the least size of packets with which a link may have IPv6, in bytes (RFC 8200, section 5); Linux switches it off below that.
+const least6 = 1280
+
+// ethernetMAC is how long the text of an Ethernet address is; those of InfiniBand are longer.
+const ethernetMAC = len("00:00:00:00:00:00")
+
+// Is reports whether the address, as somebody has written it, is that of a NIC. A NIC of InfiniBand is also found by its last 16 bytes, for those before
+// change when its driver starts (RFC 4391, section 9.1.1), and by the six bytes that Ironic has of them (IPA ironic_python_agent/netutils.py).
+func (m MAC) Is(nic MAC) bool {
+	const queue, vendor, number = len("80:00:02:08:"), len("80:00:02:08:fe:80:00:00:00:00:00:00:"), len("80:00:02:08:fe:80:00:00:00:00:00:00:f4:52:14:03:00:")
+	switch {
+	case m == nic || len(nic) <= ethernetMAC:
+		return m == nic
+	case len(m) == len(nic):
+		return m[queue:] == nic[queue:]
+	}
+	return m == nic[vendor:vendor+len("f4:52:14:")]+nic[number:]
 }
 
 // named is for the end of a name: nothing if the address is not known.
@@ -324,6 +355,11 @@ type (
 	// Join makes a NIC, which must be switched off, a member of a bond, which
 	// switches it on; or takes it out of the one that it is in, if Bond is empty.
 	Join struct{ NIC, Bond string }
+	// SetMAC gives a NIC, which must be switched off, another address.
+	SetMAC struct {
+		NIC string
+		MAC MAC
+	}
 	// SetMTU sets the largest packet, in bytes.
 	SetMTU struct {
 		NIC string
@@ -397,6 +433,7 @@ func (c Join) String() string {
 	}
 	return "add " + c.NIC + " to " + c.Bond
 }
+func (c SetMAC) String() string     { return fmt.Sprintf("set %s mac %s", c.NIC, c.MAC) }
 func (c SetMTU) String() string     { return fmt.Sprintf("set %s mtu %d", c.NIC, c.MTU) }
 func (c SetOption) String() string  { return fmt.Sprintf("set %s %s %d", c.NIC, c.Option, c.Value) }
 func (c AddAddress) String() string { return fmt.Sprintf("add address %s to %s", c.Address, c.NIC) }

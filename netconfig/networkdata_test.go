@@ -162,6 +162,16 @@ func compare(t *testing.T, what, got, want string) {
 	}
 }
 
+// All kinds of links that are not made of others mean a NIC.
+func TestLinkKinds(t *testing.T) {
+	for _, kind := range []string{"bridge", "dvs", "hw_veb", "hyperv", "ovs", "tap", "vhostuser", "vif", "phy"} {
+		plan, err := ParseNetworkData([]byte(`{"links":[{"id":"a","type":"` + kind + `","ethernet_mac_address":"52-54-00-AA-BB-01","mtu":null}],"networks":[{"type":"ipv6_dhcpv6-stateless","link":"a"}]}`))
+		if want := "link a: physical, mac 52:54:00:aa:bb:01, dhcpv6-stateless\n"; err != nil || plan.String() != want {
+			t.Errorf("%s: ParseNetworkData() = %s, %v, want %s", kind, plan, err, want)
+		}
+	}
+}
+
 func TestParseNetworkData(t *testing.T) {
 	const phy = `"links":[{"id":"a","type":"phy","ethernet_mac_address":"52:54:00:aa:bb:01"}]`
 	many := strings.TrimSuffix(strings.Repeat(`{},`, itemsMost+1), ",")

@@ -5,25 +5,21 @@ package netconfig
 import (
 	"errors"
 	"fmt"
-	"strings"
+	"io/fs"
 )
 
 // Sources are the places that may describe the network. The first one that does counts,
-// as a whole: two descriptions are not mixed, but for name servers on the kernel
-// command line, which always count.
+// as a whole: two descriptions are not mixed, but for what the kernel command line says of
+// name servers, which always counts.
 type Sources struct {
-	Cmdline string // the kernel command line
-	Files   []File // network_data.json, strong to weak
+	Cmdline  string // the kernel command line
+	Firmware fs.FS  // the directory of /sys/firmware/ibft, read if the command line says so; nil: there is none
+	Files    []File // network_data.json, strong to weak
 }
 
 // BootMAC is the MAC of the NIC that the machine was booted from, by BOOTIF; empty if it is not known.
 func (s Sources) BootMAC() MAC {
-	p := &cmdline{}
-	for word := range strings.FieldsSeq(s.Cmdline) {
-		if value, ok := strings.CutPrefix(word, "BOOTIF="); ok {
-			p.boot(value)
-		}
-	}
+	_, p := parseCmdline(s.Cmdline, nil)
 	return p.bootMAC
 }
 
@@ -38,7 +34,7 @@ type File struct {
 // ParseCmdline do, with the source in front of each line.
 func (s Sources) Plan() (plan Plan, from string, err error) {
 	const cmdline = "kernel command line"
-	plan, err = ParseCmdline(s.Cmdline)
+	plan, err = ParseCmdline(s.Cmdline, s.Firmware)
 	err = at(cmdline, err)
 	if len(plan.Links) > 0 || len(plan.Everywhere) > 0 {
 		return plan, cmdline, err
@@ -51,6 +47,7 @@ func (s Sources) Plan() (plan Plan, from string, err error) {
 	if len(plan.DNS) > 0 {
 		described.DNS = plan.DNS
 	}
+	described.IgnoreDNS = plan.IgnoreDNS
 	return described, f.From, errors.Join(err, at(f.From, wrong))
 }
 

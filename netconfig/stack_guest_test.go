@@ -48,7 +48,8 @@ func TestVMBondsAndVLANs(t *testing.T) {
 	for _, m := range regexp.MustCompile(`(?m)(/lib\S+) \(0x`).FindAllStringSubmatch(string(out), -1) {
 		files[strings.TrimPrefix(m[1], "/")] = m[1]
 	}
-	vmtest.RunInGuest(t, ".", vmtest.Guest{Args: "-guest -test.run=TestGuest", Files: files})
+	machine := withFirmwareTable(t, vmtest.Machine{}, files)
+	vmtest.RunInGuest(t, ".", vmtest.Guest{Machine: machine, Args: "-guest -test.run=TestGuest", Files: files})
 }
 
 // enterGuest skips the test outside of the machine; there it loads the modules, and returns true in
@@ -253,6 +254,9 @@ func TestGuestBondOptions(t *testing.T) {
 		{"active-backup", `"bond_arp_interval": 100, "bond_arp_ip_target": "192.0.2.1,192.0.2.2", "bond_arp_validate": "filter_active", "bond_arp_all_targets": "all"`,
 			map[string]string{"arp_interval": "100", "arp_ip_target": "[192.0.2.1 192.0.2.2]", "arp_validate": "filter_active", "arp_all_targets": "all", "miimon": "0"}},
 		{"balance-xor", `"bond_xmit_hash_policy": "vlan+srcmac"`, map[string]string{"xmit_hash_policy": "vlan+srcmac"}},
+		{"active-backup", `"bond_miimon": 50, "bond_peer_notif_delay": 220`, map[string]string{"peer_notify_delay": "200"}},
+		{"active-backup", `"bond_arp_interval": 100, "bond_arp_ip_target": "192.0.2.1", "bond_arp_missed_max": 7`, map[string]string{"arp_missed_max": "7"}},
+		{"802.3ad", `"bond_lacp_active": "off", "bond_ad_actor_system": "02:00:00:00:00:77", "bond_ad_lacp_rate": "fast"`, map[string]string{"ad_lacp_active": "off", "ad_actor_system": "02:00:00:00:00:77", "ad_lacp_rate": "fast"}},
 		{"broadcast", `"bond_all_slaves_active": true, "bond_use_carrier": 0`, map[string]string{"all_slaves_active": "1", "use_carrier": "0"}},
 		{"802.3ad", `"bond_ad_select": "count", "bond_ad_actor_sys_prio": 7, "bond_ad_user_port_key": 9, "bond_xmit_hash_policy": "encap3+4"`,
 			map[string]string{"ad_select": "count", "ad_actor_sys_prio": "7", "ad_user_port_key": "9", "xmit_hash_policy": "encap3+4"}},
@@ -293,6 +297,31 @@ func TestGuestCmdline(t *testing.T) {
 		t.Errorf("devices: %v", all)
 	}
 	reaches(t, "192.0.2.1:80")
+}
+
+// A NIC that had an address becomes a member of a bond that gets it, and what is called is reached by the bond.
+func TestGuestMemberLosesAddress(t *testing.T) {
+	if !enterGuest(t) {
+		return
+	}
+	peer := netnstest.NewPeer(t)
+	peer.Cable(t, "eth0", "52:54:00:aa:bb:01", "far0")
+	peer.IP(t, "addr add 198.51.100.1/24 dev far0")
+	peer.Listen(t, "198.51.100.1:80")
+	k, _ := kernel(t)
+	const nic = `{"links": [{"id": "p0", "type": "phy", "ethernet_mac_address": "52:54:00:aa:bb:01"}], "networks": [{"type": "ipv4", "link": "p0", "ip_address": "198.51.100.10/24"}]}`
+	applied(t, k, parse(t, nic))
+	applied(t, k, parse(t, `{"links": [{"id": "p0", "type": "phy", "ethernet_mac_address": "52:54:00:aa:bb:01"}, {"id": "bond0", "type": "bond", "bond_links": ["p0"], "bond_mode": "active-backup", "bond_miimon": 50}],
+		"networks": [{"type": "ipv4", "link": "bond0", "ip_address": "198.51.100.10/24"}]}`))
+	if _, got := addresses(t, "eth0"); len(got) > 0 {
+		t.Errorf("eth0 has %q", got)
+	}
+	if out := string(netnstest.IP(t, "route get 198.51.100.1")); !strings.Contains(out, "dev bond0") {
+		t.Errorf("the way to the neighbour: %s", out)
+	}
+	reaches(t, "198.51.100.1:80")
+	applied(t, k, parse(t, nic)) // and back
+	reaches(t, "198.51.100.1:80")
 }
 
 // A switch that knows nothing of the bond, two switches that are no pair, and the wrong VLAN.

@@ -21,6 +21,7 @@ import (
 	"net/netip"
 	"os"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -329,6 +330,35 @@ func TestRootWrongVLAN(t *testing.T) {
 	for _, nic := range []string{"eth0", "eth1"} {
 		if out := string(netnstest.IP(t, "-d link show dev "+nic)); !strings.Contains(out, "promiscuity 0") {
 			t.Errorf("after listening: %s", out)
+		}
+	}
+}
+
+// Two who listen at once have listened for as long as one.
+func TestRootListenTwice(t *testing.T) {
+	if !netnstest.Enter(t) {
+		return
+	}
+	router(t)
+	netnstest.IP(t, "link set eth0 up")
+	k, _ := kernel(t)
+	var listening sync.WaitGroup
+	for range 3 {
+		listening.Go(func() {
+			if err := k.Do(t.Context(), netconfig.Listen{NIC: "eth0", For: time.Second}); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+	start := time.Now()
+	listening.Wait()
+	have, err := k.State(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, n := range have.NICs {
+		if n.Name == "eth0" && (n.Heard.For < time.Second || n.Heard.For > time.Since(start)) {
+			t.Errorf("listened for %v in %v", n.Heard.For, time.Since(start))
 		}
 	}
 }

@@ -199,9 +199,11 @@ type Torrent struct {
 
 // Deployed is the result of a step that put an operating system on a disk.
 type Deployed struct {
-	Text  string         `json:"text"`  // one line for people
-	Disk  string         `json:"disk"`  // "/dev/sda"
-	UUIDs map[string]any `json:"uuids"` // as standby.get_partition_uuids answers
+	Text string `json:"text"` // one line for people
+	Disk string `json:"disk"` // "/dev/sda"
+	// Volume is the logical volume that the root file system is on, GROUP/NAME; "" if it is a partition of the disk.
+	Volume string         `json:"volume,omitempty"`
+	UUIDs  map[string]any `json:"uuids"` // as standby.get_partition_uuids answers
 }
 
 // Support says how well a manager knows the machine. Of two managers that offer

@@ -13,6 +13,8 @@ import (
 const (
 	writers  = 4         // writes in flight
 	zeroSize = 128 << 20 // the longest range that is zeroed in one go, bytes
+	// syncEvery is after how many bytes the device is told to store what it has, so that its caches do not do all of that at the end, when nothing else is left to do.
+	syncEvery = 256 << 20
 )
 
 // pour puts extents on a disk. One goroutine cuts them into jobs of whole sectors; a few carry the jobs out. What belongs to the ends
@@ -34,6 +36,8 @@ type pour struct {
 	free            chan []byte
 	jobs            chan job
 	written, zeroed atomic.Int64
+	synced          atomic.Int64 // what of written is behind the last Sync that was begun
+	syncing         atomic.Bool
 	checked         int64
 	record          recorder
 
@@ -78,16 +82,27 @@ func (p *pour) run(ctx context.Context, first Extent, src Extents, abort func(er
 	for range writeChunks {
 		p.free <- alignedBuffer(chunkSize)
 	}
+	fail := func(err error) {
+		cancel(err)
+		if abort != nil {
+			abort(err)
+		}
+	}
 	var working sync.WaitGroup
 	for range writers {
 		working.Go(func() {
 			for j := range p.jobs {
 				if ctx.Err() == nil {
 					if err := p.do(ctx, j); err != nil {
-						cancel(err)
-						if abort != nil {
-							abort(err)
-						}
+						fail(err)
+					} else if p.written.Load()-p.synced.Load() >= syncEvery && p.syncing.CompareAndSwap(false, true) {
+						working.Go(func() {
+							p.synced.Store(p.written.Load())
+							if err := flushDisk(p.dst); err != nil {
+								fail(err)
+							}
+							p.syncing.Store(false)
+						})
 					}
 				}
 				if j.buf != nil {

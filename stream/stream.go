@@ -224,6 +224,26 @@ func Mark(dst Target) error {
 	return nil
 }
 
+// MarkBootCode is Mark for a disk that keeps its partition table: the mark lies where boot code would, and is gone with clear.
+func MarkBootCode(dst interface {
+	Target
+	io.ReaderAt
+}, clear bool) error {
+	const room = 440 // bytes of an MBR: UEFI 2.10 section 5.2.1
+	b := alignedBuffer(dst.SectorSize())
+	if _, err := dst.ReadAt(b, 0); err != nil {
+		return fmt.Errorf("read the start of the disk: %w", err)
+	}
+	copy(b, make([]byte, room))
+	if !clear {
+		copy(b, unfinished)
+	}
+	if _, err := dst.WriteAt(b, 0); err != nil {
+		return fmt.Errorf("mark the start of the disk: %w", err)
+	}
+	return dst.Sync()
+}
+
 // Unfinished tells whether a disk, of which r reads the start, is one to which [Write] was writing, or which had its [Mark], when the machine lost its power.
 func Unfinished(r io.Reader) (bool, error) {
 	b := make([]byte, len(unfinished))

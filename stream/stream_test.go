@@ -15,6 +15,7 @@ import (
 	"os/exec"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"syscall"
 	"testing"
 	"testing/iotest"
@@ -614,4 +615,62 @@ func TestWriteAnyOrderFails(t *testing.T) {
 			}
 		})
 	}
+}
+
+// bottomless is a disk that keeps nothing, and counts.
+type bottomless struct {
+	size          int64
+	written       atomic.Int64
+	syncs         atomic.Int64
+	during        atomic.Int64 // the syncs that began before all was written
+	fails         error        // of the first sync
+	whole         int64
+	failedAlready atomic.Bool
+}
+
+func (b *bottomless) Size() int64     { return b.size }
+func (b *bottomless) SectorSize() int { return 512 }
+func (b *bottomless) WriteAt(p []byte, _ int64) (int, error) {
+	b.written.Add(int64(len(p)))
+	return len(p), nil
+}
+func (b *bottomless) Zero(context.Context, int64, int64) error { return nil }
+func (b *bottomless) Sync() error {
+	b.syncs.Add(1)
+	if b.written.Load() < b.whole {
+		b.during.Add(1)
+	}
+	if b.written.Load() > mib && b.failedAlready.CompareAndSwap(false, true) {
+		return b.fails
+	}
+	return nil
+}
+func (b *bottomless) RereadPartitions(context.Context) error { return nil }
+func (b *bottomless) Close() error                           { return nil }
+
+// A device that keeps what it is sent in caches stores it while more comes, and is not left with all of it at the end. Its errors end the writing.
+func TestWriteSyncsMeanwhile(t *testing.T) {
+	const size = 700 * mib
+	image := func() stream.Extents { return stream.NewExtents(io.LimitReader(ones{}, size), size) }
+	disk := &bottomless{size: size, whole: size - 2*mib}
+	if _, err := stream.Write(t.Context(), disk, image(), stream.Options{ReadBack: stream.ReadBackNone}); err != nil {
+		t.Fatal(err)
+	}
+	if n := disk.during.Load(); n < 2 {
+		t.Errorf("synced %d times while %d bytes were written, want at least 2", n, size)
+	}
+	broken := errors.New("no room in the cache")
+	disk = &bottomless{size: size, whole: size - 2*mib, fails: broken}
+	if _, err := stream.Write(t.Context(), disk, image(), stream.Options{ReadBack: stream.ReadBackNone}); !errors.Is(err, broken) || disk.written.Load() >= size-2*mib {
+		t.Errorf("Write() = %v after %d bytes, want %v before the end", err, disk.written.Load(), broken)
+	}
+}
+
+type ones struct{}
+
+func (ones) Read(p []byte) (int, error) {
+	for i := range p {
+		p[i] = 1
+	}
+	return len(p), nil
 }

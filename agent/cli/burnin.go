@@ -5,15 +5,19 @@ package cli
 import (
 	"context"
 	"errors"
+	"flag"
 	"fmt"
 	"io"
+	"io/fs"
 	"log/slog"
 	"os"
+	"path/filepath"
 	"slices"
 	"strings"
-	"sync"
+	"time"
 
 	"github.com/ironhand/ironhand/agent"
+	"github.com/ironhand/ironhand/initramfs/boot"
 	"github.com/ironhand/ironhand/inspect"
 	"github.com/ironhand/ironhand/steps"
 	"github.com/ironhand/ironhand/steps/burnin"
@@ -22,7 +26,7 @@ import (
 
 func burninCommand() command {
 	return command{
-		name: "burnin", args: "[--profile quick|standard|full|FILE] [--disks NAME,...] [--report DIR] [--plan] [--force] [--yes]",
+		name: "burnin", args: "[--profile quick|standard|full|FILE] [--disks NAME,...] [--report DIR] [--upload URL] [--cafile FILE] [--baseline FILE] [--every TIME] [--resume] [--progress auto|screen|plain] [--watchdog TIME|off] [--plan] [--force] [--yes]",
 		help:    "Put load on this machine, watch what it counts of errors, and give each part a verdict. Exit status: 0 all passed, 1 a part failed, 2 wrong use, 3 not all could be tested.",
 		example: "ironhand burnin --profile quick --disks sda,nvme0n1 --report /media/stick/report",
 		run:     burnIn,
@@ -38,13 +42,54 @@ func burnIn(ctx context.Context, c *call) error {
 	profile := c.flags.String("profile", "quick", "`what` to run: quick (minutes), standard (hours), full (days), or a file in YAML")
 	disks := c.flags.String("disks", "", "`names` or serial numbers of the disks to overwrite, parted by commas, or all; without it those that the profile names")
 	dir := c.flags.String("report", "", "`directory` for the results and the programs' own reports; it is made if need be")
+	every := c.flags.Duration("every", time.Second, "how often counters and sensors are read")
+	var baseline []burnin.Result
+	c.flags.Func("baseline", "`file` results.json of an earlier run, or of another machine of the model, to compare with; may be repeated", func(name string) error {
+		return readBaseline(&baseline, name)
+	})
+	to := c.flags.String("upload", "", "`URL` to which the report is sent by PUT, as a tar archive; wants --report")
+	caFile := c.flags.String("cafile", "", "`file` of CA certificates for --upload, PEM: with it no other CA is trusted")
 	plan := c.flags.Bool("plan", false, "say what would be done, and do nothing")
+	progress := c.flags.String("progress", progressAuto, "`how` the run is shown: screen, a page that is kept up to date and takes keys; plain, lines; auto, the page on a terminal that can show it")
 	force := c.flags.Bool("force", false, "overwrite disks that hold data, too")
 	yes := c.flags.Bool("yes", false, "do not ask")
+	resume := c.flags.Bool("resume", false, "go on with the run whose state is in the directory of --report, after a reset or when it was stopped")
+	watchdog := c.flags.String("watchdog", "", "`time` after which the machine's watchdog resets it if burn-in hangs, such as 60s, or off; without it 60s in the ramdisk, and off elsewhere")
 	if _, err := c.parse(0, 0); err != nil {
 		return err
 	}
-	order := burnin.Order{Force: *force}
+	if *every < 100*time.Millisecond || *every > time.Hour {
+		return usagef("--every %v: want 100ms to 1h", *every)
+	}
+	var sent *upload
+	if *to != "" {
+		if *dir == "" {
+			return usagef("--upload wants --report DIR, for what cannot be sent")
+		}
+		var err error
+		if sent, err = newUpload(*to, *caFile); err != nil {
+			return usagef("%v", err)
+		}
+	}
+	guard, err := watchdogTime(*watchdog, inRamdisk())
+	if err != nil {
+		return err
+	}
+	if *resume {
+		if *dir == "" {
+			return usagef("--resume wants --report DIR, which has the state of the run")
+		}
+		var given string
+		c.flags.Visit(func(f *flag.Flag) {
+			if f.Name == "profile" || f.Name == "disks" {
+				given = f.Name
+			}
+		})
+		if given != "" {
+			return usagef("--%s: --resume goes on with what was begun", given)
+		}
+	}
+	order := burnin.Order{Force: *force, Every: *every}
 	for name := range strings.SplitSeq(*disks, ",") {
 		if name = strings.TrimSpace(name); name != "" {
 			order.Disks = append(order.Disks, name)
@@ -53,29 +98,52 @@ func burnIn(ctx context.Context, c *call) error {
 	if *disks != "" && len(order.Disks) == 0 {
 		return usagef("--disks %q: want names", *disks)
 	}
-	var err error
 	if order.Profile, err = findProfile(*profile); err != nil {
 		return err
 	}
-	host, err := c.burninHost()
+	if !slices.Contains([]string{progressAuto, progressScreen, progressPlain}, *progress) {
+		return usagef("--progress %s: want auto, screen or plain", *progress)
+	}
+	live := c.live
+	if live == nil {
+		live = newLiveRun(c.stderr)
+	}
+	host, err := c.burninHost(live)
 	if err != nil {
 		return notTested{err}
 	}
 	var out *reportDir
-	if *dir != "" && !*plan {
-		if out, err = makeReportDir(*dir); err != nil {
+	var todo *burnin.Plan
+	if *resume {
+		if out, err = openReportDir(*dir); err != nil {
 			return notTested{err}
 		}
-		order.Logs = out.logs()
-	}
-	todo, err := order.Plan(ctx, host)
-	switch {
-	case errors.Is(err, steps.ErrArgs):
-		return usagef("%v", err)
-	case errors.Is(err, burnin.ErrHoldsData):
-		return notTested{fmt.Errorf("%w; with --force it is lost", err)}
-	case err != nil:
-		return notTested{err}
+		state, err := burnin.Unfinished(out.path)
+		if errors.Is(err, fs.ErrNotExist) {
+			err = fmt.Errorf("no run to go on with: %w", err)
+		}
+		if err != nil {
+			return notTested{err}
+		}
+		todo, err = state.Plan(ctx, host, out.logs(), *force)
+		if err != nil {
+			err = fmt.Errorf("go on with the run in %s: %w", out.path, err)
+		}
+		if err := whyNotPlanned(err); err != nil {
+			return err
+		}
+		todo.Every = *every
+	} else {
+		if *dir != "" && !*plan {
+			if out, err = makeReportDir(*dir); err != nil {
+				return notTested{err}
+			}
+			order.Logs = out.logs()
+		}
+		todo, err = order.Plan(ctx, host)
+		if err := whyNotPlanned(err); err != nil {
+			return err
+		}
 	}
 	if *plan {
 		_, err := io.WriteString(c.stdout, todo.String())
@@ -88,13 +156,44 @@ func burnIn(ctx context.Context, c *call) error {
 			return notTested{err}
 		}
 	}
-	result := todo.Run(ctx, host)
+	// What could not be read of the inventory is in the report, and the rest of it too.
+	inventory, problems := host.Machine.Inventory(ctx)
+	machine := burnin.Describe(inventory)
+	for _, b := range baseline {
+		if err := machine.Comparable(todo.Profile, b); err != nil {
+			return usagef("%v", err)
+		}
+	}
+	if out != nil {
+		for _, c := range todo.Crashes {
+			if err := burnin.WriteWhole(filepath.Join(out.logs(), c.Name), c.Text); err != nil {
+				return notTested{fmt.Errorf("keep what the kernel said: %w", err)}
+			}
+		}
+		if err := todo.Keep(ctx, host, out.path); err != nil {
+			return notTested{err}
+		}
+	}
+	watched, disarm, err := armWatchdog(guard, *watchdog == "", host.Say)
+	if err != nil {
+		return notTested{err}
+	}
+	var result burnin.Result
+	err = c.watched(ctx, live, *progress, todo, func(ctx context.Context) { result = todo.Run(ctx, host, watched.And(live.following())) })
+	if err := disarm(); err != nil {
+		host.Say("%v: the machine may be reset", err)
+	}
+	if err != nil {
+		return notTested{err}
+	}
+	result.Machine = &machine
+	if err := result.Compare(baseline); err != nil {
+		return notTested{err}
+	}
 	if err := printResult(c.stdout, result); err != nil {
 		return notTested{err}
 	}
 	if out != nil {
-		// What could not be read of the inventory is in the report, and the rest of it too.
-		inventory, problems := host.Machine.Inventory(context.WithoutCancel(ctx))
 		if err := out.write(result, inventory, problems); err != nil {
 			err = fmt.Errorf("write the report: %w", err)
 			if result.Verdict == burnin.Fail {
@@ -102,7 +201,19 @@ func burnIn(ctx context.Context, c *call) error {
 			}
 			return notTested{err}
 		}
+		if err := todo.Finish(); err != nil {
+			host.Say("keep the state of the run: %v", err)
+		}
 		fmt.Fprintf(c.stderr, "The report is in %s.\n", *dir)
+		if sent != nil {
+			if err := sent.send(context.WithoutCancel(ctx), out.path); err != nil {
+				if result.Verdict == burnin.Fail {
+					return err
+				}
+				return notTested{err}
+			}
+			fmt.Fprintf(c.stderr, "It was sent to %s.\n", sent)
+		}
 	}
 	switch result.Verdict {
 	case burnin.Pass:
@@ -111,6 +222,76 @@ func burnIn(ctx context.Context, c *call) error {
 		return errShown
 	}
 	return notTested{errors.New("not all was tested")}
+}
+
+// whyNotPlanned is what the error of a plan means for whoever asked for it.
+func whyNotPlanned(err error) error {
+	switch {
+	case errors.Is(err, steps.ErrArgs):
+		return usagef("%v", err)
+	case errors.Is(err, burnin.ErrHoldsData):
+		return notTested{fmt.Errorf("%w; with --force it is lost", err)}
+	case err != nil:
+		return notTested{err}
+	}
+	return nil
+}
+
+// A watchdog is fed with each sample, of which the last of a load and the first of the next may be 30 seconds apart: disks are asked for their health between them.
+const (
+	defaultWatchdog = time.Minute
+	leastWatchdog   = 30 * time.Second
+	mostWatchdog    = 10 * time.Minute
+)
+
+// watchdogTime is what --watchdog says; 0 for none.
+func watchdogTime(setting string, ramdisk bool) (time.Duration, error) {
+	switch {
+	case setting == "off", setting == "" && !ramdisk:
+		return 0, nil
+	case setting == "":
+		return defaultWatchdog, nil
+	}
+	d, err := time.ParseDuration(setting)
+	if err != nil || d < leastWatchdog || d > mostWatchdog {
+		return 0, usagef("--watchdog %s: want off, or a time from %v to %v", setting, leastWatchdog, mostWatchdog)
+	}
+	return d, nil
+}
+
+// inRamdisk tells whether process 1 is this program.
+func inRamdisk() bool {
+	first, err := os.Stat("/proc/1/exe")
+	if err != nil {
+		return false
+	}
+	own, err := os.Stat("/proc/self/exe")
+	return err == nil && os.SameFile(first, own)
+}
+
+// armWatchdog starts the watchdog, which is fed as long as the run that is followed goes on. A machine without one is an error unless optional.
+func armWatchdog(after time.Duration, optional bool, say func(format string, args ...any)) (burnin.Following, func() error, error) {
+	none := func() error { return nil }
+	if after == 0 {
+		return burnin.Following{}, none, nil
+	}
+	w, err := boot.OpenWatchdog(after)
+	if err != nil {
+		if !optional {
+			return burnin.Following{}, none, err
+		}
+		say("burn-in: without a watchdog, a machine that hangs is not reset: %v", err)
+		return burnin.Following{}, none, nil
+	}
+	say("burn-in: the watchdog %s resets the machine if nothing moves for %v", w.Name, w.Time)
+	feed := func() {
+		if err := w.Feed(); err != nil {
+			say("burn-in: %v", err)
+		}
+	}
+	return burnin.Following{
+		Began: func(int) { feed() }, Progress: func(int, time.Duration) { feed() }, Ended: func(int, burnin.Report) { feed() },
+	}, w.Disarm, nil
 }
 
 // findProfile returns the profile of a name, or of a file.
@@ -133,6 +314,28 @@ func findProfile(name string) (burnin.Profile, error) {
 	return p, nil
 }
 
+// mostResults is how much of an earlier run's results is read, bytes.
+const mostResults = 64 << 20
+
+// readBaseline adds an earlier run's results.
+func readBaseline(list *[]burnin.Result, name string) error {
+	f, err := os.Open(name)
+	if err != nil {
+		return err
+	}
+	defer f.Close() // only read
+	text, err := io.ReadAll(io.LimitReader(f, mostResults))
+	if err != nil {
+		return err
+	}
+	r, err := burnin.ParseBaseline(text)
+	if err != nil {
+		return fmt.Errorf("%s: %w", name, err)
+	}
+	*list = append(*list, r)
+	return nil
+}
+
 // readSmall reads a file that people write, of which more than 1 MiB is a mistake.
 func readSmall(name string) ([]byte, error) {
 	f, err := os.Open(name)
@@ -143,8 +346,8 @@ func readSmall(name string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, 1<<20))
 }
 
-// burninHost is this machine, as burn-in uses it.
-func (c *call) burninHost() (steps.Host, error) {
+// burninHost is this machine, as burn-in uses it, with programs that can be halted.
+func (c *call) burninHost(live *liveRun) (steps.Host, error) {
 	system, err := agent.ThisMachine()
 	if err != nil {
 		return steps.Host{}, err
@@ -153,7 +356,6 @@ func (c *call) burninHost() (steps.Host, error) {
 	if err != nil {
 		return steps.Host{}, err
 	}
-	var mu sync.Mutex // the watch and the loads say things beside each other
 	return steps.Host{
 		Machine: inspect.Local(),
 		Local:   true,
@@ -164,13 +366,9 @@ func (c *call) burninHost() (steps.Host, error) {
 			}
 			return d, nil
 		},
-		Log: slog.New(slog.NewTextHandler(c.stderr, nil)),
-		Say: func(format string, args ...any) {
-			mu.Lock()
-			defer mu.Unlock()
-			fmt.Fprintf(c.stderr, format+"\n", args...)
-		},
-		Tools: system.Tools,
+		Log:   slog.New(slog.NewTextHandler(live, nil)),
+		Say:   live.Say,
+		Tools: live.tools,
 		Media: read,
 	}, nil
 }
@@ -185,6 +383,12 @@ func printResult(w io.Writer, r burnin.Result) error {
 	p.section("part", "VERDICT", "REASONS")
 	for _, l := range r.Loads {
 		for _, part := range l.Parts {
+			p.row(part.Name, string(part.Verdict), strings.Join(part.Reasons, "; "))
+		}
+	}
+	if len(r.Baseline) > 0 {
+		p.section("compared with other runs", "VERDICT", "REASONS")
+		for _, part := range r.Baseline {
 			p.row(part.Name, string(part.Verdict), strings.Join(part.Reasons, "; "))
 		}
 	}

@@ -80,7 +80,7 @@ func TestReportDir(t *testing.T) {
 	for _, e := range entries {
 		names = append(names, e.Name())
 	}
-	if got := strings.Join(names, " "); err != nil || got != "logs results.json results.jsonl" {
+	if got := strings.Join(names, " "); err != nil || got != "logs report.html results.json results.jsonl" {
 		t.Errorf("the directory has %s, %v", got, err)
 	}
 	b, err := os.ReadFile(filepath.Join(path, "results.json"))
@@ -103,6 +103,65 @@ func TestReportDir(t *testing.T) {
 	}
 	if left, err := filepath.Glob(filepath.Join(path, ".*")); err != nil || len(left) > 0 {
 		t.Errorf("left over: %v, %v", left, err)
+	}
+}
+
+func TestWatchdogTime(t *testing.T) {
+	for _, test := range []struct {
+		name, setting string
+		ramdisk       bool
+		want          time.Duration
+		err           string
+	}{
+		{"by itself on a computer", "", false, 0, ""},
+		{"by itself in the ramdisk", "", true, time.Minute, ""},
+		{"off in the ramdisk", "off", true, 0, ""},
+		{"asked for", "90s", false, 90 * time.Second, ""},
+		{"too short for a look at the disks' health", "29s", true, 0, "--watchdog 29s: want off, or a time from 30s to 10m0s"},
+		{"too long for most watchdogs", "11m", true, 0, "want off"},
+		{"no time", "yes", true, 0, "want off"},
+		{"no unit", "60", true, 0, "want off"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			got, err := watchdogTime(test.setting, test.ramdisk)
+			if got != test.want || (err == nil) != (test.err == "") || err != nil && (!errors.Is(err, errUsage) || !strings.Contains(err.Error(), test.err)) {
+				t.Errorf("watchdogTime(%q) = %v, %v, want %v, %q", test.setting, got, err, test.want, test.err)
+			}
+		})
+	}
+}
+
+func TestResumeRefused(t *testing.T) {
+	dir := t.TempDir()
+	damaged, empty := filepath.Join(dir, "damaged"), filepath.Join(dir, "empty")
+	for _, d := range []string{damaged, empty} {
+		if err := os.Mkdir(d, 0o700); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if err := os.WriteFile(filepath.Join(damaged, "state.json"), []byte(`{"sha256": "00", "state": {"version": 1}}`), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name string
+		args []string
+		code int
+		want string
+	}{
+		{"without a directory", []string{"--resume"}, exitUsage, "--resume wants --report DIR"},
+		{"with other disks", []string{"--resume", "--report", empty, "--disks", "sda"}, exitUsage, "--disks: --resume goes on with what was begun"},
+		{"with another profile", []string{"--resume", "--report", empty, "--profile", "full"}, exitUsage, "--profile: --resume goes on with what was begun"},
+		{"nothing to go on with", []string{"--resume", "--report", empty}, exitOther, "no run to go on with: open "},
+		{"no directory", []string{"--resume", "--report", filepath.Join(dir, "none")}, exitOther, "no such file or directory"},
+		{"a damaged state", []string{"--resume", "--report", damaged}, exitOther, "state.json: the run cannot go on: the file is damaged: its digest is another"},
+		{"another run over a damaged state", []string{"--report", damaged, "--yes"}, exitOther, "the file is damaged"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			code, _, stderr := run(t, "", append([]string{"burnin"}, test.args...)...)
+			if code != test.code || !strings.Contains(stderr, test.want) {
+				t.Errorf("exit %d, want %d with %q:\n%s", code, test.code, test.want, stderr)
+			}
+		})
 	}
 }
 

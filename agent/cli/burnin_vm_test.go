@@ -55,7 +55,7 @@ func TestVMBurnInByHand(t *testing.T) {
 		Machine: vmtest.Machine{MemoryMiB: 1024, Initrds: []string{vmtest.Artefact(t, "initramfs-virtual.cpio"), programs}, Disks: []vmtest.Disk{
 			{Size: size, Serial: "GOOD"}, {Path: "blkdebug:" + config + ":" + unreadable, Serial: "UNREADABLE", Format: "raw"}, {Size: size, Serial: "OTHER"},
 		}},
-		Args: "-guest -test.run=TestGuest", Timeout: 10 * time.Minute,
+		Args: "-guest -test.run=TestGuestBurnIn$", Timeout: 10 * time.Minute,
 	})
 }
 
@@ -128,6 +128,9 @@ func TestGuestBurnIn(t *testing.T) {
 			ocptest.Check(t, lines)
 			if !strings.Contains(string(lines), `"serialNumber":"GOOD"`) || !strings.Contains(string(lines), `"result":"`+string(test.verdict)+`"`) {
 				t.Errorf("results.jsonl:\n%s", lines)
+			}
+			if page, err := os.ReadFile(filepath.Join(out, "report.html")); err != nil || !strings.Contains(string(page), "<b>"+string(test.verdict)+"</b>") || !strings.Contains(string(page), "Throughput of disks") {
+				t.Errorf("report.html: %s, %v", page, err)
 			}
 			for name, want := range map[string]string{"1-processors.log": "successful run", "2-memory.log": "successful run", "3-disk.log.vda": `"jobs"`} {
 				if b, err := os.ReadFile(filepath.Join(out, "logs", name)); err != nil || !strings.Contains(string(b), want) {

@@ -21,24 +21,36 @@ import (
 	"github.com/ironhand/ironhand/steps/burnin"
 )
 
-// reportDir is the directory of a burn-in's report: results.json, results.jsonl, and the programs' own reports in logs.
+// reportDir is the directory of a burn-in's report: report.html, results.json, results.jsonl, and the programs' own reports in logs.
 type reportDir struct{ path string }
 
-// makeReportDir makes the directory. One that has the results of another run is left alone.
+// makeReportDir makes the directory. One that has the results of another run, or a run that did not come to its end, is left alone.
 func makeReportDir(path string) (*reportDir, error) {
-	path, err := filepath.Abs(path)
+	d, err := openReportDir(path)
 	if err != nil {
 		return nil, err
 	}
-	d := &reportDir{path}
-	_, err = os.Lstat(filepath.Join(path, "results.json"))
+	_, err = burnin.Unfinished(d.path)
 	switch {
 	case err == nil:
-		return nil, fmt.Errorf("%s has the results of another run", path)
+		return nil, fmt.Errorf("%s has a run that did not come to its end: --resume goes on with it", d.path)
+	case !errors.Is(err, fs.ErrNotExist):
+		return nil, err
+	}
+	_, err = os.Lstat(filepath.Join(d.path, "results.json"))
+	switch {
+	case err == nil:
+		return nil, fmt.Errorf("%s has the results of another run", d.path)
 	case !errors.Is(err, fs.ErrNotExist):
 		return nil, err
 	}
 	return d, os.MkdirAll(d.logs(), 0o755)
+}
+
+// openReportDir is for a directory that is there.
+func openReportDir(path string) (*reportDir, error) {
+	path, err := filepath.Abs(path)
+	return &reportDir{path}, err
 }
 
 func (d *reportDir) logs() string { return filepath.Join(d.path, "logs") }
@@ -56,38 +68,14 @@ func (d *reportDir) write(r burnin.Result, i inspect.Inventory, problems error) 
 	if err := d.file("results.jsonl", lines.Bytes()); err != nil {
 		return err
 	}
+	if err := d.file("report.html", reportPage(r, i, problems)); err != nil {
+		return err
+	}
 	return d.file("results.json", append(text, '\n')) // last: with it the report is whole
 }
 
-// file writes a file that is there whole or not at all, and stays when the power fails.
-func (d *reportDir) file(name string, content []byte) (err error) {
-	f, err := os.CreateTemp(d.path, "."+name+"-*")
-	if err != nil {
-		return err
-	}
-	defer func() {
-		if err != nil {
-			os.Remove(f.Name()) // the first error is the one to tell
-		}
-	}()
-	_, err = f.Write(content)
-	if err == nil {
-		err = f.Chmod(0o644)
-	}
-	if err == nil {
-		err = f.Sync()
-	}
-	if err := errors.Join(err, f.Close()); err != nil {
-		return err
-	}
-	if err := os.Rename(f.Name(), filepath.Join(d.path, name)); err != nil {
-		return err
-	}
-	dir, err := os.Open(d.path)
-	if err != nil {
-		return err
-	}
-	return errors.Join(dir.Sync(), dir.Close())
+func (d *reportDir) file(name string, content []byte) error {
+	return burnin.WriteWhole(filepath.Join(d.path, name), content)
 }
 
 // burninOCP writes a run of burn-in as lines that the tools of fleets read: a step for each load, with a diagnosis for each part.
@@ -118,6 +106,15 @@ func burninOCP(out io.Writer, r burnin.Result, i inspect.Inventory, problems err
 		}
 	}
 	at = r.Ended
+	if len(r.Baseline) > 0 {
+		step, err := w.Step("comparison with other runs")
+		if err != nil {
+			return err
+		}
+		if err := burninStep(step, burnin.Report{Parts: r.Baseline}, dut); err != nil {
+			return err
+		}
+	}
 	status := ocp.Complete
 	for _, p := range r.Problems {
 		status = ocp.Error
@@ -131,6 +128,20 @@ func burninOCP(out io.Writer, r burnin.Result, i inspect.Inventory, problems err
 func burninStep(step *ocp.Step, l burnin.Report, dut ocp.DUT) error {
 	for _, sensor := range slices.Sorted(maps.Keys(l.Celsius)) {
 		if err := step.Measure(ocp.Measurement{Name: "highest temperature of " + sensor, Value: l.Celsius[sensor], Unit: "degrees Celsius"}); err != nil {
+			return err
+		}
+	}
+	for _, s := range l.Series {
+		list := make([]ocp.Element, len(s.Points))
+		for i, p := range s.Points {
+			list[i] = ocp.Element{Value: p.Mean, Time: l.Started.Add(time.Duration(p.Second * float64(time.Second)))}
+		}
+		if err := step.Series(ocp.Series{Name: s.Kind + " of " + s.Name, Unit: s.Unit, HardwareID: partID(dut, s.Name)}, list); err != nil {
+			return err
+		}
+	}
+	for _, c := range l.Counters {
+		if err := step.Measure(ocp.Measurement{Name: c.Kind + " of " + c.Part, Value: c.Count, HardwareID: partID(dut, c.Part)}); err != nil {
 			return err
 		}
 	}

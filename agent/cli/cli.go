@@ -45,6 +45,7 @@ type call struct {
 	stdin  io.Reader
 	stdout io.Writer
 	stderr io.Writer
+	live   *liveRun // of the menu, whose screen shows what a command does; nil: it has its own
 }
 
 // errUsage marks errors of whoever typed the command.
@@ -63,14 +64,14 @@ func usagef(format string, args ...any) error {
 func commands() []command {
 	return []command{
 		agentCommand(), inspectCommand(), writeCommand(), torrentCommand(), netCommand(),
-		stepsCommand(), runStepCommand(), burninCommand(), kexecCommand(), versionCommand(),
+		stepsCommand(), runStepCommand(), burninCommand(), menuCommand(), kexecCommand(), versionCommand(),
 	}
 }
 
 // Main runs the program and ends it: with 0 done, 1 failed, 2 wrong use.
 func Main(p agent.Parts) {
 	if os.Getpid() == 1 {
-		boot.Init(boot.Options{Agent: []string{"ironhand", "agent"}})
+		boot.Init(boot.Options{Agent: []string{"ironhand", "agent"}, Menu: []string{"ironhand", "menu"}})
 	}
 	ctx, stop := signal.NotifyContext(context.Background(), os.Interrupt, syscall.SIGTERM)
 	code := Run(ctx, p, os.Args[1:], os.Stdin, os.Stdout, os.Stderr)

@@ -69,9 +69,9 @@ func runNet(ctx context.Context, c *call) error {
 		return errors.Join(errors.New("nothing describes the network: neither the kernel command line nor a network_data.json on a configuration medium or in the ramdisk"), planErr)
 	}
 	if len(plan.Everywhere) > 0 {
-		servers := plan.DNS
-		plan = netconfig.Everywhere(have, plan.Everywhere, sources.BootMAC())
-		plan.DNS = servers
+		all := netconfig.Everywhere(have, plan.Everywhere, sources.BootMAC())
+		all.DNS, all.IgnoreDNS = plan.DNS, plan.IgnoreDNS
+		plan = all
 	}
 	steps, err := plan.Steps(have)
 	if args[0] == "apply" {
@@ -206,11 +206,15 @@ func networkSources(ctx context.Context, from string) (netconfig.Sources, error)
 		b, err := os.ReadFile(from)
 		return netconfig.Sources{Files: []netconfig.File{{From: from, Content: b}}}, err
 	}
-	cmdline, err := os.ReadFile("/proc/cmdline")
+	system, err := agent.ThisMachine()
 	if err != nil {
 		return netconfig.Sources{}, err
 	}
-	s := netconfig.Sources{Cmdline: string(cmdline)}
+	firmware, err := system.Firmware(ctx)
+	if err != nil {
+		return netconfig.Sources{}, err
+	}
+	s := netconfig.Sources{Cmdline: system.Cmdline, Firmware: firmware}
 	found, _, err := media.Find(ctx, func(string) {})
 	if err != nil && len(found) == 0 {
 		return s, err

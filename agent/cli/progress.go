@@ -3,6 +3,7 @@
 package cli
 
 import (
+	"encoding/json"
 	"fmt"
 	"io"
 	"os"
@@ -27,11 +28,12 @@ type drawer struct {
 	last   time.Time // of the last line or bar
 	shown  stream.Progress
 	barred bool // the cursor is in a line with a bar
+	json   bool // lines are objects
 }
 
 // newDrawer returns what shows progress on out, as --progress says.
 func newDrawer(out io.Writer, how string) *drawer {
-	d := &drawer{out: out, now: time.Now, width: func() int { return 0 }}
+	d := &drawer{out: out, now: time.Now, width: func() int { return 0 }, json: how == "json"}
 	if f, ok := out.(*os.File); ok && how == "auto" {
 		d.width = func() int { return terminalWidth(f) }
 	}
@@ -51,7 +53,11 @@ func (d *drawer) show(p stream.Progress, end bool) {
 			return
 		}
 		d.finish()
-		fmt.Fprintln(d.out, harmless(p.String()))
+		line := harmless(p.String())
+		if b, err := json.Marshal(p); d.json && err == nil {
+			line = string(b)
+		}
+		fmt.Fprintln(d.out, line)
 	} else {
 		if !news && now.Sub(d.last) < drawEvery {
 			return

@@ -4,6 +4,7 @@ package cli
 
 import (
 	"bytes"
+	"encoding/json"
 	"strings"
 	"testing"
 	"time"
@@ -73,6 +74,27 @@ func TestProgressLines(t *testing.T) {
 	for i := range want {
 		if !strings.HasPrefix(lines[i], want[i]) {
 			t.Errorf("line %d is %q, want %q", i, lines[i], want[i])
+		}
+	}
+}
+
+// Programs that start this one read the same lines as objects, each in one line whatever servers say.
+func TestProgressJSON(t *testing.T) {
+	var out bytes.Buffer
+	d := newDrawer(&out, "json")
+	want := []stream.Progress{{Phase: "open", Total: -1, Left: -1}, {Phase: "write", Total: 100 << 20, Read: 5, Left: 3, Retries: 1, LastError: "reset\n\x1b[31m", Source: "https://h/i"}}
+	for _, p := range want {
+		d.show(p, false)
+	}
+	d.finish()
+	lines := strings.Split(strings.TrimSuffix(out.String(), "\n"), "\n")
+	if len(lines) != len(want) {
+		t.Fatalf("lines:\n%s", out.String())
+	}
+	for i, line := range lines {
+		var got stream.Progress
+		if err := json.Unmarshal([]byte(line), &got); err != nil || got != want[i] {
+			t.Errorf("line %d is %s, want %+v", i, line, want[i])
 		}
 	}
 }

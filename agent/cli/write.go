@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"time"
 
 	"github.com/ironhand/ironhand/image"
@@ -43,7 +44,7 @@ func runWrite(ctx context.Context, c *call) error {
 	drive := c.flags.String("config-drive", "", "`path` of a config drive: an image, or a directory that becomes one")
 	readBack := stream.ReadBackSample
 	c.flags.TextVar(&readBack, "read-back", readBack, "how `much` is read back and compared: none, sample or full")
-	progress := c.flags.String("progress", "auto", "auto: a bar on a terminal, else plain; plain: a line every 5 s, and when something happens; none")
+	progress := c.flags.String("progress", "auto", "auto: a bar on a terminal, else plain; plain: a line every 5 s, and when something happens; json: the same as JSON; none")
 	swarm := swarmFlags(c.flags)
 	share := c.flags.Duration("share", 0, "of a torrent: how `long` to go on sharing after the image is written")
 	ratio := c.flags.Float64("share-ratio", 0, "of a torrent: go on sharing until so many `copies` were sent, or --share is over")
@@ -54,7 +55,7 @@ func runWrite(ctx context.Context, c *call) error {
 		return err
 	}
 	switch *progress {
-	case "auto", "plain", "none":
+	case "auto", "plain", "json", "none":
 	default:
 		return usagef("--progress %s: want auto, plain or none", *progress)
 	}
@@ -139,6 +140,17 @@ func runWrite(ctx context.Context, c *call) error {
 	if chosen.Name != "" {
 		if err := steps.SameDisk(ctx, inspect.Local(), chosen, disk.Size(), disk.SectorSize()); err != nil {
 			return err
+		}
+		for _, name := range chosen.Names() { // nobody uses it by another path, until it is written
+			if name == target {
+				continue
+			}
+			switch other, err := stream.OpenDevice(name); {
+			case errors.Is(err, syscall.EBUSY):
+				return fmt.Errorf("%s is the same disk: %w", name, err)
+			case err == nil:
+				defer other.Close() // nothing is written to it
+			}
 		}
 	}
 	memory, err := inspect.Local().AvailableMemory()
@@ -289,7 +301,7 @@ func apart(sources []string, target string) error {
 func describeDisk(ctx context.Context, path string) (inspect.Disk, string, error) {
 	disks, err := inspect.Local().Disks(ctx)
 	for _, d := range disks {
-		if d.Name == path {
+		if slices.Contains(d.Names(), path) {
 			return d, d.String(), nil
 		}
 	}

@@ -51,6 +51,9 @@ func newLab(t *testing.T, settings, node string) *lab {
 			settings += "\n" + key + ": " + value
 		}
 	}
+	if !strings.Contains(node, "properties:") {
+		node = "    properties: {root_device: {serial: S1}}\n" + node
+	}
 	l.write("conductor.yaml", fmt.Sprintf(`
 listen: ["127.0.0.1:0"]
 tls: auto
@@ -61,7 +64,6 @@ nodes:
     uuid: %s
     macs: ["%s"]
     token_file: node.token
-    properties: {root_device: {serial: S1}}
     image: {file: disk.img}
 %s
 `, settings, testUUID, testMAC, node), 0o644)
@@ -218,6 +220,10 @@ func TestDeploy(t *testing.T) {
 		{
 			name: "on software RAID", node: "    raid: {logical_disks: [{size_gb: MAX, raid_level: \"1\", controller: software, is_root_volume: true}]}",
 			want: "wait get_deploy_steps, apply_configuration, write_image, wait get_partition_uuids, install_bootloader, wait sync, run_image",
+		},
+		{
+			name: "on a logical volume", node: "    properties: {logical_volumes: [{name: vg, volumes: [{name: root, size_gb: 2, is_root_volume: true}]}]}",
+			want: "wait get_deploy_steps, create_volumes, write_image, wait get_partition_uuids, install_bootloader, wait sync, run_image",
 		},
 		{
 			name:   "slow, and busy at first",

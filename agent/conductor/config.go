@@ -63,7 +63,7 @@ type NodeConfig struct {
 	MACs       []string       `yaml:"macs"`
 	TokenFile  string         `yaml:"token_file"` // a token that the node has too, from its medium; without: one is made at the first lookup
 	BootMode   string         `yaml:"boot_mode"`  // uefi (default) or bios
-	Properties map[string]any `yaml:"properties"` // root_device hints, capabilities, cpu_arch, ...
+	Properties map[string]any `yaml:"properties"` // root_device hints, capabilities, cpu_arch, logical_volumes (which are made before the image is written), ...
 	Image      Image          `yaml:"image"`
 
 	ConfigDrive *ConfigDrive `yaml:"config_drive"` // none if absent

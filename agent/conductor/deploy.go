@@ -47,6 +47,9 @@ func (d *deployment) run(ctx context.Context) error {
 	if err := d.makeArrays(ctx); err != nil {
 		return err
 	}
+	if err := d.makeVolumes(ctx); err != nil {
+		return err
+	}
 	if err := d.writeImage(ctx); err != nil {
 		return err
 	}
@@ -110,6 +113,18 @@ func (d *deployment) makeArrays(ctx context.Context) error {
 	}
 	d.n.setRAID(raid)
 	d.c.event(d.n.config.Name, EventCommand, "apply_configuration: done")
+	return nil
+}
+
+// makeVolumes has the volume groups made that the node's properties have.
+func (d *deployment) makeVolumes(ctx context.Context) error {
+	if d.n.config.Properties["logical_volumes"] == nil {
+		return nil
+	}
+	if _, err := d.step(ctx, "deploy", "create_volumes", map[string]any{}); err != nil {
+		return err
+	}
+	d.c.event(d.n.config.Name, EventCommand, "create_volumes: done")
 	return nil
 }
 

@@ -26,16 +26,18 @@ const module = "github.com/ironhand/ironhand/"
 //
 // torrent hands images to package stream as a source, and is below all that fetches images; agent/conductor makes torrents, and tracks and seeds them.
 //
+// agent/cli imports initramfs/tool to halt the programs of a burn-in when somebody presses a key.
+//
 // image/volume (FAT and ISO 9660) imports nothing of ours, as image/gpt does: what makes the media and the ISO that nodes boot from needs
 // the same two formats as what makes a config drive.
 var imports = map[string][]string{
 	"cmd/ironhand":               {"agent", "agent/cli", "inspect", "steps", "steps/generic"},
 	"cmd/mkramdisk":              {"initramfs", "initramfs/media", "initramfs/tool", "netconfig"},
 	"cmd/labconductor":           {"agent/conductor"},
-	"agent/cli":                  {"agent", "inspect", "inspect/lldp", "inspect/ocp", "inspect/recording", "image", "netconfig", "stream", "steps", "steps/burnin", "steps/raid", "initramfs/boot", "initramfs/media", "torrent"},
-	"agent":                      {"agent/ironic", "inspect", "inspect/lldp", "image", "netconfig", "stream", "steps", "steps/raid", "initramfs/boot", "initramfs/media", "initramfs/tool"},
+	"agent/cli":                  {"agent", "inspect", "inspect/lldp", "inspect/ocp", "inspect/recording", "image", "netconfig", "stream", "steps", "steps/burnin", "steps/raid", "initramfs/boot", "initramfs/media", "initramfs/tool", "torrent"},
+	"agent":                      {"agent/ironic", "inspect", "inspect/lldp", "image", "netconfig", "stream", "steps", "steps/lvm", "steps/raid", "initramfs/boot", "initramfs/media", "initramfs/tool"},
 	"agent/conductor":            {"image", "agent/ironic", "torrent"},
-	"steps/burnin":               {"steps", "image", "inspect", "initramfs/tool"},
+	"steps/burnin":               {"steps", "steps/erase", "image", "inspect", "inspect/ipmi", "initramfs/tool"},
 	"steps/generic":              {"steps", "steps/burnin", "steps/erase", "steps/lvm", "steps/raid", "image", "stream", "torrent", "inspect", "initramfs/tool"},
 	"steps/erase":                {"steps", "steps/holders", "steps/raid", "image", "image/gpt", "inspect"},
 	"steps/raid":                 {"steps", "steps/holders", "image", "image/gpt", "stream", "inspect", "initramfs/tool"},

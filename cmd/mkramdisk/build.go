@@ -107,7 +107,8 @@ func runISO(c *call) error {
 	kernel := c.String("kernel", "", "the kernel, a bzImage `file`; for Secure Boot as Debian signed it")
 	ramdisk := c.String("initramfs", "", "the initramfs, a `file`")
 	out := c.String("out", "", "`file` to write")
-	cmdline := c.String("cmdline", initramfs.DefaultCmdline, "the kernel's command `line`")
+	role := c.String("role", "deploy", "`what` it is for: deploy; or burnin, which starts into the menu of burn-in, and written to a USB stick has a partition for reports")
+	cmdline := c.String("cmdline", "", "the kernel's command `line`; without it "+initramfs.DefaultCmdline+", or for burnin "+initramfs.BurnInCmdline)
 	more := c.String("append", "", "`words` added to the kernel's command line")
 	label := c.String("label", initramfs.DefaultLabel, "volume `label`")
 	c.StringVar(&loaders.Shim, "shim", loaders.Shim, "`file`; Debian package shim-signed")
@@ -115,14 +116,24 @@ func runISO(c *call) error {
 	c.StringVar(&loaders.Grub, "grub", loaders.Grub, "`file`; Debian package grub-efi-amd64-signed")
 	c.StringVar(&loaders.Isolinux, "isolinux", loaders.Isolinux, "`file`; Debian package isolinux")
 	c.StringVar(&loaders.Ldlinux, "ldlinux", loaders.Ldlinux, "`file`; Debian package syslinux-common")
+	c.StringVar(&loaders.Isohybrid, "isohybrid", loaders.Isohybrid, "`file`; Debian package isolinux; for burnin")
 	if err := c.parse(0, "kernel", "initramfs", "out"); err != nil {
 		return err
+	}
+	if *role != "deploy" && *role != "burnin" {
+		return usageError{fmt.Sprintf("--role %s: want deploy or burnin", *role)}
+	}
+	if *cmdline == "" {
+		*cmdline = initramfs.DefaultCmdline
+		if *role == "burnin" {
+			*cmdline = initramfs.BurnInCmdline
+		}
 	}
 	var written int64
 	err := create(*out, 0o644, func(w io.Writer) (err error) {
 		written, err = initramfs.ISO{
 			Kernel: *kernel, Initramfs: *ramdisk, Label: *label, Loaders: loaders,
-			Cmdline: strings.TrimSpace(*cmdline + " " + *more),
+			Cmdline: strings.TrimSpace(*cmdline + " " + *more), Stick: *role == "burnin",
 		}.Write(w)
 		return err
 	})

@@ -26,6 +26,7 @@ func inputs(t *testing.T) string {
 		"initramfs":            "initramfs",
 		"before":               "what was there before",
 		"loader":               strings.Repeat("loader", 100),
+		"loader432":            strings.Repeat("loader", 72),
 	} {
 		path := filepath.Join(dir, name)
 		if err := os.MkdirAll(filepath.Dir(path), 0o755); err != nil {
@@ -61,6 +62,8 @@ func TestRun(t *testing.T) {
 
 		{name: "ISO", args: iso, stdout: "DIR/out: "},
 		{name: "ISO with words for the kernel", args: iso + " --append a=b", stdout: "DIR/out: "},
+		{name: "stick for burn-in", args: iso + " --role burnin --isohybrid DIR/loader432", stdout: "DIR/out: 73.0 MiB"},
+		{name: "ISO for no role", args: iso + " --role lunch", status: 2, stderr: "--role lunch: want deploy or burnin"},
 		{name: "ISO with words that loaders misread", args: iso + " --append a;b", status: 1, stderr: "character ';'"},
 		{name: "ISO without a kernel", args: strings.Replace(iso, "DIR/kernel", "DIR/none", 1), status: 1, stderr: "kernel: stat"},
 		{name: "ISO into no directory", args: strings.Replace(iso, "DIR/out", "DIR/none/out", 1), status: 1, stderr: "no such file or directory"},

@@ -24,6 +24,24 @@ type ISO struct {
 	Time  time.Time // of all files and of the volume; the zero time is "not specified"
 	Files []File
 	Boot  []Boot // El Torito entries, the default one first
+	// System is written into the first 32 KiB, which ISO 9660 leaves to others (ECMA-119, section 6.2.1): a partition table, say. What it does not fill is zeros.
+	System []byte
+}
+
+// Place is where a file lies on a volume, in bytes.
+type Place struct{ Offset, Length int64 }
+
+// Places tells where the files will lie, by name, and how many bytes the volume will have.
+func (v ISO) Places() (places map[string]Place, size int64, err error) {
+	m, err := v.layout()
+	if err != nil {
+		return nil, 0, err
+	}
+	places = map[string]Place{}
+	for i, f := range v.Files {
+		places[f.Name] = Place{int64(m.files[i]) * isoSector, f.Size}
+	}
+	return places, int64(m.sectors) * isoSector, nil
 }
 
 // File is one file of an ISO.
@@ -115,6 +133,9 @@ type isoMaker struct {
 }
 
 func (v ISO) layout() (*isoMaker, error) {
+	if len(v.System) > 16*isoSector {
+		return nil, fmt.Errorf("%d bytes for the system area, which has %d", len(v.System), 16*isoSector)
+	}
 	if v.Label == "" || len(v.Label) > 32 || strings.ContainsFunc(v.Label, func(c rune) bool { return c < 0x20 || c > 0x7e }) {
 		return nil, fmt.Errorf("label %q: want 1 to 32 printable ASCII characters for ISO 9660", v.Label)
 	}
@@ -314,7 +335,8 @@ func finish(record []byte) []byte {
 
 func (m *isoMaker) write(w *countingWriter) error {
 	var head bytes.Buffer
-	head.Write(make([]byte, 16*isoSector))
+	head.Write(m.iso.System)
+	head.Write(make([]byte, 16*isoSector-len(m.iso.System)))
 	head.Write(m.primary())
 	if m.catalog != 0 {
 		boot := descriptor(0)

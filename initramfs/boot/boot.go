@@ -14,6 +14,7 @@
 //	ironhand.hostname=NAME     host name while the ramdisk runs; "ironhand" without it
 //	ironhand.shell=1           a shell on every console besides the agent
 //	ironhand.shell=only        a shell on every console, and no agent
+//	ironhand-burnin=WHAT       the menu of burn-in on every console in place of the agent
 //	modprobe.blacklist=A,B     modules not to load for a device; module_blacklist= likewise
 //	MODULE.PARAMETER=VALUE     parameters of loadable modules, as modprobe takes them
 package boot
@@ -43,6 +44,9 @@ const (
 type Options struct {
 	// Agent is the argument vector of the agent. The program is process 1's own, whatever Agent[0] is.
 	Agent []string
+
+	// Menu is the argument vector of the menu of burn-in, to which "--console" and the names of the consoles are added. While it runs nobody else writes on them. Empty: there is none.
+	Menu []string
 
 	// Shell is the argument vector of the emergency shell; Shell[0] is a path. Without it: /bin/busybox sh.
 	Shell []string

@@ -241,13 +241,14 @@ func TestVMWatchdog(t *testing.T) {
 }
 
 func TestVMWatchdogRefused(t *testing.T) {
-	tests := []struct{ name, parameter, want string }{
-		{"stopped by kexec", "watchdog.stop_on_reboot=1", "arm watchdog: a kexec would stop it"},
-		{"none there", "modprobe.blacklist=i6300esb", "arm watchdog: open .*: no such file or directory"},
+	tests := []struct{ name, parameter, play, want string }{
+		{"stopped by kexec", "watchdog.stop_on_reboot=1", "arm", "arm watchdog: a kexec would stop it"},
+		{"none there", "modprobe.blacklist=i6300esb", "arm,guard", "(?s)arm watchdog: open .*: no such file or directory.*guard: arm watchdog: open .*: no such file or directory"},
+		{"never to be stopped", "i6300esb.nowayout=1", "guard", "guard: arm watchdog: it could never be stopped again"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
-			vm := vmtest.Start(t, with(t, vmtest.Machine{Cmdline: test.parameter, Extra: []string{"-device", "i6300esb"}}, "arm"))
+			vm := vmtest.Start(t, with(t, vmtest.Machine{Cmdline: test.parameter, Extra: []string{"-device", "i6300esb"}}, test.play))
 			vm.Expect(t, test.want, bootTime)
 		})
 	}

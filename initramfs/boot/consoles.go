@@ -171,3 +171,20 @@ func ports(active string, cmdline []parameter) []port {
 	}
 	return all
 }
+
+// menuParam is the kernel parameter that has the menu of burn-in started in place of the agent.
+const menuParam = "ironhand-burnin"
+
+// menuConsoles are the names of consoles that can be read from, with commas between: tty0 is whichever is shown, and keys go to the first.
+func menuConsoles(all []port) string {
+	var names []string
+	for _, p := range all {
+		if p.name == "tty0" {
+			p.name = "tty1"
+		}
+		if !slices.Contains(names, p.name) {
+			names = append(names, p.name)
+		}
+	}
+	return strings.Join(names, ",")
+}

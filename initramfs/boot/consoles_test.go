@@ -182,3 +182,17 @@ func TestJournal(t *testing.T) {
 		t.Error("openJournal made a log below a file")
 	}
 }
+
+func TestMenuConsoles(t *testing.T) {
+	for _, test := range []struct{ name, active, cmdline, want string }{
+		{"VGA and serial", "tty0 ttyS0", "console=tty0 console=ttyS0,115200", "tty1,ttyS0"},
+		{"the first VGA console by its own name too", "tty0 tty1 hvc0", "", "tty1,hvc0"},
+		{"a second serial port", "ttyS0", "console=ttyS0 console=ttyS1,9600", "ttyS0,ttyS1"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if got := menuConsoles(ports(test.active, parseCmdline(test.cmdline))); got != test.want {
+				t.Errorf("menuConsoles = %s, want %s", got, test.want)
+			}
+		})
+	}
+}

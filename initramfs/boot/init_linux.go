@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"slices"
 	"sync/atomic"
 	"syscall"
 	"time"
@@ -35,6 +36,7 @@ type process1 struct {
 	reaper   *reaper
 	going    atomic.Bool // an order to go down was accepted
 	down     chan How    // that order
+	mute     atomic.Bool // the consoles are the menu's
 }
 
 // Init is process 1 of the ramdisk, from the first file system to the last reboot. It never returns.
@@ -77,6 +79,12 @@ func Init(o Options) {
 		p.say("init: ironhand.shell=only: the agent is not started")
 		p.takeDown(<-p.down)
 	}
+	if _, wanted := lookup(p.cmdline, menuParam); wanted && len(o.Menu) > 0 {
+		p.options.Agent = append(slices.Clone(o.Menu), "--console", menuConsoles(p.ports()))
+		p.mute.Store(true)
+		// Messages of the kernel would stand in the menu; what matters of them it shows itself. Emergencies are printed still: proc(5), /proc/sys/kernel/printk.
+		p.warn(os.WriteFile("/proc/sys/kernel/printk", []byte("1"), 0))
+	}
 	p.supervise()
 }
 
@@ -101,7 +109,9 @@ func (p *process1) warn(err error) {
 
 func (p *process1) print(line string) {
 	line = stamp(SinceBoot(), line)
-	p.consoles.print(line)
+	if !p.mute.Load() {
+		p.consoles.print(line)
+	}
 	if p.journal == nil {
 		return
 	}
@@ -332,12 +342,14 @@ func (p *process1) supervise() {
 			}
 		}
 		wait := pause.next(time.Since(began))
+		menu := p.mute.Swap(false) // what it has left of its screen goes up
 		p.say("init: the agent %s; restart %d in %v", what, restarts, wait)
 		select {
 		case <-time.After(wait):
 		case how := <-p.down:
 			p.takeDown(how)
 		}
+		p.mute.Store(menu)
 	}
 }
 

@@ -205,6 +205,13 @@ var steps = map[string]func(ctx context.Context, say func(string, ...any)) error
 		}
 		return err
 	},
+	"guard": func(_ context.Context, say func(string, ...any)) error {
+		w, err := boot.OpenWatchdog(20 * time.Second)
+		if err == nil {
+			say("watchdog %s, %v", w.Name, w.Time)
+		}
+		return err
+	},
 	"disarm": func(context.Context, func(string, ...any)) error {
 		w, err := boot.ArmWatchdog(20 * time.Second)
 		if err != nil {

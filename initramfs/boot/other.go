@@ -64,6 +64,14 @@ func ArmWatchdog(time.Duration) (*Watchdog, error) {
 	return nil, fmt.Errorf("arm watchdog: %w", fs.ErrNotExist)
 }
 
+// OpenWatchdog finds none on other systems than Linux.
+func OpenWatchdog(time.Duration) (*Watchdog, error) {
+	return nil, fmt.Errorf("arm watchdog: %w", fs.ErrNotExist)
+}
+
+// Feed has nothing to feed.
+func (*Watchdog) Feed() error { return nil }
+
 // Disarm has nothing to stop.
 func (*Watchdog) Disarm() error { return nil }
 

@@ -29,6 +29,7 @@ func Sync() error {
 
 // takeDown ends everything, and does not return.
 func (p *process1) takeDown(how How) {
+	p.mute.Store(false)
 	p.say("init: going down: %s", how)
 	time.Sleep(sayTime) // the end of a session throws away what its terminal has not sent yet
 	p.endAll()

@@ -31,6 +31,7 @@ func earlyMounts() []mount {
 		{kind: "tmpfs", target: "/dev/shm", flags: unix.MS_NOSUID | unix.MS_NODEV, data: "mode=1777,size=10%"},
 		{kind: "tmpfs", target: "/run", flags: unix.MS_NOSUID | unix.MS_NODEV, data: "mode=0755,size=64m"},
 		{kind: "tmpfs", target: "/tmp", flags: unix.MS_NOSUID | unix.MS_NODEV, data: "mode=1777,size=25%"},
+		{kind: "pstore", target: "/sys/fs/pstore", flags: quietMount, optional: true}, // what the kernel before has said at its end
 		{kind: "securityfs", target: "/sys/kernel/security", flags: quietMount, optional: true},
 	}
 }

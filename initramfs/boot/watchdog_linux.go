@@ -36,6 +36,24 @@ func ArmWatchdog(timeout time.Duration) (*Watchdog, error) {
 	if s := strings.TrimSpace(string(stop)); s != "0" {
 		return nil, fmt.Errorf("arm watchdog: a kexec would stop it (watchdog.stop_on_reboot is %s; it must be 0)", s)
 	}
+	return startWatchdog(timeout)
+}
+
+// OpenWatchdog starts the first watchdog, which resets the machine unless [Watchdog.Feed] is called within the time, again and again. It goes on when this process ends:
+// only [Watchdog.Disarm] stops it. One that can never be stopped again is refused. Without any watchdog the error is fs.ErrNotExist.
+func OpenWatchdog(timeout time.Duration) (*Watchdog, error) {
+	const forever = "/sys/class/watchdog/watchdog0/nowayout" // Documentation/ABI/testing/sysfs-class-watchdog
+	b, err := os.ReadFile(forever)
+	if err != nil {
+		return nil, fmt.Errorf("arm watchdog: %w", err)
+	}
+	if strings.TrimSpace(string(b)) != "0" {
+		return nil, errors.New("arm watchdog: it could never be stopped again (nowayout)")
+	}
+	return startWatchdog(timeout)
+}
+
+func startWatchdog(timeout time.Duration) (*Watchdog, error) {
 	f, err := os.OpenFile("/dev/watchdog", os.O_WRONLY, 0) // this starts it
 	if err != nil {
 		return nil, fmt.Errorf("arm watchdog: %w", err)
@@ -76,6 +94,14 @@ func (w *Watchdog) set(timeout time.Duration) error {
 	}
 	if w.Time = time.Duration(got) * time.Second; w.Time < timeout {
 		return fmt.Errorf("%s takes %v, not %v", w.Name, w.Time, timeout)
+	}
+	return nil
+}
+
+// Feed starts the watchdog's time anew.
+func (w *Watchdog) Feed() error {
+	if _, err := w.f.WriteString("\x00"); err != nil {
+		return fmt.Errorf("feed watchdog: %w", err)
 	}
 	return nil
 }

@@ -30,6 +30,11 @@ type Exec struct {
 
 // Run implements Runner. A standard output of more than 4 MiB is an error.
 func (e Exec) Run(ctx context.Context, t Tool, args ...string) ([]byte, error) {
+	return e.run(ctx, nil, t, args...)
+}
+
+// run runs a program, if need be as one of a group that can be halted.
+func (e Exec) run(ctx context.Context, halts *Halting, t Tool, args ...string) ([]byte, error) {
 	fail := func(exit int, stderr string, err error) error {
 		return &Error{Tool: t, Args: slices.Clone(args), Exit: exit, Stderr: stderr, Err: err}
 	}
@@ -42,7 +47,11 @@ func (e Exec) Run(ctx context.Context, t Tool, args ...string) ([]byte, error) {
 	cmd.Env = []string{"PATH=" + strings.Join(e.dirs(), ":"), "LC_ALL=C"}
 	cmd.Stdout, cmd.Stderr = stdout, stderr
 	cmd.WaitDelay = killDelay
-	err = cmd.Run()
+	if halts == nil {
+		err = cmd.Run()
+	} else {
+		err = halts.run(cmd)
+	}
 	message := strings.TrimSpace(string(stderr.b))
 	switch {
 	case ctx.Err() != nil && err != nil:

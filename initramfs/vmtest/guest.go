@@ -18,6 +18,7 @@ type Guest struct {
 	Args    string            // of the test binary, parted by spaces: "-test.run=TestRoot"
 	Files   map[string]string // as in Pack
 	Timeout time.Duration     // for the whole machine; 5 minutes if 0
+	During  func(vm *VM)      // is called once the machine is started, to do things to it while the tests run; may be nil
 }
 
 // RunInGuest runs the tests of a package as root in a virtual machine, with all of Debian's drivers that the ramdisk of the tests has, and fails if they fail. They find
@@ -56,6 +57,9 @@ func runInGuest(t testing.TB, pkg string, g Guest) (status, output string) {
 		g.Timeout = 5 * time.Minute
 	}
 	vm := Start(t, m)
+	if g.During != nil {
+		g.During(vm)
+	}
 	status = vm.Expect(t, `(?m)^GUEST TESTS END: (.*)\n`, g.Timeout)[1]
 	vm.Wait(t, time.Minute)
 	return status, vm.Console()

@@ -68,6 +68,20 @@ type Measurement struct {
 	HardwareID string `json:"hardwareInfoId,omitempty"`
 }
 
+// Series is a value that was measured over the time.
+type Series struct {
+	Name       string `json:"name"`
+	Unit       string `json:"unit,omitempty"`
+	ID         string `json:"measurementSeriesId"` // set by the writer
+	HardwareID string `json:"hardwareInfoId,omitempty"`
+}
+
+// Element is one value of a series.
+type Element struct {
+	Value any // a number, a text or a bool
+	Time  time.Time
+}
+
 // Diagnosis is what a step says of a part.
 type Diagnosis struct {
 	Verdict    string `json:"verdict"` // a name for this kind of finding: disk-failing
@@ -110,6 +124,7 @@ type Writer struct {
 	encoder  *json.Encoder
 	sequence int
 	steps    int
+	series   int
 }
 
 // NewWriter returns a writer to w. Each artefact is one line and one call of its Write.
@@ -149,13 +164,15 @@ func (w *Writer) run(kind string, value any) error {
 func (w *Writer) write(kind string, value any) error {
 	w.mu.Lock()
 	defer w.mu.Unlock()
-	line := map[string]any{kind: value, "sequenceNumber": w.sequence, "timestamp": w.now().UTC().Format("2006-01-02T15:04:05.000Z")}
+	line := map[string]any{kind: value, "sequenceNumber": w.sequence, "timestamp": timestamp(w.now())}
 	if err := w.encoder.Encode(line); err != nil {
 		return fmt.Errorf("write %s %d: %w", kind, w.sequence, err)
 	}
 	w.sequence++
 	return nil
 }
+
+func timestamp(t time.Time) string { return t.UTC().Format("2006-01-02T15:04:05.000Z") }
 
 // A Step is a part of a run with findings of its own.
 type Step struct {
@@ -174,6 +191,23 @@ func (w *Writer) Step(name string) (*Step, error) {
 
 // Measure writes a measurement.
 func (s *Step) Measure(m Measurement) error { return s.write("measurement", m) }
+
+// Series writes a series of measurements, whole.
+func (s *Step) Series(m Series, list []Element) error {
+	s.w.mu.Lock()
+	m.ID = strconv.Itoa(s.w.series)
+	s.w.series++
+	s.w.mu.Unlock()
+	if err := s.write("measurementSeriesStart", m); err != nil {
+		return err
+	}
+	for i, e := range list {
+		if err := s.write("measurementSeriesElement", map[string]any{"index": i, "value": e.Value, "timestamp": timestamp(e.Time), "measurementSeriesId": m.ID}); err != nil {
+			return err
+		}
+	}
+	return s.write("measurementSeriesEnd", map[string]any{"measurementSeriesId": m.ID, "totalCount": len(list)})
+}
 
 // Diagnose writes a diagnosis.
 func (s *Step) Diagnose(d Diagnosis) error { return s.write("diagnosis", d) }

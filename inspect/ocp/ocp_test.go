@@ -33,12 +33,14 @@ func TestWriter(t *testing.T) {
 	for _, value := range []any{1, 1.5, "text", true} {
 		check(step.Measure(ocp.Measurement{Name: "m", Value: value, HardwareID: "d"}))
 	}
+	check(step.Series(ocp.Series{Name: "over the time", Unit: "W", HardwareID: "d"}, []ocp.Element{{Value: 1.5, Time: clock()}, {Value: 2, Time: clock().Add(time.Second)}}))
+	check(step.Series(ocp.Series{Name: "of nothing"}, nil))
 	check(step.Diagnose(ocp.Diagnosis{Verdict: "good", Type: "PASS", HardwareID: "d"}))
 	check(step.Problem(ocp.Problem{Symptom: "broken"}))
 	check(step.End(ocp.Skip))
 	check(w.End(ocp.Error, ocp.Fail))
 	ocptest.Check(t, out.Bytes())
-	for _, want := range []string{`"name":"a <b>"`, `"parameters":{}`, `"timestamp":"2026-01-02T02:04:05.000Z"`, `"status":"SKIP"`} {
+	for _, want := range []string{`"name":"a <b>"`, `"parameters":{}`, `"timestamp":"2026-01-02T02:04:05.000Z"`, `{"index":1,"measurementSeriesId":"0","timestamp":"2026-01-02T02:04:06.000Z","value":2}`, `{"measurementSeriesId":"1","totalCount":0}`, `"status":"SKIP"`} {
 		if !strings.Contains(out.String(), want) {
 			t.Errorf("lacks %s:\n%s", want, out.String())
 		}
@@ -102,20 +104,23 @@ func TestWriterFails(t *testing.T) {
 		if err := step.Measure(ocp.Measurement{Value: value}); err != nil {
 			return err
 		}
+		if err := step.Series(ocp.Series{Name: "n"}, []ocp.Element{{Value: 1}}); err != nil {
+			return err
+		}
 		if err := step.End(ocp.Complete); err != nil {
 			return err
 		}
 		return w.End(ocp.Complete, ocp.Pass)
 	}
-	for room := range 6 {
+	for room := range 9 {
 		if err := run(ocp.NewWriter(&full{room}, clock), 1); !errors.Is(err, errFull) {
 			t.Errorf("with room for %d lines: %v, want %v", room, err, errFull)
 		}
 	}
-	if err := run(ocp.NewWriter(&full{6}, clock), 1); err != nil {
+	if err := run(ocp.NewWriter(&full{9}, clock), 1); err != nil {
 		t.Errorf("with room for all lines: %v", err)
 	}
-	if err := run(ocp.NewWriter(&full{6}, clock), func() {}); err == nil || !strings.Contains(err.Error(), "write testStepArtifact 3") {
+	if err := run(ocp.NewWriter(&full{9}, clock), func() {}); err == nil || !strings.Contains(err.Error(), "write testStepArtifact 3") {
 		t.Errorf("a function as value: %v", err)
 	}
 }

@@ -12,6 +12,8 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"maps"
+	"os"
 	"slices"
 	"strconv"
 	"strings"
@@ -30,6 +32,10 @@ type Report struct {
 	Ended   time.Time          `json:"ended"`
 	Parts   []Part             `json:"parts"`
 	Celsius map[string]float64 `json:"celsius"` // the highest of each sensor
+	Rates   map[string]Rate    `json:"rates"`   // what the programs measured over the whole load, by part and what it did: "/dev/sda write", "processors cpu"
+
+	Counters []Counter `json:"counters"` // what was counted of errors, those that grew; never null
+	Series   []Series  `json:"series"`   // what was measured over the time; never null
 }
 
 // failures names the parts that failed, "" if none has.
@@ -48,16 +54,28 @@ type load struct {
 	part  string        // what it tests: "processors"
 	text  string        // for people
 	lasts time.Duration // 0 if not known
+	// bytes are what each disk is to write and read in all, if that and no time ends the load.
+	bytes map[string]int64
+	far   *farthest // nil unless the disks themselves say how far they are
 	// run returns a verdict for each part that it has tested. An error means that it could not test.
 	run func(ctx context.Context) ([]Part, error)
 }
 
 // do runs a load under watch, for a step.
 func do(ctx context.Context, h steps.Host, l load) (any, error) {
-	report, err := observe(ctx, h, l, func(past time.Duration) {
-		if h.Progress != nil {
-			h.Progress(map[string]any{"load": l.text, "seconds": int(past.Seconds()), "of": int(l.lasts.Seconds())})
+	m := newMeter(h.Machine.FS)
+	told := time.Duration(0)
+	report, err := observe(ctx, h, l, 0, func(past time.Duration, _ Snapshot) {
+		if h.Progress == nil || past-told < sampleEvery {
+			return
 		}
+		told = past
+		rates, total := m.rates()
+		now := map[string]any{"load": l.text, "seconds": int(past.Seconds()), "of": int(l.lasts.Seconds()), "rates": rates}
+		if percent := l.percent(past, total); percent >= 0 {
+			now["percent"] = percent
+		}
+		h.Progress(now)
 	})
 	if err != nil {
 		return nil, err
@@ -66,21 +84,29 @@ func do(ctx context.Context, h steps.Host, l load) (any, error) {
 	if failed := report.failures(); failed != "" {
 		return nil, fmt.Errorf("%w: %s", steps.ErrBurnIn, failed)
 	}
+	report.Series = thin(report.Series, mostStepPoints)
 	return report, nil
 }
 
-// observe runs a load under watch. progress is called now and then with the time that has passed. With an error, which means that not all was tested, the report has what was found nevertheless.
-func observe(ctx context.Context, h steps.Host, l load, progress func(past time.Duration)) (Report, error) {
-	report := Report{Load: l.text, Started: time.Now().UTC()}
+// mostStepPoints are the points of a series in a step's result, which the conductor asks for again and again, and keeps.
+const mostStepPoints = 16
+
+// observe runs a load under watch. progress is called with each sample and the time that has passed. With an error, which means that not all was tested, the report has what was found nevertheless.
+func observe(ctx context.Context, h steps.Host, l load, every time.Duration, progress func(past time.Duration, s Snapshot)) (Report, error) {
+	report := Report{Load: l.text, Started: time.Now().UTC(), Celsius: map[string]float64{}, Counters: []Counter{}, Series: []Series{}, Rates: map[string]Rate{}}
 	h.Say("burn-in: %s", l.text)
-	w, err := startWatch(ctx, h, func() { progress(time.Since(report.Started)) })
+	before := halted(h)
+	w, err := startWatch(ctx, h, every, func(s Snapshot) { progress(time.Since(report.Started)-(halted(h)-before), s) })
 	if err != nil {
 		return report, err
 	}
 	parts, err := l.run(ctx)
-	seen := w.end(context.WithoutCancel(ctx))
-	report.Parts, report.Celsius, report.Ended = parts, w.celsius(), time.Now().UTC()
-	for _, s := range seen {
+	seen, counted, series := w.end(context.WithoutCancel(ctx))
+	report.Parts, report.Counters, report.Series, report.Celsius, report.Ended = parts, counted, series, celsius(series), time.Now().UTC()
+	for _, p := range parts {
+		maps.Copy(report.Rates, p.rates)
+	}
+	for _, s := range append(seen, haltedPart(l.part, halted(h)-before)...) {
 		// A disk is known by more than the kernel's name once it was tested.
 		i := slices.IndexFunc(report.Parts, func(p Part) bool { return p.Name == s.Name || strings.HasPrefix(p.Name, s.Name+" ") })
 		if i < 0 {
@@ -113,6 +139,9 @@ func judged(part string, err error, found func(exit int) bool) ([]Part, error) {
 	return nil, err
 }
 
+// ownOutput is a program's own standard output, also where nobody has made /dev/stdout.
+const ownOutput = "/proc/self/fd/1"
+
 // stressFound is stress-ng's exit status of a stressor that failed, such as by a verification. Source: stress-ng(1), EXIT STATUS.
 func stressFound(exit int) bool { return exit == 2 }
 
@@ -141,6 +170,9 @@ func stress(ctx context.Context, h steps.Host, r *reader, part string, lasts tim
 	if _, err := h.Tools.Run(ctx, tool.StressNG, "--version"); err != nil {
 		return nil, err
 	}
+	if err := makeOutput(file, file); err != nil {
+		return nil, err
+	}
 	return do(ctx, h, stressLoad(h, part, lasts, file, args...))
 }
 
@@ -154,14 +186,26 @@ func stressLoad(h steps.Host, part string, lasts time.Duration, file string, arg
 		text:  fmt.Sprintf("%s for %v: %s", part, lasts, tool.Line(tool.StressNG, args...)),
 		lasts: lasts,
 		run: func(ctx context.Context) ([]Part, error) {
-			_, err := h.Tools.Run(ctx, tool.StressNG, args...)
-			return judged(part, err, stressFound)
+			var out []byte
+			err := lasting(h, lasts, "--timeout", func(more ...string) (err error) {
+				out, err = h.Tools.Run(ctx, tool.StressNG, slices.Concat(args, []string{"--yaml", ownOutput}, more)...)
+				return err
+			})
+			parts, err := judged(part, err, stressFound)
+			if err == nil {
+				parts[0].rates = withPart(part, parseStress(out))
+			}
+			return parts, err
 		},
 	}
 }
 
 // Disk is the step burnin_disk. It writes to all disks that are not on the skip list, and what they held is gone.
 func Disk(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
+	return burnDisks(ctx, h, j, localDrives(h))
+}
+
+func burnDisks(ctx context.Context, h steps.Host, j steps.Job, open opener) (any, error) {
 	r := newReader(j.Node)
 	loops, lasts := r.number("agent_burnin_fio_disk_loops", 4), r.seconds("agent_burnin_fio_disk_runtime", 0)
 	file, smart := r.file("agent_burnin_fio_disk_outputfile"), r.flag("agent_burnin_fio_disk_smart_test")
@@ -170,9 +214,6 @@ func Disk(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 	}
 	if r.err != nil {
 		return nil, r.err
-	}
-	if smart {
-		return nil, fmt.Errorf("%w: driver_info: agent_burnin_fio_disk_smart_test: self-tests of disks cannot be started yet", steps.ErrArgs)
 	}
 	if _, err := h.Tools.Run(ctx, tool.Fio, "--version"); err != nil {
 		return nil, err
@@ -190,9 +231,39 @@ func Disk(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 			return nil, err
 		}
 	}
+	for _, d := range disks {
+		if err := makeOutput(file, diskLog(file, d.Name)); err != nil {
+			return nil, err
+		}
+	}
 	return do(ctx, h, diskLoad(disks, skipped, loops, lasts, func(ctx context.Context, d inspect.Disk) ([]Part, error) {
-		return testDisk(ctx, h, d, loops, lasts, true, file) // what is on it is the node's former life
+		parts, err := testDisk(ctx, h, d, loops, lasts, true, file) // what is on it is the node's former life
+		if !smart || err != nil || parts[0].Verdict != Pass {
+			return parts, err
+		}
+		h.Say("burn-in: %s tests itself", d.Name)
+		tested, err := selfTest(ctx, open, d, true, func(int) {})
+		return append(parts, tested...), err
 	}))
+}
+
+// makeOutput makes the file for a program's report, or empties it; none if the option is "". What is no regular file, such as a device, is left alone: root may write to anything.
+func makeOutput(option, name string) error {
+	if option == "" {
+		return nil
+	}
+	flags := os.O_WRONLY | os.O_CREATE | os.O_EXCL
+	switch info, err := os.Lstat(name); {
+	case err == nil && !info.Mode().IsRegular():
+		return fmt.Errorf("%w: driver_info: the report cannot go to %s, which is there and is no regular file", steps.ErrArgs, name)
+	case err == nil:
+		flags = os.O_WRONLY | os.O_TRUNC
+	}
+	f, err := os.OpenFile(name, flags, 0o600)
+	if err != nil {
+		return fmt.Errorf("%w: driver_info: make the file for the report: %w", steps.ErrArgs, err)
+	}
+	return f.Close()
 }
 
 // fioFound says that any exit status of fio but 0 is an error that it found: it has no others.
@@ -204,8 +275,15 @@ func diskLoad(disks []inspect.Disk, skipped []Part, loops int64, lasts time.Dura
 	if lasts > 0 {
 		how = fmt.Sprintf("for %v", lasts)
 	}
+	bytes := map[string]int64{}
+	if lasts == 0 {
+		for _, d := range disks {
+			bytes[d.Name] = 2 * d.Size * loops
+		}
+	}
 	return load{
 		part:  "disks",
+		bytes: bytes,
 		text:  fmt.Sprintf("%d disks, written and verified %s", len(disks), how),
 		lasts: lasts,
 		run: func(ctx context.Context) ([]Part, error) {
@@ -318,6 +396,9 @@ func title(d inspect.Disk) string {
 	if d.Serial != "" {
 		t += " serial " + string(d.Serial)
 	}
+	if d.Bay != "" {
+		t += " in bay " + d.Bay
+	}
 	return t
 }
 
@@ -327,12 +408,15 @@ const (
 	readerPause = 10 * time.Second
 	readerRetry = 30 * time.Second
 	readerEarly = 16
+	// partnerLimit is how long a partner is waited for. With the time that the exchange is to last it bounds one way: fio itself waits for ever for somebody to connect, and for bytes that do not come.
+	partnerLimit = time.Hour
 )
 
 // Network is the step burnin_network: two machines send to each other, one way and then the other.
 func Network(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 	r := newReader(j.Node)
-	lasts, file, p := r.seconds("agent_burnin_fio_network_runtime", 6*time.Hour), r.file("agent_burnin_fio_network_outputfile"), r.pairing()
+	lasts, file := r.seconds("agent_burnin_fio_network_runtime", 6*time.Hour), r.file("agent_burnin_fio_network_outputfile")
+	p, meet := r.network()
 	if r.err == nil && lasts == 0 {
 		r.fail("agent_burnin_fio_network_runtime", 0, "1 or more")
 	}
@@ -341,6 +425,17 @@ func Network(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 	}
 	if _, err := h.Tools.Run(ctx, tool.Fio, "--version"); err != nil {
 		return nil, err
+	}
+	for _, role := range []string{"writer", "reader"} {
+		if err := makeOutput(file, networkLog(file, role)); err != nil {
+			return nil, err
+		}
+	}
+	if meet != nil {
+		var err error
+		if p, err = meet.findPartner(ctx, h); err != nil {
+			return nil, err
+		}
 	}
 	return do(ctx, h, networkLoad(h, p, lasts, file))
 }
@@ -352,21 +447,27 @@ func networkLoad(h steps.Host, p pairing, lasts time.Duration, file string) load
 	}
 	return load{
 		part:  "network",
-		text:  fmt.Sprintf("network with %s for %v each way, first as the %s", p.Partner, lasts, p.Role),
+		text:  fmt.Sprintf("network with %s for %v each way, first as the %s; it is waited for %v at most", p.Partner, lasts, p.Role, partnerLimit),
 		lasts: 2 * lasts,
 		run: func(ctx context.Context) ([]Part, error) {
+			rates := map[string]Rate{}
 			for _, role := range roles {
-				if parts, err := exchange(ctx, h, role, p.Partner, lasts, file); err != nil || parts[0].Verdict != Pass {
+				parts, err := exchange(ctx, h, role, p.Partner, lasts, file)
+				if err != nil || parts[0].Verdict != Pass {
 					return parts, err
 				}
+				maps.Copy(rates, parts[0].rates)
 			}
-			return judged("network to "+p.Partner, nil, nil)
+			return []Part{{Name: "network to " + p.Partner, Verdict: Pass, Reasons: []string{}, rates: rates}}, nil
 		},
 	}
 }
 
-// exchange is one way. A reader whose partner does not listen yet tries again, for as long as the step is let run.
+// exchange is one way. A reader whose partner does not listen yet tries again.
 func exchange(ctx context.Context, h steps.Host, role, partner string, lasts time.Duration, file string) ([]Part, error) {
+	limit := partnerLimit + lasts
+	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("no end of the exchange with %s as the %s within %v: it did not come, or went away", partner, role, limit))
+	defer cancel()
 	args := networkArgs(role, partner, lasts, file)
 	if role == "reader" {
 		select {
@@ -376,10 +477,27 @@ func exchange(ctx context.Context, h steps.Host, role, partner string, lasts tim
 		}
 	}
 	for told := false; ; told = true {
-		_, err := h.Tools.Run(ctx, tool.Fio, args...)
+		out, err := h.Tools.Run(ctx, tool.Fio, args...)
 		var failed *tool.Error
 		if role != "reader" || !errors.As(err, &failed) || failed.Exit != readerEarly {
-			return judged("network to "+partner, err, func(int) bool { return true })
+			parts, err := judged("network to "+partner, err, fioFound)
+			if err != nil || parts[0].Verdict != Pass {
+				return parts, err
+			}
+			if file != "" {
+				if out, err = readLog(networkLog(file, role)); err != nil {
+					return nil, err
+				}
+			}
+			v, err := parseFio(out)
+			if err != nil {
+				return nil, fmt.Errorf("network to %s: %w", partner, err)
+			}
+			if v.wrote+v.read == 0 {
+				return nil, fmt.Errorf("network to %s: as the %s nothing went over it", partner, role)
+			}
+			parts[0].rates = withPart("network to "+partner, v.rates)
+			return parts, nil
 		}
 		if !told {
 			h.Say("burn-in: %s does not listen yet; it is tried every %v", partner, readerRetry)
@@ -401,7 +519,10 @@ func networkArgs(role, partner string, lasts time.Duration, file string) []strin
 	}
 	args = append(args, "--output-format", "json")
 	if file != "" {
-		args = append(args, "--output", file+"."+role)
+		args = append(args, "--output", networkLog(file, role))
 	}
 	return args
 }
+
+// networkLog is where fio's report on one way goes.
+func networkLog(file, role string) string { return file + "." + role }

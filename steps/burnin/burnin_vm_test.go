@@ -13,12 +13,17 @@ import (
 	"log/slog"
 	"math/rand/v2"
 	"os"
+	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ironhand/ironhand/initramfs"
+	"github.com/ironhand/ironhand/initramfs/boot"
 	"github.com/ironhand/ironhand/initramfs/tool"
 	"github.com/ironhand/ironhand/initramfs/vmtest"
 	"github.com/ironhand/ironhand/inspect"
@@ -82,7 +87,14 @@ func TestVMBurnIn(t *testing.T) {
 		}
 	}()
 	defer func() { cancel(); <-done }()
+	files := vmtest.Programs(t, "dmsetup")
+	flakey, err := filepath.Glob(vmtest.Artefact(t, "kernel") + "/lib/modules/*/kernel/drivers/md/dm-flakey.ko")
+	if err != nil || len(flakey) != 1 {
+		t.Fatalf("dm-flakey: %q, %v", flakey, err)
+	}
+	files["test/dm-flakey.ko"] = flakey[0]
 	vmtest.RunInGuest(t, ".", vmtest.Guest{
+		Files: files,
 		Machine: vmtest.Machine{MemoryMiB: 1024, Initrds: []string{vmtest.Artefact(t, "initramfs-virtual.cpio"), programs}, Disks: []vmtest.Disk{
 			{Size: size, Serial: "GOOD"}, {Path: "blkdebug:" + config + ":" + unreadable, Serial: "UNREADABLE", Format: "raw"}, {Path: changing, Serial: "CHANGING"},
 		}},
@@ -126,6 +138,59 @@ func TestGuestStress(t *testing.T) {
 	n.Record["driver_info"] = map[string]any{}
 	if _, err := CPU(ctx, h, steps.Job{Node: n}); !errors.Is(err, context.DeadlineExceeded) {
 		t.Errorf("stopped: %v", err)
+	}
+}
+
+// A disk with an earlier burn-in's blocks that drops what is written.
+func TestGuestDroppedWrites(t *testing.T) {
+	h := guestHost(t)
+	if err := boot.LoadModules(t.Context(), "dm_mod"); err != nil {
+		t.Fatal(err)
+	}
+	module, err := os.Open("dm-flakey.ko")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer module.Close()
+	if err := unix.FinitModule(int(module.Fd()), "", 0); err != nil {
+		t.Fatal(err)
+	}
+	const sectors, disk = 8 << 20 / 512, "/dev/dm-0"
+	dmsetup := func(args ...string) {
+		t.Helper()
+		if out, err := exec.Command("dmsetup", args...).CombinedOutput(); err != nil {
+			t.Fatalf("dmsetup %q: %v\n%s", args, err, out)
+		}
+	}
+	dmsetup("create", "flakey", "--noudevsync", "--table", fmt.Sprintf("0 %d linear /dev/vda 0", sectors))
+	defer dmsetup("remove", "--noudevsync", "flakey")
+	fio := func(interval int, lasts time.Duration) error {
+		args := append(diskArgs(disk, sectors*512, 1, lasts, ""), "--verify_interval", strconv.Itoa(interval))
+		_, err := h.Tools.Run(t.Context(), tool.Fio, args...)
+		return err
+	}
+	interval := func() int {
+		d, err := h.Open(disk)
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer d.Close()
+		return headerInterval(d)
+	}
+	before := interval()
+	if err := fio(before, 0); err != nil {
+		t.Fatal(err)
+	}
+	dmsetup("suspend", "--noudevsync", "flakey")
+	dmsetup("reload", "flakey", "--table", fmt.Sprintf("0 %d flakey /dev/vda 0 0 3600 1 drop_writes", sectors))
+	dmsetup("resume", "--noudevsync", "flakey")
+	if err := fio(before, 2*time.Second); err != nil {
+		t.Errorf("it is found out with the same headers, too: %v", err) // then there is no need for others
+	}
+	for _, lasts := range []time.Duration{0, 2 * time.Second} {
+		if err := fio(interval(), lasts); err == nil || !strings.Contains(err.Error(), "bad header length") {
+			t.Errorf("for %v: %v, want its headers to be found out", lasts, err)
+		}
 	}
 }
 

@@ -23,53 +23,45 @@ type Part struct {
 	Name    string   `json:"name"`
 	Verdict Verdict  `json:"verdict"`
 	Reasons []string `json:"reasons"` // of anything but a pass, and what else was seen; never null
+	rates   map[string]Rate
 }
 
-// rule says from which number on a counter that grew is told, and from which on the part fails; 0 is never.
-type rule struct{ note, fail int64 }
-
-// rules are all there are. docs/burn-in.md has them with their reasons.
-var rules = map[kind]rule{
-	corrected:     {note: 1, fail: 10},
-	uncorrected:   {fail: 1},
-	machineCheck:  {fail: 1},
-	throttled:     {note: 1},
-	busCorrected:  {note: 1, fail: 100},
-	busNonfatal:   {fail: 1},
-	busFatal:      {fail: 1},
-	nicErrors:     {note: 1, fail: 10},
-	linkChanges:   {note: 1, fail: 2}, // one flap
-	diskErrors:    {note: 1},          // also counts questions that a disk does not know
-	mediaErrors:   {fail: 1},
-	reallocated:   {fail: 1},
-	diskFailing:   {fail: 1},
-	kernelMessage: {fail: 1},
-	gone:          {fail: 1},
+// Counter is what a part counted while a load ran.
+type Counter struct {
+	Part  string `json:"part"`
+	Kind  string `json:"kind"`
+	Count int64  `json:"count"`
 }
 
-// judge compares the counters of a machine before and after. Only parts with something to tell are in the list.
-func judge(before, after sample, messages map[string][]string) []Part {
+// grown are the counters that grew between two samples. said are the lines that were told of a part.
+func grown(before, after sample, said map[key][]string) map[key]int64 {
 	grown := map[key]int64{}
 	for k, n := range after.counts {
 		if k.kind != diskFailing { // is no less true for having been so before
 			n -= before.counts[k]
 		}
-		grown[k] = n
+		if n > 0 {
+			grown[k] = n
+		}
 	}
 	for part := range before.parts {
 		if !after.parts[part] {
 			grown[key{part, gone}] = 1
 		}
 	}
-	for part, list := range messages {
-		grown[key{part, kernelMessage}] = int64(len(list))
+	for k, list := range said {
+		grown[k] = int64(len(list))
 	}
+	return grown
+}
 
+// judge gives a verdict on what grew. Only parts with something to tell are in the list.
+func (r rules) judge(grown map[key]int64, said map[key][]string) []Part {
 	var parts []Part
 	for k, n := range grown {
-		r := rules[k.kind]
-		fails := r.fail > 0 && n >= r.fail
-		if !fails && (r.note == 0 || n < r.note) {
+		c := r.counter(k.kind)
+		fails := c.Fail > 0 && n >= c.Fail
+		if !fails && (c.Told == 0 || n < c.Told) {
 			continue
 		}
 		p := find(&parts, k.part)
@@ -77,8 +69,8 @@ func judge(before, after sample, messages map[string][]string) []Part {
 			p.Verdict = Fail
 		}
 		reason := fmt.Sprintf("%d %s", n, k.kind)
-		if k.kind == kernelMessage {
-			reason += ", the first: " + messages[k.part][0]
+		if list := said[k]; len(list) > 0 {
+			reason += ", the first: " + list[0]
 		}
 		p.Reasons = append(p.Reasons, reason)
 	}
@@ -97,6 +89,16 @@ func find(parts *[]Part, name string) *Part {
 		*parts = append(*parts, Part{Name: name, Reasons: []string{}})
 	}
 	return &(*parts)[i]
+}
+
+// list are counters in the order of parts.
+func list(grown map[key]int64) []Counter {
+	all := []Counter{}
+	for k, n := range grown {
+		all = append(all, Counter{k.part, string(k.kind), n})
+	}
+	slices.SortFunc(all, func(a, b Counter) int { return cmp.Or(cmp.Compare(a.Part, b.Part), cmp.Compare(a.Kind, b.Kind)) })
+	return all
 }
 
 func sortParts(parts []Part) {

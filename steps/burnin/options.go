@@ -95,6 +95,22 @@ func (r *reader) file(name string) string {
 	return r.text(name, "", files, "the path of a file, from the root")
 }
 
+// network is how a node comes to its partner: either is told, or the place to meet.
+func (r *reader) network() (pairing, *meeting) {
+	const backend = "agent_burnin_fio_network_pairing_backend_url"
+	where, given := r.info[backend].(string)
+	if r.info["agent_burnin_fio_network_config"] != nil || !given || where == "" {
+		return r.pairing(), nil
+	}
+	limit := r.seconds("agent_burnin_fio_network_pairing_timeout", 15*time.Minute)
+	group := r.text("agent_burnin_fio_network_pairing_group_name", "ironic.network-burnin", groups, "a name")
+	m, err := parseMeeting(where, group, limit)
+	if err != nil && r.err == nil {
+		r.err = fmt.Errorf("%w: driver_info: %s: %w", steps.ErrArgs, backend, err) // without the URL, which may have a password
+	}
+	return pairing{}, &m
+}
+
 // pairing is what a node is told about its partner.
 type pairing struct {
 	Role    string `json:"role"`
@@ -105,11 +121,7 @@ func (r *reader) pairing() pairing {
 	const name = "agent_burnin_fio_network_config"
 	v, given := r.info[name]
 	if !given || v == nil {
-		if backend := "agent_burnin_fio_network_pairing_backend_url"; r.info[backend] != nil {
-			r.fail(backend, "given", name+` in its place: partners are not found by a coordination service`)
-		} else {
-			r.fail(name, "not given", `{"role": "writer" or "reader", "partner": host}`)
-		}
+		r.fail(name, "not given", `{"role": "writer" or "reader", "partner": host}, or agent_burnin_fio_network_pairing_backend_url`)
 		return pairing{}
 	}
 	raw, isText := v.(string)

@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"cmp"
 	"context"
+	"encoding/binary"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -32,9 +33,15 @@ const AllDisks = "all"
 // Order is what a person wants of a burn-in.
 type Order struct {
 	Profile Profile
-	Disks   []string // names (sda, /dev/sda) or serial numbers of the disks to overwrite, or AllDisks; none: those that the profile names
-	Force   bool     // also if they hold data; one that is in use is never written to
-	Logs    string   // directory that gets the programs' own reports; "" for none
+	Disks   []string      // names (sda, /dev/sda) or serial numbers of the disks to overwrite, or AllDisks; none: those that the profile names
+	Force   bool          // also if they hold data; one that is in use is never written to
+	Every   time.Duration // how often the machine's counters and sensors are read; 0 is each second
+	Logs    string        // directory that gets the programs' own reports; "" for none
+
+	first  int    // number of the first load, from 0
+	resets int    // in the first load
+	gone   []int  // loads of which all disks are lost
+	drives opener // nil for those of this machine
 }
 
 // Plan is what will be done. Nothing was touched yet.
@@ -44,7 +51,22 @@ type Plan struct {
 	loads   []load
 	lasts   time.Duration // of the loads with a time
 	open    bool          // there are loads without
+	Every   time.Duration // as in [Order]
 	text    strings.Builder
+	force   bool
+	kept    []keptLoad // all loads, also those that an earlier start of the machine has run
+
+	// Of a run that goes on.
+	Crashes  []Crash // what kernels have left since its start before
+	started  time.Time
+	earlier  []Report
+	problems []string
+	found    []Part        // of resets
+	again    bool          // the first load was interrupted
+	past     time.Duration // of the first load
+	resets   int           // in the first load
+
+	keeper *keeper
 }
 
 // Result is what was found.
@@ -55,12 +77,15 @@ type Result struct {
 	// Verdict is FAIL if a part failed, else SKIPPED if not all of the plan was tested, or nothing, else PASS.
 	Verdict  Verdict  `json:"verdict"`
 	Problems []string `json:"problems"` // what kept loads from being run to their end; never null
-	Loads    []Report `json:"loads"`    // all of the plan, in their order
+	// Loads are all of the plan, in their order. Behind them comes one that is none, if there is something to tell of the run as a whole: resets, parts that are lost.
+	Loads    []Report `json:"loads"`
+	Machine  *Machine `json:"machine"`  // null if nobody has looked
+	Baseline []Part   `json:"baseline"` // outliers in comparison with other runs; never null
 }
 
 // Plan looks at the machine and its programs, and says what would be done. Wrong orders are [steps.ErrArgs].
 func (o Order) Plan(ctx context.Context, h steps.Host) (*Plan, error) {
-	p := &Plan{Profile: o.Profile.Name}
+	p := &Plan{Profile: o.Profile.Name, force: o.Force, Every: o.Every}
 	var programs []tool.Tool
 	disksWanted := false
 	for i, l := range o.Profile.Loads {
@@ -68,10 +93,14 @@ func (o Order) Plan(ctx context.Context, h steps.Host) (*Plan, error) {
 			if o.Logs == "" {
 				return ""
 			}
-			return filepath.Join(o.Logs, fmt.Sprintf("%d-%s.log", i+1, name))
+			if i == 0 && o.resets > 0 { // what a reset has left of the log of before may not be readable, and is left alone
+				name += fmt.Sprintf("-reset%d", o.resets)
+			}
+			return filepath.Join(o.Logs, fmt.Sprintf("%d-%s.log", o.first+i+1, name))
 		}
 		program := tool.Fio
 		var made load
+		var burned []inspect.Disk
 		var details string
 		switch {
 		case l.Processors != nil:
@@ -82,6 +111,18 @@ func (o Order) Plan(ctx context.Context, h steps.Host) (*Plan, error) {
 			made = stressLoad(h, "memory", time.Duration(l.Memory.Time), log("memory"), "--vm", strconv.Itoa(int(l.Memory.Workers)), "--vm-bytes", cmp.Or(l.Memory.Amount, "90%"))
 		case l.Network != nil:
 			made = networkLoad(h, pairing{l.Network.Role, l.Network.Partner}, time.Duration(l.Network.Time), log("network"))
+		case l.SelfTest != nil:
+			program = ""
+			disks, err := h.Machine.Disks(ctx)
+			if err != nil {
+				return nil, err
+			}
+			disks = slices.DeleteFunc(disks, func(d inspect.Disk) bool { return d.Size == 0 || d.Type != "disk" })
+			open := o.drives
+			if open == nil {
+				open = localDrives(h)
+			}
+			made = selfTestLoad(open, disks, l.SelfTest.Kind == longTest)
 		default:
 			disksWanted = true
 			names := o.Disks
@@ -102,6 +143,7 @@ func (o Order) Plan(ctx context.Context, h steps.Host) (*Plan, error) {
 				made.run, made.lasts = nil, 0
 				made.text = "disks: not tested, for none was named to be overwritten"
 			}
+			burned = disks
 			for _, d := range disks {
 				details += fmt.Sprintf("   overwrite all of %s, %s\n", title(d), inspect.Size(d.Size))
 				if !slices.ContainsFunc(p.Disks, func(known inspect.Disk) bool { return known.Name == d.Name }) {
@@ -112,7 +154,12 @@ func (o Order) Plan(ctx context.Context, h steps.Host) (*Plan, error) {
 				details += fmt.Sprintf("   leave %s as it is: %s\n", s.Name, strings.Join(s.Reasons, "; "))
 			}
 			if made.run == nil {
-				made.run = func(context.Context) ([]Part, error) { return skipped, errNoDisk }
+				why := errNoDisk
+				if slices.Contains(o.gone, i) {
+					why = errNoneLeft
+					made.text = "disks: not tested, for " + why.Error()
+				}
+				made.run = func(context.Context) ([]Part, error) { return skipped, why }
 				program = ""
 			}
 		}
@@ -120,9 +167,10 @@ func (o Order) Plan(ctx context.Context, h steps.Host) (*Plan, error) {
 			programs = append(programs, program)
 		}
 		p.loads = append(p.loads, made)
+		p.kept = append(p.kept, keptLoad{l, burned})
 		p.lasts += made.lasts
 		p.open = p.open || made.lasts == 0 && program != ""
-		fmt.Fprintf(&p.text, "%d. %s\n%s", i+1, made.text, details)
+		fmt.Fprintf(&p.text, "%d. %s\n%s", o.first+i+1, made.text, details)
 	}
 	if len(o.Disks) > 0 && !disksWanted {
 		return nil, fmt.Errorf("%w: disks are named, and the profile %s tests none", steps.ErrArgs, o.Profile.Name)
@@ -138,6 +186,8 @@ func (o Order) Plan(ctx context.Context, h steps.Host) (*Plan, error) {
 // errNoDisk is no problem: nobody wanted disks to be tested.
 var errNoDisk = errors.New("no disk was named to be overwritten")
 
+var errNoneLeft = errors.New("none of the disks that were named is left")
+
 // String is the plan for people, several lines.
 func (p *Plan) String() string {
 	about := p.lasts.String()
@@ -150,32 +200,92 @@ func (p *Plan) String() string {
 	return fmt.Sprintf("burn-in %s: %s\n%s", p.Profile, about, p.text.String())
 }
 
+// Following is told how a run of a plan goes on. Loads are numbered from 0, those that a run which goes on has behind it do not count. Functions that are nil are not called, and none is called beside another.
+type Following struct {
+	Began    func(load int)
+	Progress func(load int, past time.Duration) // with each sample, before Sampled
+	Sampled  func(Snapshot)
+	Ended    func(load int, r Report) // also of a load that did not begin
+	Skip     <-chan struct{}          // each value ends the load that runs, and the next one begins; nil: nobody skips
+}
+
+// And tells two.
+func (f Following) And(other Following) Following {
+	return Following{
+		Began:    func(load int) { f.began(load); other.began(load) },
+		Progress: func(load int, past time.Duration) { f.progress(load, past); other.progress(load, past) },
+		Sampled:  func(s Snapshot) { f.sampled(s); other.sampled(s) },
+		Ended:    func(load int, r Report) { f.ended(load, r); other.ended(load, r) },
+		Skip:     cmp.Or(f.Skip, other.Skip),
+	}
+}
+
+func (f Following) began(load int) {
+	if f.Began != nil {
+		f.Began(load)
+	}
+}
+
+func (f Following) progress(load int, past time.Duration) {
+	if f.Progress != nil {
+		f.Progress(load, past)
+	}
+}
+
+func (f Following) sampled(s Snapshot) {
+	if f.Sampled != nil {
+		f.Sampled(s)
+	}
+}
+
+func (f Following) ended(load int, r Report) {
+	if f.Ended != nil {
+		f.Ended(load, r)
+	}
+}
+
 // Run does what the plan says, one load after the other. When ctx ends, the load that runs is stopped, and the result says what was found until then.
-func (p *Plan) Run(ctx context.Context, h steps.Host) Result {
-	r := Result{Profile: p.Profile, Started: time.Now().UTC(), Problems: []string{}}
+func (p *Plan) Run(ctx context.Context, h steps.Host, f Following) Result {
+	r := Result{Profile: p.Profile, Started: p.started, Problems: append([]string{}, p.problems...), Loads: slices.Clone(p.earlier), Baseline: []Part{}}
+	if r.Started.IsZero() {
+		r.Started = time.Now().UTC()
+	}
+	before, known := look(context.WithoutCancel(ctx), h, p.Disks)
 	left := p.lasts
-	for _, l := range p.loads {
+	for i, l := range p.loads {
 		skip := func(format string, args ...any) []Part {
 			return []Part{{Name: l.part, Verdict: Skipped, Reasons: []string{fmt.Sprintf(format, args...)}}}
 		}
 		now := time.Now().UTC()
-		report := Report{Load: l.text, Started: now, Ended: now, Celsius: map[string]float64{}}
+		report := Report{Load: l.text, Started: now, Ended: now, Celsius: map[string]float64{}, Rates: map[string]Rate{}, Counters: []Counter{}, Series: []Series{}}
 		if ctx.Err() != nil {
 			report.Parts = skip("stopped before it began: %v", context.Cause(ctx))
 			r.Problems = append(r.Problems, l.part+": stopped before it began")
+			p.keeper.stops()
 		} else {
-			told := time.Duration(0)
-			found, err := observe(ctx, h, l, func(past time.Duration) {
-				if past-told < max(sampleEvery, min(l.lasts/100, 10*time.Minute)) {
+			past := time.Duration(0) // before the machine was reset
+			if i == 0 {
+				past = p.past
+			}
+			p.keeper.began(l, past)
+			told, stopped := time.Duration(0), false
+			f.began(i)
+			all := ctx
+			ctx, end := skippable(ctx, f.Skip)
+			found, err := observe(ctx, h, l, p.Every, func(now time.Duration, s Snapshot) {
+				f.progress(i, now)
+				f.sampled(s)
+				p.keeper.goes(past+now, s.Findings)
+				if now-told < max(sampleEvery, min(l.lasts/100, 10*time.Minute)) {
 					return
 				}
-				told = past
-				past = past.Round(time.Second)
+				told = now
+				now = now.Round(time.Second)
 				if l.lasts == 0 {
-					h.Say("burn-in: %s: %v so far", l.part, past)
+					h.Say("burn-in: %s: %v so far", l.part, now)
 					return
 				}
-				h.Say("burn-in: %s: %v of %v, %v left in all", l.part, past, l.lasts, max(left-past, 0))
+				h.Say("burn-in: %s: %v of %v, %v left in all", l.part, now, l.lasts, max(left-now, 0))
 			})
 			switch {
 			case errors.Is(err, errNoDisk):
@@ -183,22 +293,39 @@ func (p *Plan) Run(ctx context.Context, h steps.Host) Result {
 			case ctx.Err() != nil && err != nil:
 				found.Parts = append(found.Parts, skip("stopped after %v: %v", time.Since(now).Round(time.Second), context.Cause(ctx))...)
 				r.Problems = append(r.Problems, l.part+": stopped before its end")
+				stopped = all.Err() != nil // and not skipped
 			case err != nil:
 				found.Parts = append(found.Parts, skip("%v", err)...)
 				r.Problems = append(r.Problems, l.part+": "+err.Error())
 			}
+			end()
 			found.Ended = time.Now().UTC()
-			if found.Celsius == nil {
-				found.Celsius = map[string]float64{}
-			}
 			report = found
 			sortParts(report.Parts)
 			report.say(h)
+			if stopped {
+				p.keeper.stops()
+			} else {
+				p.keeper.ended(append(slices.Clone(r.Loads), report), r.Problems)
+			}
 		}
 		left -= l.lasts
+		f.ended(i, report)
 		r.Loads = append(r.Loads, report)
 	}
 	r.Ended = time.Now().UTC()
+	found := slices.Clone(p.found)
+	if after, again := look(context.WithoutCancel(ctx), h, p.Disks); known && again {
+		merge(&found, lost(before.without(vanished(r.Loads)), after)...)
+	} else {
+		merge(&found, Part{Name: "machine", Reasons: []string{fmt.Sprintf("what was lost since the burn-in began is not known: it did not answer within %v", lookTime)}})
+	}
+	if len(found) > 0 {
+		whole := Report{Load: "the run as a whole: resets, and what was lost", Started: r.Started, Ended: r.Ended, Celsius: map[string]float64{}, Rates: map[string]Rate{}, Counters: []Counter{}, Series: []Series{}, Parts: found}
+		sortParts(whole.Parts)
+		whole.say(h)
+		r.Loads = append(r.Loads, whole)
+	}
 	r.Verdict = r.verdict()
 	return r
 }
@@ -331,6 +458,29 @@ func content(d steps.Disk, b []byte, at int64) string {
 	return fmt.Sprintf("bytes at %d that are not zero", at)
 }
 
+// headerIntervals are how far apart fio's headers in a block may be, bytes.
+var headerIntervals = []int{blockSize, blockSize / 2, blockSize / 4, blockSize / 8}
+
+// samples are how many blocks are looked at for the headers of an earlier burn-in.
+const samples = 256
+
+// headerInterval is how far apart fio puts its headers: other than in what an earlier burn-in has left. A disk that drops writes without a word still holds the blocks of that one, which
+// are right in all else: fio compares neither the seed nor, given a time, the number of a block (fio 3.33, verify.c, verify_io_u and verify_header), but it does compare the length that a header has.
+func headerInterval(d steps.Disk) int {
+	seen := map[int]int{}
+	header := make([]byte, blockSize)
+	last := max(d.Size()/blockSize-1, 0)
+	for i := range int64(samples) {
+		if n, err := d.ReadAt(header, last*i/(samples-1)*blockSize); n < len(header) || err != nil && !errors.Is(err, io.EOF) {
+			continue // it can be written to all the same, or fio says so
+		}
+		if bytes.HasPrefix(header, fioMagic) {
+			seen[int(binary.LittleEndian.Uint32(header[4:]))]++ // struct verify_header: magic, type, len
+		}
+	}
+	return slices.MinFunc(headerIntervals, func(a, b int) int { return cmp.Compare(seen[a], seen[b]) })
+}
+
 // backlog is after how many blocks fio reads back what it wrote: 256 MiB, more than most disks' caches have, or a quarter of a smaller disk.
 func backlog(size int64) int64 { return max(1, min(256<<20, size/4)/blockSize) }
 
@@ -349,25 +499,35 @@ func testDisk(ctx context.Context, h steps.Host, d inspect.Disk, loops int64, la
 			return nil, fmt.Errorf("%s: nothing was written: %w", title(d), err)
 		}
 	}
-	out, err := h.Tools.Run(ctx, tool.Fio, diskArgs(d.Name, opened.Size(), max(loops, 1), lasts, log)...)
+	var v volume
+	err = lasting(h, lasts, "--runtime", func(more ...string) error {
+		args := append(diskArgs(d.Name, opened.Size(), max(loops, 1), lasts, log), "--verify_interval", strconv.Itoa(headerInterval(opened)))
+		out, err := h.Tools.Run(ctx, tool.Fio, append(args, more...)...)
+		if err != nil {
+			return err
+		}
+		if log != "" {
+			if out, err = readLog(diskLog(log, d.Name)); err != nil {
+				return err
+			}
+		}
+		before := v // it was halted
+		if v, err = parseFio(out); err != nil {
+			return fmt.Errorf("%s: %w", title(d), err)
+		}
+		v.wrote, v.read = v.wrote+before.wrote, v.read+before.read
+		return nil
+	})
 	parts, err = judged(title(d), err, fioFound)
 	if err != nil || parts[0].Verdict != Pass {
 		return parts, err
 	}
 	h.Say("burn-in: %s is through", d.Name)
-	if log != "" {
-		if out, err = readLog(diskLog(log, d.Name)); err != nil {
-			return nil, err
-		}
+	if v.read == 0 {
+		return nil, fmt.Errorf("%s: of %s that were written nothing was read back in the time", title(d), inspect.Size(v.wrote))
 	}
-	wrote, read, err := volume(out)
-	if err != nil {
-		return nil, fmt.Errorf("%s: %w", title(d), err)
-	}
-	if read == 0 {
-		return nil, fmt.Errorf("%s: of %s that were written nothing was read back in the time", title(d), inspect.Size(wrote))
-	}
-	parts[0].Reasons = append(parts[0].Reasons, fmt.Sprintf("%s written, %s read back, of %s", inspect.Size(wrote), inspect.Size(read), inspect.Size(d.Size)))
+	parts[0].Reasons = append(parts[0].Reasons, fmt.Sprintf("%s written, %s read back, of %s", inspect.Size(v.wrote), inspect.Size(v.read), inspect.Size(d.Size)))
+	parts[0].rates = withPart(d.Name, v.rates)
 	return parts, nil
 }
 
@@ -383,20 +543,34 @@ func readLog(name string) ([]byte, error) {
 	return io.ReadAll(io.LimitReader(f, mostLog))
 }
 
-// volume reads of fio's report how many bytes were written and read. Lines of warnings may stand before it.
-func volume(report []byte) (wrote, read int64, err error) {
-	var r struct {
-		Jobs []struct {
-			Read, Write struct {
-				Bytes int64 `json:"io_bytes"`
-			}
-		} `json:"jobs"`
+// volume is what fio reports.
+type volume struct {
+	wrote, read int64           // bytes
+	rates       map[string]Rate // of "read" and "write", while it did that
+}
+
+// parseFio reads fio's report. Lines of warnings may stand before it.
+func parseFio(report []byte) (volume, error) {
+	type direction struct {
+		Bytes     int64   `json:"io_bytes"`
+		PerSecond float64 `json:"bw_bytes"`
 	}
+	var r struct {
+		Jobs []struct{ Read, Write direction } `json:"jobs"`
+	}
+	v := volume{rates: map[string]Rate{}}
 	if err := json.Unmarshal(report[max(bytes.IndexByte(report, '{'), 0):], &r); err != nil {
-		return 0, 0, fmt.Errorf("read what fio reports: %w", err)
+		return v, fmt.Errorf("read what fio reports: %w", err)
+	}
+	add := func(name string, d direction) {
+		if d.PerSecond > 0 {
+			v.rates[name] = Rate{v.rates[name].Value + d.PerSecond/megabyte, "MB/s"}
+		}
 	}
 	for _, j := range r.Jobs {
-		wrote, read = wrote+j.Write.Bytes, read+j.Read.Bytes
+		v.wrote, v.read = v.wrote+j.Write.Bytes, v.read+j.Read.Bytes
+		add("write", j.Write)
+		add("read", j.Read)
 	}
-	return wrote, read, nil
+	return v, nil
 }

@@ -24,7 +24,8 @@ import (
 
 func TestParseProfile(t *testing.T) {
 	for _, test := range []struct{ name, yaml, want string }{
-		{"all kinds", "name: mine\nloads:\n- processors: {time: 90s}\n- memory: {time: 1h, amount: 16G, workers: 2}\n- disks: {loops: 2, write: [sda, all]}\n- network: {time: 5s, role: reader, partner: b}\n", ""},
+		{"all kinds", "name: mine\nloads:\n- processors: {time: 90s}\n- memory: {time: 1h, amount: 16G, workers: 2}\n- disks: {loops: 2, write: [sda, all]}\n- network: {time: 5s, role: reader, partner: b}\n- selftest: {kind: long}\n", ""},
+		{"a self-test of no kind", "loads:\n- selftest: {kind: medium}\n", "load 1: kind is \"medium\", want short or long"},
 		{"nothing", "", "0 loads, want 1 to 100"},
 		{"no loads", "name: mine\n", "0 loads"},
 		{"too many", "loads:\n" + strings.Repeat("- processors: {time: 1s}\n", 101), "101 loads"},
@@ -109,6 +110,7 @@ type bench struct {
 	busy    string
 	broken  string
 	open    int
+	slow    string // a file that takes 40 seconds to be opened
 	said    strings.Builder
 }
 
@@ -116,7 +118,25 @@ type bench struct {
 func (b *bench) Open(name string) (fs.File, error) {
 	b.mu.Lock()
 	defer b.mu.Unlock()
+	if name == b.slow {
+		b.mu.Unlock()
+		time.Sleep(40 * time.Second)
+		b.mu.Lock()
+	}
 	return b.root.Open(name)
+}
+
+// ReadLink and Lstat implement fs.ReadLinkFS.
+func (b *bench) ReadLink(name string) (string, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.root.ReadLink(name)
+}
+
+func (b *bench) Lstat(name string) (fs.FileInfo, error) {
+	b.mu.Lock()
+	defer b.mu.Unlock()
+	return b.root.Lstat(name)
 }
 
 // change changes a file of the machine.
@@ -194,6 +214,7 @@ func TestPlan(t *testing.T) {
    leave /dev/vda serial S-vda as it is: it was not named
    leave /dev/vdb serial S-vdb as it is: it was not named
    leave /dev/vdm serial S-vdm as it is: it was not named
+4. self-tests, short, of the drives that have them: 0 of 3
 `},
 		{name: "standard, one by its name, one by its serial number", profile: Profiles()[1], disks: "vda S-vdb", script: "$ stress-ng --version\n" + fio, want: `burn-in standard: 3h0m0s, and as long as the disks take
 1. processors for 1h0m0s: stress-ng --cpu 0 --verify --metrics-brief --timeout 3600
@@ -202,6 +223,7 @@ func TestPlan(t *testing.T) {
    overwrite all of /dev/vda serial S-vda, 1.0 MiB
    overwrite all of /dev/vdb serial S-vdb, 1.0 MiB
    leave /dev/vdm serial S-vdm as it is: it was not named
+4. self-tests, long, of the drives that have them: 0 of 3
 `},
 		{name: "all", profile: disksFor(DisksLoad{Loops: 1}), disks: "all", script: fio, want: `burn-in p: as long as the disks take
 1. 2 disks, written and verified 1 times
@@ -290,12 +312,14 @@ func TestPlanRun(t *testing.T) {
 		want    string // verdict, problems, parts
 		said    string
 		notSaid string
+		// followed is in what those who follow are told.
+		followed string
 	}{
 		{name: "all is well", disks: "vda", run: func(b *bench) runner {
 			return func(ctx context.Context, line string) (string, error) {
 				if strings.HasPrefix(line, "fio") {
 					const want = "fio --thread --verify_state_save 0 --name /dev/vda --filename /dev/vda --rw write --bs 4k --direct 1 --ioengine libaio --iodepth 32 --verify crc32c --verify_fatal 1 " +
-						"--loops 1 --runtime 20 --time_based --verify_backlog 64 --output-format json"
+						"--loops 1 --runtime 20 --time_based --verify_backlog 64 --output-format json --verify_interval 4096"
 					if line != want {
 						t.Errorf("run: %s\nwant: %s", line, want)
 					}
@@ -307,7 +331,8 @@ func TestPlanRun(t *testing.T) {
 				return "", last(ctx, 25*time.Second)
 			}
 		}, want: "PASS\nPASS|processors|\nPASS|memory|\nPASS|/dev/vda serial S-vda|2.0 MiB written, 1.0 MiB read back, of 1.0 MiB\nSKIPPED|/dev/vdb serial S-vdb|it was not named\n",
-			said: "burn-in: processors: 10s of 25s, 1m5s left in all\nburn-in: processors: 20s of 25s, 55s left in all\nburn-in: PASS    processors\n"},
+			followed: "0 began;0 10s;0 parts;0 20s;0 parts;0 ended, 1 parts;1 began;1 10s;0 parts;1 20s;0 parts;1 ended, 1 parts;2 began;2 10s;0 parts;",
+			said:     "burn-in: processors: 10s of 25s, 1m5s left in all\nburn-in: processors: 20s of 25s, 55s left in all\nburn-in: PASS    processors\n"},
 		{name: "no disk is named", run: func(*bench) runner {
 			return func(context.Context, string) (string, error) { return "", nil }
 		}, want: "PASS\nPASS|processors|\nPASS|memory|\nSKIPPED|/dev/vda serial S-vda|it was not named\nSKIPPED|/dev/vdb serial S-vdb|it was not named\nSKIPPED|disks|no disk was named to be overwritten\n"},
@@ -345,7 +370,7 @@ func TestPlanRun(t *testing.T) {
 				return "", nil
 			}
 		}, want: "SKIPPED processors: program: exit status 3\nSKIPPED|processors|program: exit status 3\nPASS|memory|\nSKIPPED|/dev/vda serial S-vda|it was not named\nSKIPPED|/dev/vdb serial S-vdb|it was not named\nSKIPPED|disks|no disk was named to be overwritten\n"},
-		{name: "stopped in the second load", disks: "vda", stop: 30 * time.Second, run: func(*bench) runner {
+		{name: "stopped in the second load", followed: "1 began;1 ended, 1 parts;2 ended, 1 parts;", disks: "vda", stop: 30 * time.Second, run: func(*bench) runner {
 			return func(ctx context.Context, line string) (string, error) { return "", last(ctx, 25*time.Second) }
 		}, want: "SKIPPED memory: stopped before its end; disks: stopped before it began\nPASS|processors|\nSKIPPED|memory|stopped after 5s: context canceled\nSKIPPED|disks|stopped before it began: context canceled\n"},
 		{name: "stopped, and a part has failed before", disks: "vda", stop: 10 * time.Second, run: func(b *bench) runner {
@@ -355,6 +380,15 @@ func TestPlanRun(t *testing.T) {
 			}
 		}, want: "FAIL processors: stopped before its end; memory: stopped before it began; disks: stopped before it began\nFAIL|PCIe device 0000:01:00.0|1 fatal PCIe errors\nSKIPPED|processors|stopped after 10s: context canceled\n" +
 			"SKIPPED|memory|stopped before it began: context canceled\nSKIPPED|disks|stopped before it began: context canceled\n"},
+		{name: "the machine does not answer at the end", run: func(b *bench) runner {
+			return func(context.Context, string) (string, error) {
+				b.mu.Lock()
+				defer b.mu.Unlock()
+				b.slow = "sys/class/net"
+				return "", nil
+			}
+		}, want: "PASS\nPASS|processors|\nPASS|memory|\nSKIPPED|/dev/vda serial S-vda|it was not named\nSKIPPED|/dev/vdb serial S-vdb|it was not named\nSKIPPED|disks|no disk was named to be overwritten\n" +
+			"|machine|what was lost since the burn-in began is not known: it did not answer within 25s\n"},
 		{name: "somebody has come to use the disk", disks: "vda", run: func(b *bench) runner {
 			return func(ctx context.Context, line string) (string, error) {
 				b.busy = "/dev/vda"
@@ -380,14 +414,15 @@ func TestPlanRun(t *testing.T) {
 				b.change("sys/block/vda/serial", "OTHER\n")
 				return good, nil
 			}
-		}, want: "SKIPPED disks: /dev/vda serial S-vda: nothing was written: /dev/vda is another disk than the one that was chosen: its serial was \"S-vda\", is \"OTHER\"\nPASS|processors|\nPASS|memory|\nSKIPPED|/dev/vdb serial S-vdb|it was not named\n" +
-			"SKIPPED|disks|/dev/vda serial S-vda: nothing was written: /dev/vda is another disk than the one that was chosen: its serial was \"S-vda\", is \"OTHER\"\n"},
+		}, want: "FAIL disks: /dev/vda serial S-vda: nothing was written: /dev/vda is another disk than the one that was chosen: its serial was \"S-vda\", is \"OTHER\"\nPASS|processors|\nPASS|memory|\nSKIPPED|/dev/vdb serial S-vdb|it was not named\n" +
+			"SKIPPED|disks|/dev/vda serial S-vda: nothing was written: /dev/vda is another disk than the one that was chosen: its serial was \"S-vda\", is \"OTHER\"\n" +
+			"FAIL|disk /dev/vda|lost since the burn-in began: virtio 1.0 MiB serial S-vda; came since the burn-in began: virtio 1.0 MiB serial OTHER\n"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				b := &bench{root: machine("vda", "vdb"), content: map[string][]byte{}}
 				h := b.host(test.run(b))
-				plan, err := Order{Profile: all, Disks: strings.Fields(test.disks)}.Plan(t.Context(), h)
+				plan, err := Order{Profile: all, Disks: strings.Fields(test.disks), Every: 10 * time.Second}.Plan(t.Context(), h)
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -396,7 +431,17 @@ func TestPlanRun(t *testing.T) {
 				if test.stop > 0 {
 					time.AfterFunc(test.stop, cancel)
 				}
-				r := plan.Run(ctx, h)
+				var followed strings.Builder
+				r := plan.Run(ctx, h, Following{}.And(Following{
+					Began:    func(i int) { fmt.Fprintf(&followed, "%d began;", i) },
+					Progress: func(i int, past time.Duration) { fmt.Fprintf(&followed, "%d %v;", i, past) },
+					Sampled:  func(s Snapshot) { fmt.Fprintf(&followed, "%d parts;", len(s.Findings)) },
+					Ended:    func(i int, r Report) { fmt.Fprintf(&followed, "%d ended, %d parts;", i, len(r.Parts)) },
+				}))
+				if got := followed.String(); !strings.Contains(got, test.followed) {
+					t.Errorf("followed: %s, want %s", got, test.followed)
+				}
+				fitsSchema(t, r)
 				got := strings.TrimSpace(string(r.Verdict)+" "+strings.Join(r.Problems, "; ")) + "\n"
 				for _, l := range r.Loads {
 					got += lines(l.Parts)
@@ -413,6 +458,7 @@ func TestPlanRun(t *testing.T) {
 				if b.open != 0 {
 					t.Errorf("%d disks are still open", b.open)
 				}
+				time.Sleep(time.Minute) // what hangs was left behind, and comes to its end
 			})
 		})
 	}

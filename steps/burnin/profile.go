@@ -25,6 +25,7 @@ type ProfileLoad struct {
 	Memory     *MemoryLoad     `yaml:"memory"`
 	Disks      *DisksLoad      `yaml:"disks"`
 	Network    *NetworkLoad    `yaml:"network"`
+	SelfTest   *SelfTestLoad   `yaml:"selftest"`
 }
 
 // ProcessorsLoad computes, and checks the results.
@@ -54,6 +55,11 @@ type NetworkLoad struct {
 	Partner string   `yaml:"partner"` // name or address
 }
 
+// SelfTestLoad has all disks test themselves. It changes nothing of what is on them.
+type SelfTestLoad struct {
+	Kind string `yaml:"kind"` // short, or long, which reads all of each disk
+}
+
 // Duration is a length of time, in YAML such as 90s or 2h30m.
 type Duration time.Duration
 
@@ -69,15 +75,15 @@ func (d *Duration) UnmarshalYAML(n *yaml.Node) error {
 
 // Profiles are those that need no file, the shortest first.
 func Profiles() []Profile {
-	of := func(name string, processors, memory time.Duration, disks DisksLoad) Profile {
+	of := func(name string, processors, memory time.Duration, disks DisksLoad, test string) Profile {
 		return Profile{Name: name, Loads: []ProfileLoad{
-			{Processors: &ProcessorsLoad{Time: Duration(processors)}}, {Memory: &MemoryLoad{Time: Duration(memory)}}, {Disks: &disks},
+			{Processors: &ProcessorsLoad{Time: Duration(processors)}}, {Memory: &MemoryLoad{Time: Duration(memory)}}, {Disks: &disks}, {SelfTest: &SelfTestLoad{Kind: test}},
 		}}
 	}
 	return []Profile{
-		of("quick", 2*time.Minute, 3*time.Minute, DisksLoad{Time: Duration(5 * time.Minute)}),
-		of("standard", time.Hour, 2*time.Hour, DisksLoad{Loops: 1}),
-		of("full", 24*time.Hour, 24*time.Hour, DisksLoad{Loops: 4}),
+		of("quick", 2*time.Minute, 3*time.Minute, DisksLoad{Time: Duration(5 * time.Minute)}, shortTest),
+		of("standard", time.Hour, 2*time.Hour, DisksLoad{Loops: 1}, longTest),
+		of("full", 24*time.Hour, 24*time.Hour, DisksLoad{Loops: 4}, longTest),
 	}
 }
 
@@ -117,13 +123,13 @@ func ParseProfile(b []byte) (Profile, error) {
 
 func (l ProfileLoad) check() error {
 	kinds := 0
-	for _, given := range []bool{l.Processors != nil, l.Memory != nil, l.Disks != nil, l.Network != nil} {
+	for _, given := range []bool{l.Processors != nil, l.Memory != nil, l.Disks != nil, l.Network != nil, l.SelfTest != nil} {
 		if given {
 			kinds++
 		}
 	}
 	if kinds != 1 {
-		return errors.New("want one of processors, memory, disks and network, with its options")
+		return errors.New("want one of processors, memory, disks, network and selftest, with its options")
 	}
 	timed := errors.New("time is missing")
 	switch {
@@ -137,6 +143,8 @@ func (l ProfileLoad) check() error {
 		return fmt.Errorf("role is %.60q, want writer or reader", l.Network.Role)
 	case l.Network != nil && !hosts.MatchString(l.Network.Partner):
 		return fmt.Errorf("partner is %.60q, want a name or an address", l.Network.Partner)
+	case l.SelfTest != nil && l.SelfTest.Kind != shortTest && l.SelfTest.Kind != longTest:
+		return fmt.Errorf("kind is %.60q, want short or long", l.SelfTest.Kind)
 	}
 	return nil
 }

@@ -32,11 +32,11 @@ type keep struct {
 // its members. Where a disk could only be left alone because it may belong to an array that is not erased itself, it is an error: nobody could tell what is on it.
 func (j *job) look(ctx context.Context, disks []inspect.Disk) error {
 	k := j.keep
-	names := make([]string, len(disks))
+	names := make([][]string, len(disks))
 	for i, d := range disks {
-		names[i] = d.Name
+		names[i] = d.Names()
 	}
-	all, err := holders.Of(ctx, j.host.Machine.FS, names...)
+	all, err := holders.OfPaths(ctx, j.host.Machine.FS, names...)
 	if err != nil {
 		return fmt.Errorf("%w: %w", steps.ErrErase, err)
 	}
@@ -75,12 +75,12 @@ func (j *job) look(ctx context.Context, disks []inspect.Disk) error {
 
 // again finds what is built on the targets.
 func (j *job) again(ctx context.Context) error {
-	names := make([]string, len(j.targets))
+	names := make([][]string, len(j.targets))
 	for i, t := range j.targets {
-		names[i] = t.disk.Name
+		names[i] = t.disk.Names()
 	}
 	var err error
-	if j.tree, err = holders.Of(ctx, j.host.Machine.FS, names...); err != nil {
+	if j.tree, err = holders.OfPaths(ctx, j.host.Machine.FS, names...); err != nil {
 		return fmt.Errorf("%w: %w", steps.ErrErase, err)
 	}
 	for i, d := range j.tree.Disks {

@@ -64,7 +64,7 @@ func (j *job) clear(ctx context.Context, t *target, disk steps.Disk) error {
 	if err := clearEnds(ctx, t.tree, disk); err != nil {
 		return err
 	}
-	return j.forget(ctx, t, disk)
+	return j.forget(ctx, t.disk.Name, disk)
 }
 
 // clearEnds clears first what is in the partitions, so that they are still known if the machine dies on the way, then the device's own ends. Partitions are those that the
@@ -120,12 +120,12 @@ func (j *job) clearArray(ctx context.Context, c holders.Change) error {
 }
 
 // forget has the kernel forget the partitions.
-func (j *job) forget(ctx context.Context, t *target, disk steps.Disk) error {
+func (j *job) forget(ctx context.Context, name string, disk steps.Disk) error {
 	err := disk.RereadPartitions(ctx)
 	if ctx.Err() != nil {
 		return context.Cause(ctx)
 	}
-	now, lookErr := holders.Of(ctx, j.host.Machine.FS, t.disk.Name)
+	now, lookErr := holders.Of(ctx, j.host.Machine.FS, name)
 	if lookErr != nil {
 		return errors.Join(lookErr, err)
 	}

@@ -11,7 +11,9 @@
 package erase
 
 import (
+	"bytes"
 	"context"
+	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -286,22 +288,25 @@ func (j *job) each(ctx context.Context, doing string, before func(context.Contex
 		failures = append(failures, fmt.Sprintf("%q: %v", name, err))
 		errs = append(errs, err)
 	}
-	opened := make([]steps.Disk, len(j.targets))
+	opened := make([][]steps.Disk, len(j.targets)) // each by all its paths, so that nobody uses it by another
 	defer func() {
-		for _, d := range opened {
-			if d != nil {
-				d.Close() // synced by who wrote to it
-			}
+		for _, d := range slices.Concat(opened...) {
+			d.Close() // synced by who wrote to it
 		}
 	}()
 	for i, t := range j.targets {
-		d, err := j.open(ctx, t.disk.Name)
-		if err == nil {
-			opened[i] = d
-			err = steps.SameDisk(ctx, j.host.Machine, t.disk, d.Size(), d.SectorSize())
-		}
-		if err != nil {
-			fail(t.disk.Name, err)
+		for n, name := range t.disk.Names() {
+			d, err := j.open(ctx, name)
+			if err == nil {
+				opened[i] = append(opened[i], d)
+				if n == 0 {
+					err = steps.SameDisk(ctx, j.host.Machine, t.disk, d.Size(), d.SectorSize())
+				}
+			}
+			if err != nil {
+				fail(name, err)
+				break
+			}
 		}
 	}
 	if len(failures) == 0 {
@@ -327,7 +332,7 @@ func (j *job) each(ctx context.Context, doing string, before func(context.Contex
 				if err != nil {
 					err = context.Cause(ctx)
 				} else {
-					err = work(ctx, t, opened[i])
+					err = j.onAllPaths(ctx, t, opened[i], work)
 				}
 				if err != nil {
 					j.host.Say("%s FAILED: %v", t.disk.Name, err)
@@ -348,6 +353,48 @@ func (j *job) each(ctx context.Context, doing string, before func(context.Contex
 	slices.Sort(failures)
 	// The words are ironic-python-agent's.
 	return &eraseError{fmt.Sprintf("Failed to %s the device(s): %s", doing, strings.Join(failures, "; ")), errs}
+}
+
+// onAllPaths works on a disk by its first path. That the others lead to it is not believed: what says that it is this disk and is not would keep its data.
+func (j *job) onAllPaths(ctx context.Context, t *target, paths []steps.Disk, work func(context.Context, *target, steps.Disk) error) error {
+	disk := paths[0]
+	for i, other := range paths[1:] {
+		if err := samePlace(disk, other); err != nil {
+			return fmt.Errorf("%s says that it is this disk too: %w", t.disk.Paths[i].Name, err)
+		}
+	}
+	if err := work(ctx, t, disk); err != nil {
+		return err
+	}
+	for i, other := range paths[1:] { // the kernel has partitions of each
+		if err := j.forget(ctx, t.disk.Paths[i].Name, other); err != nil {
+			return fmt.Errorf("%s: %w", t.disk.Paths[i].Name, err)
+		}
+	}
+	return nil
+}
+
+// errNotSame is in the error for two disks that have one name.
+var errNotSame = errors.New("what is written to one is not read from the other; they have one name, which should be unique: take one of them out, and erase it alone")
+
+// samePlace writes to a disk, where all methods clear it, and reads that by another path, past all caches.
+func samePlace(disk, other steps.Disk) error {
+	b, got := make([]byte, disk.SectorSize()), make([]byte, disk.SectorSize())
+	at := min(endSize/2, disk.Size()/2) / int64(len(b)) * int64(len(b))
+	rand.Read(b) // never fails
+	if _, err := disk.WriteAt(b, at); err != nil {
+		return err
+	}
+	if err := disk.Sync(); err != nil {
+		return err
+	}
+	if err := readFull(other, got, at); err != nil {
+		return err
+	}
+	if !bytes.Equal(b, got) {
+		return errNotSame
+	}
+	return nil
 }
 
 // identity is the same for one disk that is there several times, by several paths, and may be for others.

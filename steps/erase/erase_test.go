@@ -49,6 +49,7 @@ type bench struct {
 	down   []string // what was taken down
 	reads  func(path string) error
 	odd    []string // boot entries of no form
+	busy   string   // a disk that cannot be opened
 }
 
 func newBench(t *testing.T) *bench {
@@ -251,7 +252,12 @@ func (b *bench) run(s step, node string) (result any, err error) {
 	if err := json.Unmarshal([]byte(node), &job.Node); err != nil {
 		b.t.Fatal(err)
 	}
-	b.host.Open = func(path string) (steps.Disk, error) { return forgetting{b.disks[path], b, path[5:]}, nil }
+	b.host.Open = func(path string) (steps.Disk, error) {
+		if path == b.busy {
+			return nil, syscall.EBUSY
+		}
+		return forgetting{b.disks[path], b, path[5:]}, nil
+	}
 	synctest.Test(b.t, func(t *testing.T) {
 		result, err = s(erase.Eraser{System: b})(t.Context(), b.host, job)
 	})
@@ -885,6 +891,79 @@ func TestConcurrency(t *testing.T) {
 			}
 			if most != test.want {
 				t.Errorf("%d at a time, want %d", most, test.want)
+			}
+		})
+	}
+}
+
+// A disk with two paths is erased once, and what is built on either is taken down first. That it is one disk is proven before.
+func TestPaths(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		step   step
+		change func(b *bench)
+		down   string
+		err    string
+	}{
+		{"all", devices, nil, "", ""},
+		{"metadata", metadata, nil, "", ""},
+		{"express", express, nil, "", ""},
+		{"an array by the second path", metadata, func(b *bench) {
+			b.part("sdb", 1, mib, 8*mib)
+			b.array("md0", "sdb/sdb1")
+		}, "[stop /dev/md0 (raid1)]", ""},
+		{"a file system mounted by the second path, with somebody in it", metadata, func(b *bench) {
+			b.file("proc/self/mountinfo", "20 1 8:32 / /mnt rw - ext4 /dev/sdb rw")
+			b.file("proc/12/comm", "fio")
+			b.fsys["proc/12/cwd"] = &fstest.MapFile{Mode: fs.ModeSymlink, Data: []byte("/mnt")}
+		}, "", "/dev/sdb: open in fio (12)"},
+		{"two disks of one name", devices, func(b *bench) { b.disks["/dev/sdb"] = streamtest.NewDisk(32*mib, 512) }, "", `"/dev/sda": /dev/sdb says that it is this disk too: what is written to one is not read from the other`},
+		{"two disks of one name, their metadata", metadata, func(b *bench) { b.disks["/dev/sdb"] = streamtest.NewDisk(32*mib, 512) }, "", "what is written to one is not read from the other"},
+		{"one that is in use by the second path", metadata, func(b *bench) { b.busy = "/dev/sdb" }, "", `"/dev/sdb": device or resource busy`},
+		{"one whose second path is dead", metadata, func(b *bench) {
+			b.reads = func(path string) error {
+				if path == "/dev/sdb" {
+					return syscall.EIO
+				}
+				return nil
+			}
+		}, "", `"/dev/sda": look for file systems of clusters on /dev/sdb: input/output error`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			b := newBench(t)
+			first := b.disk("sda")
+			b.disk("sdb")
+			b.disks["/dev/sdb"] = first
+			delete(b.fsys, "sys/block/sdb/device/scsi_device/0:0:0:0/x")
+			b.file("sys/block/sdb/device/scsi_device/1:0:0:0/x", "")
+			b.file("sys/block/sdb/device/vpd_pg80", "\x00\x80\x00\x04S-da")
+			for _, name := range []string{"sda", "sdb"} {
+				b.file("sys/block/"+name+"/device/wwid", "naa.5000c500a1b2c3d4")
+			}
+			if test.change != nil {
+				test.change(b)
+			}
+			result, err := b.run(test.step, "{}")
+			if test.err != "" {
+				if err == nil || !strings.Contains(err.Error(), test.err) {
+					t.Fatalf("= %v, want %q", err, test.err)
+				}
+				if d := b.disks["/dev/sdb"]; d != nil && d != first && !untouched(d) {
+					t.Error("the other disk was touched")
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := fmt.Sprint(b.down); test.down != "" && got != test.down {
+				t.Errorf("taken down %s, want %s", got, test.down)
+			}
+			if c, ok := result.(map[string]erase.Certificate); ok && (len(c) != 1 || c["/dev/sda"].Device == "") {
+				t.Errorf("certificates %v", c)
+			}
+			if said := b.said.String(); strings.Contains("\n"+said, "\n/dev/sdb: ") || !strings.Contains(said, "also /dev/sdb") {
+				t.Errorf("said\n%s", said)
 			}
 		})
 	}

@@ -295,7 +295,7 @@ func (j *job) climb(ctx context.Context, t *target, disk steps.Disk, r rung, c *
 	if err := zero(ctx, disk, signatureSpans(span{0, disk.Size()}, disk.Size(), int64(disk.SectorSize()))); err != nil {
 		return err
 	}
-	return j.forget(ctx, t, disk)
+	return j.forget(ctx, t.disk.Name, disk)
 }
 
 // gone says so if the disk is not there any more, or is another one.

@@ -47,6 +47,15 @@ func (local) Drive(path string) (Drive, error) {
 	return drive{f}, nil
 }
 
+// OpenDrive opens a disk for commands that change nothing of what is on it, also one that is in use.
+func OpenDrive(path string) (Drive, error) {
+	f, err := os.OpenFile(path, os.O_RDONLY|unix.O_NONBLOCK, 0)
+	if err != nil {
+		return nil, err
+	}
+	return drive{f}, nil
+}
+
 type drive struct{ *os.File }
 
 // nvmeAdmin is NVME_IOCTL_ADMIN_CMD of include/uapi/linux/nvme_ioctl.h: _IOWR('N', 0x41, struct nvme_admin_cmd).

@@ -15,6 +15,9 @@ import (
 // Local erases nothing where the system is not Linux.
 func Local() Eraser { return Eraser{local{}} }
 
+// OpenDrive opens nothing where the system is not Linux.
+func OpenDrive(string) (Drive, error) { return nil, errors.ErrUnsupported }
+
 type local struct{}
 
 func (local) Read(string) (io.ReaderAt, io.Closer, error) { return nil, nil, errors.ErrUnsupported }

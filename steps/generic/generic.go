@@ -189,5 +189,12 @@ func (Manager) Steps() []steps.Step {
 		Priority:  map[steps.Phase]int{steps.Clean: 0, steps.Service: 0},
 		Abortable: true,
 		Run:       burnin.Network,
+	}, {
+		Name:      "burnin_gpu",
+		Interface: "deploy",
+		// It is offered also where its program is not in the ramdisk, as by ironic-python-agent: where that lies the node's record says, which is not at hand when steps are listed. The step then says what is missing.
+		Priority:  map[steps.Phase]int{steps.Clean: 0, steps.Service: 0},
+		Abortable: true,
+		Run:       burnin.GPU,
 	}}
 }

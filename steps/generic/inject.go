@@ -4,6 +4,7 @@ package generic
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/tls"
 	"encoding/base64"
@@ -19,6 +20,7 @@ import (
 
 	"github.com/ironhand/ironhand/image"
 	"github.com/ironhand/ironhand/steps"
+	"github.com/ironhand/ironhand/steps/lvm"
 	"github.com/ironhand/ironhand/stream"
 )
 
@@ -184,29 +186,43 @@ func injectFiles(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 	}
 
 	// 2. The disk.
-	disk := ""
+	disk, volume := "", image.LogicalVolume{}
 	if slices.ContainsFunc(files, func(f *injection) bool { return !strings.HasPrefix(f.partition, "/") }) {
-		if disk, err = injectionDisk(ctx, h, j); err != nil {
+		if disk, volume, err = injectionDisk(ctx, h, j); err != nil {
 			return nil, err
 		}
 	}
 
 	// 3. One after the other.
-	for _, f := range files {
-		if err := f.inject(ctx, h, disk); err != nil {
-			return nil, fmt.Errorf("process file %s: %w", f.Path, err)
+	inject := func(disk string) error {
+		for _, f := range files {
+			if err := f.inject(ctx, h, disk); err != nil {
+				return fmt.Errorf("process file %s: %w", f.Path, err)
+			}
 		}
+		return nil
 	}
-	return nil, nil
+	if volume.Name != "" {
+		return nil, lvm.Use(ctx, h, volume, inject)
+	}
+	return nil, inject(disk)
 }
 
-// injectionDisk is the disk that was written in this boot, or else the one that would be.
-func injectionDisk(ctx context.Context, h steps.Host, j steps.Job) (string, error) {
+// injectionDisk is the disk or logical volume that was written in this boot, or else the one that would be.
+func injectionDisk(ctx context.Context, h steps.Host, j steps.Job) (string, image.LogicalVolume, error) {
 	if j.Deployed != nil {
-		return j.Deployed.Disk, nil
+		v, _ := image.ParseLogicalVolume(j.Deployed.Volume)
+		return j.Deployed.Disk, v, nil
+	}
+	root, err := lvm.FindRoot(ctx, h, j.Node)
+	if root != nil || err != nil {
+		if root == nil {
+			return "", image.LogicalVolume{}, err
+		}
+		return "", root.LogicalVolume, nil
 	}
 	choice, err := steps.AwaitRootDisk(ctx, h, j.Node)
-	return choice.Disk.Name, err
+	return choice.Disk.Name, image.LogicalVolume{}, err
 }
 
 // inject does one file. While it does, nobody else uses the disk.
@@ -229,7 +245,7 @@ func (f *injection) inject(ctx context.Context, h steps.Host, disk string) (err 
 		}
 		at = image.Held{Partition: image.Partition{Size: open.Size()}, FileSystem: fs}
 	} else {
-		parts, err := image.PartitionsOf(open)
+		parts, err := partsOf(open)
 		if err != nil {
 			return err
 		}
@@ -248,10 +264,23 @@ func (f *injection) inject(ctx context.Context, h steps.Host, disk string) (err 
 	return v.Change(ctx, at.Partition, at.FileSystem, f.file.Put)
 }
 
+// partsOf are the partitions of a disk; a device without, as a logical volume, is its own partition 0.
+func partsOf(d steps.Disk) ([]image.Held, error) {
+	parts, err := image.PartitionsOf(d)
+	if !errors.Is(err, image.ErrNoTable) {
+		return parts, err
+	}
+	f, perr := image.Probe(d, d.Size())
+	if perr != nil || f.Type == "" {
+		return nil, errors.Join(err, perr)
+	}
+	return []image.Held{{Partition: image.Partition{Size: d.Size()}, FileSystem: f}}, nil
+}
+
 // where names a partition for people.
 func (f *injection) where(disk string, at image.Held) string {
 	if at.Number == 0 {
-		return f.partition
+		return cmp.Or(f.partition, disk)
 	}
 	return partitionPath(disk, at.Number)
 }

@@ -144,3 +144,33 @@ func TestRootInjectFiles(t *testing.T) {
 		})
 	}
 }
+
+// A device without partitions, as a logical volume is one, is a file system by itself.
+func TestRootInjectFilesVolume(t *testing.T) {
+	for _, test := range []struct{ name, file, want, err string }{
+		{"by the first directory", `{"path": "/lost+found/a", "content": "YQ=="}`, "a", ""},
+		{"by label", `{"path": "/lost+found/a", "partition": "LABEL=root", "content": "YQ=="}`, "a", ""},
+		{"by number", `{"path": "/lost+found/a", "partition": 1, "content": "YQ=="}`, "none\n", "has no partition 1"},
+		{"no such directory", `{"path": "/etc/a", "content": "YQ=="}`, "none\n", "no file system on DEVICE has the first directory"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			device, _ := looptest.New(t, 64<<20, 512)
+			program(t, "", "mkfs.ext4", "-q", "-F", "-L", "root", device)
+			h := steps.Host{
+				Local: true, Tools: tool.Exec{}, Log: slog.New(slog.DiscardHandler), Say: func(string, ...any) {},
+				Open: func(path string) (steps.Disk, error) { return stream.OpenDevice(path) },
+			}
+			j := steps.Job{Deployed: &steps.Deployed{Disk: device}, Args: json.RawMessage(`{"files": [` + test.file + `]}`)}
+			_, err := injectFiles(t.Context(), h, j)
+			if test.err == "" && err != nil || test.err != "" && (err == nil || !strings.Contains(err.Error(), strings.ReplaceAll(test.err, "DEVICE", device))) {
+				t.Errorf("injectFiles() = %v, want %q", err, test.err)
+			}
+			mnt := t.TempDir()
+			program(t, "", "mount", "-o", "ro", device, mnt)
+			defer program(t, "", "umount", mnt)
+			if got := program(t, "", "sh", "-c", "cat "+mnt+"/lost+found/a 2>/dev/null || echo none"); got != test.want {
+				t.Errorf("there is %q, want %q", got, test.want)
+			}
+		})
+	}
+}

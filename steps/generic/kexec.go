@@ -7,7 +7,9 @@ import (
 	"errors"
 	"fmt"
 
+	"github.com/ironhand/ironhand/image"
 	"github.com/ironhand/ironhand/steps"
+	"github.com/ironhand/ironhand/steps/lvm"
 )
 
 // kexec loads the kernel of the operating system that was written in this boot. The machine goes on as
@@ -17,9 +19,19 @@ func kexec(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 	if j.Deployed == nil {
 		return nil, errors.New("no image was written since this machine was started")
 	}
-	entry, err := h.LoadKernel(ctx, j.Deployed.Disk)
+	device, entry := j.Deployed.Disk, ""
+	load := func(device string) (err error) {
+		entry, err = h.LoadKernel(ctx, device)
+		return err
+	}
+	var err error
+	if v, on := image.ParseLogicalVolume(j.Deployed.Volume); on {
+		device, err = v.String(), lvm.Use(ctx, h, v, load)
+	} else {
+		err = load(device)
+	}
 	if err != nil {
-		return nil, fmt.Errorf("load the kernel on %s: %w", j.Deployed.Disk, err)
+		return nil, fmt.Errorf("load the kernel on %s: %w", device, err)
 	}
 	h.Say("loaded %s", entry)
 	return "loaded " + entry, nil

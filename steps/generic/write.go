@@ -133,8 +133,32 @@ func writeImage(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 			}
 		}()
 	}
+	memory, err := h.Machine.AvailableMemory()
+	if err != nil {
+		return nil, err
+	}
+	var told time.Time
+	var phase stream.Phase
+	spec := image.Spec{
+		Sources: sources, Digest: digest, Signature: signature, Format: r.format, ConfigDrive: driveImage,
+		Patience: h.Download.Budget, ReadBack: h.ReadBack, Log: h.Log, Memory: memory,
+		Progress: func(p stream.Progress) {
+			h.Progress(p)
+			if p.Phase != phase || time.Since(told) >= 5*time.Second {
+				phase, told = p.Phase, time.Now()
+				h.Say("%v", p)
+			}
+		},
+	}
 
 	// 2. The disk is chosen, printed and opened: nobody else uses it from here on.
+	root, err := lvm.FindRoot(ctx, h, j.Node)
+	if err != nil {
+		return nil, err
+	}
+	if root != nil {
+		return writeVolume(ctx, h, j, r, root, spec)
+	}
 	choice, err := steps.AwaitRootDisk(ctx, h, j.Node)
 	if err != nil {
 		return nil, err
@@ -174,23 +198,6 @@ func writeImage(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 	}
 
 	// 3. The image goes onto it.
-	memory, err := h.Machine.AvailableMemory()
-	if err != nil {
-		return nil, err
-	}
-	var told time.Time
-	var phase stream.Phase
-	spec := image.Spec{
-		Sources: sources, Digest: digest, Signature: signature, Format: r.format, ConfigDrive: driveImage,
-		Patience: h.Download.Budget, ReadBack: h.ReadBack, Log: h.Log, Memory: memory,
-		Progress: func(p stream.Progress) {
-			h.Progress(p)
-			if p.Phase != phase || time.Since(told) >= 5*time.Second {
-				phase, told = p.Phase, time.Now()
-				h.Say("%v", p)
-			}
-		},
-	}
 	if info.isPartition() {
 		return writePartitions(ctx, h, j, r, disk, choice.Disk, spec, also)
 	}
@@ -243,6 +250,9 @@ func (i imageInfo) fetchDigest(ctx context.Context, h steps.Host, where, algorit
 	o, err := i.options(h)
 	if err != nil {
 		return stream.Digest{}, err
+	}
+	if !i.servedWith(where) {
+		o.Authorization = nil
 	}
 	o.KeepTLS = true
 	src, err := stream.NewHTTP(where, o)

@@ -371,18 +371,19 @@ func TestWriteImageChecksumFile(t *testing.T) {
 	right := hex.EncodeToString(sum[:])
 	noSum := change{"os_hash_algo": nil, "os_hash_value": nil}
 	tests := []struct {
-		name, file string
-		auth       bool
-		md5        bool   // is refused
-		algorithm  string // is asked for, by os_hash_algo
-		want       string
+		name, file   string
+		auth, beside bool   // with a password, and from the image's server: no other is given it
+		md5          bool   // is refused
+		algorithm    string // is asked for, by os_hash_algo
+		want         string
 	}{
 		{name: "the conductor's algorithm", file: strings.Repeat("0", 128) + "  debian.img\n" + right + "  debian.img\n", algorithm: "sha256"},
 		{name: "another algorithm than the conductor's", file: right + "  debian.img\n", algorithm: "sha512", want: "with a digest of sha512"},
 		{name: "MD5 first where it is not allowed", file: strings.Repeat("0", 32) + "  debian.img\n" + right + "  debian.img\n", md5: true},
 		{name: "list", file: strings.Repeat("0", 64) + "  other.img\n" + right + "  debian.img\n"},
 		{name: "BSD", file: "SHA256 (debian.img) = " + right + "\n"},
-		{name: "alone, with authorization", file: right, auth: true},
+		{name: "alone, with authorization", file: right, auth: true, beside: true},
+		{name: "of another server than the one with the password", file: right, auth: true},
 		{name: "another image", file: right + "  other.img\n", want: `checksum file does not contain name "debian.img"`},
 		{name: "wrong", file: strings.Repeat("0", 64) + "  debian.img\n", want: "digest does not match"},
 		{name: "MD5 where it is not allowed", file: strings.Repeat("0", 32) + "  debian.img\n", md5: true, want: "the conductor does not allow MD5"},
@@ -394,14 +395,20 @@ func TestWriteImageChecksumFile(t *testing.T) {
 			b := newBench(t)
 			b.host.Download.RefuseMD5 = test.md5
 			var authorization string
-			sums := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+			files := http.NewServeMux()
+			files.Handle("/debian.img", b.server)
+			files.HandleFunc("/SHA256SUMS", func(w http.ResponseWriter, r *http.Request) {
 				authorization = r.Header.Get("Authorization")
 				if test.file == "" {
 					w.WriteHeader(404)
 				}
 				w.Write([]byte(test.file)) // the client may be gone
-			}))
+			})
+			sums := httptest.NewServer(files)
 			defer sums.Close()
+			if test.beside {
+				b.url = sums.URL + "/debian.img"
+			}
 			changes := maps.Clone(noSum)
 			changes["checksum"] = sums.URL + "/SHA256SUMS?hush"
 			if test.algorithm != "" {
@@ -414,7 +421,7 @@ func TestWriteImageChecksumFile(t *testing.T) {
 			if test.want == "" && err != nil || test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want) || strings.Contains(err.Error(), "hush")) {
 				t.Errorf("writeImage() = %v, want an error with %q", err, test.want)
 			}
-			if test.auth != (authorization != "") {
+			if (test.auth && test.beside) != (authorization != "") {
 				t.Errorf("Authorization was %q", authorization)
 			}
 		})
@@ -639,10 +646,10 @@ func TestManager(t *testing.T) {
 		t.Errorf("versions = %s", got)
 	}
 	for phase, want := range map[steps.Phase]string{
-		steps.Clean: "deploy.burnin_cpu=0 deploy.burnin_disk=0 deploy.burnin_memory=0 deploy.burnin_network=0 deploy.clean_uefi_nvram=0 raid.create_configuration=0 deploy.create_volumes=0 raid.delete_configuration=0 deploy.delete_volumes=0 deploy.erase_devices=10 deploy.erase_devices_express=0 " +
+		steps.Clean: "deploy.burnin_cpu=0 deploy.burnin_disk=0 deploy.burnin_gpu=0 deploy.burnin_memory=0 deploy.burnin_network=0 deploy.clean_uefi_nvram=0 raid.create_configuration=0 deploy.create_volumes=0 raid.delete_configuration=0 deploy.delete_volumes=0 deploy.erase_devices=10 deploy.erase_devices_express=0 " +
 			"deploy.erase_devices_metadata=99 deploy.erase_pstore=0 ",
 		steps.Deploy:  "raid.apply_configuration=0 deploy.clean_uefi_nvram=0 deploy.create_volumes=0 deploy.delete_volumes=0 deploy.erase_devices_metadata=0 deploy.inject_files=0 deploy.kexec=0 deploy.write_image=0 ",
-		steps.Service: "raid.apply_configuration=0 deploy.burnin_cpu=0 deploy.burnin_memory=0 deploy.burnin_network=0 raid.create_configuration=0 deploy.create_volumes=0 raid.delete_configuration=0 deploy.delete_volumes=0 deploy.inject_files=0 deploy.write_image=0 "} {
+		steps.Service: "raid.apply_configuration=0 deploy.burnin_cpu=0 deploy.burnin_gpu=0 deploy.burnin_memory=0 deploy.burnin_network=0 raid.create_configuration=0 deploy.create_volumes=0 raid.delete_configuration=0 deploy.delete_volumes=0 deploy.inject_files=0 deploy.write_image=0 "} {
 		got := ""
 		for _, s := range set.List(phase)["GenericHardwareManager"] {
 			got += fmt.Sprintf("%s.%s=%d ", s.Interface, s.Name, s.Priority[phase])

@@ -32,7 +32,7 @@ type Tree struct {
 type Device struct {
 	Name    string // the kernel's, as in /sys: "sda1", "md0", "dm-3"
 	Number  string // "8:1"
-	Kind    string // "disk", "partition", "loop", "mapping", "md", or another one's name, which cannot be taken down
+	Kind    string // "disk", "path" (the disk below, reached by another way), "partition", "loop", "mapping", "md", or another one's name, which cannot be taken down
 	What    string // for people: "raid1", `LVM-... "vg-root"`; may be empty
 	Start   int64  // of a partition, bytes
 	Size    int64  // bytes
@@ -89,14 +89,23 @@ const maxDepth = 32
 // Of reads what is on some disks, which are named as in /dev: "/dev/sda". fsys is "/" of the machine. Whatever cannot be read is an error: what is not
 // seen would not be taken down.
 func Of(ctx context.Context, fsys fs.FS, disks ...string) (Tree, error) {
+	var alone [][]string
+	for _, d := range disks {
+		alone = append(alone, []string{d})
+	}
+	return OfPaths(ctx, fsys, alone...)
+}
+
+// OfPaths is [Of] for disks that may be reached by several ways: each is a list of its names. What is built on one of its paths is built on the disk.
+func OfPaths(ctx context.Context, fsys fs.FS, disks ...[]string) (Tree, error) {
 	t, err := of(ctx, fsys, disks)
 	if err != nil {
-		return Tree{}, fmt.Errorf("find what uses %s: %w", strings.Join(disks, ", "), err)
+		return Tree{}, fmt.Errorf("find what uses %s: %w", strings.Join(slices.Concat(disks...), ", "), err)
 	}
 	return t, nil
 }
 
-func of(ctx context.Context, fsys fs.FS, disks []string) (Tree, error) {
+func of(ctx context.Context, fsys fs.FS, disks [][]string) (Tree, error) {
 	r := reader{ctx: ctx, fsys: fsys, devices: map[string]*Device{}, open: map[string]bool{}}
 	mountinfo, err := r.file("proc/self/mountinfo")
 	if err != nil {
@@ -116,16 +125,26 @@ func of(ctx context.Context, fsys fs.FS, disks []string) (Tree, error) {
 		return Tree{}, err
 	}
 	t := Tree{fsys: fsys}
-	for _, name := range disks {
-		name, ok := strings.CutPrefix(path.Clean(name), "/dev/")
-		if !ok {
-			return Tree{}, fmt.Errorf("%q is not in /dev", name)
+	for _, paths := range disks {
+		for i, name := range paths {
+			name, ok := strings.CutPrefix(path.Clean(name), "/dev/")
+			if !ok {
+				return Tree{}, fmt.Errorf("%q is not in /dev", name)
+			}
+			d, err := r.device(strings.ReplaceAll(name, "/", "!"), 0)
+			if err != nil {
+				return Tree{}, err
+			}
+			if i == 0 {
+				t.Disks = append(t.Disks, d)
+				continue
+			}
+			d.Kind, d.What = "path", "the same disk"
+			first := t.Disks[len(t.Disks)-1]
+			if !slices.Contains(first.Above, d) {
+				first.Above = append(first.Above, d)
+			}
 		}
-		d, err := r.device(strings.ReplaceAll(name, "/", "!"), 0)
-		if err != nil {
-			return Tree{}, err
-		}
-		t.Disks = append(t.Disks, d)
 	}
 	return t, nil
 }

@@ -180,6 +180,37 @@ stop /dev/md0 (raid1)
 	}
 }
 
+// What is built on another path to a disk is built on the disk, and a look afterwards sees it again.
+func TestPaths(t *testing.T) {
+	fsys := machine(t, "")
+	tree, err := holders.OfPaths(t.Context(), fsys, []string{"/dev/sde", "/dev/sdf"})
+	if err != nil {
+		t.Fatal(err)
+	}
+	const want = `/dev/sde
+  swapped to
+  /dev/sdf (the same disk)
+    /dev/md126 (raid0)
+    /dev/md127 (md)
+      /dev/md126 (raid0)
+`
+	if got := tree.String(); got != want {
+		t.Errorf("tree:\n%s\nwant:\n%s", got, want)
+	}
+	if got := fmt.Sprint(tree.Changes()); got != "[stop /dev/md126 (raid0) stop /dev/md127 (md) stop swapping to /dev/sde]" {
+		t.Errorf("changes: %s", got)
+	}
+	err = tree.TeardownBy(t.Context(), func(c holders.Change) error {
+		if c.Verb == holders.SwapOff {
+			fsys["proc/swaps"] = &fstest.MapFile{}
+		}
+		return nil
+	})
+	if !errors.Is(err, holders.ErrBusy) || !strings.Contains(err.Error(), "stop /dev/md126") {
+		t.Errorf("Teardown() of what stays = %v", err)
+	}
+}
+
 // What the kernel still shows afterwards is an error, and so is a thing that does not give way.
 func TestTeardown(t *testing.T) {
 	for _, test := range []struct {

@@ -204,11 +204,17 @@ func (t Tree) TeardownBy(ctx context.Context, do func(Change) error) error {
 			return fmt.Errorf("%v: %w", c, err)
 		}
 	}
-	var disks []string
+	var disks [][]string
 	for _, d := range t.Disks {
-		disks = append(disks, d.Path())
+		paths := []string{d.Path()}
+		for _, a := range d.Above {
+			if a.Kind == "path" {
+				paths = append(paths, a.Path())
+			}
+		}
+		disks = append(disks, paths)
 	}
-	now, err := Of(ctx, t.fsys, disks...)
+	now, err := OfPaths(ctx, t.fsys, disks...)
 	if err != nil {
 		return err
 	}

@@ -69,8 +69,14 @@ func (p plan) apply(ctx context.Context, h steps.Host, groups []group, skip insp
 
 	// 4. Groups, volumes, file systems.
 	for _, g := range p.groups {
-		if err := g.make(ctx, h); err != nil {
+		if err := g.make(ctx, h, p.tag); err != nil {
 			return fmt.Errorf("make volume group %s: %w", g.name, err)
+		}
+	}
+	for _, e := range p.keep {
+		i := slices.IndexFunc(groups, func(g group) bool { return g.name == e.name })
+		if err := e.retag(ctx, h, p.tag, groups[i].rootName()); err != nil {
+			return fmt.Errorf("tag volume group %s: %w", e.name, err)
 		}
 	}
 	if err := p.confirm(ctx, h, groups, skip, b); err != nil {
@@ -123,9 +129,12 @@ func (t table) write(ctx context.Context, d steps.Disk) error {
 	}
 	sector := uint64(d.SectorSize())
 	for i, p := range t.parts {
-		kind, name := gpt.LinuxLVM, "lvm"
-		if i < len(t.parts)-1 {
-			kind, name = t.boot, "boot loader"
+		kind, name := t.boot, "boot loader"
+		switch {
+		case i == len(t.parts)-1:
+			kind, name = gpt.LinuxLVM, "lvm"
+		case p.Number == t.drive:
+			kind, name = gpt.LinuxData, drivePart
 		}
 		first := uint64(p.Start) / sector
 		if err := table.Put(gpt.Partition{Number: p.Number, Type: kind, First: first, Last: first + uint64(p.Size)/sector - 1, Name: name}); err != nil {
@@ -156,7 +165,7 @@ func (t table) write(ctx context.Context, d steps.Disk) error {
 }
 
 // make makes a group with its volumes. They are not active afterwards, whether it worked or not.
-func (g newGroup) make(ctx context.Context, h steps.Host) (err error) {
+func (g newGroup) make(ctx context.Context, h steps.Host, tag string) (err error) {
 	modules := []string{"dm_mod"}
 	if slices.ContainsFunc(g.volumes, func(v newVolume) bool { return v.kind == "raid1" }) {
 		modules = append(modules, "dm_raid", "raid1")
@@ -171,7 +180,11 @@ func (g newGroup) make(ctx context.Context, h steps.Host) (err error) {
 		_, err := lvm(ctx, h.Tools, g.devices, command, args...)
 		return err
 	}
-	if err := run(ctx, "vgcreate", append([]string{"--yes", "--physicalextentsize", fmt.Sprintf("%dm", extent/mib), "--dataalignment", fmt.Sprintf("%dm", metadata/mib), g.name}, g.devices...)...); err != nil {
+	args := []string{"--yes", "--physicalextentsize", fmt.Sprintf("%dm", extent/mib), "--dataalignment", fmt.Sprintf("%dm", metadata/mib)}
+	if tag != "" {
+		args = append(args, "--addtag", tag)
+	}
+	if err := run(ctx, "vgcreate", slices.Concat(args, []string{g.name}, g.devices)...); err != nil {
 		return err
 	}
 	defer func() {
@@ -199,6 +212,9 @@ func (v newVolume) args(group string) []string {
 		args = append(args, "--stripes", strconv.Itoa(v.across), "--stripesize", "64k")
 	case "raid1":
 		args = append(args, "--mirrors", strconv.Itoa(v.across-1))
+	}
+	if v.root {
+		args = append(args, "--addtag", rootTag)
 	}
 	args = append(args, group)
 	for _, a := range v.areas {

@@ -46,7 +46,7 @@ func Create(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 	if len(errs) > 0 {
 		return nil, fail(j.Node, raid.JoinErrors(errs))
 	}
-	if err := create(ctx, h, groups, skip, bootRoom(h, j.Node)); err != nil {
+	if err := create(ctx, h, groups, skip, bootRoom(h, j.Node), nodeTag(j.Node)); err != nil {
 		return nil, fail(j.Node, err)
 	}
 	return args.Layout, nil
@@ -118,7 +118,7 @@ func bootRoom(h steps.Host, n steps.Node) bootPart {
 	return bootPart{gpt.BIOSBoot, size(h.BIOSBootSize, 1)}
 }
 
-func create(ctx context.Context, h steps.Host, groups []group, skip inspect.SkipList, b bootPart) error {
+func create(ctx context.Context, h steps.Host, groups []group, skip inspect.SkipList, b bootPart, tag string) error {
 	s, err := look(ctx, h)
 	if err != nil {
 		return err
@@ -127,6 +127,7 @@ func create(ctx context.Context, h steps.Host, groups []group, skip inspect.Skip
 	if err != nil {
 		return err
 	}
+	p.tag = tag
 	if err := raid.Announce(ctx, h, p.String()); err != nil {
 		return err
 	}

@@ -13,7 +13,10 @@ import (
 	"strings"
 	"testing"
 	"testing/fstest"
+	"testing/synctest"
+	"time"
 
+	"github.com/ironhand/ironhand/image"
 	"github.com/ironhand/ironhand/image/gpt"
 	"github.com/ironhand/ironhand/initramfs/tool/tooltest"
 	"github.com/ironhand/ironhand/inspect"
@@ -278,7 +281,7 @@ func (s state) with(name, group string, kinds ...gpt.GUID) state {
 	i := slices.IndexFunc(s.groups, func(e existing) bool { return e.name == group })
 	if i < 0 && group != "" {
 		i = len(s.groups)
-		s.groups = append(s.groups, existing{name: group, uuid: "uuid-of-" + group, volumes: []existingVolume{{"lv", "linear", gib}}})
+		s.groups = append(s.groups, existing{name: group, uuid: "uuid-of-" + group, volumes: []existingVolume{{name: "lv", layout: "linear", size: gib}}})
 	}
 	for n, k := range kinds {
 		d.parts = append(d.parts, stream.Partition{Number: n + 1, Start: mib + int64(n)*10*gib, Size: 10 * gib})
@@ -302,7 +305,7 @@ func made(s state, p plan) state {
 	for _, g := range p.groups {
 		e := existing{name: g.name}
 		for _, v := range g.volumes {
-			e.volumes = append(e.volumes, existingVolume{v.name, layouts[v.kind], v.extents * extent})
+			e.volumes = append(e.volumes, existingVolume{name: v.name, layout: layouts[v.kind], size: v.extents * extent})
 		}
 		for _, t := range p.tables {
 			if slices.Contains(g.devices, t.device()) {
@@ -366,15 +369,17 @@ make volume group vg of /dev/sda1
 		{"root, percent, rest, and where they lie", machine(), vg2(`{"name": "rest", "size_gb": "MAX", "file_system": "xfs"}, {"name": "root", "size_gb": 90, "is_root_volume": true, "file_system": "ext4", "label": "root"},
 			{"name": "second", "size_gb": 90}, {"name": "p", "size_percent": 1}`), "", `partition /dev/sda sata 100.0 GiB without serial: gpt
   /dev/sda1 from 1 MiB to 551 MiB, EFI system partition, empty
-  /dev/sda2 from 551 MiB to 102399 MiB, physical volume
+  /dev/sda2 from 551 MiB to 615 MiB, for a config drive, empty
+  /dev/sda3 from 615 MiB to 102399 MiB, physical volume
 partition /dev/sdb sata 100.0 GiB without serial: gpt
   /dev/sdb1 from 1 MiB to 551 MiB, EFI system partition, empty
-  /dev/sdb2 from 551 MiB to 102399 MiB, physical volume
-make volume group vg of /dev/sda2, /dev/sdb2
-  make volume vg/root, linear, 90 GiB, ext4 root, on /dev/sda2
-  make volume vg/second, linear, 90 GiB, no file system, on /dev/sdb2
-  make volume vg/p, linear, 2036 MiB, no file system, on /dev/sda2
-  make volume vg/rest, linear, 17332 MiB, xfs, on /dev/sda2, /dev/sdb2`},
+  /dev/sdb2 from 551 MiB to 615 MiB, for a config drive, empty
+  /dev/sdb3 from 615 MiB to 102399 MiB, physical volume
+make volume group vg of /dev/sda3, /dev/sdb3
+  make volume vg/root, linear, 90 GiB, ext4 root, on /dev/sda3
+  make volume vg/second, linear, 90 GiB, no file system, on /dev/sdb3
+  make volume vg/p, linear, 2032 MiB, no file system, on /dev/sda3
+  make volume vg/rest, linear, 17208 MiB, xfs, on /dev/sda3, /dev/sdb3`},
 		{"striped and mirrored", machine(), vg2(`{"name": "s", "size_percent": 50, "type": "striped"}, {"name": "m", "size_percent": 25, "type": "raid1"}, {"name": "r", "size_gb": "MAX", "type": "raid1", "file_system": "xfs"}`), "",
 			`partition /dev/sda sata 100.0 GiB without serial: gpt
   /dev/sda1 from 1 MiB to 102399 MiB, physical volume
@@ -385,9 +390,10 @@ make volume group vg of /dev/sda1, /dev/sdb1
   make volume vg/m, raid1, 25592 MiB, no file system, on /dev/sda1, /dev/sdb1
   make volume vg/r, raid1, 25 GiB, xfs, on /dev/sda1, /dev/sdb1`},
 		{"on an array", machine(), onArray, "", `partition /dev/md0 50.0 GiB without serial: gpt
-  /dev/md0p1 from 1 MiB to 51199 MiB, physical volume
-make volume group vg of /dev/md0p1
-  make volume vg/root, linear, 51196 MiB, no file system, on /dev/md0p1`},
+  /dev/md0p1 from 1 MiB to 65 MiB, for a config drive, empty
+  /dev/md0p2 from 65 MiB to 51199 MiB, physical volume
+make volume group vg of /dev/md0p2
+  make volume vg/root, linear, 51132 MiB, no file system, on /dev/md0p2`},
 		{"two groups, by type", machine(), `[{"name": "a", "physical_disks": [{"type": "nvme"}], "volumes": [{"name": "x", "size_gb": 1}]}, {"name": "b", "physical_disks": [{"type": "ssd"}], "volumes": [{"name": "x", "size_gb": 1}]}]`, "",
 			`partition /dev/nvme0n1 nvme 100.0 GiB without serial: gpt
   /dev/nvme0n1p1 from 1 MiB to 102399 MiB, physical volume
@@ -582,17 +588,19 @@ func TestAskLVM(t *testing.T) {
 		return fmt.Sprintf("$ lvm %s --config %q --devices /dev/sda1,/dev/sdb1 --reportformat json --units b --nosuffix --foreign --shared --options %s\n%s%s", command, settings, fields,
 			strings.ReplaceAll(`{"report": [{"x": [`+rows+`]}]}`, "\n", ""), more)
 	}
-	vgs := func(rows string) string { return lines("vgs", "vg_uuid,vg_name,vg_missing_pv_count", rows, "\n") }
+	vgs := func(rows string) string {
+		return lines("vgs", "vg_uuid,vg_name,vg_missing_pv_count,vg_tags", rows, "\n")
+	}
 	pvs := func(rows string) string { return lines("pvs", "vg_uuid,pv_name,pv_in_use", rows, "\n") }
-	lvs := func(rows string) string { return lines("lvs", "vg_uuid,lv_name,lv_layout,lv_size", rows, "\n") }
-	one := vgs(`{"vg_uuid":"U","vg_name":"vg","vg_missing_pv_count":"1"}`)
+	lvs := func(rows string) string { return lines("lvs", "vg_uuid,lv_name,lv_layout,lv_size,lv_tags", rows, "\n") }
+	one := vgs(`{"vg_uuid":"U","vg_name":"vg","vg_missing_pv_count":"1","vg_tags":"a,b"}`)
 	for _, test := range []struct{ name, script, want string }{
-		{"a group", one + pvs(`{"vg_uuid":"U","pv_name":"/dev/sda1"},{"vg_uuid":"U","pv_name":"[unknown]"},{"vg_uuid":"","pv_name":"/dev/sdb1"}`) + lvs(`{"vg_uuid":"U","lv_name":"x","lv_layout":"linear","lv_size":"4194304"}`),
-			"[{vg U 1 [{/dev/sda 1}] [{x linear 4194304}]}] []"},
+		{"a group", one + pvs(`{"vg_uuid":"U","pv_name":"/dev/sda1"},{"vg_uuid":"U","pv_name":"[unknown]"},{"vg_uuid":"","pv_name":"/dev/sdb1"}`) + lvs(`{"vg_uuid":"U","lv_name":"x","lv_layout":"linear","lv_size":"4194304","lv_tags":"t,ironhand-root"}`),
+			"[{vg U 1 [{/dev/sda 1}] [{x linear 4194304 [t ironhand-root]}] [a b]}] []"},
 		{"used, and of no group that is known", vgs(``) + pvs(`{"vg_uuid":"","pv_name":"/dev/sda1","pv_in_use":""},{"vg_uuid":"","pv_name":"/dev/sdb1","pv_in_use":"used"}`) + lvs(``), "[] [{/dev/sdb 1}]"},
 		{"a second copy, which lvm does not list", vgs(``) + pvs(`{"vg_uuid":"","pv_name":"/dev/sda1","pv_in_use":""}`) + lvs(``), "[] [{/dev/sdb 1}]"},
-		{"a hostile name", vgs(`{"vg_uuid":"U","vg_name":"../a\u001b[2J\nb","vg_missing_pv_count":"0"}`) + pvs(``) + lvs(``), "[{..?a??2J?b U 0 [] []}] [{/dev/sda 1} {/dev/sdb 1}]"},
-		{"a failure", "$ lvm vgs --config " + fmt.Sprintf("%q", settings) + " --devices /dev/sda1,/dev/sdb1 --reportformat json --units b --nosuffix --foreign --shared --options vg_uuid,vg_name,vg_missing_pv_count\n2> checksum error\n? 5", "! checksum error"},
+		{"a hostile name", vgs(`{"vg_uuid":"U","vg_name":"../a\u001b[2J\nb","vg_missing_pv_count":"0"}`) + pvs(``) + lvs(``), "[{..?a??2J?b U 0 [] [] []}] [{/dev/sda 1} {/dev/sdb 1}]"},
+		{"a failure", "$ lvm vgs --config " + fmt.Sprintf("%q", settings) + " --devices /dev/sda1,/dev/sdb1 --reportformat json --units b --nosuffix --foreign --shared --options vg_uuid,vg_name,vg_missing_pv_count,vg_tags\n2> checksum error\n? 5", "! checksum error"},
 		{"no number", vgs(`{"vg_uuid":"U","vg_name":"vg","vg_missing_pv_count":""}`) + pvs(``) + lvs(``), "! vgs: vg_missing_pv_count: "},
 		{"no size", one + pvs(``) + lvs(`{"vg_uuid":"U","lv_name":"x","lv_layout":"linear","lv_size":"1.5"}`), "! lvs: lv_size: "},
 		{"of no group", one + pvs(``) + lvs(`{"vg_uuid":"V","lv_name":"x","lv_layout":"linear","lv_size":"1"}`), `! lvs: volume "x" is of no group`},
@@ -621,7 +629,8 @@ func TestAskLVM(t *testing.T) {
 func TestTableHalfWritten(t *testing.T) {
 	for _, test := range []struct{ name, mark, want string }{
 		{"somebody else's", "", "[a GPT without an MBR]"},
-		{"with a mark", `ironhand software RAID, not finished: {"run": "r"}`, "[]"},
+		{"with a mark", `ironhand software RAID, not finished: {"run": "r", "parts": [{"Number": 1}]}`, "[]"},
+		{"with a mark that lists nothing", `ironhand software RAID, not finished: {"run": "r"}`, "[a GPT without an MBR]"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			m := files()
@@ -787,23 +796,161 @@ func TestRelease(t *testing.T) {
 	call := func(command, fields, rows string) string {
 		return fmt.Sprintf("$ lvm %s --config %q --devices /dev/sda1 --reportformat json --units b --nosuffix --foreign --shared --options %s\n{\"report\": [{\"x\": [%s]}]}\n", command, settings, fields, rows)
 	}
-	script := call("vgs", "vg_uuid,vg_name,vg_missing_pv_count", `{"vg_uuid":"U","vg_name":"vg","vg_missing_pv_count":"0"}`) +
-		call("pvs", "vg_uuid,pv_name,pv_in_use", `{"vg_uuid":"U","pv_name":"/dev/sda1"}`) + call("lvs", "vg_uuid,lv_name,lv_layout,lv_size", ``)
+	script := call("vgs", "vg_uuid,vg_name,vg_missing_pv_count,vg_tags", `{"vg_uuid":"U","vg_name":"vg","vg_missing_pv_count":"0"}`) +
+		call("pvs", "vg_uuid,pv_name,pv_in_use", `{"vg_uuid":"U","pv_name":"/dev/sda1"}`) + call("lvs", "vg_uuid,lv_name,lv_layout,lv_size,lv_tags", ``)
+	made := strings.Replace(script, `"vg_missing_pv_count":"0"`, `"vg_missing_pv_count":"0","vg_tags":"x,ironhand-node-n1"`, 1)
 	for _, test := range []struct{ name, layout, disk, script, want string }{
+		{"made for the node", ``, "/dev/sda", made, `volume group "vg" is on /dev/sda`},
+		{"made for the node, with another layout", strings.Replace(vg(`{"name": "a", "size_gb": 1}`), `"vg"`, `"new"`, 1), "/dev/sda", made, `volume group "vg" is on /dev/sda`},
+		{"made for another node", ``, "/dev/sda", strings.Replace(made, "n1", "n2", 1), ""},
 		{"one of the node's", vg(`{"name": "a", "size_gb": 1}`), "/dev/sda", script, `volume group "vg" is on /dev/sda`},
 		{"on another disk", vg(`{"name": "a", "size_gb": 1}`), "/dev/sdb", script, ""},
 		{"of a former life", strings.Replace(vg(`{"name": "a", "size_gb": 1}`), `"vg"`, `"new"`, 1), "/dev/sda", script, ""},
-		{"no layout", ``, "/dev/sda", "", ""},
+		{"no layout", ``, "/dev/sda", script, ""},
 		{"a layout that is none", `7`, "/dev/sda", "", "logical_volumes in properties"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			h := steps.Host{Machine: inspect.Machine{FS: files()}, Tools: tooltest.New(t, test.script)}
-			n := steps.Node{Properties: map[string]json.RawMessage{"logical_volumes": json.RawMessage(test.layout)}}
+			n := steps.Node{UUID: "n1", Properties: map[string]json.RawMessage{"logical_volumes": json.RawMessage(test.layout)}}
 			if err := Release(t.Context(), h, n, test.disk); (err == nil) != (test.want == "") || err != nil && (!strings.Contains(err.Error(), test.want) || !errors.Is(err, steps.ErrVolumes)) {
 				t.Errorf("Release() = %v, want %q", err, test.want)
 			}
 		})
 	}
+}
+
+// The root volume is that of the node's property, or else the one in the groups that were made for the node; it has to be whole, and on disks as a creation makes them.
+func TestRoot(t *testing.T) {
+	node := steps.Node{UUID: "n1"}
+	mine := []string{nodeTag(node)}
+	group := func(s state, name string, tags []string, volumes ...existingVolume) state {
+		i := slices.IndexFunc(s.groups, func(e existing) bool { return e.name == name })
+		s.groups[i].tags, s.groups[i].volumes = tags, volumes
+		return s
+	}
+	root := existingVolume{name: "root", layout: "linear", size: 8 * gib, tags: []string{rootTag}}
+	data := existingVolume{name: "data", layout: "linear", size: 8 * gib}
+	disks := func() state {
+		s := machine().with("sda", "vg", gpt.EFISystem, gpt.LinuxData, gpt.LinuxLVM).with("sdb", "vg", gpt.EFISystem, gpt.LinuxData, gpt.LinuxLVM)
+		s.disk("/dev/sda").drive, s.disk("/dev/sdb").drive = 2, 2
+		return s
+	}
+	array := func() state { return machine().with("md0", "vg", gpt.LinuxLVM) }
+	missing, marked := group(disks(), "vg", mine, root), group(disks(), "vg", mine, root)
+	missing.groups[0].missing = 1
+	marked.disk("/dev/sdb").mark = raid.Mark{Run: "r"}
+	hostile := existingVolume{name: "-x", tags: root.tags}
+	for _, test := range []struct {
+		name        string
+		machine     state
+		wanted      string
+		uefi, drive bool
+		want        string // or an error
+	}{
+		{"made for the node", group(disks(), "vg", mine, data, root), "", true, true, "vg/root on [/dev/sda /dev/sdb], array false, map[configdrive:/dev/sda2 efi system partition:/dev/sda1 root:/dev/mapper/vg-root]"},
+		{"of the property", group(disks(), "vg", nil, data, existingVolume{name: "root"}), "vg/root", true, false, "vg/root on [/dev/sda /dev/sdb], array false, map[efi system partition:/dev/sda1 root:/dev/mapper/vg-root]"},
+		{"the property counts", group(disks(), "vg", mine, data, root), "vg/data", true, false, "vg/data on [/dev/sda /dev/sdb], array false, map[efi system partition:/dev/sda1 root:/dev/mapper/vg-data]"},
+		{"on an array", group(array(), "vg", mine, root), "", true, false, "vg/root on [/dev/md0], array true, map[root:/dev/mapper/vg-root]"},
+		{"made for another node", group(disks(), "vg", []string{"ironhand-node-n2"}, root), "", true, false, "none"},
+		{"made for the node, without a root", group(disks(), "vg", mine, data), "", true, false, "none"},
+		{"nothing there", machine(), "", true, false, "none"},
+
+		{"not there", group(disks(), "vg", mine, root), "vg/other", true, false, "! the node's root volume is vg/other: there is none of this name"},
+		{"group not there", machine(), "vg/root", true, false, "! the node's root volume is vg/root: there is none of this name"},
+		{"two", group(group(disks().with("sdc", "w", gpt.EFISystem, gpt.LinuxLVM), "vg", mine, root), "w", mine, root), "", true, false, "! there are 2 root volumes, vg/root and w/root"},
+		{"a disk is missing", missing, "", true, false, "! the group lacks 1 of its physical volumes"},
+		{"not finished", marked, "", true, false, "! /dev/sdb is marked as not finished"},
+		{"made for BIOS", group(machine().with("sda", "vg", gpt.BIOSBoot, gpt.LinuxLVM), "vg", mine, root), "", true, false, "! /dev/sda has no EFI system partition"},
+		{"made for UEFI", group(disks(), "vg", mine, root), "", false, false, "! /dev/sda has no BIOS boot partition"},
+		{"no room for a config drive", group(array(), "vg", mine, root), "", true, true, "! /dev/md0 has no partition for the config drive"},
+		{"an array and a disk", group(array().with("sda", "vg", gpt.LinuxLVM), "vg", mine, root), "", true, false, "! the group is on more than the array /dev/md0"},
+		{"twice on a disk", group(machine().with("sda", "vg", gpt.LinuxLVM, gpt.LinuxLVM), "vg", mine, root), "", true, false, "! /dev/sda has two physical volumes of the group"},
+		{"a hostile name", group(disks(), "vg", mine, hostile), "", true, false, "! that is no name for a volume"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			wanted, _ := image.ParseLogicalVolume(test.wanted)
+			r, err := test.machine.root(wanted, node)
+			got := "none"
+			if r != nil {
+				got = fmt.Sprintf("%v on %v, array %v, %v", r, r.Names(), r.Array, r.Paths(test.uefi, test.drive))
+				err = r.CheckBoot(test.uefi, test.drive)
+			}
+			if want, fails := strings.CutPrefix(test.want, "! "); fails {
+				if err == nil || !strings.Contains(err.Error(), want) {
+					t.Errorf("root() = %v, %v, want %q", got, err, want)
+				}
+			} else if err != nil || got != test.want {
+				t.Errorf("root() = %s, %v, want %s", got, err, test.want)
+			}
+		})
+	}
+}
+
+// A root volume of LVM and one of software RAID are both meant only if one is on the other.
+func TestTwoRoots(t *testing.T) {
+	for _, test := range []struct{ name, config, want string }{
+		{"none", `{}`, ""},
+		{"the array that it is on", `{"logical_disks": [{"controller": "software", "volume_name": "system", "is_root_volume": true}]}`, ""},
+		{"an array that is no root", `{"logical_disks": [{"controller": "software", "volume_name": "other"}]}`, ""},
+		{"another array", `{"logical_disks": [{"controller": "software", "volume_name": "other", "is_root_volume": true}]}`, `the array "other" by its raid_config and the logical volume vg/root`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := machine()
+			r := &Root{LogicalVolume: image.LogicalVolume{Group: "vg", Name: "root"}, Disks: []inspect.Disk{s.disk("/dev/md0").Disk}, Array: true}
+			if err := s.agrees(r, steps.Node{RAIDConfig: json.RawMessage(test.config)}); (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
+				t.Errorf("agrees() = %v, want %q", err, test.want)
+			}
+		})
+	}
+}
+
+// A disk that does not answer holds up a deployment for a while only, and one that has a physical volume beside it is found.
+func TestHasLabels(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		hangs string
+		label bool
+		want  bool
+	}{
+		{"a label", "", true, true},
+		{"none", "", false, false},
+		{"a disk hangs", "dev/sda2", false, false},
+		{"a disk hangs behind a label", "dev/sda2", true, true},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := files()
+				if !test.label {
+					clear(m["dev/sda1"].Data)
+				}
+				gate := make(chan struct{})
+				defer close(gate)
+				var said []string
+				h := steps.Host{Machine: inspect.Machine{FS: hanging{m, test.hangs, gate}}, Say: func(f string, args ...any) { said = append(said, fmt.Sprintf(f, args...)) }}
+				start := time.Now()
+				if got := hasLabels(t.Context(), h); got != test.want {
+					t.Errorf("hasLabels() = %v, want %v", got, test.want)
+				}
+				if hung := test.hangs != "" && !test.label; hung != (len(said) > 0) || time.Since(start) > patience {
+					t.Errorf("after %v it said %q", time.Since(start), said)
+				}
+			})
+		})
+	}
+}
+
+// hanging is a machine one of whose files does not open before the gate does.
+type hanging struct {
+	fstest.MapFS
+	name string
+	gate chan struct{}
+}
+
+func (h hanging) Open(name string) (fs.File, error) {
+	if name == h.name {
+		<-h.gate
+	}
+	return h.MapFS.Open(name)
 }
 
 func FuzzLayout(f *testing.F) {

@@ -13,21 +13,21 @@ import (
 	"flag"
 	"fmt"
 	"io"
-	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"regexp"
 	"slices"
 	"strings"
 	"testing"
 	"time"
 
-	"github.com/ironhand/ironhand/initramfs/boot"
+	"github.com/ironhand/ironhand/image"
 	"github.com/ironhand/ironhand/initramfs/tool"
 	"github.com/ironhand/ironhand/initramfs/vmtest"
-	"github.com/ironhand/ironhand/inspect"
 	"github.com/ironhand/ironhand/steps"
 	"github.com/ironhand/ironhand/steps/erase"
+	"github.com/ironhand/ironhand/steps/guesttest"
 	"github.com/ironhand/ironhand/steps/raid"
 	"github.com/ironhand/ironhand/stream"
 )
@@ -70,99 +70,64 @@ func runGuest(t *testing.T, tests string, buses ...string) {
 }
 
 // bench is the machine that the test runs in.
-type bench struct {
-	t    *testing.T
-	host steps.Host
-	said []string
-	node steps.Node
-
-	ops, limit int // see killAfter
-}
-
-// errKilled is the end of a step at some point, as if the machine had lost its power: nothing after it happens.
-var errKilled = errors.New("killed")
+type bench struct{ *guesttest.Bench }
 
 func newBench(t *testing.T) *bench {
 	if !*guest {
 		t.Skip("runs in the machine of TestVMVolumes")
 	}
-	b := &bench{t: t, node: steps.Node{UUID: "n1"}, limit: -1}
-	b.host = steps.Host{
-		Machine: inspect.Local(), Local: true, Tools: killableTools{tool.Exec{}, b}, Log: slog.New(slog.DiscardHandler), LoadModules: boot.LoadModules,
-		Open: func(path string) (steps.Disk, error) {
-			d, err := stream.OpenDevice(path)
-			if err != nil {
-				return nil, err
-			}
-			return killable{d, b}, nil
-		},
-		Say: func(format string, args ...any) {
-			b.said = append(b.said, time.Now().Format("05.000 ")+fmt.Sprintf(format, args...))
-		},
-		Progress: func(any) {},
-	}
-	b.mode("uefi")
-	if err := boot.LoadModules(t.Context(), "raid1", "dm_mod", "ext4"); err != nil {
-		t.Fatal(err)
-	}
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("said:\n%s", strings.Join(b.said, "\n"))
-		}
-	})
+	b := &bench{guesttest.New(t, "raid1", "dm_mod", "ext4")}
+	b.Host.Tools = asking{b.Host.Tools}
 	return b
 }
 
-func (b *bench) mode(mode string) {
-	b.node.Properties = map[string]json.RawMessage{"capabilities": json.RawMessage(fmt.Sprintf("%q", "boot_mode:"+mode))}
+// asking is tools of which those that only ask are no operation of the machine.
+type asking struct{ tool.Runner }
+
+func (a asking) Run(ctx context.Context, t tool.Tool, args ...string) ([]byte, error) {
+	if len(args) > 0 && slices.Contains([]string{"vgs", "pvs", "lvs"}, args[0]) {
+		return tool.Exec{}.Run(ctx, t, args...)
+	}
+	return a.Runner.Run(ctx, t, args...)
 }
 
 func (b *bench) create(layout string) (any, error) {
-	return Create(b.t.Context(), b.host, steps.Job{Node: b.node, Args: json.RawMessage(`{"logical_volumes": ` + layout + `}`)})
+	return Create(b.T.Context(), b.Host, steps.Job{Node: b.Node, Args: json.RawMessage(`{"logical_volumes": ` + layout + `}`)})
 }
 
 func (b *bench) mustCreate(layout string) {
-	b.t.Helper()
+	b.T.Helper()
 	result, err := b.create(layout)
 	if err != nil {
-		b.t.Fatal(err)
+		b.T.Fatal(err)
 	}
 	if got, err := json.Marshal(result); err != nil || string(got) != layout {
-		b.t.Errorf("result = %s, %v, want the layout", got, err)
+		b.T.Errorf("result = %s, %v, want the layout", got, err)
 	}
 }
 
 func (b *bench) remove(groups ...string) error {
 	args, err := json.Marshal(map[string][]string{"volume_groups": groups})
 	if err != nil {
-		b.t.Fatal(err)
+		b.T.Fatal(err)
 	}
-	_, err = Delete(b.t.Context(), b.host, steps.Job{Node: b.node, Args: args})
+	_, err = Delete(b.T.Context(), b.Host, steps.Job{Node: b.Node, Args: args})
 	return err
 }
 
 func (b *bench) mustDelete(groups ...string) {
-	b.t.Helper()
+	b.T.Helper()
 	if err := b.remove(groups...); err != nil {
-		b.t.Fatal(err)
+		b.T.Fatal(err)
 	}
-}
-
-func (b *bench) run(name string, args ...string) string {
-	b.t.Helper()
-	out, err := exec.Command(name, args...).CombinedOutput()
-	if err != nil {
-		b.t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
-	}
-	return string(out)
 }
 
 // volumes is what lvm says of all volumes: GROUP/NAME LAYOUT SIZE DEVICES, sorted.
 func (b *bench) volumes() string {
-	b.t.Helper()
+	b.T.Helper()
 	out, err := exec.Command("lvm", "lvs", "--noheadings", "--units", "m", "--nosuffix", "--separator", " ", "-o", "vg_name,lv_name,lv_layout,lv_size").Output()
 	if err != nil {
-		b.t.Fatalf("lvs: %v", err)
+		b.T.Fatalf("lvs: %v", err)
 	}
 	var lines []string
 	for line := range strings.Lines(string(out)) {
@@ -174,18 +139,18 @@ func (b *bench) volumes() string {
 }
 
 func (b *bench) want(want string) {
-	b.t.Helper()
+	b.T.Helper()
 	if got := b.volumes(); got != want {
-		b.t.Errorf("volumes:\n%s\nwant:\n%s", got, want)
+		b.T.Errorf("volumes:\n%s\nwant:\n%s", got, want)
 	}
 }
 
 // pvs is what lvm says of physical volumes: GROUP DEVICE, sorted.
 func (b *bench) pvs() string {
-	b.t.Helper()
+	b.T.Helper()
 	out, err := exec.Command("lvm", "pvs", "--noheadings", "--separator", " ", "-o", "vg_name,pv_name").Output()
 	if err != nil {
-		b.t.Fatalf("pvs: %v", err)
+		b.T.Fatalf("pvs: %v", err)
 	}
 	lines := strings.Split(strings.TrimSpace(string(out)), "\n")
 	for i := range lines {
@@ -197,70 +162,50 @@ func (b *bench) pvs() string {
 
 // wantEmpty wants no disk to have anything on it, by the word of blkid, lvm and dmsetup.
 func (b *bench) wantEmpty() {
-	b.t.Helper()
+	b.T.Helper()
 	if got := b.pvs(); got != "" {
-		b.t.Errorf("pvs: %s", got)
+		b.T.Errorf("pvs: %s", got)
 	}
-	if out := b.run("dmsetup", "ls"); !strings.Contains(out, "No devices") {
-		b.t.Errorf("dmsetup ls: %s", out)
+	if out := b.Run("dmsetup", "ls"); !strings.Contains(out, "No devices") {
+		b.T.Errorf("dmsetup ls: %s", out)
 	}
-	disks, err := b.host.Machine.Disks(b.t.Context())
+	disks, err := b.Host.Machine.Disks(b.T.Context())
 	if err != nil || len(disks) < 2 {
-		b.t.Fatalf("disks: %v, %v", disks, err)
+		b.T.Fatalf("disks: %v, %v", disks, err)
 	}
 	for _, d := range disks {
 		if b.member(d.Name) {
 			continue
 		}
 		if out, err := exec.Command("blkid", "-p", d.Name).CombinedOutput(); err == nil || len(out) > 0 {
-			b.t.Errorf("blkid -p %s: %s, %v", d.Name, out, err)
+			b.T.Errorf("blkid -p %s: %s, %v", d.Name, out, err)
 		}
-		if parts, err := raid.Partitions(b.host.Machine.FS, d.Name); err != nil || len(parts) > 0 {
-			b.t.Errorf("%s has the partitions %v, %v", d.Name, parts, err)
+		if parts, err := raid.Partitions(b.Host.Machine.FS, d.Name); err != nil || len(parts) > 0 {
+			b.T.Errorf("%s has the partitions %v, %v", d.Name, parts, err)
 		}
 	}
 }
 
 // member tells whether an array that runs is on a disk.
 func (b *bench) member(disk string) bool {
-	arrays, err := raid.RunningArrays(b.t.Context(), b.host)
+	arrays, err := raid.RunningArrays(b.T.Context(), b.Host)
 	if err != nil {
-		b.t.Fatal(err)
+		b.T.Fatal(err)
 	}
 	return slices.ContainsFunc(arrays, func(a raid.RunningArray) bool { return slices.Contains(a.Disks, disk) })
 }
 
-// table is the kind of a disk's partition table and START SIZE TYPE of each partition, in sectors.
+// table is [guesttest.Bench.Table] with the first part of types.
 func (b *bench) table(disk string) string {
-	b.t.Helper()
-	var table struct {
-		PartitionTable struct {
-			Label      string
-			Partitions []struct {
-				Start, Size int64
-				Type        string
-			}
-		}
-	}
-	if err := json.Unmarshal([]byte(b.run("sfdisk", "--json", disk)), &table); err != nil {
-		b.t.Fatal(err)
-	}
-	if out := b.run("sgdisk", "-v", disk); !strings.Contains(out, "No problems found") {
-		b.t.Errorf("sgdisk -v %s:\n%s", disk, out)
-	}
-	var parts []string
-	for _, p := range table.PartitionTable.Partitions {
-		parts = append(parts, fmt.Sprintf("%d %d %s", p.Start, p.Size, strings.ToLower(p.Type[:8])))
-	}
-	return table.PartitionTable.Label + " " + strings.Join(parts, ", ")
+	return regexp.MustCompile(`-[0-9a-f-]{27}`).ReplaceAllString(strings.ToLower(b.Table(disk)), "")
 }
 
 // activate has lvm start all volumes, as a system does that is started, and says what blkid finds in them: NAME TYPE LABEL. Their file systems are checked.
 func (b *bench) activate() string {
-	b.t.Helper()
-	b.run("lvm", "vgchange", "--config", settings, "-ay")
+	b.T.Helper()
+	b.Run("lvm", "vgchange", "--config", settings, "-ay")
 	var lines []string
-	for line := range strings.Lines(b.run("dmsetup", "ls")) {
+	for line := range strings.Lines(b.Run("dmsetup", "ls")) {
 		n := "/dev/mapper/" + strings.Fields(line)[0]
 		if strings.Contains(n, "_rimage_") || strings.Contains(n, "_rmeta_") {
 			continue
@@ -272,12 +217,12 @@ func (b *bench) activate() string {
 		kind := value("TYPE")
 		switch kind {
 		case "ext4":
-			b.run("e2fsck", "-fn", n)
+			b.Run("e2fsck", "-fn", n)
 		case "xfs":
-			b.run("xfs_repair", "-n", n)
+			b.Run("xfs_repair", "-n", n)
 		case "swap":
-			b.run("busybox", "swapon", n)
-			b.run("busybox", "swapoff", n)
+			b.Run("busybox", "swapon", n)
+			b.Run("busybox", "swapoff", n)
 		}
 		lines = append(lines, strings.TrimSpace(filepath.Base(n)+" "+kind+" "+value("LABEL")))
 	}
@@ -286,14 +231,15 @@ func (b *bench) activate() string {
 }
 
 func (b *bench) deactivate() {
-	b.t.Helper()
-	b.run("lvm", "vgchange", "--config", settings, "-an")
+	b.T.Helper()
+	b.Run("lvm", "vgchange", "--config", settings, "-an")
 }
 
 const (
 	espType  = "c12a7328"
 	biosType = "21686148"
 	lvmType  = "e6d6d379"
+	dataType = "0fc63daf"
 )
 
 func on(disks ...string) string {
@@ -313,8 +259,8 @@ func TestGuestCreateAndDelete(t *testing.T) {
 		{"root on one disk", "uefi",
 			`[{"name":"system",` + on("vda") + `,"volumes":[{"name":"data","size_gb":"MAX","file_system":"xfs","label":"data"},` +
 				`{"name":"root","size_gb":1,"is_root_volume":true},{"name":"swap-1","size_percent":10,"file_system":"swap","label":"swap"}]}]`,
-			"system /dev/vda2", "system/data linear 2164\nsystem/root linear 1024\nsystem/swap-1 linear 352", "system-data xfs data, system-root, system-swap--1 swap swap",
-			map[string]string{"/dev/vda": "gpt 2048 1126400 " + espType + ", 1128448 7258112 " + lvmType}},
+			"system /dev/vda3", "system/data linear 2108\nsystem/root linear 1024\nsystem/swap-1 linear 344", "system-data xfs data, system-root, system-swap--1 swap swap",
+			map[string]string{"/dev/vda": "gpt 2048 1126400 " + espType + ", 1128448 131072 " + dataType + ", 1259520 7127040 " + lvmType}},
 		{"three disks, striped, mirrored, over two", "uefi",
 			`[{"name":"data",` + on("vda", "vdb", "sda") + `,"volumes":[{"name":"fast","size_gb":3,"type":"striped","file_system":"ext4","label":"fast"},` +
 				`{"name":"safe","size_gb":1,"type":"raid1","file_system":"ext4"},{"name":"two","size_gb":1,"type":"striped","number_of_physical_disks":2},{"name":"all","size_gb":"MAX","file_system":"ext4"}]}]`,
@@ -323,23 +269,23 @@ func TestGuestCreateAndDelete(t *testing.T) {
 		{"sectors of 4096 bytes, BIOS, two groups", "bios",
 			`[{"name":"a",` + on("nvme0n1", "nvme1n1") + `,"volumes":[{"name":"root","size_gb":2,"type":"raid1","file_system":"xfs","is_root_volume":true}]},` +
 				`{"name":"b",` + on("vdc") + `,"volumes":[{"name":"x","size_percent":100}]}]`,
-			"a /dev/nvme0n1p2\na /dev/nvme1n1p2\nb /dev/vdc1", "a/root raid,raid1 2048\nb/x linear 4092", "a-root xfs, b-x",
-			map[string]string{"/dev/nvme0n1": "gpt 256 256 " + biosType + ", 512 1047808 " + lvmType, "/dev/nvme1n1": "gpt 256 256 " + biosType + ", 512 1047808 " + lvmType}},
+			"a /dev/nvme0n1p3\na /dev/nvme1n1p3\nb /dev/vdc1", "a/root raid,raid1 2048\nb/x linear 4092", "a-root xfs, b-x",
+			map[string]string{"/dev/nvme0n1": "gpt 256 256 " + biosType + ", 512 16384 " + dataType + ", 16896 1031424 " + lvmType, "/dev/nvme1n1": "gpt 256 256 " + biosType + ", 512 16384 " + dataType + ", 16896 1031424 " + lvmType}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			b := newBench(t)
-			b.mode(test.mode)
+			b.Mode(test.mode)
 			b.mustCreate(test.layout)
 			b.want(test.volumes)
 			if got := b.pvs(); got != test.pvs {
 				t.Errorf("pvs:\n%s\nwant:\n%s", got, test.pvs)
 			}
 			for disk, want := range test.table {
-				if got := b.table(disk); got != want {
+				if got := b.Table(disk); got != want {
 					t.Errorf("partitions of %s: %s, want %s", disk, got, want)
 				}
 			}
-			if out := b.run("dmsetup", "ls"); !strings.Contains(out, "No devices") {
+			if out := b.Run("dmsetup", "ls"); !strings.Contains(out, "No devices") {
 				t.Errorf("dmsetup ls: %s", out)
 			}
 			if got := b.activate(); got != test.held {
@@ -347,9 +293,9 @@ func TestGuestCreateAndDelete(t *testing.T) {
 			}
 			b.deactivate()
 			// The same again changes nothing, another layout is refused.
-			uuids := b.run("lvm", "vgs", "--noheadings", "-o", "vg_uuid,seqno")
+			uuids := b.Run("lvm", "vgs", "--noheadings", "-o", "vg_uuid,seqno")
 			b.mustCreate(test.layout)
-			if got := b.run("lvm", "vgs", "--noheadings", "-o", "vg_uuid,seqno"); got != uuids {
+			if got := b.Run("lvm", "vgs", "--noheadings", "-o", "vg_uuid,seqno"); got != uuids {
 				t.Errorf("groups are %s, were %s", got, uuids)
 			}
 			for _, wrong := range []string{
@@ -374,15 +320,15 @@ func TestGuestCreateAndDelete(t *testing.T) {
 // A group on an array lies behind what firmware needs on the array's members. Deleting the array deletes the group.
 func TestGuestArray(t *testing.T) {
 	b := newBench(t)
-	b.node.TargetRAIDConfig = json.RawMessage(`{"logical_disks": [{"size_gb": "MAX", "raid_level": "1", "controller": "software", "volume_name": "system", ` + on("vda", "vdb") + `}]}`)
-	if _, err := raid.Create(t.Context(), b.host, steps.Job{Node: b.node}); err != nil {
+	b.Node.TargetRAIDConfig = json.RawMessage(`{"logical_disks": [{"size_gb": "MAX", "raid_level": "1", "controller": "software", "volume_name": "system", ` + on("vda", "vdb") + `}]}`)
+	if _, err := raid.Create(t.Context(), b.Host, steps.Job{Node: b.Node}); err != nil {
 		t.Fatal(err)
 	}
 	layout := `[{"name":"vg","volume_name":"system","volumes":[{"name":"root","size_gb":2,"is_root_volume":true,"file_system":"ext4"},{"name":"swap","size_gb":"MAX","file_system":"swap"}]}]`
 	b.mustCreate(layout)
-	const volumes = "vg/root linear 2048\nvg/swap linear 1488"
+	const volumes = "vg/root linear 2048\nvg/swap linear 1424"
 	b.want(volumes)
-	if got := b.pvs(); got != "vg /dev/md0p1" {
+	if got := b.pvs(); got != "vg /dev/md0p2" {
 		t.Errorf("pvs: %s", got)
 	}
 	if got := b.activate(); got != "vg-root ext4, vg-swap swap" {
@@ -395,16 +341,16 @@ func TestGuestArray(t *testing.T) {
 	if _, err := b.create(`[{"name":"other",` + on("vda") + `,"volumes":[{"name":"x","size_gb":1}]}]`); err == nil || !strings.Contains(err.Error(), "/dev/vda has partitions") {
 		t.Errorf("on a member: %v", err)
 	}
-	b.node.Properties["skip_block_devices"] = json.RawMessage(`[{"volume_name":"system"}]`)
+	b.Node.Properties["skip_block_devices"] = json.RawMessage(`[{"volume_name":"system"}]`)
 	b.mustDelete() // nothing
 	b.want(volumes)
-	delete(b.node.Properties, "skip_block_devices")
+	delete(b.Node.Properties, "skip_block_devices")
 	b.mustDelete()
 	b.wantEmpty()
 
 	b.mustCreate(layout)
 	b.activate()
-	if _, err := raid.Delete(t.Context(), b.host, steps.Job{Node: b.node}); err != nil {
+	if _, err := raid.Delete(t.Context(), b.Host, steps.Job{Node: b.Node}); err != nil {
 		t.Fatal(err)
 	}
 	b.wantEmpty()
@@ -413,13 +359,115 @@ func TestGuestArray(t *testing.T) {
 
 // clearLinks removes what is left in /dev of a group without udev.
 func (b *bench) clearLinks(group string) {
-	b.t.Helper()
-	if err := forget(b.host.Machine.FS, group); err != nil {
-		b.t.Error(err)
+	b.T.Helper()
+	if err := forget(b.Host.Machine.FS, group); err != nil {
+		b.T.Error(err)
 	}
 	if left, err := filepath.Glob("/dev/mapper/" + group + "-*"); err != nil || len(left) > 0 {
-		b.t.Errorf("left in /dev/mapper: %v, %v", left, err)
+		b.T.Errorf("left in /dev/mapper: %v, %v", left, err)
 	}
+}
+
+// What a creation makes by an argument alone is known by its tags: as the node's, and as where its system goes.
+func TestGuestRoot(t *testing.T) {
+	b := newBench(t)
+	other := b.Node
+	other.UUID = "n2"
+	layout := `[{"name":"sys-1",` + on("vda", "vdb") + `,"volumes":[{"name":"root-1","size_gb":1,"is_root_volume":true,"type":"raid1"},{"name":"x","size_gb":1}]}]`
+	for range 2 {
+		b.mustCreate(layout)
+		if got := strings.Fields(b.Run("lvm", "lvs", "--noheadings", "-o", "vg_tags,lv_name,lv_tags")); strings.Join(got, " ") != "ironhand-node-n1 root-1 ironhand-root ironhand-node-n1 x" {
+			t.Errorf("tags: %s", got)
+		}
+		// A group that is there, and of which nobody says whose it is, becomes the node's.
+		b.Run("lvm", "vgchange", "--deltag", "ironhand-node-n1", "sys-1")
+		b.Run("lvm", "lvchange", "--deltag", "ironhand-root", "sys-1/root-1")
+	}
+	b.mustCreate(layout)
+	r, err := FindRoot(t.Context(), b.Host, b.Node)
+	if err != nil || r.String() != "sys-1/root-1" || r.Device() != "/dev/mapper/sys--1-root--1" || fmt.Sprint(r.Names()) != "[/dev/vda /dev/vdb]" {
+		t.Fatalf("FindRoot() = %v, %v", r, err)
+	}
+	if r, err := FindRoot(t.Context(), b.Host, other); r != nil || err != nil {
+		t.Errorf("FindRoot() for another node = %v, %v", r, err)
+	}
+	if err := r.CheckBoot(true, true); err != nil {
+		t.Error(err)
+	}
+	if err := r.CheckBoot(false, false); err == nil || !strings.Contains(err.Error(), "/dev/vda has no BIOS boot partition") {
+		t.Errorf("CheckBoot() for BIOS = %v", err)
+	}
+	for _, d := range []string{"/dev/vda", "/dev/vdb"} {
+		if err := Release(t.Context(), b.Host, b.Node, d); !errors.Is(err, steps.ErrVolumes) || !strings.Contains(err.Error(), `volume group "sys-1" is on `+d) {
+			t.Errorf("Release(%s) = %v", d, err)
+		}
+	}
+	if err := errors.Join(Release(t.Context(), b.Host, b.Node, "/dev/vdc"), Release(t.Context(), b.Host, other, "/dev/vda")); err != nil {
+		t.Error(err)
+	}
+
+	// It is disarmed, and the disk says so, without losing its table; the end of it all is the end of the mark.
+	table := b.Table("/dev/vda")
+	unfinished := func() bool {
+		f, err := os.Open("/dev/vda")
+		if err != nil {
+			t.Fatal(err)
+		}
+		defer f.Close() // only read
+		half, err := stream.Unfinished(f)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return half
+	}
+	b.Run("mke2fs", "-q", "-F", "/dev/vda1")
+	b.Run("mke2fs", "-q", "-F", "/dev/vdb1")
+	b.Run("lvm", "lvchange", "--config", settings, "-ay", "sys-1/root-1") // as after an agent that was killed
+	if err := r.Disarm(t.Context(), b.Host); err != nil {
+		t.Fatal(err)
+	}
+	for _, p := range []string{"/dev/vda1", "/dev/vdb1", "/dev/vda2"} {
+		if out := b.Run("wipefs", "--no-act", p); strings.TrimSpace(out) != "" {
+			t.Errorf("wipefs %s: %s", p, out)
+		}
+	}
+	if got := b.Table("/dev/vda"); !unfinished() || got != table {
+		t.Errorf("marked: %v; table %s, was %s", unfinished(), got, table)
+	}
+	device := ""
+	if err := r.Use(t.Context(), b.Host, func(d string) error { device = d; return nil }); err != nil || !strings.HasPrefix(device, "/dev/dm-") {
+		t.Errorf("Use() = %v, of %q", err, device)
+	}
+	if out := b.Run("dmsetup", "ls"); !strings.Contains(out, "No devices") {
+		t.Errorf("dmsetup ls: %s", out)
+	}
+	drive, err := image.MakeConfigDrive(map[string][]byte{"openstack/latest/meta_data.json": []byte("{}")})
+	if err != nil {
+		t.Fatal(err)
+	}
+	esp, err := r.Finish(t.Context(), b.Host, drive, true, map[string][]byte{"EFI/BOOT/BOOTX64.EFI": []byte("x")})
+	if err != nil || unfinished() || b.Table("/dev/vda") != table {
+		t.Errorf("Finish() = %v; marked: %v; table %s", err, unfinished(), b.Table("/dev/vda"))
+	}
+	for device, want := range map[string]string{"/dev/vda1": `UUID="` + esp + `"`, "/dev/vdb1": `LABEL="efi-part"`, "/dev/vda2": `LABEL="config-2"`} {
+		if out := b.Run("blkid", "-p", device); !strings.Contains(out, want) {
+			t.Errorf("blkid -p %s: %s, want %s", device, out, want)
+		}
+	}
+
+	// A disk of the group is gone, or what the node's property wants.
+	b.Node.Properties["logical_volumes"] = json.RawMessage(`[{"name": "none", "volumes": [{"name": "root", "is_root_volume": true}]}]`)
+	if _, err := FindRoot(t.Context(), b.Host, b.Node); err == nil || !strings.Contains(err.Error(), "the node's root volume is none/root: there is none of this name") {
+		t.Errorf("FindRoot() of a volume that is not there = %v", err)
+	}
+	b.Node.Properties["logical_volumes"] = json.RawMessage(`[{"name": "sys-1", "volumes": [{"name": "root-1", "is_root_volume": true}]}]`)
+	b.Run("busybox", "dd", "if=/dev/zero", "of=/dev/vdb3", "bs=1M", "count=1")
+	if _, err := FindRoot(t.Context(), b.Host, b.Node); err == nil || !strings.Contains(err.Error(), "lacks 1 of its physical volumes") {
+		t.Errorf("FindRoot() with a disk missing = %v", err)
+	}
+	b.Run("sgdisk", "--zap-all", "/dev/vdb")
+	b.reread("/dev/vdb")
+	b.mustDelete()
 }
 
 // Disks that hold something are refused with the reason, and are as they were.
@@ -431,22 +479,22 @@ func TestGuestRefusals(t *testing.T) {
 		want  string
 		clean func()
 	}{
-		{"a file system", func() { b.run("mke2fs", "-q", "-F", "/dev/vda") }, "/dev/vda holds a file system (ext4)", nil},
-		{"xfs", func() { b.run("mkfs.xfs", "-q", "/dev/vda") }, "/dev/vda holds a file system (xfs)", nil},
-		{"swap", func() { b.run("busybox", "mkswap", "/dev/vda") }, "/dev/vda holds a swap area", nil},
+		{"a file system", func() { b.Run("mke2fs", "-q", "-F", "/dev/vda") }, "/dev/vda holds a file system (ext4)", nil},
+		{"xfs", func() { b.Run("mkfs.xfs", "-q", "/dev/vda") }, "/dev/vda holds a file system (xfs)", nil},
+		{"swap", func() { b.Run("busybox", "mkswap", "/dev/vda") }, "/dev/vda holds a swap area", nil},
 		{"partitions", func() {
-			b.run("sgdisk", "-n", "1:0:+100M", "/dev/vda")
+			b.Run("sgdisk", "-n", "1:0:+100M", "/dev/vda")
 			b.reread("/dev/vda")
 		}, "/dev/vda has partitions", nil},
-		{"a physical volume", func() { b.run("lvm", "pvcreate", "-y", "/dev/vda") }, "/dev/vda is a physical volume of LVM", nil},
-		{"a group of the name", func() { b.run("lvm", "vgcreate", "-y", "vg", "/dev/vdc") }, `volume group "vg": it is there already, on /dev/vdc`, nil},
+		{"a physical volume", func() { b.Run("lvm", "pvcreate", "-y", "/dev/vda") }, "/dev/vda is a physical volume of LVM", nil},
+		{"a group of the name", func() { b.Run("lvm", "vgcreate", "-y", "vg", "/dev/vdc") }, `volume group "vg": it is there already, on /dev/vdc`, nil},
 		{"an array that runs", func() {
-			b.run("mdadm", "--create", "/dev/md9", "--run", "--metadata=1.0", "--level=1", "--raid-devices=2", "/dev/vda", "/dev/vdc")
-		}, "/dev/vda holds a member of an array", func() { b.run("mdadm", "--stop", "/dev/md9") }},
+			b.Run("mdadm", "--create", "/dev/md9", "--run", "--metadata=1.0", "--level=1", "--raid-devices=2", "/dev/vda", "/dev/vdc")
+		}, "/dev/vda holds a member of an array", func() { b.Run("mdadm", "--stop", "/dev/md9") }},
 		{"in use", func() {
-			b.run("busybox", "mkswap", "/dev/vdb")
-			b.run("busybox", "swapon", "/dev/vdb")
-		}, "/dev/vdb holds a swap area", func() { b.run("busybox", "swapoff", "/dev/vdb") }},
+			b.Run("busybox", "mkswap", "/dev/vdb")
+			b.Run("busybox", "swapon", "/dev/vdb")
+		}, "/dev/vdb holds a swap area", func() { b.Run("busybox", "swapoff", "/dev/vdb") }},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			test.make()
@@ -461,7 +509,7 @@ func TestGuestRefusals(t *testing.T) {
 				test.clean()
 			}
 			for _, d := range []string{"/dev/vda", "/dev/vdb", "/dev/vdc"} {
-				b.run("wipefs", "-af", d)
+				b.Run("wipefs", "-af", d)
 				b.reread(d)
 			}
 		})
@@ -474,47 +522,47 @@ func TestGuestRefused(t *testing.T) {
 	layout := `[{"name":"vg",` + on("vda") + `,"volumes":[{"name":"x","size_gb":1}]}]`
 	no := errors.New("no")
 	shown := ""
-	b.host.Confirm = func(_ context.Context, plan string) error { shown = plan; return no }
+	b.Host.Confirm = func(_ context.Context, plan string) error { shown = plan; return no }
 	sum := b.sum("vda")
 	if _, err := b.create(layout); !errors.Is(err, no) || !strings.Contains(shown, "make volume group vg of /dev/vda1") || b.sum("vda") != sum {
 		t.Errorf("create_volumes: %v, shown %q", err, shown)
 	}
-	b.host.Confirm = nil
+	b.Host.Confirm = nil
 	b.mustCreate(layout)
-	b.host.Confirm = func(_ context.Context, plan string) error { shown = plan; return no }
+	b.Host.Confirm = func(_ context.Context, plan string) error { shown = plan; return no }
 	sum = b.sum("vda")
 	if err := b.remove(); !errors.Is(err, no) || !strings.Contains(shown, "delete volume group vg of /dev/vda1") || b.sum("vda") != sum {
 		t.Errorf("delete_volumes: %v, shown %q", err, shown)
 	}
-	b.host.Confirm = nil
+	b.Host.Confirm = nil
 	b.mustDelete()
 	b.wantEmpty()
 }
 
 // reread has the kernel read a disk's partition table.
 func (b *bench) reread(disk string) {
-	b.t.Helper()
+	b.T.Helper()
 	d, err := stream.OpenDevice(disk)
 	if err != nil {
-		b.t.Fatal(err)
+		b.T.Fatal(err)
 	}
-	if err := errors.Join(d.RereadPartitions(b.t.Context()), d.Close()); err != nil {
-		b.t.Fatal(err)
+	if err := errors.Join(d.RereadPartitions(b.T.Context()), d.Close()); err != nil {
+		b.T.Fatal(err)
 	}
 }
 
 // sum is the digest of the first 8 MiB of disks.
 func (b *bench) sum(disks ...string) string {
-	b.t.Helper()
+	b.T.Helper()
 	sum := sha256.New()
 	for _, d := range disks {
 		f, err := os.Open("/dev/" + d)
 		if err != nil {
-			b.t.Fatal(err)
+			b.T.Fatal(err)
 		}
 		_, err = io.CopyN(sum, f, 8*mib)
 		if err := errors.Join(err, f.Close()); err != nil {
-			b.t.Fatal(err)
+			b.T.Fatal(err)
 		}
 	}
 	return fmt.Sprintf("%x", sum.Sum(nil))
@@ -529,8 +577,8 @@ func TestGuestInUse(t *testing.T) {
 	use := func() {
 		b.mustCreate(layout)
 		b.activate()
-		b.run("busybox", "mount", "-t", "ext4", "/dev/mapper/vg-home", dir)
-		b.run("busybox", "swapon", "/dev/mapper/vg-swap")
+		b.Run("busybox", "mount", "-t", "ext4", "/dev/mapper/vg-home", dir)
+		b.Run("busybox", "swapon", "/dev/mapper/vg-swap")
 	}
 	use()
 	f, err := os.Create(filepath.Join(dir, "open"))
@@ -557,7 +605,7 @@ func TestGuestInUse(t *testing.T) {
 	b.wantEmpty()
 
 	use()
-	if _, err := erase.Local().Metadata(t.Context(), b.host, steps.Job{Node: b.node}); err != nil {
+	if _, err := erase.Local().Metadata(t.Context(), b.Host, steps.Job{Node: b.Node}); err != nil {
 		t.Error(err)
 	}
 	b.wantEmpty()
@@ -569,14 +617,14 @@ func TestGuestInUse(t *testing.T) {
 // What others made is deleted too, in whatever state it is; a disk that has other things is refused.
 func TestGuestForeign(t *testing.T) {
 	b := newBench(t)
-	b.run("lvm", "vgcreate", "-y", "broken", "/dev/vda", "/dev/vdb", "/dev/nvme0n1", "--config", "devices/allow_mixed_block_sizes=1")
-	b.run("lvm", "lvcreate", "-y", "-n", "x", "-L", "6G", "broken", "--config", settings)
-	b.run("lvm", "vgchange", "-an", "broken", "--config", settings)
-	b.run("busybox", "dd", "if=/dev/zero", "of=/dev/nvme0n1", "bs=1M", "count=2")
-	b.run("lvm", "pvcreate", "-y", "/dev/vdc")
-	b.run("sgdisk", "-n", "1:0:+100M", "-n", "2:0:0", "-t", "2:8e00", "/dev/sda")
+	b.Run("lvm", "vgcreate", "-y", "broken", "/dev/vda", "/dev/vdb", "/dev/nvme0n1", "--config", "devices/allow_mixed_block_sizes=1")
+	b.Run("lvm", "lvcreate", "-y", "-n", "x", "-L", "6G", "broken", "--config", settings)
+	b.Run("lvm", "vgchange", "-an", "broken", "--config", settings)
+	b.Run("busybox", "dd", "if=/dev/zero", "of=/dev/nvme0n1", "bs=1M", "count=2")
+	b.Run("lvm", "pvcreate", "-y", "/dev/vdc")
+	b.Run("sgdisk", "-n", "1:0:+100M", "-n", "2:0:0", "-t", "2:8e00", "/dev/sda")
 	b.reread("/dev/sda")
-	b.run("lvm", "vgcreate", "-y", "debian", "/dev/sda2")
+	b.Run("lvm", "vgcreate", "-y", "debian", "/dev/sda2")
 	if err := b.remove(); err == nil || !strings.Contains(err.Error(), "/dev/sda also has /dev/sda1, and it can only be cleared as a whole") {
 		t.Errorf("a disk with another partition: %v", err)
 	}
@@ -588,9 +636,9 @@ func TestGuestForeign(t *testing.T) {
 		t.Errorf("pvs: %s", got)
 	}
 	b.mustDelete("not-there")
-	b.run("sgdisk", "-d", "1", "/dev/sda")
+	b.Run("sgdisk", "-d", "1", "/dev/sda")
 	b.reread("/dev/sda")
-	b.node.Properties["skip_block_devices"] = json.RawMessage(`[{"name":"/dev/sda"}]`)
+	b.Node.Properties["skip_block_devices"] = json.RawMessage(`[{"name":"/dev/sda"}]`)
 	if err := b.remove("debian"); err == nil || !strings.Contains(err.Error(), `volume group "debian" is on the skip list`) {
 		t.Errorf("a group on the skip list: %v", err)
 	}
@@ -598,85 +646,31 @@ func TestGuestForeign(t *testing.T) {
 	if got := b.pvs(); got != "debian /dev/sda2" {
 		t.Errorf("pvs: %s", got)
 	}
-	delete(b.node.Properties, "skip_block_devices")
+	delete(b.Node.Properties, "skip_block_devices")
 	b.mustDelete()
 	b.wantEmpty()
 
 	// Two groups of one name, and a physical volume that is there twice.
-	b.run("lvm", "vgcreate", "-y", "twin", "/dev/vda")
-	b.run("busybox", "dd", "if=/dev/vda", "of=/dev/vdb", "bs=1M", "count=4")
-	b.run("lvm", "vgcreate", "-y", "twin", "/dev/vdc", "--devices", "/dev/vdc")
+	b.Run("lvm", "vgcreate", "-y", "twin", "/dev/vda")
+	b.Run("busybox", "dd", "if=/dev/vda", "of=/dev/vdb", "bs=1M", "count=4")
+	b.Run("lvm", "vgcreate", "-y", "twin", "/dev/vdc", "--devices", "/dev/vdc")
 	b.mustDelete()
 	b.wantEmpty()
 }
 
-// A disk whose operations are counted; after the last one that is allowed, none happens any more.
-type killable struct {
-	steps.Disk
-	b *bench
-}
-
-func (k killable) WriteAt(p []byte, at int64) (int, error) {
-	if err := k.b.live(); err != nil {
-		return 0, err
-	}
-	return k.Disk.WriteAt(p, at)
-}
-
-func (k killable) Zero(ctx context.Context, at, n int64) error {
-	if err := k.b.live(); err != nil {
-		return err
-	}
-	return k.Disk.Zero(ctx, at, n)
-}
-
-func (k killable) RereadPartitions(ctx context.Context) error {
-	if err := k.b.live(); err != nil {
-		return err
-	}
-	return k.Disk.RereadPartitions(ctx)
-}
-
-// killableTools run programs as long as the machine lives. What only asks is no operation.
-type killableTools struct {
-	tool.Runner
-	b *bench
-}
-
-func (k killableTools) Run(ctx context.Context, t tool.Tool, args ...string) ([]byte, error) {
-	if len(args) > 0 && slices.Contains([]string{"vgs", "pvs", "lvs"}, args[0]) {
-		return k.Runner.Run(ctx, t, args...)
-	}
-	if err := k.b.live(); err != nil {
-		return nil, err
-	}
-	return k.Runner.Run(ctx, t, args...)
-}
-
-// live counts an operation.
-func (b *bench) live() error {
-	if b.ops++; b.limit >= 0 && b.ops > b.limit {
-		return errKilled
-	}
-	return nil
-}
-
-// killAfter has the machine die after so many operations; -1 is never.
-func (b *bench) killAfter(n int) { b.ops, b.limit = 0, n }
-
 // restart is what a reset does: mappings and the links to them go, and the kernel reads the partition tables.
 func (b *bench) restart() {
-	b.t.Helper()
-	b.killAfter(-1)
-	b.run("dmsetup", "remove_all", "--force")
+	b.T.Helper()
+	b.KillAfter(-1)
+	b.Run("dmsetup", "remove_all", "--force")
 	for _, pattern := range []string{"/dev/mapper/*-*", "/dev/vg"} {
 		names, err := filepath.Glob(pattern)
 		if err != nil {
-			b.t.Fatal(err)
+			b.T.Fatal(err)
 		}
 		for _, n := range names {
 			if err := os.RemoveAll(n); err != nil {
-				b.t.Fatal(err)
+				b.T.Fatal(err)
 			}
 		}
 	}
@@ -690,15 +684,15 @@ var killedLayout = `[{"name":"vg",` + on("vda", "vdb") + `,"volumes":[{"name":"r
 
 // wantKilledLayout wants all of it to be there, and no marks.
 func (b *bench) wantKilledLayout() {
-	b.t.Helper()
+	b.T.Helper()
 	b.want("vg/root raid,raid1 1024\nvg/swap linear 1024")
 	if got := b.activate(); got != "vg-root ext4, vg-swap swap" {
-		b.t.Errorf("volumes hold %s", got)
+		b.T.Errorf("volumes hold %s", got)
 	}
 	b.deactivate()
 	for _, d := range []string{"/dev/vda", "/dev/vdb"} {
-		if head, _, _, err := probe(b.host.Machine.FS, d, 4*gib); err != nil || raid.ReadMark(head).Run != "" {
-			b.t.Errorf("a mark is left on %s, %v", d, err)
+		if head, _, _, err := probe(b.Host.Machine.FS, d, 4*gib); err != nil || raid.ReadMark(head).Run != "" {
+			b.T.Errorf("a mark is left on %s, %v", d, err)
 		}
 	}
 }
@@ -707,17 +701,17 @@ func (b *bench) wantKilledLayout() {
 func TestGuestKilled(t *testing.T) {
 	b := newBench(t)
 	for n, killed := 0, true; killed; n += *every {
-		b.said = nil
-		b.killAfter(n)
+		b.Said = nil
+		b.KillAfter(n)
 		_, err := b.create(killedLayout)
-		if killed = errors.Is(err, errKilled); err != nil && !killed {
+		if killed = errors.Is(err, guesttest.ErrKilled); err != nil && !killed {
 			t.Fatalf("killed after %d operations: %v", n, err)
 		}
 		b.restart()
 		b.mustCreate(killedLayout)
 		b.wantKilledLayout()
-		b.killAfter(n)
-		if err := b.remove("vg"); err != nil && !errors.Is(err, errKilled) {
+		b.KillAfter(n)
+		if err := b.remove("vg"); err != nil && !errors.Is(err, guesttest.ErrKilled) {
 			t.Fatalf("deletion killed after %d operations: %v", n, err)
 		}
 		b.restart()
@@ -734,9 +728,9 @@ func TestGuestKilled(t *testing.T) {
 func TestGuestMarks(t *testing.T) {
 	b := newBench(t)
 	b.mustCreate(killedLayout)
-	uuid := func() string { return b.run("lvm", "vgs", "--noheadings", "-o", "vg_uuid") }
+	uuid := func() string { return b.Run("lvm", "vgs", "--noheadings", "-o", "vg_uuid") }
 	was := uuid()
-	state, err := look(t.Context(), b.host)
+	state, err := look(t.Context(), b.Host)
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 
+	"github.com/ironhand/ironhand/image"
 	"github.com/ironhand/ironhand/image/gpt"
 	"github.com/ironhand/ironhand/inspect"
 	"github.com/ironhand/ironhand/steps/raid"
@@ -27,12 +28,14 @@ type plan struct {
 	groups []newGroup
 	keep   []existing // there already
 	unmark []string   // disks on which all is finished but for the marks
+	tag    string     // that says whose the groups are; "" for none
 }
 
-// table is a new partition table: at most a partition for the boot loader, and the physical volume.
+// table is a new partition table: the physical volume, and before it, for the root volume, partitions for the boot loader and the config drive.
 type table struct {
 	disk  inspect.Disk
-	boot  gpt.GUID // type of the first partition; "" if there is none
+	boot  gpt.GUID // type of the first partition; "" if there is none for the boot loader
+	drive int      // number of that for a config drive; 0 if there is none
 	parts []stream.Partition
 }
 
@@ -73,6 +76,8 @@ func (p plan) String() string {
 			what := "physical volume"
 			switch {
 			case i == len(t.parts)-1:
+			case part.Number == t.drive:
+				what = "for a config drive, empty"
 			case t.boot == gpt.EFISystem:
 				what = "EFI system partition, empty"
 			default:
@@ -257,16 +262,23 @@ func (d disk) occupied() string {
 func (g group) table(d disk, b bootPart) (t table, err error) {
 	t.disk = d.Disk
 	start := int64(1 * mib)
-	if !d.isArray && slices.ContainsFunc(g.volumes, func(v volume) bool { return v.root }) {
-		t.boot = b.kind
-		t.parts = append(t.parts, stream.Partition{Number: 1, Start: start, Size: b.size})
-		start += b.size
+	add := func(size int64) {
+		t.parts = append(t.parts, stream.Partition{Number: len(t.parts) + 1, Start: start, Size: size})
+		start += size
+	}
+	if slices.ContainsFunc(g.volumes, func(v volume) bool { return v.root }) {
+		if !d.isArray {
+			t.boot = b.kind
+			add(b.size)
+		}
+		add(image.ConfigDriveSize)
+		t.drive = len(t.parts)
 	}
 	end := (d.Size - mib) &^ (mib - 1) // a GPT's backup is behind it
 	if end-start < metadata+extent {
 		return t, fmt.Errorf("%s has no more than %s, which is too small", d.Name, raid.FormatSize(d.Size))
 	}
-	t.parts = append(t.parts, stream.Partition{Number: len(t.parts) + 1, Start: start, Size: end - start})
+	add(end - start)
 	return t, nil
 }
 
@@ -508,7 +520,7 @@ func planRemoval(s state, names []string, skip inspect.SkipList) (r removal, err
 			}
 		}
 		for _, p := range d.parts {
-			if slices.Contains(d.labels, p.Number) || d.kinds[p.Number] == gpt.EFISystem || d.kinds[p.Number] == gpt.BIOSBoot {
+			if slices.Contains(d.labels, p.Number) || p.Number == d.drive || d.kinds[p.Number] == gpt.EFISystem || d.kinds[p.Number] == gpt.BIOSBoot {
 				continue
 			}
 			others = append(others, raid.PartitionDevice(d.Name, p.Number))

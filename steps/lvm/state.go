@@ -12,6 +12,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"time"
 
 	"github.com/ironhand/ironhand/image/gpt"
 	"github.com/ironhand/ironhand/initramfs/tool"
@@ -44,6 +45,8 @@ type disk struct {
 	kinds   map[int]gpt.GUID // types of the partitions, as far as the table says
 	labels  []int            // numbers of the partitions, 0 the whole, that are physical volumes
 	holds   []string         // what else is on the whole of it, for people
+	drive   int              // number of the partition for a config drive; 0 without
+	other   string           // a partition that no mark speaks for
 	mark    raid.Mark        // of what was not finished
 	isArray bool
 }
@@ -62,12 +65,14 @@ type existing struct {
 	missing    int // physical volumes that are not there
 	places     []place
 	volumes    []existingVolume
+	tags       []string
 }
 
 type existingVolume struct {
 	name   string
 	layout string // as lvs prints it: linear, striped, "raid,raid1", ...
 	size   int64  // bytes
+	tags   []string
 }
 
 // on tells whether the group has a part on a disk.
@@ -126,6 +131,57 @@ func look(ctx context.Context, h steps.Host) (s state, err error) {
 	return s, s.askLVM(ctx, h.Tools)
 }
 
+// patience is for the first sectors of a disk.
+const patience = 10 * time.Second
+
+// hasLabels tells whether there is a physical volume on any disk or array. Only their first sectors are read, and a disk that hangs is left behind: most machines have no volumes.
+func hasLabels(ctx context.Context, h steps.Host) bool {
+	all, _ := h.Machine.Disks(ctx) // what cannot be read has none for us
+	ctx, cancel := context.WithTimeout(ctx, patience)
+	defer cancel()
+	found := make([]chan bool, len(all))
+	for i, d := range all {
+		found[i] = make(chan bool, 1)
+		go func() { found[i] <- hasLabel(h.Machine.FS, d.Name) }()
+	}
+	for i, d := range all {
+		select {
+		case has := <-found[i]:
+			if has {
+				return true
+			}
+		case <-ctx.Done():
+			h.Say("WARNING: %s was not looked at for volume groups: its start cannot be read within %v", d.Name, patience)
+		}
+	}
+	return false
+}
+
+// hasLabel tells whether a disk, or a partition of it, is a physical volume by its first sectors.
+func hasLabel(root fs.FS, disk string) bool {
+	parts, err := raid.Partitions(root, disk)
+	if err != nil {
+		return false
+	}
+	devices := []string{disk}
+	for _, p := range parts {
+		devices = append(devices, raid.PartitionDevice(disk, p.Number))
+	}
+	for _, device := range devices {
+		f, err := root.Open(strings.TrimPrefix(device, "/"))
+		if err != nil {
+			continue
+		}
+		head := make([]byte, 4096)
+		_, err = io.ReadFull(f, head)
+		f.Close() // only read
+		if err == nil && raid.HasLabel(head) {
+			return true
+		}
+	}
+	return false
+}
+
 // systemNames are directories of the kernel's and udev's in /dev.
 var systemNames = []string{"mapper", "disk", "block", "char", "shm", "pts", "mqueue", "hugepages"}
 
@@ -171,6 +227,9 @@ func (d *disk) read(root fs.FS, members map[string]bool) (err error) {
 	if table, err := gpt.Parse(head, int(max(d.LogicalSectors, 512))); err == nil {
 		for _, p := range table.Partitions() {
 			d.kinds[p.Number] = p.Type
+			if p.Type == gpt.LinuxData && p.Name == drivePart {
+				d.drive = p.Number
+			}
 		}
 	}
 	if members[d.Name] {
@@ -186,8 +245,13 @@ func (d *disk) read(root fs.FS, members map[string]bool) (err error) {
 		if err != nil {
 			return err
 		}
-		if what != "" && len(d.parts) == 0 && (what != raid.BareGPT || d.mark.Run == "") {
+		if what != "" && len(d.parts) == 0 && !raid.HalfWritten(what, d.mark, head, int(max(d.LogicalSectors, 512))) {
 			d.holds = append(d.holds, what)
+		}
+	}
+	if d.mark.Run != "" {
+		if d.other, err = raid.Foreign(root, d.Name, head, int(max(d.LogicalSectors, 512)), d.parts); err != nil {
+			return err
 		}
 	}
 	for _, p := range d.parts {
@@ -269,7 +333,7 @@ func (s *state) askLVM(ctx context.Context, tools tool.Runner) error {
 		}
 		return parseReport(out)
 	}
-	groups, err := report("vgs", "vg_uuid,vg_name,vg_missing_pv_count")
+	groups, err := report("vgs", "vg_uuid,vg_name,vg_missing_pv_count,vg_tags")
 	if err != nil {
 		return err
 	}
@@ -277,7 +341,7 @@ func (s *state) askLVM(ctx context.Context, tools tool.Runner) error {
 	if err != nil {
 		return err
 	}
-	logical, err := report("lvs", "vg_uuid,lv_name,lv_layout,lv_size")
+	logical, err := report("lvs", "vg_uuid,lv_name,lv_layout,lv_size,lv_tags")
 	if err != nil {
 		return err
 	}
@@ -293,7 +357,7 @@ func (s *state) add(groups, physical, logical []map[string]string) error {
 			return fmt.Errorf("vgs: vg_missing_pv_count: %w", err)
 		}
 		index[g["vg_uuid"]] = len(s.groups)
-		s.groups = append(s.groups, existing{name: lvmName(g["vg_name"]), uuid: g["vg_uuid"], missing: missing})
+		s.groups = append(s.groups, existing{name: lvmName(g["vg_name"]), uuid: g["vg_uuid"], missing: missing, tags: tags(g["vg_tags"])})
 	}
 	for _, p := range s.places() {
 		// Of two with the same identity lvm lists one. One without metadata of its own is listed as of no group if the others are not there, but as used.
@@ -318,9 +382,14 @@ func (s *state) add(groups, physical, logical []map[string]string) error {
 		if err != nil {
 			return fmt.Errorf("lvs: lv_size: %w", err)
 		}
-		s.groups[i].volumes = append(s.groups[i].volumes, existingVolume{lvmName(v["lv_name"]), v["lv_layout"], size})
+		s.groups[i].volumes = append(s.groups[i].volumes, existingVolume{lvmName(v["lv_name"]), v["lv_layout"], size, tags(v["lv_tags"])})
 	}
 	return nil
+}
+
+// tags are those in a list as lvm prints it.
+func tags(list string) []string {
+	return strings.FieldsFunc(list, func(c rune) bool { return c == ',' })
 }
 
 // lvmName is a name that comes from a disk, with what lvm(8) allows in names alone.
@@ -379,7 +448,7 @@ func (s state) finished(run string) bool {
 
 // unfinished tells whether all that is on a disk was being made or taken away when that was interrupted.
 func (s state) unfinished(d disk) bool {
-	if d.mark.Run == "" || len(d.parts) == 0 || s.finished(d.mark.Run) {
+	if d.mark.Run == "" || len(d.parts) == 0 || d.other != "" || s.finished(d.mark.Run) {
 		return false
 	}
 	return !slices.ContainsFunc(d.parts, func(p stream.Partition) bool { return !slices.Contains(d.mark.Partitions, p) }) // somebody else's since

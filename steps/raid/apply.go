@@ -13,6 +13,7 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"syscall"
 
 	"github.com/ironhand/ironhand/image/gpt"
 	"github.com/ironhand/ironhand/initramfs/tool"
@@ -125,7 +126,17 @@ func (r removal) apply(ctx context.Context, h steps.Host) error {
 
 // takeDown ends every use of some disks: file systems, swap, volumes, arrays.
 func takeDown(ctx context.Context, h steps.Host, disks ...string) error {
-	tree, err := holders.Of(ctx, h.Machine.FS, disks...)
+	all, _ := h.Machine.Disks(ctx) // for their paths; a disk that cannot be read is refused when it is opened
+	names := make([][]string, len(disks))
+	for i, name := range disks {
+		names[i] = []string{name}
+		for _, d := range all {
+			if d.Name == name {
+				names[i] = d.Names()
+			}
+		}
+	}
+	tree, err := holders.OfPaths(ctx, h.Machine.FS, names...)
 	if err != nil {
 		return err
 	}
@@ -193,16 +204,17 @@ func clearAll(ctx context.Context, d steps.Disk, parts []stream.Partition) error
 	return d.RereadPartitions(ctx)
 }
 
-// clearAround makes both ends of a disk zero but for the mark.
+// clearAround makes both ends of a disk zero but for the mark. The copy of a table goes first: without the table, nobody would know it for ours.
 func clearAround(ctx context.Context, d steps.Disk) error {
-	if err := d.Zero(ctx, 0, min(markAt, d.Size())); err != nil {
-		return err
+	if end := max(d.Size()-clearSize, mib); end < d.Size() {
+		if err := d.Zero(ctx, end, d.Size()-end); err != nil {
+			return err
+		}
+		if err := d.Sync(); err != nil {
+			return err
+		}
 	}
-	end := max(d.Size()-clearSize, mib)
-	if end >= d.Size() {
-		return nil
-	}
-	return d.Zero(ctx, end, d.Size()-end)
+	return d.Zero(ctx, 0, min(markAt, d.Size()))
 }
 
 // clearEnds makes both ends of a part of a disk zero.
@@ -241,6 +253,14 @@ func open(ctx context.Context, h steps.Host, disks []inspect.Disk) (openDisks, e
 		if err == nil {
 			opened = append(opened, one)
 			err = steps.SameDisk(ctx, h.Machine, d, one.Size(), one.SectorSize())
+		}
+		for _, p := range d.Paths { // nobody uses it by these either; one that is dead does not matter
+			switch other, pathErr := h.Open(p.Name); {
+			case pathErr == nil:
+				err = errors.Join(err, other.Close())
+			case errors.Is(pathErr, syscall.EBUSY):
+				err = errors.Join(err, fmt.Errorf("%s is the same disk: %w", p.Name, pathErr))
+			}
 		}
 		if err != nil {
 			return nil, errors.Join(err, opened.close())

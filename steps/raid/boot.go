@@ -98,62 +98,105 @@ func PrepareUEFI(ctx context.Context, h steps.Host, device string) (esp string, 
 		return "", nil, fmt.Errorf("that of the image has %s, and no more than %s are free for it before the arrays", size(source.Size), size(MostESP*mib))
 	}
 
-	// 2. A place for it on each disk. All are found before one is changed.
-	var members []member
-	var adds []*addition
+	// 2. The mirror, and what the image has for it.
+	m, err := s.espMirror(h, disks)
+	if err != nil {
+		return "", nil, err
+	}
+	if !holds {
+		if full, err := isFAT(h, m.device); err != nil || !full {
+			return "", nil, errors.Join(image.ErrNoESP, err)
+		}
+		return m.device, disks, nil
+	}
+	if err := s.makeMirror(ctx, h, &m, disks); err != nil {
+		return "", nil, err
+	}
+	if err := copyESP(ctx, h, device, source, m.device); err != nil {
+		return "", nil, fmt.Errorf("copy partition %d of %s to %s: %w", source.Number, device, m.device, err)
+	}
+	return m.device, disks, nil
+}
+
+// MakeESP is PrepareUEFI for an array that has no EFI system partition of its own: the mirror is empty if it was not there.
+func MakeESP(ctx context.Context, h steps.Host, device string) (esp string, disks []string, err error) {
+	defer func() {
+		if err != nil {
+			err = fmt.Errorf("%w: EFI system partitions for %s: %w", steps.ErrRAID, device, err)
+		}
+	}()
+	s, err := look(ctx, h)
+	if err != nil {
+		return "", nil, err
+	}
+	a, err := s.running(device)
+	if err != nil {
+		return "", nil, err
+	}
+	m, err := s.espMirror(h, a.disks())
+	if err != nil {
+		return "", nil, err
+	}
+	if err := s.makeMirror(ctx, h, &m, a.disks()); err != nil {
+		return "", nil, err
+	}
+	return m.device, a.disks(), nil
+}
+
+// mirror is that of the EFI system partitions, and what the disks need to get for it; its device is "" if it is not there.
+type mirror struct {
+	newArray
+	adds []*addition
+}
+
+// espMirror finds a place for an EFI system partition on each disk, and the mirror of these.
+func (s state) espMirror(h steps.Host, disks []string) (m mirror, err error) {
+	m.newArray = newArray{level: "raid1", name: espArray, version: "1.0"}
 	for i, name := range disks {
 		d := s.disk(name)
 		if d == nil {
-			return "", nil, fmt.Errorf("%s, which a member is on, is no disk that can be written to", name)
+			return m, fmt.Errorf("%s, which a member is on, is no disk that can be written to", name)
 		}
-		m, add, err := placeFor(h, *d, gpt.EFISystem, fmt.Sprintf("uefi-holder-%d", i), espSize)
+		one, add, err := placeFor(h, *d, gpt.EFISystem, fmt.Sprintf("uefi-holder-%d", i), espSize)
 		if err != nil {
-			return "", nil, err
+			return m, err
 		}
 		if add != nil {
-			adds = append(adds, add)
+			m.adds = append(m.adds, add)
 		}
-		members = append(members, m)
+		m.members = append(m.members, one)
 	}
-
-	// 3. The mirror, unless it is there.
-	mirror := newArray{level: "raid1", name: espArray, version: "1.0", members: members}
 	i := slices.IndexFunc(s.arrays, func(o array) bool {
-		return o.device != "" && o.name == espArray && !o.degraded && slices.Equal(devicesOf(o.members), devicesOf(members))
+		return o.device != "" && o.name == espArray && !o.degraded && slices.Equal(devicesOf(o.members), devicesOf(m.members))
 	})
 	if i >= 0 {
-		mirror.device = s.arrays[i].device
+		m.device = s.arrays[i].device
 	}
-	if !holds {
-		if full, err := isFAT(h, mirror.device); err != nil || !full {
-			return "", nil, errors.Join(image.ErrNoESP, err)
-		}
-		return mirror.device, disks, nil
-	}
-	if mirror.device == "" {
-		for _, add := range adds {
-			h.Say("partition %s: EFI system partition %d of %s more", add.disk, add.partition.Number, size(espSize))
-			if err := add.write(); err != nil {
-				return "", nil, err
-			}
-		}
-		if err := s.clearESPs(ctx, h, disks); err != nil {
-			return "", nil, err
-		}
-		if mirror.device, err = freeDevice(h.Machine.FS); err != nil {
-			return "", nil, err
-		}
-		if err := mirror.make(ctx, h); err != nil {
-			return "", nil, fmt.Errorf("make %s %q: %w", mirror.device, mirror.name, err)
-		}
-		h.Say("made %s %q, of %s", mirror.device, mirror.name, devices(members))
-	}
+	return m, nil
+}
 
-	// 4. What the image has for it.
-	if err := copyESP(ctx, h, device, source, mirror.device); err != nil {
-		return "", nil, fmt.Errorf("copy partition %d of %s to %s: %w", source.Number, device, mirror.device, err)
+// makeMirror makes the mirror, unless it is there.
+func (s state) makeMirror(ctx context.Context, h steps.Host, m *mirror, disks []string) (err error) {
+	if m.device != "" {
+		return nil
 	}
-	return mirror.device, disks, nil
+	for _, add := range m.adds {
+		h.Say("partition %s: EFI system partition %d of %s more", add.disk, add.partition.Number, size(espSize))
+		if err := add.write(); err != nil {
+			return err
+		}
+	}
+	if err := s.clearESPs(ctx, h, disks); err != nil {
+		return err
+	}
+	if m.device, err = freeDevice(h.Machine.FS); err != nil {
+		return err
+	}
+	if err := m.make(ctx, h); err != nil {
+		return fmt.Errorf("make %s %q: %w", m.device, m.name, err)
+	}
+	h.Say("made %s %q, of %s", m.device, m.name, devices(m.members))
+	return nil
 }
 
 func devicesOf(members []member) (names []string) {
@@ -485,6 +528,11 @@ const biosBootSize = 2 * mib
 // InstallBIOS makes BIOS start the system in the array at device from each disk with a member of it: the one whose file system has the UUID root, or, if that is empty, the one that has
 // GRUB for BIOS. v shows the file systems in the array. It returns a line for each disk. Errors are those of [image.InstallBIOS], too.
 func InstallBIOS(ctx context.Context, h steps.Host, device, root string, v image.Volumes) (what string, err error) {
+	return InstallLoader(ctx, h, device, func() (*image.BIOSLoader, error) { return prepareBIOS(ctx, h, device, root, v) })
+}
+
+// InstallLoader is InstallBIOS for a loader that is made elsewhere, when there is known to be a place for it on each disk.
+func InstallLoader(ctx context.Context, h steps.Host, device string, prepare func() (*image.BIOSLoader, error)) (what string, err error) {
 	defer func() {
 		if err != nil {
 			err = fmt.Errorf("%w: boot loader for %s: %w", steps.ErrRAID, device, err)
@@ -518,7 +566,7 @@ func InstallBIOS(ctx context.Context, h steps.Host, device, root string, v image
 	}
 
 	// 2. GRUB is made of what is in the image.
-	l, err := prepareBIOS(ctx, h, device, root, v)
+	l, err := prepare()
 	if err != nil {
 		return "", err
 	}
@@ -578,7 +626,7 @@ func prepareBIOS(ctx context.Context, h steps.Host, device, root string, v image
 			}
 		}
 		err := v.Change(ctx, p.Partition, p.FileSystem, func(inside *os.Root) (err error) {
-			l, err = image.PrepareBIOS(ctx, inside, p.FileSystem)
+			l, err = image.PrepareBIOS(ctx, inside, image.Root{FileSystem: p.FileSystem})
 			return err
 		})
 		if err != nil {

@@ -22,6 +22,7 @@ import (
 	fat "github.com/ironhand/ironhand/image/volume"
 	"github.com/ironhand/ironhand/initramfs/tool"
 	"github.com/ironhand/ironhand/steps"
+	"github.com/ironhand/ironhand/steps/guesttest"
 	"github.com/ironhand/ironhand/stream"
 )
 
@@ -66,11 +67,11 @@ func osImage(t *testing.T, sector int, esp bool) string {
 
 // write writes an image to an array, as the step does.
 func (b *bench) write(device, path string, digest stream.Digest) error {
-	b.t.Helper()
-	if err := Release(b.t.Context(), b.host, b.node, device); err != nil {
+	b.T.Helper()
+	if err := Release(b.T.Context(), b.Host, b.Node, device); err != nil {
 		return err
 	}
-	d, err := b.host.Open(device)
+	d, err := b.Host.Open(device)
 	if err != nil {
 		return err
 	}
@@ -79,7 +80,7 @@ func (b *bench) write(device, path string, digest stream.Digest) error {
 	if err != nil {
 		return err
 	}
-	_, err = image.Write(b.t.Context(), d, image.Spec{Sources: []stream.Source{src}, Digest: digest})
+	_, err = image.Write(b.T.Context(), d, image.Spec{Sources: []stream.Source{src}, Digest: digest})
 	return err
 }
 
@@ -99,7 +100,7 @@ func TestGuestBoot(t *testing.T) {
 			b := newBench(t)
 			disks, esps := strings.Fields(test.disks), strings.Fields(test.esp)
 			b.mustCreate(software("1 1 system " + test.disks))
-			before := b.table("/dev/" + disks[0])
+			before := b.Table("/dev/" + disks[0])
 
 			// An image of which the digest is wrong leaves both ends empty.
 			path := osImage(t, test.sector, true)
@@ -111,24 +112,24 @@ func TestGuestBoot(t *testing.T) {
 				t.Fatalf("a wrong digest: %v", err)
 			}
 			b.wantZeroEnds("/dev/md0")
-			if _, _, err := PrepareUEFI(t.Context(), b.host, "/dev/md0"); err == nil {
+			if _, _, err := PrepareUEFI(t.Context(), b.Host, "/dev/md0"); err == nil {
 				t.Error("EFI system partitions for an array without an operating system")
 			}
 			// Nor is one without an EFI system partition a reason to change the disks.
 			if err := b.write("/dev/md0", osImage(t, test.sector, false), stream.Digest{}); err != nil {
 				t.Fatal(err)
 			}
-			if _, _, err := PrepareUEFI(t.Context(), b.host, "/dev/md0"); !errors.Is(err, image.ErrNoESP) || !errors.Is(err, steps.ErrRAID) {
+			if _, _, err := PrepareUEFI(t.Context(), b.Host, "/dev/md0"); !errors.Is(err, image.ErrNoESP) || !errors.Is(err, steps.ErrRAID) {
 				t.Errorf("PrepareUEFI() of an image without = %v", err)
 			}
-			if got := b.table("/dev/" + disks[0]); got != before {
+			if got := b.Table("/dev/" + disks[0]); got != before {
 				t.Errorf("the table of %s was %s, is %s", disks[0], before, got)
 			}
 
 			if err := b.write("/dev/md0", path, stream.Digest{}); err != nil {
 				t.Fatal(err)
 			}
-			esp, on, err := PrepareUEFI(t.Context(), b.host, "/dev/md0")
+			esp, on, err := PrepareUEFI(t.Context(), b.Host, "/dev/md0")
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -139,19 +140,19 @@ func TestGuestBoot(t *testing.T) {
 			if want := "any:esp raid1 1.0 " + test.esp; !strings.Contains(detail, want) {
 				t.Errorf("arrays:\n%s\nwant among them:\n%s", detail, want)
 			}
-			if got := b.table("/dev/" + disks[0]); got != test.table {
+			if got := b.Table("/dev/" + disks[0]); got != test.table {
 				t.Errorf("partitions of %s: %s\nwant %s", disks[0], got, test.table)
 			}
 			b.wantESP(esp, path, esps)
-			b.run("cmp", "-n", fmt.Sprint(540*mib), "/dev/"+esps[0], "/dev/"+esps[1])
+			b.Run("cmp", "-n", fmt.Sprint(540*mib), "/dev/"+esps[0], "/dev/"+esps[1])
 			if out, _ := exec.Command("blkid", "-p", "/dev/md0p1").CombinedOutput(); !strings.Contains(string(out), "PART_ENTRY") || strings.Contains(string(out), " TYPE=") {
 				t.Errorf("blkid -p /dev/md0p1: %s", out)
 			}
 
 			// Again, it changes nothing. After a restart neither.
 			for range 2 {
-				again, _, err := PrepareUEFI(t.Context(), b.host, b.device("system"))
-				if err != nil || b.detail() != detail || b.table("/dev/"+disks[0]) != test.table {
+				again, _, err := PrepareUEFI(t.Context(), b.Host, b.device("system"))
+				if err != nil || b.detail() != detail || b.Table("/dev/"+disks[0]) != test.table {
 					t.Errorf("PrepareUEFI() again = %v, arrays:\n%s", err, b.detail())
 				}
 				b.wantESP(again, path, esps)
@@ -179,7 +180,7 @@ func TestGuestBoot(t *testing.T) {
 					t.Errorf("blkid -p /dev/%s: %s, %v", p, out, err)
 				}
 			}
-			head, _, err := probe(b.host.Machine.FS, "/dev/"+disks[1], mib, mib)
+			head, _, err := probe(b.Host.Machine.FS, "/dev/"+disks[1], mib, mib)
 			if err != nil || len(bytes.Trim(head[:len(code)], "\x00")) > 0 {
 				t.Errorf("boot code is left on %s: %v", disks[1], err)
 			}
@@ -191,66 +192,66 @@ func TestGuestBoot(t *testing.T) {
 
 // device is the one of the array of a name.
 func (b *bench) device(name string) string {
-	b.t.Helper()
-	arrays, err := Arrays(b.t.Context(), b.host)
+	b.T.Helper()
+	arrays, err := Arrays(b.T.Context(), b.Host)
 	if err != nil {
-		b.t.Fatal(err)
+		b.T.Fatal(err)
 	}
 	for _, a := range arrays {
 		if a.Name == name {
 			return a.Device
 		}
 	}
-	b.t.Fatalf("there is no array %s: %v", name, arrays)
+	b.T.Fatalf("there is no array %s: %v", name, arrays)
 	return ""
 }
 
 // wantZeroEnds wants the first and the last MiB of a device to be zero.
 func (b *bench) wantZeroEnds(device string) {
-	b.t.Helper()
-	d, err := b.host.Open(device)
+	b.T.Helper()
+	d, err := b.Host.Open(device)
 	if err != nil {
-		b.t.Fatal(err)
+		b.T.Fatal(err)
 	}
 	defer d.Close()
 	for _, at := range []int64{0, d.Size() - mib} {
 		got := make([]byte, mib)
 		if _, err := d.ReadAt(got, at); err != nil || len(bytes.Trim(got, "\x00")) > 0 {
-			b.t.Errorf("%s at %d is not zero: %v", device, at, err)
+			b.T.Errorf("%s at %d is not zero: %v", device, at, err)
 		}
 	}
 }
 
 // wantESP wants the EFI system partition of an image, as it is there, on an array and on each of its members, by the word of blkid and cmp.
 func (b *bench) wantESP(device, path string, members []string) {
-	b.t.Helper()
+	b.T.Helper()
 	// The members are in step at the latest when the kernel has gone through them.
 	for deadline := time.Now().Add(5 * time.Minute); ; time.Sleep(time.Second) {
-		if a := syncAction(b.host.Machine.FS, device); a == "idle" {
+		if a := syncAction(b.Host.Machine.FS, device); a == "idle" {
 			break
 		} else if time.Now().After(deadline) {
-			b.t.Fatalf("%s: %s", device, a)
+			b.T.Fatalf("%s: %s", device, a)
 		}
 	}
-	if out := b.run("blkid", "-p", device); !strings.Contains(out, `UUID="`+espSerial+`"`) || !strings.Contains(out, `TYPE="vfat"`) {
-		b.t.Errorf("blkid -p %s: %s", device, out)
+	if out := b.Run("blkid", "-p", device); !strings.Contains(out, `UUID="`+espSerial+`"`) || !strings.Contains(out, `TYPE="vfat"`) {
+		b.T.Errorf("blkid -p %s: %s", device, out)
 	}
 	b.wantSame(path, members...)
 }
 
 // wantSame wants the bytes of the EFI system partition of an image at the start of devices.
 func (b *bench) wantSame(path string, devices ...string) {
-	b.t.Helper()
-	b.run("busybox", "dd", "if="+path, "of=/tmp/esp", "bs=1048576", "skip=1", "count=32")
+	b.T.Helper()
+	b.Run("busybox", "dd", "if="+path, "of=/tmp/esp", "bs=1048576", "skip=1", "count=32")
 	for _, d := range devices {
 		f, err := openShared("/dev/" + d) // what the kernel has in memory of a member is from before the array wrote to it
 		if err != nil {
-			b.t.Fatal(err)
+			b.T.Fatal(err)
 		}
 		if err := f.Close(); err != nil {
-			b.t.Fatal(err)
+			b.T.Fatal(err)
 		}
-		b.run("cmp", "-n", fmt.Sprint(32*mib), "/tmp/esp", "/dev/"+d)
+		b.Run("cmp", "-n", fmt.Sprint(32*mib), "/tmp/esp", "/dev/"+d)
 	}
 }
 
@@ -265,7 +266,7 @@ func TestGuestHold(t *testing.T) {
 		t.Helper()
 		got := ""
 		for range 50 {
-			if got = syncAction(b.host.Machine.FS, "/dev/md0"); got == want {
+			if got = syncAction(b.Host.Machine.FS, "/dev/md0"); got == want {
 				return
 			}
 			time.Sleep(100 * time.Millisecond)
@@ -273,18 +274,18 @@ func TestGuestHold(t *testing.T) {
 		t.Errorf("sync_action = %s, want %s", got, want)
 	}
 	action("resync")
-	release, err := Hold(b.host)
+	release, err := Hold(b.Host)
 	if err != nil {
 		t.Fatal(err)
 	}
 	action("frozen")
 	release()
 	action("resync")
-	if _, err := Hold(b.host); err != nil { // and the agent is killed
+	if _, err := Hold(b.Host); err != nil { // and the agent is killed
 		t.Fatal(err)
 	}
 	action("frozen")
-	if err := Assemble(context.Background(), b.host); err != nil {
+	if err := Assemble(context.Background(), b.Host); err != nil {
 		t.Fatal(err)
 	}
 	action("resync")
@@ -298,27 +299,27 @@ func TestGuestHold(t *testing.T) {
 // Disks with a GPT get a partition for GRUB; what is in them is for GRUB's own tests.
 func TestGuestBIOS(t *testing.T) {
 	b := newBench(t)
-	b.node.Properties = map[string]json.RawMessage{"capabilities": json.RawMessage(`"boot_mode:bios,disk_label:gpt"`)}
+	b.Node.Properties = map[string]json.RawMessage{"capabilities": json.RawMessage(`"boot_mode:bios,disk_label:gpt"`)}
 	b.mustCreate(software("1 MAX system vda vdb"))
 	const raidType, biosType = "A19D880F-05FC-4D3B-A006-743F0F84911E", "21686148-6449-6E6F-744E-656564454649"
-	before := b.table("/dev/vda")
+	before := b.Table("/dev/vda")
 	if err := b.write("/dev/md0", osImage(t, 512, false), stream.Digest{}); err != nil {
 		t.Fatal(err)
 	}
 	install := func() error {
-		_, err := InstallBIOS(t.Context(), b.host, "/dev/md0", "", image.LocalVolumes("/dev/md0", tool.Exec{}, nil))
+		_, err := InstallBIOS(t.Context(), b.Host, "/dev/md0", "", image.LocalVolumes("/dev/md0", tool.Exec{}, nil))
 		return err
 	}
 	// There is no file system with GRUB in the image: nothing is changed.
-	if err := install(); !errors.Is(err, image.ErrNoImageLoader) || !errors.Is(err, steps.ErrRAID) || b.table("/dev/vda") != before {
-		t.Errorf("InstallBIOS() = %v, table %s", err, b.table("/dev/vda"))
+	if err := install(); !errors.Is(err, image.ErrNoImageLoader) || !errors.Is(err, steps.ErrRAID) || b.Table("/dev/vda") != before {
+		t.Errorf("InstallBIOS() = %v, table %s", err, b.Table("/dev/vda"))
 	}
-	state, err := look(t.Context(), b.host)
+	state, err := look(t.Context(), b.Host)
 	if err != nil {
 		t.Fatal(err)
 	}
 	for i, want := range []string{"1 partition more", "none more"} {
-		_, add, err := placeFor(b.host, *state.disk("/dev/vda"), gpt.BIOSBoot, "bios-boot-part-0", biosBootSize)
+		_, add, err := placeFor(b.Host, *state.disk("/dev/vda"), gpt.BIOSBoot, "bios-boot-part-0", biosBootSize)
 		if err != nil || (add != nil) != (i == 0) {
 			t.Fatalf("placeFor() = %v, %v, want %s", add, err, want)
 		}
@@ -328,17 +329,17 @@ func TestGuestBIOS(t *testing.T) {
 			}
 		}
 	}
-	if got, want := b.table("/dev/vda"), before+", 2048 4096 "+biosType; got != want || !strings.Contains(got, raidType) {
+	if got, want := b.Table("/dev/vda"), before+", 2048 4096 "+biosType; got != want || !strings.Contains(got, raidType) {
 		t.Errorf("table %s, want %s", got, want)
 	}
 	// There is no room for an EFI system partition.
-	if _, _, err := PrepareUEFI(t.Context(), b.host, "/dev/md0"); err == nil {
+	if _, _, err := PrepareUEFI(t.Context(), b.Host, "/dev/md0"); err == nil {
 		t.Error("PrepareUEFI() of an image without")
 	}
 	if err := b.write("/dev/md0", osImage(t, 512, true), stream.Digest{}); err != nil {
 		t.Fatal(err)
 	}
-	if _, _, err := PrepareUEFI(t.Context(), b.host, "/dev/md0"); err == nil || !strings.Contains(err.Error(), "nowhere on /dev/vda are 550 MiB free") {
+	if _, _, err := PrepareUEFI(t.Context(), b.Host, "/dev/md0"); err == nil || !strings.Contains(err.Error(), "nowhere on /dev/vda are 550 MiB free") {
 		t.Errorf("PrepareUEFI() without room = %v", err)
 	}
 	b.mustDelete()
@@ -354,13 +355,13 @@ func TestGuestBootKilled(t *testing.T) {
 		if err := b.write(b.device("system"), path, stream.Digest{}); err != nil {
 			t.Fatal(err)
 		}
-		b.killAfter(n)
-		_, _, err := PrepareUEFI(t.Context(), b.host, b.device("system"))
-		if killed = errors.Is(err, errKilled); err != nil && !killed {
+		b.KillAfter(n)
+		_, _, err := PrepareUEFI(t.Context(), b.Host, b.device("system"))
+		if killed = errors.Is(err, guesttest.ErrKilled); err != nil && !killed {
 			t.Fatalf("killed after %d operations: %v", n, err)
 		}
 		b.restart()
-		esp, _, err := PrepareUEFI(t.Context(), b.host, b.device("system"))
+		esp, _, err := PrepareUEFI(t.Context(), b.Host, b.device("system"))
 		if err != nil {
 			t.Fatalf("killed after %d operations, and again: %v", n, err)
 		}

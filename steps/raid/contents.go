@@ -4,11 +4,15 @@ package raid
 
 import (
 	"bytes"
+	"errors"
 	"fmt"
 	"io"
+	"io/fs"
+	"slices"
 
 	"github.com/ironhand/ironhand/image"
 	"github.com/ironhand/ironhand/image/gpt"
+	"github.com/ironhand/ironhand/stream"
 )
 
 // HasLabel tells whether a device begins as a physical volume of LVM does: lib/label/label.h and lib/format_text/layout.h of lvm2. The label is in one of the first four sectors of 512 bytes.
@@ -21,8 +25,69 @@ func HasLabel(head []byte) bool {
 	return false
 }
 
-// BareGPT is a table that the kernel does not see. One that is being written is like that too, until its first sector is.
-const BareGPT = "a GPT without an MBR"
+// Tables that the kernel does not see. One that is being written is like that too, until its first sector is.
+const (
+	bareGPT   = "a GPT without an MBR"
+	backupGPT = "the backup of a GPT"
+)
+
+// HalfWritten tells whether what [Contents] found is a table as a loss of power leaves it, on a disk with a mark: the table's partitions, as far as it can be read, are
+// those of the mark.
+func HalfWritten(what string, m Mark, head []byte, sector int) bool {
+	if m.Run == "" || len(m.Partitions) == 0 || what != bareGPT && what != backupGPT {
+		return false
+	}
+	whole := slices.Clone(head)
+	guard, err := gpt.New(int64(len(head)), sector)
+	if err != nil {
+		return false
+	}
+	copy(whole, guard.Head()[:512])
+	table, err := gpt.Parse(whole, sector)
+	if err != nil {
+		return true // not all of it was written
+	}
+	return !slices.ContainsFunc(table.Partitions(), func(p gpt.Partition) bool {
+		size := int64(p.Last-p.First+1) * int64(sector)
+		return !made(p.Type) || !slices.Contains(m.Partitions, stream.Partition{Number: p.Number, Start: int64(p.First) * int64(sector), Size: size})
+	})
+}
+
+// made tells whether partitions of a type are made for arrays and volume groups, or beside them for what boots.
+func made(t gpt.GUID) bool { return t == gpt.LinuxRAID || t == gpt.LinuxLVM || forBoot(t) }
+
+func forBoot(t gpt.GUID) bool { return t == gpt.EFISystem || t == gpt.BIOSBoot }
+
+// Foreign says which partition of a disk is none that is made for arrays and volume groups, or holds something else, so that no mark speaks for it; "" if there is none. A mark is
+// believed no further: a former user of the machine may have written it.
+func Foreign(root fs.FS, device string, head []byte, sector int, parts []stream.Partition) (string, error) {
+	ours, boots := partitionsOf(head, sector, made), partitionsOf(head, sector, forBoot)
+	isMBR := false
+	if mbr, err := gpt.ParseMBR(head); err == nil {
+		isMBR = !mbr.Guards()
+	}
+	for _, p := range parts {
+		path := member{device, p.Number}.device()
+		if !slices.Contains(ours, p.Number) {
+			return path + " of another type", nil
+		}
+		if !isMBR && slices.Contains(boots, p.Number) {
+			continue // what was installed there goes with a volume group
+		}
+		f, err := openToRead(root, path)
+		if err != nil {
+			return "", err
+		}
+		head, tail, err := ReadEnds(f, p.Size)
+		if err := errors.Join(err, f.Close()); err != nil {
+			return "", fmt.Errorf("%s: %w", path, err)
+		}
+		if what, err := Contents(head, tail, p.Size); err != nil || what != "" {
+			return path + " with " + what, err
+		}
+	}
+	return "", nil
+}
 
 // signatures of what a whole disk may hold beside the file systems that package image knows, as in util-linux' libblkid/src/superblocks.
 var signatures = []struct {
@@ -41,8 +106,8 @@ var signatures = []struct {
 	{8192, "OCFSV2", "a file system (ocfs2)"},
 	{4096 + 24, "\xc6\x85\x73\xf6\x4e\x1a\x45\xca\x82\x65\xf5\x7f\x48\xba\x6d\x81", "a cache (bcache)"},
 	{4096, "\x83\x74\x02\x67", "a replicated volume (DRBD)"},
-	{512, "EFI PART", BareGPT},
-	{4096, "EFI PART", BareGPT},
+	{512, "EFI PART", bareGPT},
+	{4096, "EFI PART", bareGPT},
 	{16<<10 + 24, "version\x00", "a pool (zfs)"}, // the first name in a label
 	{516, "!Stra0tis\x86\xff\x02^\x41rh", "a pool (Stratis)"},
 	{0, "dmvdo001", "a deduplicated volume (VDO)"},
@@ -70,7 +135,7 @@ var signatures = []struct {
 	{32<<10 + 1, "BEA01", "a file system (udf)"},
 }
 
-// endings are what marks the disks of firmware's RAID, counted from their ends: a disk that is not the first of its array shows no partitions. Sources: mdadm's
+// endings are what marks the disks of firmware's RAID, and the copy of a GPT, counted from their ends: a disk that is not the first of its array shows no partitions. Sources: mdadm's
 // super-intel.c and super-ddf.c, for sectors of 512 and 4096 bytes, and Adaptec's place of libblkid/src/superblocks/ddf_raid.c.
 var endings = []struct {
 	before     int
@@ -81,6 +146,8 @@ var endings = []struct {
 	{512, "\xde\x11\xde\x11", "a member of an array of firmware (DDF)"},
 	{4096, "\xde\x11\xde\x11", "a member of an array of firmware (DDF)"},
 	{257 * 512, "\xde\x11\xde\x11", "a member of an array of firmware (DDF)"},
+	{512, "EFI PART", backupGPT},
+	{4096, "EFI PART", backupGPT},
 }
 
 // Contents says what lies on the whole of a disk that somebody may count on, by its first MiB and its last; "" if nothing is known. Members of software RAID and physical volumes of

@@ -405,7 +405,7 @@ func (s state) finished(run string) bool {
 
 // unfinished tells whether all that is on a disk is of a creation that was interrupted.
 func (s state) unfinished(d disk) bool {
-	if d.mark.Run == "" || len(d.parts) == 0 || s.finished(d.mark.Run) {
+	if d.mark.Run == "" || len(d.parts) == 0 || d.other != "" || s.finished(d.mark.Run) {
 		return false
 	}
 	return !slices.ContainsFunc(d.parts, func(p stream.Partition) bool { return !slices.Contains(d.mark.Partitions, p) }) // somebody else's since

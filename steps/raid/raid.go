@@ -16,6 +16,9 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"os"
+	"path/filepath"
+	"slices"
 	"strings"
 	"time"
 
@@ -262,8 +265,37 @@ func (s state) assemble(ctx context.Context, h steps.Host) error {
 			errs = append(errs, h.LoadModules(ctx, name))
 		}
 	}
-	_, err := h.Tools.Run(ctx, tool.Mdadm, "--assemble", "--scan", "--homehost="+homehost)
+	args := []string{"--assemble", "--scan", "--homehost=" + homehost}
+	if list := s.deviceList(); list != "" {
+		dir, err := os.MkdirTemp("", "mdadm")
+		if err != nil {
+			return errors.Join(append(errs, err)...)
+		}
+		defer os.RemoveAll(dir) // a few bytes in memory
+		config := filepath.Join(dir, "mdadm.conf")
+		if err := os.WriteFile(config, []byte(list), 0o600); err != nil {
+			return errors.Join(append(errs, err)...)
+		}
+		args = append(args, "--config="+config)
+	}
+	_, err := h.Tools.Run(ctx, tool.Mdadm, args...)
 	return errors.Join(append(errs, err)...)
+}
+
+// deviceList is what mdadm is told to look at where a disk is reached on several paths: it starts no array that has one member twice. "" if there is no such disk.
+func (s state) deviceList() string {
+	if !slices.ContainsFunc(s.disks, func(d disk) bool { return len(d.Paths) > 0 }) {
+		return ""
+	}
+	var b strings.Builder
+	b.WriteString("DEVICE containers\n")
+	for _, d := range s.disks {
+		fmt.Fprintf(&b, "DEVICE %s\n", d.Name)
+		for _, p := range d.parts {
+			fmt.Fprintf(&b, "DEVICE %s\n", member{d.Name, p.Number}.device())
+		}
+	}
+	return b.String()
 }
 
 // module is the kernel module for a level, "" if there is none.

@@ -13,6 +13,7 @@ import (
 	"testing"
 	"testing/fstest"
 
+	"github.com/ironhand/ironhand/image/gpt"
 	"github.com/ironhand/ironhand/inspect"
 	"github.com/ironhand/ironhand/steps"
 	"github.com/ironhand/ironhand/stream"
@@ -745,9 +746,21 @@ func TestHolding(t *testing.T) {
 		copy(b[offset:], text)
 		return b
 	}
-	const halfMark = `ironhand software RAID, not finished: {"run": "r"}`
-	marked := at(512, "EFI PART")
-	copy(marked[markAt:], halfMark)
+	const ours = `{"run": "r", "parts": [{"Number": 1, "Start": 2097152, "Size": 1048576}]}`
+	marked := func(b []byte, text string) []byte {
+		copy(b[markAt:], markMagic+text)
+		return b
+	}
+	table := func(kind gpt.GUID) []byte { // whole, but for its first sector
+		g, err := gpt.New(8*mib, 512)
+		if err == nil {
+			err = g.Put(gpt.Partition{Number: 1, Type: kind, First: 4096, Last: 6143})
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return at(512, string(g.Head()[512:]))
+	}
 	for _, test := range []struct {
 		name    string
 		content []byte
@@ -761,8 +774,15 @@ func TestHolding(t *testing.T) {
 		{"LVM in the fifth sector", at(4*512, "LABELONE0123456701234567LVM2 001"), ""},
 		{"swap", at(4086, "SWAPSPACE2"), "a swap area"},
 		{"RAID of firmware", at(8*mib-1024, "Intel Raid ISM Cfg Sig. 1.3.00"), "a member of an array of firmware (Intel)"},
-		{"a table of which the power cut left half", at(512, "EFI PART"), BareGPT},
-		{"the same, of our own", marked, ""},
+		{"a table of which the power cut left half", at(512, "EFI PART"), bareGPT},
+		{"the same, of our own", marked(at(512, "EFI PART"), ours), ""},
+		{"our own, whole", marked(table(gpt.LinuxRAID), ours), ""},
+		{"a mark that lists nothing", marked(table(gpt.LinuxRAID), `{"run": "r"}`), bareGPT},
+		{"a mark that lists another partition", marked(table(gpt.LinuxRAID), `{"run": "r", "parts": [{"Number": 1, "Start": 2097152, "Size": 524288}]}`), bareGPT},
+		{"a mark for a partition of another type", marked(table(gpt.LinuxData), ours), bareGPT},
+		{"the backup of a GPT", at(8*mib-512, "EFI PART"), backupGPT},
+		{"the same, of sectors of 4096 bytes", at(8*mib-4096, "EFI PART"), backupGPT},
+		{"the same, of our own", marked(at(8*mib-512, "EFI PART"), ours), ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if d, err := lookAtContent(t, test.content); err != nil || d.holds != test.want {
@@ -774,6 +794,51 @@ func TestHolding(t *testing.T) {
 		if _, err := lookAtContent(t, make([]byte, size)); !errors.Is(err, io.ErrUnexpectedEOF) {
 			t.Errorf("a disk that ends at %d: %v", size, err)
 		}
+	}
+}
+
+// A mark that somebody wrote for partitions that hold something takes nothing away.
+func TestForgedMark(t *testing.T) {
+	for _, test := range []struct {
+		name, content string
+		at            int
+		kind          gpt.GUID
+		want          string
+	}{
+		{"ours", "", 0, gpt.LinuxRAID, ""},
+		{"ours, with a superblock", string(block(1, 1, "any:x", 4096)), 4096, gpt.LinuxRAID, ""},
+		{"ours, for LVM", "LABELONE0123456701234567LVM2 001", 512, gpt.LinuxLVM, ""},
+		{"what boots beside a volume group", "FAT", 0, gpt.EFISystem, ""},
+		{"data", "", 0, gpt.LinuxData, "/dev/sda1 of another type"},
+		{"a file system", "XFSB", 0, gpt.LinuxRAID, "/dev/sda1 with a file system (xfs)"},
+		{"the second half of firmware's RAID", "\xde\x11\xde\x11", 2*mib - 512, gpt.LinuxRAID, "/dev/sda1 with a member of an array of firmware (DDF)"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			g, err := gpt.New(8*mib, 512)
+			if err == nil {
+				err = g.Put(gpt.Partition{Number: 1, Type: test.kind, First: 4096, Last: 8191})
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			whole, part := make([]byte, 8*mib), make([]byte, 2*mib)
+			copy(whole, g.Head())
+			copy(whole[markAt:], markMagic+`{"run": "r", "parts": [{"Number": 1, "Start": 2097152, "Size": 2097152}]}`)
+			copy(part[test.at:], test.content)
+			root := fstest.MapFS{"sys/block/sda/size": {Data: []byte("16384")}, "dev/sda": {Data: whole}, "dev/sda1": {Data: part},
+				"sys/block/sda/sda1/partition": {Data: []byte("1")}, "sys/block/sda/sda1/start": {Data: []byte("4096")}, "sys/block/sda/sda1/size": {Data: []byte("4096")}}
+			d, _, err := lookAtDisk(root, inspect.Disk{Name: "/dev/sda", Size: 8 * mib, LogicalSectors: 512})
+			if err != nil || d.other != test.want {
+				t.Fatalf("a mark does not speak for %q, %v, want %q", d.other, err, test.want)
+			}
+			s := state{disks: []disk{d}}
+			p, err := planCreation(nil, s, inspect.SkipList{}, room{"uefi", "gpt"})
+			r, removalErr := planRemoval(s, inspect.SkipList{})
+			ours := test.kind == gpt.LinuxRAID // by its type, with or without a mark
+			if takes, removes := len(p.redo) > 0, len(r.disks) > 0; err != nil || removalErr != nil || takes != (test.want == "") || removes != (test.want == "" || ours) {
+				t.Errorf("a creation clears %v, %v, a deletion %v, %v", p.redo, err, r.disks, removalErr)
+			}
+		})
 	}
 }
 
@@ -790,8 +855,8 @@ func TestContents(t *testing.T) {
 		{"xfs", at(0, "XFSB"), "a file system (xfs)"},
 		{"ext4", at(1024+0x38, "\x53\xef"), "a file system (ext4)"},
 		{"a table that the kernel does not see", at(446, "\x00\x00\x02\x00\x83\x00\x00\x00\x00\x08\x00\x00\x00\x08\x00\x00"+strings.Repeat("\x00", 48)+"\x55\xaa"), "a partition table that the kernel does not see"},
-		{"a GPT without an MBR", at(512, "EFI PART"), BareGPT},
-		{"the same, of sectors of 4096 bytes", at(4096, "EFI PART"), BareGPT},
+		{"a GPT without an MBR", at(512, "EFI PART"), bareGPT},
+		{"the same, of sectors of 4096 bytes", at(4096, "EFI PART"), bareGPT},
 		{"zfs", at(16<<10+24, "version\x00"), "a pool (zfs)"},
 		{"swap of a machine with pages of 64 KiB", at(64<<10-10, "SWAPSPACE2"), "a swap area"},
 		{"a hibernated system", at(4086, "S1SUSPEND"), "a hibernated system"},
@@ -827,6 +892,28 @@ func TestReleaseRefuses(t *testing.T) {
 				t.Errorf("Release() = %v, want %q", err, test.want)
 			}
 		})
+	}
+}
+
+// What the kernel shows on another path to a disk is on the disk, and mdadm is told of one path alone.
+func TestPaths(t *testing.T) {
+	s := state{disks: []disk{
+		{Disk: inspect.Disk{Name: "/dev/sda", Paths: []inspect.Disk{{Name: "/dev/sdc"}}}, parts: []stream.Partition{{Number: 1}, {Number: 2}}},
+		{Disk: inspect.Disk{Name: "/dev/nvme0n1", Paths: []inspect.Disk{{Name: "/dev/nvme1n1"}}}, parts: []stream.Partition{{Number: 1}}},
+		{Disk: inspect.Disk{Name: "/dev/sdb"}},
+	}}
+	for name, want := range map[string]string{"sda1": "/dev/sda1", "sdc2": "/dev/sda2", "sdc": "/dev/sda", "nvme1n1p1": "/dev/nvme0n1p1", "sdb": "/dev/sdb", "sdc3": "/dev/sdc3"} {
+		if got := s.member(name); got.device() != want {
+			t.Errorf("member(%s) = %s, want %s", name, got.device(), want)
+		}
+	}
+	const want = "DEVICE containers\nDEVICE /dev/sda\nDEVICE /dev/sda1\nDEVICE /dev/sda2\nDEVICE /dev/nvme0n1\nDEVICE /dev/nvme0n1p1\nDEVICE /dev/sdb\n"
+	if got := s.deviceList(); got != want {
+		t.Errorf("deviceList() = %s, want %s", got, want)
+	}
+	s.disks = s.disks[2:]
+	if got := s.deviceList(); got != "" {
+		t.Errorf("deviceList() = %s, and each disk has one path", got)
 	}
 }
 

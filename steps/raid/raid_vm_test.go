@@ -11,21 +11,20 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"time"
 
 	"github.com/ironhand/ironhand/initramfs/boot"
 	"github.com/ironhand/ironhand/initramfs/tool"
 	"github.com/ironhand/ironhand/initramfs/vmtest"
-	"github.com/ironhand/ironhand/inspect"
 	"github.com/ironhand/ironhand/steps"
-	"github.com/ironhand/ironhand/stream"
+	"github.com/ironhand/ironhand/steps/guesttest"
 )
 
 var (
@@ -53,43 +52,16 @@ func TestVMRaid(t *testing.T) {
 }
 
 // bench is the machine that the test runs in.
-type bench struct {
-	t    *testing.T
-	host steps.Host
-	said []string
-	node steps.Node
-
-	ops, limit int // see killAfter
-}
-
-// errKilled is the end of a step at some point, as if the machine had lost its power: nothing after it happens.
-var errKilled = errors.New("killed")
+type bench struct{ *guesttest.Bench }
 
 func newBench(t *testing.T) *bench {
 	if !*guest {
 		t.Skip("runs in the machine of TestVMRaid")
 	}
-	b := &bench{t: t, node: steps.Node{UUID: "n1"}, limit: -1}
-	b.host = steps.Host{
-		Machine: inspect.Local(), Tools: killableTools{tool.Exec{}, b}, Log: slog.New(slog.DiscardHandler), LoadModules: boot.LoadModules,
-		Open: func(path string) (steps.Disk, error) {
-			d, err := stream.OpenDevice(path)
-			if err != nil {
-				return nil, err
-			}
-			return killable{d, b}, nil
-		},
-		Say: func(format string, args ...any) {
-			b.said = append(b.said, time.Now().Format("05.000 ")+fmt.Sprintf(format, args...))
-		},
-	}
-	b.mode("uefi")
-	if err := boot.LoadModules(t.Context(), "raid1"); err != nil {
-		t.Fatal(err)
-	}
+	b := &bench{guesttest.New(t, "raid1")}
+	b.Host.Tools = halfMaking{b.Host.Tools, b}
 	t.Cleanup(func() {
 		if t.Failed() {
-			t.Logf("said:\n%s", strings.Join(b.said, "\n"))
 			mdstat, err := os.ReadFile("/proc/mdstat")
 			t.Logf("/proc/mdstat: %v\n%s", err, mdstat)
 		}
@@ -97,49 +69,54 @@ func newBench(t *testing.T) *bench {
 	return b
 }
 
-func (b *bench) mode(mode string) {
-	b.node.Properties = map[string]json.RawMessage{"capabilities": json.RawMessage(fmt.Sprintf("%q", "boot_mode:"+mode))}
+// halfMaking runs mdadm. The last array before the machine's end is half made: one member has no superblock.
+type halfMaking struct {
+	tool.Runner
+	b *bench
+}
+
+func (h halfMaking) Run(ctx context.Context, t tool.Tool, args ...string) ([]byte, error) {
+	out, err := h.Runner.Run(ctx, t, args...)
+	if err == nil && args[0] == "--create" {
+		if dead := h.b.Live(); dead != nil {
+			h.b.Run("mdadm", "--stop", args[1])
+			h.b.Run("mdadm", "--zero-superblock", args[len(args)-1])
+			return nil, dead
+		}
+	}
+	return out, err
 }
 
 func (b *bench) create(config string) (any, error) {
-	b.node.TargetRAIDConfig = json.RawMessage(config)
-	return Create(b.t.Context(), b.host, steps.Job{Node: b.node})
+	b.Node.TargetRAIDConfig = json.RawMessage(config)
+	return Create(b.T.Context(), b.Host, steps.Job{Node: b.Node})
 }
 
 func (b *bench) mustCreate(config string) {
-	b.t.Helper()
+	b.T.Helper()
 	result, err := b.create(config)
 	if err != nil {
-		b.t.Fatal(err)
+		b.T.Fatal(err)
 	}
 	if got, err := json.Marshal(result); err != nil || string(got) != config {
-		b.t.Errorf("result = %s, %v, want the configuration", got, err)
+		b.T.Errorf("result = %s, %v, want the configuration", got, err)
 	}
 }
 
 func (b *bench) mustDelete() {
-	b.t.Helper()
-	if _, err := Delete(b.t.Context(), b.host, steps.Job{Node: b.node}); err != nil {
-		b.t.Fatal(err)
+	b.T.Helper()
+	if _, err := Delete(b.T.Context(), b.Host, steps.Job{Node: b.Node}); err != nil {
+		b.T.Fatal(err)
 	}
-}
-
-func (b *bench) run(name string, args ...string) string {
-	b.t.Helper()
-	out, err := exec.Command(name, args...).CombinedOutput()
-	if err != nil {
-		b.t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
-	}
-	return string(out)
 }
 
 // detail is what mdadm says of all arrays that run: NAME LEVEL METADATA MEMBERS, sorted.
 func (b *bench) detail() string {
-	b.t.Helper()
+	b.T.Helper()
 	var lines []string
 	devices, err := filepath.Glob("/sys/block/md*")
 	if err != nil {
-		b.t.Fatal(err)
+		b.T.Fatal(err)
 	}
 	for _, d := range devices {
 		out, err := exec.Command("mdadm", "--detail", "--export", "/dev/"+filepath.Base(d)).Output()
@@ -163,29 +140,29 @@ func (b *bench) detail() string {
 }
 
 func (b *bench) wantDetail(want string) {
-	b.t.Helper()
+	b.T.Helper()
 	if got := b.detail(); got != want {
-		b.t.Errorf("arrays:\n%s\nwant:\n%s", got, want)
+		b.T.Errorf("arrays:\n%s\nwant:\n%s", got, want)
 	}
 }
 
 // wantEmpty wants no disk to have anything on it, by the word of blkid and mdadm.
 func (b *bench) wantEmpty() {
-	b.t.Helper()
+	b.T.Helper()
 	b.wantDetail("")
-	disks, err := b.host.Machine.Disks(b.t.Context())
+	disks, err := b.Host.Machine.Disks(b.T.Context())
 	if err != nil || len(disks) != 7 {
-		b.t.Fatalf("disks: %v, %v", disks, err)
+		b.T.Fatalf("disks: %v, %v", disks, err)
 	}
 	for _, d := range disks {
 		if out, err := exec.Command("blkid", "-p", d.Name).CombinedOutput(); err == nil || len(out) > 0 {
-			b.t.Errorf("blkid -p %s: %s, %v", d.Name, out, err)
+			b.T.Errorf("blkid -p %s: %s, %v", d.Name, out, err)
 		}
 		if out, err := exec.Command("mdadm", "--examine", d.Name).CombinedOutput(); err == nil {
-			b.t.Errorf("mdadm --examine %s: %s", d.Name, out)
+			b.T.Errorf("mdadm --examine %s: %s", d.Name, out)
 		}
-		if parts, err := partitions(b.host.Machine.FS, sysName(d.Name)); err != nil || len(parts) > 0 {
-			b.t.Errorf("%s has the partitions %v, %v", d.Name, parts, err)
+		if parts, err := partitions(b.Host.Machine.FS, sysName(d.Name)); err != nil || len(parts) > 0 {
+			b.T.Errorf("%s has the partitions %v, %v", d.Name, parts, err)
 		}
 	}
 }
@@ -210,19 +187,19 @@ func TestGuestCreateAndDelete(t *testing.T) {
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			b := newBench(t)
-			b.mode(test.mode)
+			b.Mode(test.mode)
 			disks := strings.Fields(test.disks)
 			// What was there before, in a place where it could come back: an array on the disks that has a file system.
-			b.run("mdadm", "--create", "/dev/md9", "--run", "--metadata=1.0", "--level=1", "--raid-devices=2", "/dev/"+disks[0], "/dev/"+disks[1])
+			b.Run("mdadm", "--create", "/dev/md9", "--run", "--metadata=1.0", "--level=1", "--raid-devices=2", "/dev/"+disks[0], "/dev/"+disks[1])
 			b.fill("/dev/md9")
-			b.run("mdadm", "--stop", "/dev/md9")
+			b.Run("mdadm", "--stop", "/dev/md9")
 			if _, err := b.create(test.config); err == nil || !strings.Contains(err.Error(), "/dev/"+disks[0]+" as a whole is a member of an array that does not run") {
 				t.Fatalf("a creation on disks that an array has: %v", err)
 			}
 			b.mustDelete()
 			b.mustCreate(test.config)
 			b.wantDetail(test.detail)
-			if got := b.table("/dev/" + disks[0]); got != test.table {
+			if got := b.Table("/dev/" + disks[0]); got != test.table {
 				t.Errorf("partitions of %s: %s, want %s", disks[0], got, test.table)
 			}
 			arrays, err := filepath.Glob("/sys/block/md[0-9]")
@@ -242,8 +219,8 @@ func TestGuestCreateAndDelete(t *testing.T) {
 			}
 			b.wantDetail(test.detail)
 			// They are found again after a restart.
-			b.run("mdadm", "--stop", "--scan")
-			if err := Assemble(t.Context(), b.host); err != nil {
+			b.Run("mdadm", "--stop", "--scan")
+			if err := Assemble(t.Context(), b.Host); err != nil {
 				t.Error(err)
 			}
 			b.wantDetail(test.detail)
@@ -255,10 +232,10 @@ func TestGuestCreateAndDelete(t *testing.T) {
 
 // fill writes signatures to a device.
 func (b *bench) fill(device string) {
-	b.t.Helper()
-	d, err := b.host.Open(device)
+	b.T.Helper()
+	d, err := b.Host.Open(device)
 	if err != nil {
-		b.t.Fatal(err)
+		b.T.Fatal(err)
 	}
 	defer d.Close()
 	swap := make([]byte, 4096)
@@ -267,117 +244,31 @@ func (b *bench) fill(device string) {
 	binary.LittleEndian.PutUint32(swap[1028:], 1000)
 	for at := int64(0); at < 160*mib; at += 1 * mib / 2 { // wherever the data of the new array may begin
 		if _, err := d.WriteAt(swap, at); err != nil {
-			b.t.Fatal(err)
+			b.T.Fatal(err)
 		}
 	}
 }
-
-// table is the kind of a disk's partition table and START SIZE TYPE of each partition.
-func (b *bench) table(disk string) string {
-	b.t.Helper()
-	var table struct {
-		PartitionTable struct {
-			Label      string
-			Partitions []struct {
-				Start, Size int64
-				Type        string
-			}
-		}
-	}
-	if err := json.Unmarshal([]byte(b.run("sfdisk", "--json", disk)), &table); err != nil {
-		b.t.Fatal(err)
-	}
-	if table.PartitionTable.Label == "gpt" {
-		if out := b.run("sgdisk", "-v", disk); !strings.Contains(out, "No problems found") {
-			b.t.Errorf("sgdisk -v %s:\n%s", disk, out)
-		}
-	}
-	var parts []string
-	for _, p := range table.PartitionTable.Partitions {
-		parts = append(parts, fmt.Sprintf("%d %d %s", p.Start, p.Size, p.Type))
-	}
-	return table.PartitionTable.Label + " " + strings.Join(parts, ", ")
-}
-
-// A disk whose operations are counted; after the last one that is allowed, none happens any more.
-type killable struct {
-	steps.Disk
-	b *bench
-}
-
-func (k killable) WriteAt(p []byte, at int64) (int, error) {
-	if err := k.b.live(); err != nil {
-		return 0, err
-	}
-	return k.Disk.WriteAt(p, at)
-}
-
-func (k killable) Zero(ctx context.Context, at, n int64) error {
-	if err := k.b.live(); err != nil {
-		return err
-	}
-	return k.Disk.Zero(ctx, at, n)
-}
-
-func (k killable) RereadPartitions(ctx context.Context) error {
-	if err := k.b.live(); err != nil {
-		return err
-	}
-	return k.Disk.RereadPartitions(ctx)
-}
-
-// killableTools run mdadm as long as the machine lives. The last array before its end is half made: one member has no superblock.
-type killableTools struct {
-	tool.Runner
-	b *bench
-}
-
-func (k killableTools) Run(ctx context.Context, t tool.Tool, args ...string) ([]byte, error) {
-	if err := k.b.live(); err != nil {
-		return nil, err
-	}
-	out, err := k.Runner.Run(ctx, t, args...)
-	if err == nil && args[0] == "--create" {
-		if dead := k.b.live(); dead != nil {
-			k.b.run("mdadm", "--stop", args[1])
-			k.b.run("mdadm", "--zero-superblock", args[len(args)-1])
-			return nil, dead
-		}
-	}
-	return out, err
-}
-
-// live counts an operation.
-func (b *bench) live() error {
-	if b.ops++; b.limit >= 0 && b.ops > b.limit {
-		return errKilled
-	}
-	return nil
-}
-
-// killAfter has the machine die after so many operations; -1 is never.
-func (b *bench) killAfter(n int) { b.ops, b.limit = 0, n }
 
 // restart is what a reset does: arrays stop, the kernel reads the partition tables, and the agent starts the arrays.
 func (b *bench) restart() {
-	b.t.Helper()
-	b.run("mdadm", "--stop", "--scan")
-	b.killAfter(-1)
-	disks, err := b.host.Machine.Disks(b.t.Context())
+	b.T.Helper()
+	b.Run("mdadm", "--stop", "--scan")
+	b.KillAfter(-1)
+	disks, err := b.Host.Machine.Disks(b.T.Context())
 	if err != nil {
-		b.t.Fatal(err)
+		b.T.Fatal(err)
 	}
 	for _, d := range disks {
-		opened, err := b.host.Open(d.Name)
+		opened, err := b.Host.Open(d.Name)
 		if err != nil {
-			b.t.Fatal(err)
+			b.T.Fatal(err)
 		}
-		if err := errors.Join(opened.RereadPartitions(b.t.Context()), opened.Close()); err != nil {
-			b.t.Fatal(err)
+		if err := errors.Join(opened.RereadPartitions(b.T.Context()), opened.Close()); err != nil {
+			b.T.Fatal(err)
 		}
 	}
-	if err := Assemble(b.t.Context(), b.host); err != nil {
-		b.said = append(b.said, err.Error()) // a half-made array may not start
+	if err := Assemble(b.T.Context(), b.Host); err != nil {
+		b.Said = append(b.Said, err.Error()) // a half-made array may not start
 	}
 }
 
@@ -387,22 +278,22 @@ func TestGuestKilled(t *testing.T) {
 	config := software("1 1 system vda vdb", "0 MAX data vda vdb")
 	const detail = "any:data raid0 1.2 vda2 vdb2\nany:system raid1 1.2 vda1 vdb1"
 	for n, killed := 0, true; killed; n += *every {
-		b.said = nil
-		b.killAfter(n)
+		b.Said = nil
+		b.KillAfter(n)
 		_, err := b.create(config)
-		if killed = errors.Is(err, errKilled); err != nil && !killed {
+		if killed = errors.Is(err, guesttest.ErrKilled); err != nil && !killed {
 			t.Fatalf("killed after %d operations: %v", n, err)
 		}
 		b.restart()
 		b.mustCreate(config)
 		b.wantDetail(detail)
 		for _, d := range []string{"/dev/vda", "/dev/vdb"} {
-			if head, _, err := probe(b.host.Machine.FS, d, 4*gib, mib); err != nil || readMark(head).Run != "" {
+			if head, _, err := probe(b.Host.Machine.FS, d, 4*gib, mib); err != nil || readMark(head).Run != "" {
 				t.Errorf("killed after %d operations: a mark is left on %s, %v", n, d, err)
 			}
 		}
-		b.killAfter(n)
-		if _, err := Delete(t.Context(), b.host, steps.Job{Node: b.node}); err != nil && !errors.Is(err, errKilled) {
+		b.KillAfter(n)
+		if _, err := Delete(t.Context(), b.Host, steps.Job{Node: b.Node}); err != nil && !errors.Is(err, guesttest.ErrKilled) {
 			t.Fatalf("deletion killed after %d operations: %v", n, err)
 		}
 		b.restart()
@@ -415,10 +306,10 @@ func TestGuestKilled(t *testing.T) {
 	}
 
 	// Killed while the marks are changed: at first everything is made anew, from the first change on nothing is.
-	b.said = nil
+	b.Said = nil
 	b.mustCreate(config)
 	uuid := b.uuid("system")
-	state, err := look(t.Context(), b.host)
+	state, err := look(t.Context(), b.Host)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -456,14 +347,14 @@ func TestGuestKilled(t *testing.T) {
 
 // uuid is that of an array, by the word of mdadm.
 func (b *bench) uuid(name string) string {
-	b.t.Helper()
-	for line := range strings.Lines(b.run("mdadm", "--examine", "--scan")) {
+	b.T.Helper()
+	for line := range strings.Lines(b.Run("mdadm", "--examine", "--scan")) {
 		if strings.Contains(line, "name=any:"+name) {
 			_, uuid, _ := strings.Cut(line, "UUID=")
 			return strings.Fields(uuid)[0]
 		}
 	}
-	b.t.Fatalf("there is no array %s", name)
+	b.T.Fatalf("there is no array %s", name)
 	return ""
 }
 
@@ -474,11 +365,11 @@ func TestGuestInUse(t *testing.T) {
 	if err := boot.LoadModules(t.Context(), "ext4"); err != nil {
 		t.Fatal(err)
 	}
-	b.run("busybox", "mkswap", "/dev/md0")
-	b.run("busybox", "swapon", "/dev/md0")
-	b.run("mke2fs", "-q", "/dev/md1")
+	b.Run("busybox", "mkswap", "/dev/md0")
+	b.Run("busybox", "swapon", "/dev/md0")
+	b.Run("mke2fs", "-q", "/dev/md1")
 	dir := t.TempDir()
-	b.run("busybox", "mount", "-t", "ext4", "/dev/md1", dir)
+	b.Run("busybox", "mount", "-t", "ext4", "/dev/md1", dir)
 	f, err := os.Create(filepath.Join(dir, "open"))
 	if err != nil {
 		t.Fatal(err)
@@ -489,7 +380,7 @@ func TestGuestInUse(t *testing.T) {
 		t.Fatal(err)
 	}
 	before := b.detail()
-	if _, err := Delete(t.Context(), b.host, steps.Job{Node: b.node}); err == nil || !strings.Contains(err.Error(), "in use: /dev/md1: open in busybox") {
+	if _, err := Delete(t.Context(), b.Host, steps.Job{Node: b.Node}); err == nil || !strings.Contains(err.Error(), "in use: /dev/md1: open in busybox") {
 		t.Errorf("a deletion beneath an open file: %v", err)
 	}
 	b.wantDetail(before)
@@ -504,13 +395,23 @@ func TestGuestInUse(t *testing.T) {
 	b.wantEmpty()
 
 	// A disk that is in use is no member, and the others are not touched.
-	b.run("busybox", "mkswap", "/dev/vdc")
-	b.run("busybox", "swapon", "/dev/vdc")
-	if _, err := b.create(software("1 1 system vda vdc")); err == nil || !strings.Contains(err.Error(), "/dev/vdc is swapped to") {
+	b.Run("busybox", "mkswap", "/dev/vdc")
+	b.Run("busybox", "swapon", "/dev/vdc")
+	if _, err := b.create(software("1 1 system vda vdc")); err == nil || !strings.Contains(err.Error(), "/dev/vdc as a whole holds a swap area") {
+		t.Errorf("a creation on a disk that is swapped to: %v", err)
+	}
+	b.Run("busybox", "swapoff", "/dev/vdc")
+	b.Run("busybox", "dd", "if=/dev/zero", "of=/dev/vdc", "bs=4096", "count=1")
+	held, err := os.OpenFile("/dev/vdc", os.O_RDWR|os.O_EXCL, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := b.create(software("1 1 system vda vdc")); !errors.Is(err, syscall.EBUSY) || !strings.Contains(err.Error(), "/dev/vdc") {
 		t.Errorf("a creation on a disk in use: %v", err)
 	}
-	b.run("busybox", "swapoff", "/dev/vdc")
-	b.run("busybox", "dd", "if=/dev/zero", "of=/dev/vdc", "bs=4096", "count=1")
+	if err := held.Close(); err != nil {
+		t.Fatal(err)
+	}
 	b.wantEmpty()
 }
 
@@ -522,23 +423,23 @@ func TestGuestSkipList(t *testing.T) {
 	const detail = "any:data raid1 1.2 vda2 vdb2\nany:system raid1 1.2 vda1 vdb1\nany:third raid1 1.2 sda1 vdc1"
 	b.wantDetail(detail)
 	for _, name := range []string{"/dev/md0", "/dev/md1", "/dev/md2"} {
-		b.run("busybox", "mkswap", name)
+		b.Run("busybox", "mkswap", name)
 	}
-	b.node.Properties["skip_block_devices"] = json.RawMessage(`[{"volume_name": "data"}]`)
+	b.Node.Properties["skip_block_devices"] = json.RawMessage(`[{"volume_name": "data"}]`)
 	b.mustDelete()
 	b.wantDetail("any:data raid1 1.2 vda2 vdb2\nany:system raid1 1.2 vda1 vdb1")
 	if out, err := exec.Command("blkid", "-p", "/dev/md0").CombinedOutput(); len(out) > 0 {
 		t.Errorf("the neighbour of a kept volume has %s, %v", out, err)
 	}
-	if out := b.run("blkid", "-p", "/dev/md1"); !strings.Contains(out, "swap") {
+	if out := b.Run("blkid", "-p", "/dev/md1"); !strings.Contains(out, "swap") {
 		t.Errorf("the kept volume has %s", out)
 	}
 	b.mustCreate(config)
 	b.wantDetail(detail)
-	if out := b.run("blkid", "-p", "/dev/md1"); !strings.Contains(out, "swap") {
+	if out := b.Run("blkid", "-p", "/dev/md1"); !strings.Contains(out, "swap") {
 		t.Errorf("the kept volume has %s", out)
 	}
-	delete(b.node.Properties, "skip_block_devices")
+	delete(b.Node.Properties, "skip_block_devices")
 	b.mustDelete()
 	b.wantEmpty()
 }
@@ -560,28 +461,28 @@ func TestGuestRelease(t *testing.T) {
 		{"not of RAID", config, "", "/dev/nvme0n1", ""},
 	} {
 		n := steps.Node{RAIDConfig: json.RawMessage(test.config), Properties: map[string]json.RawMessage{"skip_block_devices": json.RawMessage(test.skip)}}
-		err := Release(t.Context(), b.host, n, test.disk)
+		err := Release(t.Context(), b.Host, n, test.disk)
 		if (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
 			t.Errorf("%s: %v, want %q", test.name, err, test.want)
 		}
 		b.wantDetail(both)
 	}
-	b.run("busybox", "mkswap", "/dev/md0")
-	b.run("busybox", "swapon", "/dev/md0")
-	if err := Release(t.Context(), b.host, steps.Node{}, "/dev/vda"); err == nil || !strings.Contains(err.Error(), "stop swapping to /dev/md0") {
+	b.Run("busybox", "mkswap", "/dev/md0")
+	b.Run("busybox", "swapon", "/dev/md0")
+	if err := Release(t.Context(), b.Host, steps.Node{}, "/dev/vda"); err == nil || !strings.Contains(err.Error(), "stop swapping to /dev/md0") {
 		t.Errorf("in use: %v", err)
 	}
 	b.wantDetail(both)
-	b.run("busybox", "swapoff", "/dev/md0")
-	if err := Release(t.Context(), b.host, steps.Node{}, "/dev/sda"); err != nil {
+	b.Run("busybox", "swapoff", "/dev/md0")
+	if err := Release(t.Context(), b.Host, steps.Node{}, "/dev/sda"); err != nil {
 		t.Error(err)
 	}
 	b.wantDetail(system)
-	if err := Release(t.Context(), b.host, steps.Node{}, "/dev/vda"); err != nil {
+	if err := Release(t.Context(), b.Host, steps.Node{}, "/dev/vda"); err != nil {
 		t.Error(err)
 	}
 	b.wantDetail("")
-	d, err := b.host.Open("/dev/vda")
+	d, err := b.Host.Open("/dev/vda")
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -595,11 +496,11 @@ func TestGuestApply(t *testing.T) {
 	b := newBench(t)
 	b.mustCreate(software("1 1 old vda vdb"))
 	apply := func(config, more string) error {
-		_, err := Apply(t.Context(), b.host, steps.Job{Node: b.node, Args: json.RawMessage(`{"raid_config": ` + config + more + `}`)})
+		_, err := Apply(t.Context(), b.Host, steps.Job{Node: b.Node, Args: json.RawMessage(`{"raid_config": ` + config + more + `}`)})
 		return err
 	}
 	validate := func(config string) error {
-		ok, err := Validate(t.Context(), b.host, steps.Job{Node: b.node, Args: json.RawMessage(`{"raid_config": ` + config + `}`)})
+		ok, err := Validate(t.Context(), b.Host, steps.Job{Node: b.Node, Args: json.RawMessage(`{"raid_config": ` + config + `}`)})
 		if err == nil && ok != true {
 			t.Errorf("Validate() = %v", ok)
 		}

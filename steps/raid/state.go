@@ -39,6 +39,7 @@ type disk struct {
 	raid  []int              // numbers of the partitions that are for software RAID by their type
 	stale []int              // numbers of the partitions, 0 for the disk, with a superblock
 	mark  mark               // of a creation that was not finished; the zero mark if there is none
+	other string             // a partition that no mark speaks for; "" if there is none
 	holds string             // what it holds as a whole, without partitions: "a file system (xfs)"; "" if nothing is known
 }
 
@@ -145,8 +146,12 @@ func lookAtDisk(root fs.FS, i inspect.Disk) (d disk, found []foundBlock, err err
 		if d.holds, err = holding(head, tail, i.Size); err != nil {
 			return d, nil, err
 		}
-		if d.holds == BareGPT && d.mark.Run != "" {
-			d.holds = "" // our own, of which the first sector was not written when the power failed
+		if HalfWritten(d.holds, d.mark, head, int(max(i.LogicalSectors, 512))) {
+			d.holds = ""
+		}
+	} else if d.mark.Run != "" {
+		if d.other, err = Foreign(root, i.Name, head, int(max(i.LogicalSectors, 512)), d.parts); err != nil {
+			return d, nil, err
 		}
 	}
 	d.raid = raidPartitions(head, int(i.LogicalSectors))
@@ -289,9 +294,14 @@ func (s *state) lookAtArrays(root fs.FS) error {
 // member is the block device of a kernel's name as a part of a disk.
 func (s *state) member(name string) member {
 	for _, d := range s.disks {
-		for _, p := range d.parts {
-			if m := (member{d.Name, p.Number}); m.device() == deviceName(name) {
-				return m
+		for _, path := range d.Names() {
+			if path == deviceName(name) {
+				return member{d.Name, 0}
+			}
+			for _, p := range d.parts {
+				if (member{path, p.Number}).device() == deviceName(name) {
+					return member{d.Name, p.Number}
+				}
 			}
 		}
 	}
@@ -333,7 +343,12 @@ func partitions(root fs.FS, name string) ([]stream.Partition, error) {
 }
 
 // raidPartitions are the numbers of the partitions of the types that this package gives them. A table that is none has none.
-func raidPartitions(head []byte, sector int) (numbers []int) {
+func raidPartitions(head []byte, sector int) []int {
+	return partitionsOf(head, sector, func(t gpt.GUID) bool { return t == gpt.LinuxRAID })
+}
+
+// partitionsOf are the numbers of partitions of some types of a GPT, and of those for arrays of an MBR.
+func partitionsOf(head []byte, sector int, is func(gpt.GUID) bool) (numbers []int) {
 	mbr, err := gpt.ParseMBR(head)
 	if err != nil {
 		return nil
@@ -351,7 +366,7 @@ func raidPartitions(head []byte, sector int) (numbers []int) {
 		return nil
 	}
 	for _, p := range table.Partitions() {
-		if p.Type == gpt.LinuxRAID {
+		if is(p.Type) {
 			numbers = append(numbers, p.Number)
 		}
 	}

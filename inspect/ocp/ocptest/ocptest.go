@@ -5,11 +5,11 @@ package ocptest
 
 import (
 	"bytes"
-	_ "embed"
+	"embed"
 	"encoding/json"
 	"fmt"
-	"os"
-	"path/filepath"
+	"io/fs"
+	"path"
 	"strings"
 	"testing"
 
@@ -21,8 +21,10 @@ import (
 //go:embed output.schema.json
 var ours []byte
 
-// official is the environment's variable for the directory json_spec/output of github.com/opencomputeproject/ocp-diag-core, whose own schemas then judge too.
-const official = "OCP_SCHEMAS"
+// official are the schemas of the format's own authors. See testdata/README.md.
+//
+//go:embed testdata/*.json
+var official embed.FS
 
 // Check fails the test for each line that is not as the format has it, for numbers that are not in order, steps that do not begin or end, and references to parts
 // that the machine does not have.
@@ -51,20 +53,21 @@ func schemas(t testing.TB) (list []*jsonschema.Schema) {
 		return url
 	}
 	urls := []string{add("output.schema.json", ours)}
-	if dir := os.Getenv(official); dir != "" {
-		files, err := filepath.Glob(filepath.Join(dir, "*.json"))
-		if err != nil || len(files) == 0 {
-			t.Fatalf("%s=%s: no schemas (%v)", official, dir, err)
+	files, err := fs.Glob(official, "testdata/*.json")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		text, err := official.ReadFile(file)
+		if err != nil {
+			t.Fatal(err)
 		}
-		for _, file := range files {
-			text, err := os.ReadFile(file)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if url := add("file://"+file, text); filepath.Base(file) == "root.json" {
-				urls = append(urls, url)
-			}
+		if url := add("file:///"+file, text); path.Base(file) == "root.json" {
+			urls = append(urls, url)
 		}
+	}
+	if len(urls) != 2 {
+		t.Fatal("the official schemas are not there")
 	}
 	for _, url := range urls {
 		s, err := compiler.Compile(url)
@@ -100,12 +103,25 @@ type line struct {
 		Measurement, Diagnosis *struct {
 			HardwareID string `json:"hardwareInfoId"`
 		}
+		SeriesStart *struct {
+			ID         string `json:"measurementSeriesId"`
+			HardwareID string `json:"hardwareInfoId"`
+		} `json:"measurementSeriesStart"`
+		Element *struct {
+			ID    string `json:"measurementSeriesId"`
+			Index int    `json:"index"`
+		} `json:"measurementSeriesElement"`
+		SeriesEnd *struct {
+			ID    string `json:"measurementSeriesId"`
+			Count int    `json:"totalCount"`
+		} `json:"measurementSeriesEnd"`
 	} `json:"testStepArtifact"`
 }
 
 func problems(output []byte, schemas []*jsonschema.Schema) (wrong []string) {
 	bad := func(format string, args ...any) { wrong = append(wrong, fmt.Sprintf(format, args...)) }
 	parts, open, ended := map[string]bool{}, map[string]bool{}, false
+	series, seriesKnown := map[string]int{}, map[string]bool{} // those that go on, with how many elements they have
 	lines := strings.SplitAfter(string(output), "\n")
 	if last := len(lines) - 1; lines[last] != "" {
 		bad("the last line has no end: %.80q", lines[last])
@@ -164,6 +180,27 @@ func problems(output []byte, schemas []*jsonschema.Schema) (wrong []string) {
 			if s.End != nil {
 				delete(open, s.ID)
 			}
+			if start := s.SeriesStart; start != nil {
+				if seriesKnown[start.ID] {
+					bad("line %d: series %s begins twice", i, start.ID)
+				}
+				seriesKnown[start.ID], series[start.ID] = true, 0
+				if start.HardwareID != "" && !parts[start.HardwareID] {
+					bad("line %d: there is no part %s", i, start.HardwareID)
+				}
+			}
+			if e := s.Element; e != nil {
+				if n, goesOn := series[e.ID]; !goesOn || n != e.Index {
+					bad("line %d: series %s has no element %d here", i, e.ID, e.Index)
+				}
+				series[e.ID]++
+			}
+			if e := s.SeriesEnd; e != nil {
+				if n, goesOn := series[e.ID]; !goesOn || n != e.Count {
+					bad("line %d: series %s does not end here, or has not %d elements", i, e.ID, e.Count)
+				}
+				delete(series, e.ID)
+			}
 			for _, of := range []*struct {
 				HardwareID string `json:"hardwareInfoId"`
 			}{s.Measurement, s.Diagnosis} {
@@ -172,6 +209,9 @@ func problems(output []byte, schemas []*jsonschema.Schema) (wrong []string) {
 				}
 			}
 		}
+	}
+	if len(series) > 0 {
+		bad("series have no end: %v", series)
 	}
 	if !ended {
 		bad("the run has no end")

@@ -3,6 +3,7 @@
 package ocptest
 
 import (
+	"fmt"
 	"strings"
 	"testing"
 )
@@ -16,6 +17,15 @@ const (
 	end     = `{"testRunArtifact":{"testRunEnd":{"status":"COMPLETE","result":"PASS"}},"sequenceNumber":4,"timestamp":"2026-01-02T03:04:05Z"}` + "\n"
 	whole   = version + start + step + stepEnd + end
 )
+
+// series is a run with a series of one element.
+func series(element string, count int) string {
+	line := func(number int, what string) string {
+		return fmt.Sprintf(`{"testStepArtifact":{"testStepId":"0",%s},"sequenceNumber":%d,"timestamp":"2026-01-02T03:04:05Z"}`+"\n", what, number)
+	}
+	return version + start + step + line(3, `"measurementSeriesStart":{"measurementSeriesId":"s","name":"n","unit":"W","hardwareInfoId":"a"}`) + line(4, element) +
+		line(5, fmt.Sprintf(`"measurementSeriesEnd":{"measurementSeriesId":"s","totalCount":%d}`, count)) + strings.Replace(stepEnd, ":3", ":6", 1) + strings.Replace(end, ":4", ":7", 1)
+}
 
 func TestProblems(t *testing.T) {
 	for _, tt := range []struct{ name, output, want string }{
@@ -33,6 +43,13 @@ func TestProblems(t *testing.T) {
 		{"nested metadata", strings.Replace(whole, `"dutInfoId":"1"`, `"dutInfoId":"1","metadata":{"a":{}}`, 1), "metadata"},
 		{"a part twice", strings.Replace(whole, `{"hardwareInfoId":"a","name":"a"}`, `{"hardwareInfoId":"a","name":"a"},{"hardwareInfoId":"a","name":"b"}`, 1), "two parts are a"},
 		{"a part that is not there", strings.Replace(whole, `"testStepEnd":{"status":"COMPLETE"}`, `"measurement":{"name":"m","value":1,"hardwareInfoId":"b"}`, 1), "there is no part b"},
+		{"a series", series(`"measurementSeriesElement":{"index":0,"value":1,"timestamp":"2026-01-02T03:04:05Z","measurementSeriesId":"s"}`, 1), ""},
+		{"a series with a hole", series(`"measurementSeriesElement":{"index":1,"value":1,"timestamp":"2026-01-02T03:04:05Z","measurementSeriesId":"s"}`, 1), "no element 1 here"},
+		{"an element of another series", series(`"measurementSeriesElement":{"index":0,"value":1,"timestamp":"2026-01-02T03:04:05Z","measurementSeriesId":"t"}`, 0), "series t has no element 0"},
+		{"an element without a time", series(`"measurementSeriesElement":{"index":0,"value":1,"measurementSeriesId":"s"}`, 1), "timestamp"},
+		{"a series that counts wrong", series(`"measurementSeriesElement":{"index":0,"value":1,"timestamp":"2026-01-02T03:04:05Z","measurementSeriesId":"s"}`, 2), "has not 2 elements"},
+		{"a series without an end", strings.Replace(series(`"measurementSeriesElement":{"index":0,"value":1,"timestamp":"2026-01-02T03:04:05Z","measurementSeriesId":"s"}`, 1), `"measurementSeriesEnd":{"measurementSeriesId":"s","totalCount":1}`,
+			`"error":{"symptom":"s"}`, 1), "series have no end"},
 		{"nothing", "", "the run has no end"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {

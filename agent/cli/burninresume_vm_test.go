@@ -1,0 +1,213 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package cli
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"golang.org/x/sys/unix"
+
+	"github.com/ironhand/ironhand/initramfs"
+	"github.com/ironhand/ironhand/initramfs/boot"
+	"github.com/ironhand/ironhand/initramfs/tool"
+	"github.com/ironhand/ironhand/initramfs/vmtest"
+	"github.com/ironhand/ironhand/inspect"
+	"github.com/ironhand/ironhand/steps/burnin"
+)
+
+// A machine's kernel crashes in the middle of a load, and a disk does not come back. The watchdog resets the machine, and the run goes on from the state on its stick. Then
+// a disk vanishes, the link of an interface flaps, and the kernel tells of broken hardware.
+func TestVMBurnInResumes(t *testing.T) {
+	vmtest.Require(t)
+	dir := t.TempDir()
+	programs, stick, dumps := filepath.Join(dir, "programs.cpio"), filepath.Join(dir, "stick"), filepath.Join(dir, "erst")
+	var a initramfs.Archive
+	if err := (initramfs.Programs{Root: "/"}).AddTools(&a, tool.BurnIn()); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Create(programs)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if _, err := a.WriteTo(f); err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	for name, size := range map[string]int64{stick: 64 << 20, dumps: 64 << 10} {
+		if err := os.WriteFile(name, nil, 0o600); err != nil {
+			t.Fatal(err)
+		}
+		if err := os.Truncate(name, size); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if out, err := exec.Command("mkfs.vfat", "-n", "IRONHAND", stick).CombinedOutput(); err != nil {
+		t.Fatalf("mkfs.vfat: %v\n%s", err, out)
+	}
+	const size = 24 << 20
+	vmtest.RunInGuest(t, ".", vmtest.Guest{
+		Machine: vmtest.Machine{
+			MemoryMiB: 1024, Initrds: []string{vmtest.Artefact(t, "initramfs-virtual.cpio"), programs}, Reboots: true, Cmdline: "panic=0", NICs: []vmtest.NIC{{}},
+			Disks: []vmtest.Disk{{Size: size, Serial: "GOOD"}, {Path: stick, Serial: "STICK"}, {Size: size, Serial: "VANISHES", Bus: "scsi"}, {Size: size, Serial: "LOST", Bus: "scsi"}},
+			Extra: []string{"-device", "i6300esb", "-action", "watchdog=reset",
+				"-object", "memory-backend-file,id=erst,size=64K,share=on,mem-path=" + dumps, "-device", "acpi-erst,memdev=erst"},
+		},
+		Args: "-guest -test.run=TestGuestResumes$", Timeout: 8 * time.Minute,
+		During: func(vm *vmtest.VM) {
+			vm.Expect(t, `Kernel panic - not syncing: sysrq`, 3*time.Minute)
+			vm.Monitor(t, "device_del", map[string]any{"id": "disk3"})
+			vm.Expect(t, `\nmarker: disks are written`, 4*time.Minute)
+			time.Sleep(3 * time.Second) // until the counters were read
+			for _, up := range []bool{false, true} {
+				vm.Monitor(t, "set_link", map[string]any{"name": "nic0", "up": up})
+				time.Sleep(2 * time.Second)
+			}
+		},
+	})
+}
+
+func TestGuestResumes(t *testing.T) {
+	if !*guest {
+		t.Skip("runs in the machine of TestVMBurnInResumes")
+	}
+	const stick, report = "/tmp/stick", "/tmp/stick/report"
+	if err := os.Mkdir(stick, 0o700); err != nil {
+		t.Fatal(err)
+	}
+	resets := 0
+	if err := boot.LoadModules(t.Context(), "sd_mod", "vfat", "nls_cp437", "nls_ascii", "nls_iso8859_1", "nls_utf8"); err != nil {
+		t.Fatal(err)
+	}
+	if err := unix.Mount("/dev/vdb", stick, "vfat", 0, "errors=continue"); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := burnin.Unfinished(report); err == nil {
+		resets = 1 // by which a disk was lost
+	}
+	disks, err := inspect.Local().Disks(t.Context())
+	for began := time.Now(); (err != nil || len(disks) < 4-resets) && time.Since(began) < 20*time.Second; time.Sleep(100 * time.Millisecond) {
+		disks, err = inspect.Local().Disks(t.Context())
+	}
+	if err != nil {
+		t.Fatal(err)
+	}
+	write := func(name, text string) {
+		if err := os.WriteFile(name, []byte(text), 0); err != nil {
+			t.Error(err)
+		}
+	}
+	// when does something in the middle of a load.
+	when := func(part string, do func()) {
+		go func() {
+			for ; ; time.Sleep(200 * time.Millisecond) {
+				if s, err := burnin.Unfinished(report); err == nil && s.Running != nil && s.Running.Part == part {
+					break
+				}
+			}
+			fmt.Printf("\nmarker: %s are written\n", part)
+			time.Sleep(3 * time.Second)
+			do()
+		}()
+	}
+	if resets == 0 {
+		profile := filepath.Join(t.TempDir(), "profile.yaml")
+		if err := os.WriteFile(profile, []byte("name: seconds\nloads:\n- processors: {time: 3s}\n- memory: {time: 12s, workers: 1, amount: 64M}\n- disks: {time: 12s}\n"), 0o600); err != nil {
+			t.Fatal(err)
+		}
+		when("memory", func() {
+			write("/proc/sys/kernel/sysrq", "1")
+			write("/proc/sysrq-trigger", "c")
+		})
+		code, stdout, stderr := run(t, "", "burnin", "--profile", profile, "--disks", "GOOD,VANISHES,LOST", "--report", report, "--watchdog", "30s", "--yes")
+		t.Fatalf("the machine was not reset: exit %d:\n%s%s", code, stdout, stderr)
+	}
+
+	setUp(t, "eth0")
+	when("disks", func() {
+		write("/dev/kmsg", "mce: [Hardware Error]: Machine check events logged")
+		write("/dev/kmsg", "pcieport 0000:00:1c.0: AER: Corrected error received: 0000:01:00.0")
+		for _, d := range disks {
+			if d.Serial == "VANISHES" {
+				write("/sys/block/"+filepath.Base(d.Name)+"/device/delete", "1")
+			}
+		}
+	})
+	code, stdout, stderr := run(t, "", "burnin", "--report", report, "--resume", "--watchdog", "30s", "--yes")
+	if code != exitFailed {
+		t.Errorf("exit %d:\n%s%s", code, stdout, stderr)
+	}
+	b, err := os.ReadFile(filepath.Join(report, "results.json"))
+	var r burnin.Result
+	if err != nil || json.Unmarshal(b, &r) != nil {
+		t.Fatalf("results.json: %s, %v\n%s", b, err, stderr)
+	}
+	var found strings.Builder
+	for _, l := range r.Loads {
+		for _, p := range l.Parts {
+			fmt.Fprintf(&found, "%s|%s|%s\n", p.Verdict, p.Name, strings.Join(p.Reasons, "; "))
+		}
+	}
+	if r.Verdict != burnin.Fail {
+		t.Errorf("verdict %s", r.Verdict)
+	}
+	for _, want := range []string{
+		"PASS|processors|\n", "PASS|memory|\n", "PASS|/dev/vda serial GOOD|",
+		"FAIL|machine|the machine was reset in the middle of memory for 12s: ",
+		"the watchdog i6300ESB timer says why: the machine hung",
+		"the kernel that ran has left the dump dmesg-erst-", ": Kernel panic - not syncing: sysrq triggered crash",
+		"|lost since the burn-in began: QEMU QEMU HARDDISK 24.0 MiB serial LOST",
+		" serial VANISHES|", "1 devices that vanished",
+		"FAIL|eth0|2 changes of the link\n",
+		"FAIL|processors|1 kernel messages of broken hardware, the first: mce: [Hardware Error]: Machine check events logged",
+		"FAIL|PCIe devices|1 kernel messages of broken hardware, the first: pcieport 0000:00:1c.0: AER: Corrected error received",
+	} {
+		if !strings.Contains(found.String(), want) {
+			t.Errorf("not found: %q", want)
+		}
+	}
+	if t.Failed() {
+		t.Logf("found:\n%s", found.String())
+	}
+	if kept, err := filepath.Glob(report + "/logs/dmesg-erst-*"); err != nil || len(kept) == 0 {
+		t.Errorf("dumps that are kept: %q, %v", kept, err)
+	}
+	if _, err := burnin.Unfinished(report); err == nil {
+		t.Error("there is something to go on with")
+	}
+	if code, _, stderr := run(t, "", "burnin", "--report", report, "--resume", "--yes"); code != exitOther || !strings.Contains(stderr, "the run came to its end") {
+		t.Errorf("once more: exit %d: %s", code, stderr)
+	}
+	// The watchdog was stopped.
+	if b, err := os.ReadFile("/sys/class/watchdog/watchdog0/state"); err != nil || strings.TrimSpace(string(b)) != "inactive" {
+		t.Errorf("the watchdog is %s, %v", b, err)
+	}
+}
+
+// setUp brings an interface up, so that its link is watched.
+func setUp(t *testing.T, name string) {
+	t.Helper()
+	fd, err := unix.Socket(unix.AF_INET, unix.SOCK_DGRAM, 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer unix.Close(fd)
+	request, err := unix.NewIfreq(name)
+	if err != nil {
+		t.Fatal(err)
+	}
+	request.SetUint16(unix.IFF_UP)
+	if err := unix.IoctlIfreq(fd, unix.SIOCSIFFLAGS, request); err != nil {
+		t.Fatal(err)
+	}
+}

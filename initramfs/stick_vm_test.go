@@ -1,0 +1,192 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package initramfs_test
+
+import (
+	"encoding/json"
+	"fmt"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ironhand/ironhand/initramfs"
+	"github.com/ironhand/ironhand/initramfs/vmtest"
+)
+
+// burnInStick makes a stick with words on the kernel's command line, and a profile of seconds in its partition for reports; so long it tests processors.
+func burnInStick(t *testing.T, processors, more string) string {
+	t.Helper()
+	dir := t.TempDir()
+	stick := filepath.Join(dir, "stick")
+	f, err := os.Create(stick)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = initramfs.ISO{
+		Kernel: vmtest.Artefact(t, "kernel/vmlinuz"), Initramfs: vmtest.Artefact(t, "initramfs-burnin.cpio.zst"),
+		Cmdline: strings.TrimSpace(initramfs.BurnInCmdline + " " + more), Loaders: initramfs.DebianLoaders("/"), Stick: true,
+	}.Write(f)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := f.Close(); err != nil {
+		t.Fatal(err)
+	}
+	profile := filepath.Join(dir, "seconds.yaml")
+	if err := os.WriteFile(profile, []byte("name: seconds\nloads:\n- processors: {time: "+processors+"}\n- memory: {time: 3s, workers: 1, amount: 64M}\n- disks: {time: 3s}\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	mtool(t, stick, "mcopy", profile, "::seconds.yaml")
+	return stick
+}
+
+// mtool runs a program of mtools on the first partition of a stick.
+func mtool(t *testing.T, stick, name string, args ...string) string {
+	t.Helper()
+	table, err := exec.Command("sfdisk", "--json", stick).Output()
+	if err != nil {
+		t.Fatalf("sfdisk: %v", err)
+	}
+	var found struct {
+		PartitionTable struct{ Partitions []struct{ Start int64 } }
+	}
+	if err := json.Unmarshal(table, &found); err != nil || len(found.PartitionTable.Partitions) != 2 {
+		t.Fatalf("sfdisk: %s, %v", table, err)
+	}
+	args = append([]string{"-i", fmt.Sprintf("%s@@%d", stick, found.PartitionTable.Partitions[0].Start*512)}, args...)
+	out, err := exec.Command(name, args...).CombinedOutput()
+	if err != nil {
+		t.Fatalf("%s: %v\n%s", name, err, out)
+	}
+	return string(out)
+}
+
+// stickReport fetches results.json of the only run from a stick, and returns the verdict and the parts.
+func stickReport(t *testing.T, stick string) (verdict, parts string) {
+	t.Helper()
+	list := strings.Fields(mtool(t, stick, "mdir", "-b", "::reports"))
+	if len(list) != 1 {
+		t.Fatalf("reports on the stick: %q, want one", list)
+	}
+	out := filepath.Join(t.TempDir(), "results.json")
+	mtool(t, stick, "mcopy", "-n", list[0]+"results.json", out)
+	b, err := os.ReadFile(out)
+	var r struct {
+		Verdict string
+		Loads   []struct {
+			Parts []struct{ Name, Verdict string }
+		}
+	}
+	if err != nil || json.Unmarshal(b, &r) != nil {
+		t.Fatalf("results.json: %s, %v", b, err)
+	}
+	var all []string
+	for _, l := range r.Loads {
+		for _, p := range l.Parts {
+			all = append(all, p.Verdict+" "+p.Name)
+		}
+	}
+	return r.Verdict, strings.Join(all, ", ")
+}
+
+// From a stick, with UEFI and no network, a person runs a profile by the menu's keys. What holds data is not written to.
+func TestVMStick(t *testing.T) {
+	vmtest.Require(t)
+	if info, err := os.Stat(vmtest.Artefact(t, "initramfs-burnin.cpio.zst")); err != nil || info.Size() > 80<<20 {
+		t.Errorf("the ramdisk for burn-in: %v, %v; at most 80 MiB are allowed", info.Size(), err)
+	}
+	data := filepath.Join(t.TempDir(), "data")
+	if err := os.WriteFile(data, make([]byte, 24<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if out, err := exec.Command("mke2fs", "-q", "-t", "ext4", "-L", "keep", data).CombinedOutput(); err != nil {
+		t.Fatalf("mke2fs: %v\n%s", err, out)
+	}
+	before, err := os.ReadFile(data)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stick := burnInStick(t, "3s", "")
+	vm := vmtest.Start(t, vmtest.Machine{
+		Firmware: "uefi", Kernel: "none", USB: stick, MemoryMiB: 1024,
+		Disks: []vmtest.Disk{{Size: 24 << 20, Serial: "GOOD"}, {Path: data, Serial: "DATA"}},
+	})
+	vm.Expect(t, `4 +own: seconds`, 5*time.Minute)
+	vm.Expect(t, `the report goes to /dev/sd`, time.Minute)
+	vm.Send(t, "d")
+	vm.Expect(t, `/dev/vda serial GOOD, 24.0 MiB: empty`, time.Minute)
+	vm.Expect(t, `/dev/vdb serial DATA, 24.0 MiB: it holds data: a file system ext4 keep`, time.Minute)
+	vm.Send(t, "a") // the stick itself
+	vm.Expect(t, `/dev/sda is not written to: it is removable`, time.Minute)
+	vm.Send(t, "c")
+	vm.Expect(t, `vdb.*holds data`, time.Minute)
+	vm.Send(t, "b\n")
+	vm.Expect(t, `/dev/vda serial GOOD, 24.0 MiB`, time.Minute)
+	vm.Send(t, "4s")
+	vm.Expect(t, `overwrite all of /dev/vda serial GOOD, 24.0 MiB`, time.Minute)
+	vm.Send(t, "yes\n")
+	vm.Expect(t, `VERDICT: PASS`, 5*time.Minute)
+	vm.Expect(t, `the stick may be pulled out`, time.Minute)
+	vm.Send(t, "\n")
+	vm.Expect(t, `shell on this console`, time.Minute)
+	vm.Send(t, "h")
+	vm.Expect(t, `exit leads back to the menu`, time.Minute)
+	vm.Send(t, "echo on VGA $(grep -c 'look for a stick' /dev/vcs1); exit\n")
+	vm.Expect(t, `on VGA 1\s`, time.Minute) // the same menu
+	vm.Expect(t, `shell on this console`, time.Minute)
+	typeKey := func(key string) {
+		vm.Monitor(t, "send-key", map[string]any{"keys": []any{map[string]any{"type": "qcode", "data": key}}})
+	}
+	typeKey("r") // on the keyboard, which is that of the VGA console
+	vm.Expect(t, `Reboot\?`, time.Minute)
+	typeKey("n")
+	vm.Send(t, "o")
+	vm.Expect(t, `Power off\?`, time.Minute)
+	vm.Send(t, "y")
+	if why := vm.Wait(t, 2*time.Minute); why != "guest-shutdown" {
+		t.Errorf("the machine ended by %s", why)
+	}
+	verdict, parts := stickReport(t, stick)
+	if verdict != "PASS" || !strings.HasPrefix(parts, "PASS processors, PASS memory, ") || !strings.HasSuffix(parts, "PASS /dev/vda serial GOOD, SKIPPED /dev/vdb serial DATA") {
+		t.Errorf("results.json says %s: %s", verdict, parts)
+	}
+	if after, err := os.ReadFile(data); err != nil || string(after) != string(before) {
+		t.Errorf("the disk that holds data has changed, %v", err)
+	}
+}
+
+// From a stick, with a BIOS and nobody at the console, a machine with a disk that cannot be read fails; it was reset in the middle besides, went on by itself, and says so.
+func TestVMStickBadDisk(t *testing.T) {
+	vmtest.Require(t)
+	dir := t.TempDir()
+	unreadable, config := filepath.Join(dir, "unreadable"), filepath.Join(dir, "blkdebug")
+	if err := os.WriteFile(unreadable, make([]byte, 24<<20), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(config, []byte("[inject-error]\nevent = \"read_aio\"\nerrno = \"5\"\nsector = \"20000\"\nonce = \"off\"\n"), 0o600); err != nil {
+		t.Fatal(err)
+	}
+	stick := burnInStick(t, "20s", "ironhand-burnin=seconds ironhand-burnin-disks=GOOD,UNREADABLE")
+	vm := vmtest.Start(t, vmtest.Machine{
+		Firmware: "bios", Kernel: "none", USB: stick, MemoryMiB: 1024, Reboots: true,
+		Extra: []string{"-set", "device.usb0.bootindex=0", "-device", "i6300esb"}, // SeaBIOS tries but one disk
+		Disks: []vmtest.Disk{{Size: 24 << 20, Serial: "GOOD"}, {Path: "blkdebug:" + config + ":" + unreadable, Serial: "UNREADABLE", Format: "raw"}},
+	})
+	vm.Expect(t, `processors +runs`, 5*time.Minute)
+	vm.Monitor(t, "system_reset", nil)
+	vm.Expect(t, `VERDICT: FAIL`, 8*time.Minute)
+	vm.Expect(t, `the stick may be pulled out`, time.Minute)
+	vm.Send(t, "\n")
+	vm.Expect(t, `shell on this console`, time.Minute)
+	vm.Send(t, "o")
+	vm.Expect(t, `Power off\?`, time.Minute)
+	vm.Send(t, "y")
+	vm.Wait(t, 2*time.Minute)
+	verdict, parts := stickReport(t, stick)
+	if verdict != "FAIL" || !strings.Contains(parts, "PASS processors") || !strings.Contains(parts, "PASS /dev/vda serial GOOD") || !strings.Contains(parts, "FAIL /dev/vdb serial UNREADABLE") || !strings.Contains(parts, "FAIL machine") {
+		t.Errorf("results.json says %s: %s", verdict, parts)
+	}
+}

@@ -1,0 +1,109 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package initramfs_test
+
+import (
+	"os"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ironhand/ironhand/initramfs/vmtest"
+)
+
+// rootImage serves the root file system of the Debian that has mdadm and lvm2, as an image of its own.
+func (l *lab) rootImage() {
+	l.t.Helper()
+	l.run("bash", "-c", `set -eu -o pipefail; zstd -dc "$1" | { dd bs=1M skip=66 count=1536 iflag=fullblock status=none; cat >/dev/null; } | zstd -q -1 -T2 -o "$2"`,
+		"bash", vmtest.Artefact(l.t, "image/debian-raid.img.zst"), l.path("root.img.zst"))
+	l.serve(l.path("root.img.zst"))
+	l.sizes = ", root_mb: 1600"
+}
+
+// Volumes are made through the API, the image of a real Debian's root file system goes onto one, and the machine starts from it by its firmware.
+func TestVMDeployOnVolume(t *testing.T) {
+	disks := `physical_disks: [{serial: OTHER}, {serial: ROOT}]`
+	volumes := func(on string) string {
+		return `[{name: sys-1, ` + on + `, volumes: [{name: data, size_gb: 1}, {name: root-1, size_gb: 2, type: TYPE, is_root_volume: true}]}]`
+	}
+	both := func(m []vmtest.Disk) [][]vmtest.Disk { return [][]vmtest.Disk{m} }
+	either := func(m []vmtest.Disk) [][]vmtest.Disk { return [][]vmtest.Disk{m[1:], m[:1]} }
+	for _, tt := range []struct {
+		name, firmware string
+		layout         string
+		raid           string // level
+		kind           string
+		handoff        string
+		expect         []string
+		starts         func([]vmtest.Disk) [][]vmtest.Disk
+		long           bool
+	}{
+		{name: "UEFI", firmware: "uefi", layout: volumes(disks), kind: "raid1", handoff: "poweroff", expect: []string{
+			`writing .* to the logical volume sys-1/root-1, on /dev/vda, /dev/vdb`,
+			`sys-1/root-1: boot loader in EFI/debian, from Debian's signed shim and GRUB; it starts the menu in /boot/grub/grub.cfg`,
+			`boot loader: Boot\w+ debian \(RAID, part0\) \\EFI\\debian\\shimx64.efi`, `Boot\w+ debian \(RAID, part1\) \\EFI\\debian\\shimx64.efi`}, starts: both},
+		{name: "BIOS, after kexec", layout: volumes(disks), kind: "linear", handoff: "kexec", expect: []string{
+			`boot loader: /dev/vda: GRUB for BIOS.* it starts the menu in /boot/grub/grub.cfg`, `/dev/vdb: GRUB for BIOS`, `lab-host login:`}, starts: both, long: true},
+		{name: "UEFI on an array", firmware: "uefi", layout: volumes("volume_name: system"), raid: "1", kind: "linear", handoff: "poweroff", expect: []string{
+			`writing .* to the logical volume sys-1/root-1, on /dev/md0`, `made /dev/md1 "esp", of /dev/vda2, /dev/vdb2`, `boot loader: Boot\w+ debian \(RAID, part0\)`}, starts: either, long: true},
+		{name: "BIOS on an array", layout: volumes("volume_name: system"), raid: "1", kind: "linear", handoff: "poweroff", expect: []string{
+			`boot loader: /dev/vda: GRUB for BIOS.* it starts the menu in /boot/grub/grub.cfg`}, starts: either, long: true},
+	} {
+		if tt.long && os.Getenv("LONG") == "" {
+			continue
+		}
+		t.Run(tt.name, func(t *testing.T) {
+			t.Parallel()
+			l := newLab(t)
+			l.rootImage()
+			l.handoff = tt.handoff
+			l.hint = "{serial: NONE}, logical_volumes: " + strings.ReplaceAll(tt.layout, "TYPE", tt.kind)
+			if tt.firmware == "uefi" {
+				l.bootMode = "uefi"
+			}
+			if tt.raid != "" {
+				l.raid = "{logical_disks: [{size_gb: MAX, raid_level: '" + tt.raid + "', controller: software, volume_name: system}]}"
+			}
+			l.start()
+			m := l.machine()
+			m.Firmware, m.MemoryMiB = tt.firmware, 768
+			if tt.firmware == "uefi" {
+				m.Variables = l.path("variables")
+				l.run("cp", "/usr/share/OVMF/OVMF_VARS_4M.fd", m.Variables)
+			}
+			m.Disks[0].Size = m.Disks[1].Size
+			vm := vmtest.Start(t, m)
+			for _, text := range tt.expect {
+				vm.Expect(t, text, deployTime+bootTime)
+			}
+			if err := l.result(5 * time.Minute); err != nil {
+				t.Fatalf("conductor: %v\n%s", err, l.timeline())
+			}
+			if tt.handoff == "poweroff" {
+				vm.Wait(t, time.Minute)
+			}
+			vm.Stop()
+			if strings.Contains(vm.Console(), "WARNING") {
+				t.Errorf("console has a warning:\n%s", vm.Console())
+			}
+			for i := range m.Disks {
+				m.Disks[i].Path = vm.Disks[i]
+			}
+			m.Kernel, m.Floppy, m.NICs = "none", "", nil
+			if m.Firmware == "" {
+				m.Firmware = "bios"
+			}
+			starts(t, m, tt.starts(m.Disks)...)
+		})
+	}
+}
+
+// An image of a whole disk does not go over the volumes of the node, and says so before anything is touched.
+func TestVMVolumeRefusesWholeDisk(t *testing.T) {
+	t.Parallel()
+	l := newLab(t)
+	l.hint = "{serial: ROOT}, logical_volumes: [{name: sys, physical_disks: [{serial: ROOT}], volumes: [{name: root, size_gb: 2, is_root_volume: true}]}]"
+	l.start()
+	vm := vmtest.Start(t, l.machine())
+	l.wantFailure(vm, "the node's root volume is the logical volume sys/root, which takes the image of a file system (image_type partition), and no whole disk", deployTime+bootTime)
+}

@@ -1,0 +1,262 @@
+// SPDX-License-Identifier: Apache-2.0
+
+//go:build linux
+
+package erase_test
+
+import (
+	"encoding/json"
+	"errors"
+	"flag"
+	"fmt"
+	"log/slog"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"slices"
+	"strings"
+	"syscall"
+	"testing"
+	"time"
+
+	"github.com/ironhand/ironhand/initramfs/boot"
+	"github.com/ironhand/ironhand/initramfs/tool"
+	"github.com/ironhand/ironhand/initramfs/vmtest"
+	"github.com/ironhand/ironhand/inspect"
+	"github.com/ironhand/ironhand/steps"
+	"github.com/ironhand/ironhand/steps/erase"
+	"github.com/ironhand/ironhand/steps/holders"
+	"github.com/ironhand/ironhand/steps/raid"
+	"github.com/ironhand/ironhand/stream"
+)
+
+var guest = flag.Bool("guest", false, "run the tests for a virtual machine with disks on two host adapters")
+
+// Disks that are on two host adapters each, and a pair of disks that only say so.
+func TestVMPaths(t *testing.T) {
+	vmtest.Require(t)
+	extra := []string{"-device", "virtio-scsi-pci,id=hba0", "-device", "virtio-scsi-pci,id=hba1"}
+	dir := t.TempDir()
+	for i, serial := range []string{"ONE", "TWO", "LIAR"} {
+		for hba := range 2 {
+			file := filepath.Join(dir, serial)
+			if serial == "LIAR" {
+				file += fmt.Sprint(hba)
+			}
+			f, err := os.OpenFile(file, os.O_RDWR|os.O_CREATE, 0o600)
+			if err == nil {
+				err = errors.Join(f.Truncate(2<<30), f.Close())
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			id := fmt.Sprintf("%s-%d", strings.ToLower(serial), hba)
+			extra = append(extra, "-drive", "if=none,cache=unsafe,file.locking=off,format=raw,id="+id+",file="+file,
+				"-device", fmt.Sprintf("scsi-hd,bus=hba%d.0,share-rw=on,drive=%s,serial=%s,wwn=0x5000c5000000000%d", hba, id, serial, i+1))
+		}
+	}
+	vmtest.RunInGuest(t, ".", vmtest.Guest{
+		Machine: vmtest.Machine{MemoryMiB: 768, Disks: []vmtest.Disk{{Size: 2 << 30, Serial: "PLAIN"}}, Extra: extra},
+		Files:   vmtest.Programs(t, "sfdisk", "blkid", "dmsetup"),
+		Args:    "-guest -test.run=TestGuestPaths",
+	})
+}
+
+func TestGuestPaths(t *testing.T) {
+	if !*guest {
+		t.Skip("runs in the machine of TestVMPaths")
+	}
+	run := func(name string, args ...string) string {
+		t.Helper()
+		out, err := exec.Command(name, args...).CombinedOutput()
+		if err != nil {
+			t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
+		}
+		return string(out)
+	}
+	var said []string
+	host := steps.Host{Machine: inspect.Local(), Local: true, Tools: tool.Exec{}, Log: slog.New(slog.DiscardHandler), LoadModules: boot.LoadModules,
+		Open:     func(path string) (steps.Disk, error) { return stream.OpenDevice(path) },
+		Say:      func(format string, args ...any) { said = append(said, fmt.Sprintf(format, args...)) },
+		Progress: func(any) {},
+	}
+	t.Cleanup(func() {
+		if t.Failed() {
+			t.Logf("said:\n%s", strings.Join(said, "\n"))
+		}
+	})
+	if err := boot.LoadModules(t.Context(), "virtio_scsi", "sd_mod", "raid1", "dm_mod", "ext4"); err != nil {
+		t.Fatal(err)
+	}
+	list := func() map[string][]string { // names by serial number
+		t.Helper()
+		disks, err := host.Machine.Disks(t.Context())
+		if err != nil {
+			t.Fatal(err)
+		}
+		names := map[string][]string{}
+		for _, d := range disks {
+			if d.Type != "disk" {
+				continue
+			}
+			if s := string(d.Serial); names[s] != nil {
+				t.Errorf("%s is listed twice, as %v and %v", s, names[s], d.Names())
+			}
+			names[string(d.Serial)] = d.Names()
+		}
+		return names
+	}
+	disks := list()
+	for range 50 { // adapters look for their disks when their drivers are there
+		if len(disks["LIAR"]) == 2 {
+			break
+		}
+		time.Sleep(100 * time.Millisecond)
+		disks = list()
+	}
+	one, two, liar := disks["ONE"], disks["TWO"], disks["LIAR"]
+	if len(disks) != 4 || len(one) != 2 || len(two) != 2 || len(liar) != 2 || len(disks["PLAIN"]) != 1 {
+		t.Fatalf("disks %v", disks)
+	}
+
+	// An array has each disk once.
+	node := steps.Node{UUID: "n1", Properties: map[string]json.RawMessage{"capabilities": json.RawMessage(`"boot_mode:uefi"`)}}
+	create := func(first, second string) error {
+		node.TargetRAIDConfig = json.RawMessage(fmt.Sprintf(`{"logical_disks":[{"size_gb":1,"raid_level":"1","controller":"software","volume_name":"system","physical_disks":[%s,%s]}]}`, first, second))
+		_, err := raid.Create(t.Context(), host, steps.Job{Node: node})
+		return err
+	}
+	if err := create(`{"name":"`+one[0]+`"}`, `{"name":"`+one[1]+`"}`); !errors.Is(err, inspect.ErrNoDisk) {
+		t.Fatalf("an array of two paths to one disk: %v", err)
+	}
+	if err := create(`{"serial":"ONE"}`, `{"name":"`+two[1]+`"}`); err != nil {
+		t.Fatal(err)
+	}
+	members := func() string { return run("mdadm", "--detail", "--export", "/dev/md0") }
+	if got := members(); strings.Count(got, "_DEV=") != 2 || !strings.Contains(got, one[0]+"1") || !strings.Contains(got, two[0]+"1") {
+		t.Errorf("the array is of\n%s", got)
+	}
+
+	// After a reset the kernel has the partitions of all paths, and the array starts of one path to each.
+	run("mdadm", "--stop", "--scan")
+	reread := func() {
+		t.Helper()
+		for _, name := range append(append([]string{}, one...), two...) {
+			d, err := host.Open(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := errors.Join(d.RereadPartitions(t.Context()), d.Close()); err != nil {
+				t.Fatal(err)
+			}
+		}
+	}
+	reread()
+	if err := raid.Assemble(t.Context(), host); err != nil {
+		t.Fatal(err)
+	}
+	if got := members(); strings.Count(got, "_DEV=") != 2 {
+		t.Errorf("after a reset the array is of\n%s", got)
+	}
+	run("mdadm", "--stop", "--scan")
+
+	// Somebody started it by the other paths: it is taken down, and goes.
+	byOthers := func() {
+		t.Helper()
+		reread()
+		run("mdadm", "--assemble", "/dev/md0", one[1]+"1", two[1]+"1")
+	}
+	byOthers()
+	if err := create(`{"serial":"ONE"}`, `{"serial":"TWO"}`); err == nil || !strings.Contains(err.Error(), "partitions detected on devices "+one[0]) {
+		t.Errorf("an array on disks that have one by their other paths: %v", err)
+	}
+	all, err := host.Machine.Disks(t.Context())
+	if err != nil {
+		t.Fatal(err)
+	}
+	all = slices.DeleteFunc(all, func(d inspect.Disk) bool { return d.Name != one[0] })
+	if _, _, err := raid.OpenDisks(t.Context(), host, all); !errors.Is(err, syscall.EBUSY) || !strings.Contains(err.Error(), one[1]+" is the same disk") {
+		t.Errorf("a disk that is in use by its other path is opened: %v", err)
+	}
+	if _, err := raid.Delete(t.Context(), host, steps.Job{Node: node}); err != nil {
+		t.Fatal(err)
+	}
+	if err := create(`{"serial":"ONE"}`, `{"serial":"TWO"}`); err != nil {
+		t.Fatal(err)
+	}
+	run("mdadm", "--stop", "--scan")
+	byOthers()
+	run("mke2fs", "-q", "/dev/md0")
+	if err := errors.Join(os.MkdirAll("/mnt", 0o700), syscall.Mount("/dev/md0", "/mnt", "ext4", 0, "")); err != nil {
+		t.Fatal(err)
+	}
+	skip := map[string]json.RawMessage{"skip_block_devices": json.RawMessage(`[{"name": "` + liar[1] + `"}]`)}
+	erased := func(name string) {
+		t.Helper()
+		if out, _ := exec.Command("blkid", "-p", name).CombinedOutput(); len(out) > 0 {
+			t.Errorf("on %s is still %s", name, out)
+		}
+		if parts, _ := filepath.Glob("/sys/block/" + filepath.Base(name) + "/sd*"); len(parts) > 0 {
+			t.Errorf("the kernel still has %v", parts)
+		}
+	}
+	said = nil
+	if _, err := erase.Local().Metadata(t.Context(), host, steps.Job{Node: steps.Node{Properties: skip}}); err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range append(append([]string{}, one...), two...) {
+		erased(name)
+	}
+	text := strings.Join(said, "\n")
+	for _, want := range []string{"unmount /mnt", "stop /dev/md0", one[0] + ": clearing", liar[0] + " is on the skip list"} {
+		if !strings.Contains(text, want) {
+			t.Errorf("%q was not said", want)
+		}
+	}
+	if strings.Contains(text, one[1]+": clearing") {
+		t.Error("a disk was erased twice")
+	}
+
+	// Two disks of one name: neither is taken for the other.
+	for _, name := range liar {
+		run("mke2fs", "-q", "-F", name)
+	}
+	_, err = erase.Local().Metadata(t.Context(), host, steps.Job{})
+	if err == nil || !strings.Contains(err.Error(), liar[1]+" says that it is this disk too: what is written to one is not read from the other") {
+		t.Errorf("two disks of one name: %v", err)
+	}
+	if out, err := exec.Command("blkid", "-p", liar[1]).CombinedOutput(); err != nil || !strings.Contains(string(out), "ext2") {
+		t.Errorf("the second one was touched: %s, %v", out, err)
+	}
+
+	// A device of dm-multipath stands for the paths; to write to one of them is refused.
+	sectors, err := os.ReadFile("/sys/block/" + filepath.Base(one[0]) + "/size")
+	if err != nil {
+		t.Fatal(err)
+	}
+	cmd := exec.Command("dmsetup", "create", "mpatha", "--noudevsync", "--uuid", "mpath-35000c50000000001")
+	var size int
+	if _, err := fmt.Sscan(string(sectors), &size); err != nil {
+		t.Fatal(err)
+	}
+	cmd.Stdin = strings.NewReader(fmt.Sprintf("0 2048 linear %s 0\n2048 %d linear %s 2048\n", one[0], size-2048, one[1]))
+	if out, err := cmd.CombinedOutput(); err != nil {
+		t.Fatalf("dmsetup: %v\n%s", err, out)
+	}
+	if disks = list(); disks["ONE"] != nil {
+		t.Errorf("a path of a multipath device is listed: %v", disks)
+	}
+	run("mke2fs", "-q", "-F", "/dev/dm-0")
+	tree, err := holders.Of(t.Context(), host.Machine.FS, one[0])
+	if err != nil || !errors.Is(tree.Refusal(), holders.ErrBusy) {
+		t.Errorf("a path of a multipath device may be used: %v, %v\n%v", err, tree.Refusal(), tree)
+	}
+	if _, err := erase.Local().Metadata(t.Context(), host, steps.Job{Node: steps.Node{Properties: skip}}); err != nil {
+		t.Fatal(err)
+	}
+	erased("/dev/dm-0")
+	run("dmsetup", "remove", "--noudevsync", "mpatha")
+	for _, name := range one {
+		erased(name)
+	}
+}
