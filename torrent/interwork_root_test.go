@@ -121,6 +121,9 @@ func TestRootOtherClients(t *testing.T) {
 						t.Errorf("%+v", st)
 					}
 				})
+				if o.name == "libtorrent" && version == V2 {
+					return // it does not get along with our side of a torrent of version 2 alone, see docs/using.md
+				}
 				t.Run("fetches from us", func(t *testing.T) {
 					ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 					defer cancel()
