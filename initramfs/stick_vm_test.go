@@ -137,12 +137,12 @@ func TestVMStick(t *testing.T) {
 	vm.Send(t, "echo on VGA $(grep -c 'look for a stick' /dev/vcs1); exit\n")
 	vm.Expect(t, `on VGA 1\s`, time.Minute) // the same menu
 	vm.Expect(t, `shell on this console`, time.Minute)
-	typeKey := func(key string) {
-		vm.Monitor(t, "send-key", map[string]any{"keys": []any{map[string]any{"type": "qcode", "data": key}}})
-	}
-	typeKey("r") // on the keyboard, which is that of the VGA console
-	vm.Expect(t, `Reboot\?`, time.Minute)
-	typeKey("n")
+	// On the keyboard, which is that of the VGA console.
+	vm.Monitor(t, "send-key", map[string]any{"keys": []any{map[string]any{"type": "qcode", "data": "i"}}})
+	vm.Expect(t, `SYSTEM +QEMU`, 2*time.Minute)
+	vm.Expect(t, `lines 1-`, time.Minute)
+	vm.Send(t, "\n")
+	vm.Expect(t, `shell on this console`, time.Minute)
 	vm.Send(t, "o")
 	vm.Expect(t, `Power off\?`, time.Minute)
 	vm.Send(t, "y")

@@ -64,7 +64,7 @@ func TestMagnetRefuses(t *testing.T) {
 
 // Another program makes the same torrent of the same file, and reads ours.
 func TestMakeJudgedByLibtorrent(t *testing.T) {
-	if err := exec.Command("python3", "-c", "import libtorrent").Run(); err != nil {
+	if err := exec.Command("/usr/bin/python3", "-c", "import libtorrent").Run(); err != nil {
 		skip(t, "python3-libtorrent is not installed")
 	}
 	for _, c := range []struct {
@@ -87,7 +87,7 @@ func TestMakeJudgedByLibtorrent(t *testing.T) {
 			if err := os.WriteFile(ours, b, 0o600); err != nil {
 				t.Fatal(err)
 			}
-			out, err := exec.Command("python3", "-c", `
+			out, err := exec.Command("/usr/bin/python3", "-c", `
 import sys, os, libtorrent as lt
 fs = lt.file_storage(); lt.add_files(fs, sys.argv[1])
 t = lt.create_torrent(fs, 262144, flags=`+c.flags+`); lt.set_piece_hashes(t, os.path.dirname(sys.argv[1]))

@@ -174,6 +174,8 @@ func aboutProfile(p burnin.Profile) string {
 			list = append(list, fmt.Sprintf("disks whole, %d x", l.Disks.Loops))
 		case l.Network != nil:
 			list = append(list, "network with "+l.Network.Partner+" 2 x "+brief(l.Network.Time))
+		case l.SelfTest != nil:
+			list = append(list, l.SelfTest.Kind+" self-tests")
 		default:
 			list = append(list, "more")
 		}

@@ -132,7 +132,14 @@ func TestGuestPaths(t *testing.T) {
 	if err := create(`{"serial":"ONE"}`, `{"name":"`+two[1]+`"}`); err != nil {
 		t.Fatal(err)
 	}
-	members := func() string { return run("mdadm", "--detail", "--export", "/dev/md0") }
+	members := func() string {
+		t.Helper()
+		running, err := filepath.Glob("/sys/block/md*")
+		if err != nil || len(running) != 1 {
+			t.Fatalf("arrays %v, %v", running, err)
+		}
+		return run("mdadm", "--detail", "--export", "/dev/"+filepath.Base(running[0]))
+	}
 	if got := members(); strings.Count(got, "_DEV=") != 2 || !strings.Contains(got, one[0]+"1") || !strings.Contains(got, two[0]+"1") {
 		t.Errorf("the array is of\n%s", got)
 	}
@@ -167,8 +174,8 @@ func TestGuestPaths(t *testing.T) {
 		run("mdadm", "--assemble", "/dev/md0", one[1]+"1", two[1]+"1")
 	}
 	byOthers()
-	if err := create(`{"serial":"ONE"}`, `{"serial":"TWO"}`); err == nil || !strings.Contains(err.Error(), "partitions detected on devices "+one[0]) {
-		t.Errorf("an array on disks that have one by their other paths: %v", err)
+	if err := create(`{"serial":"ONE"}`, `{"serial":"TWO"}`); err != nil || !slices.Contains(said, "leave /dev/md0 system, raid1, of "+one[0]+"1, "+two[0]+"1 as it is") {
+		t.Errorf("the array that runs by the other paths is not known: %v", err)
 	}
 	all, err := host.Machine.Disks(t.Context())
 	if err != nil {
