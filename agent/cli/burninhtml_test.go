@@ -4,6 +4,7 @@ package cli
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"encoding/xml"
 	"errors"
@@ -246,7 +247,9 @@ func TestBurnInPageInBrowser(t *testing.T) {
 	if err := os.WriteFile(page, reportPage(measured(), machineOf("M1"), nil), 0o644); err != nil {
 		t.Fatal(err)
 	}
-	out, err := exec.Command(chromium, "--headless", "--no-sandbox", "--disable-gpu", "--user-data-dir="+dir, "--print-to-pdf="+picture, "file://"+page).CombinedOutput()
+	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+	defer cancel()
+	out, err := exec.CommandContext(ctx, chromium, "--headless", "--no-sandbox", "--disable-gpu", "--user-data-dir="+dir, "--print-to-pdf="+picture, "file://"+page).CombinedOutput()
 	if err != nil {
 		t.Fatalf("%v: %s", err, out)
 	}
