@@ -1,0 +1,98 @@
+// SPDX-License-Identifier: Apache-2.0
+
+package generic
+
+import (
+	"bytes"
+	"context"
+	"errors"
+	"net/http"
+	"net/http/httptest"
+	"os"
+	"path/filepath"
+	"strings"
+	"testing"
+	"time"
+
+	"github.com/ironhand/ironhand/steps"
+	"github.com/ironhand/ironhand/stream"
+	"github.com/ironhand/ironhand/torrent"
+)
+
+// An image whose URL ends in .torrent comes from a seeder, keeps Ironic's checksum, and is shared afterwards; one that is wrong is not.
+func TestWriteImageTorrent(t *testing.T) {
+	for _, c := range []struct {
+		name    string
+		changes change
+		want    error
+	}{
+		{"right", nil, nil},
+		{"of another digest", change{"os_hash_value": strings.Repeat("0", 64)}, stream.ErrDigest},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := newBench(t)
+			b.host.Download.Budget = 20 * time.Second
+			file := filepath.Join(t.TempDir(), "debian.img")
+			if err := os.WriteFile(file, b.server.Content, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			tracker := &torrent.Tracker{}
+			mux := http.NewServeMux()
+			mux.Handle("/announce", tracker)
+			srv := httptest.NewServer(mux)
+			defer srv.Close()
+			m, err := torrent.Make(t.Context(), file, torrent.MakeOptions{Trackers: []string{srv.URL + "/announce"}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			meta, err := m.Bytes()
+			if err != nil {
+				t.Fatal(err)
+			}
+			mux.HandleFunc("/debian.img.torrent", func(w http.ResponseWriter, _ *http.Request) { w.Write(meta) })
+			seed, err := torrent.Seed(t.Context(), m, file, torrent.Options{NoTrackers: true})
+			if err != nil {
+				t.Fatal(err)
+			}
+			defer seed.Close()
+			tracker.Add(m, seed.Port())
+			var shared []steps.Sharer
+			b.host.Share = func(s steps.Sharer) { shared = append(shared, s) }
+
+			changes := change{"urls": []string{srv.URL + "/debian.img.torrent"}}
+			for k, v := range c.changes {
+				changes[k] = v
+			}
+			_, err = b.run(t, rootDiskHint, changes, nil)
+			if !errors.Is(err, c.want) {
+				t.Fatalf("writeImage() = %v, want %v", err, c.want)
+			}
+			if shared[0] != nil {
+				t.Error("what was shared before is shared on while the disk is written to")
+			}
+			if c.want != nil {
+				if len(shared) != 1 || !bytes.Equal(b.disk.Bytes[:mib], make([]byte, mib)) {
+					t.Errorf("%d are shared, or the disk has a start", len(shared)-1)
+				}
+				return
+			}
+			if len(shared) != 2 || shared[1] == nil {
+				t.Fatalf("shared: %v", shared)
+			}
+			defer shared[1].Close()
+			if !bytes.Equal(b.disk.Bytes[mib:4*mib], b.server.Content[mib:]) {
+				t.Error("the image is not on the disk")
+			}
+			ctx, cancel := context.WithTimeout(t.Context(), 10*time.Millisecond)
+			defer cancel()
+			shared[1].Share(ctx, time.Hour, 0)
+		})
+	}
+}
+
+func TestPlacesOfATorrent(t *testing.T) {
+	i := imageInfo{URLs: []string{"https://192.0.2.1/a%20b.img.torrent?key=1", "https://192.0.2.2/other.img"}}
+	if got := strings.Join(i.places(), " "); got != "https://192.0.2.1/a%20b.img?key=1 https://192.0.2.2/other.img" {
+		t.Errorf("places() = %s", got)
+	}
+}
