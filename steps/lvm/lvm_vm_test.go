@@ -197,7 +197,7 @@ func (b *bench) member(disk string) bool {
 
 // table is [guesttest.Bench.Table] with the first part of types.
 func (b *bench) table(disk string) string {
-	return regexp.MustCompile(`-[0-9a-f-]{27}`).ReplaceAllString(strings.ToLower(b.Table(disk)), "")
+	return regexp.MustCompile(`-[0-9a-f-]{27}`).ReplaceAllString(strings.ToLower(b.Bench.Table(disk)), "")
 }
 
 // activate has lvm start all volumes, as a system does that is started, and says what blkid finds in them: NAME TYPE LABEL. Their file systems are checked.
@@ -281,7 +281,7 @@ func TestGuestCreateAndDelete(t *testing.T) {
 				t.Errorf("pvs:\n%s\nwant:\n%s", got, test.pvs)
 			}
 			for disk, want := range test.table {
-				if got := b.Table(disk); got != want {
+				if got := b.table(disk); got != want {
 					t.Errorf("partitions of %s: %s, want %s", disk, got, want)
 				}
 			}
@@ -407,7 +407,7 @@ func TestGuestRoot(t *testing.T) {
 	}
 
 	// It is disarmed, and the disk says so, without losing its table; the end of it all is the end of the mark.
-	table := b.Table("/dev/vda")
+	table := b.table("/dev/vda")
 	unfinished := func() bool {
 		f, err := os.Open("/dev/vda")
 		if err != nil {
@@ -431,7 +431,7 @@ func TestGuestRoot(t *testing.T) {
 			t.Errorf("wipefs %s: %s", p, out)
 		}
 	}
-	if got := b.Table("/dev/vda"); !unfinished() || got != table {
+	if got := b.table("/dev/vda"); !unfinished() || got != table {
 		t.Errorf("marked: %v; table %s, was %s", unfinished(), got, table)
 	}
 	device := ""
@@ -446,8 +446,8 @@ func TestGuestRoot(t *testing.T) {
 		t.Fatal(err)
 	}
 	esp, err := r.Finish(t.Context(), b.Host, drive, true, map[string][]byte{"EFI/BOOT/BOOTX64.EFI": []byte("x")})
-	if err != nil || unfinished() || b.Table("/dev/vda") != table {
-		t.Errorf("Finish() = %v; marked: %v; table %s", err, unfinished(), b.Table("/dev/vda"))
+	if err != nil || unfinished() || b.table("/dev/vda") != table {
+		t.Errorf("Finish() = %v; marked: %v; table %s", err, unfinished(), b.table("/dev/vda"))
 	}
 	for device, want := range map[string]string{"/dev/vda1": `UUID="` + esp + `"`, "/dev/vdb1": `LABEL="efi-part"`, "/dev/vda2": `LABEL="config-2"`} {
 		if out := b.Run("blkid", "-p", device); !strings.Contains(out, want) {
