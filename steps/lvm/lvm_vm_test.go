@@ -197,7 +197,7 @@ func (b *bench) member(disk string) bool {
 
 // table is [guesttest.Bench.Table] with the first part of types.
 func (b *bench) table(disk string) string {
-	return regexp.MustCompile(`-[0-9a-f-]{27}`).ReplaceAllString(strings.ToLower(b.Table(disk)), "")
+	return regexp.MustCompile(`-[0-9a-f-]{27}`).ReplaceAllString(strings.ToLower(b.Bench.Table(disk)), "")
 }
 
 // activate has lvm start all volumes, as a system does that is started, and says what blkid finds in them: NAME TYPE LABEL. Their file systems are checked.

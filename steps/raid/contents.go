@@ -49,19 +49,23 @@ func HalfWritten(what string, m Mark, head []byte, sector int) bool {
 	}
 	return !slices.ContainsFunc(table.Partitions(), func(p gpt.Partition) bool {
 		size := int64(p.Last-p.First+1) * int64(sector)
-		return !made(p.Type) || !slices.Contains(m.Partitions, stream.Partition{Number: p.Number, Start: int64(p.First) * int64(sector), Size: size})
+		return !made(p) || !slices.Contains(m.Partitions, stream.Partition{Number: p.Number, Start: int64(p.First) * int64(sector), Size: size})
 	})
 }
 
-// made tells whether partitions of a type are made for arrays and volume groups, or beside them for what boots.
-func made(t gpt.GUID) bool { return t == gpt.LinuxRAID || t == gpt.LinuxLVM || forBoot(t) }
+// made tells whether a partition is one that is made for arrays and volume groups, or beside them for what boots and for a config drive.
+func made(p gpt.Partition) bool {
+	return p.Type == gpt.LinuxRAID || p.Type == gpt.LinuxLVM || beside(p)
+}
 
-func forBoot(t gpt.GUID) bool { return t == gpt.EFISystem || t == gpt.BIOSBoot }
+func beside(p gpt.Partition) bool {
+	return p.Type == gpt.EFISystem || p.Type == gpt.BIOSBoot || p.Type == gpt.LinuxData && p.Name == "config-2"
+}
 
 // Foreign says which partition of a disk is none that is made for arrays and volume groups, or holds something else, so that no mark speaks for it; "" if there is none. A mark is
 // believed no further: a former user of the machine may have written it.
 func Foreign(root fs.FS, device string, head []byte, sector int, parts []stream.Partition) (string, error) {
-	ours, boots := partitionsOf(head, sector, made), partitionsOf(head, sector, forBoot)
+	ours, besides := partitionsOf(head, sector, made), partitionsOf(head, sector, beside)
 	isMBR := false
 	if mbr, err := gpt.ParseMBR(head); err == nil {
 		isMBR = !mbr.Guards()
@@ -71,7 +75,7 @@ func Foreign(root fs.FS, device string, head []byte, sector int, parts []stream.
 		if !slices.Contains(ours, p.Number) {
 			return path + " of another type", nil
 		}
-		if !isMBR && slices.Contains(boots, p.Number) {
+		if !isMBR && slices.Contains(besides, p.Number) {
 			continue // what was installed there goes with a volume group
 		}
 		f, err := openToRead(root, path)

@@ -805,6 +805,7 @@ func TestForgedMark(t *testing.T) {
 		kind          gpt.GUID
 		want          string
 	}{
+		{"config-2", "CD001", 32<<10 + 1, gpt.LinuxData, ""},
 		{"ours", "", 0, gpt.LinuxRAID, ""},
 		{"ours, with a superblock", string(block(1, 1, "any:x", 4096)), 4096, gpt.LinuxRAID, ""},
 		{"ours, for LVM", "LABELONE0123456701234567LVM2 001", 512, gpt.LinuxLVM, ""},
@@ -816,7 +817,7 @@ func TestForgedMark(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			g, err := gpt.New(8*mib, 512)
 			if err == nil {
-				err = g.Put(gpt.Partition{Number: 1, Type: test.kind, First: 4096, Last: 8191})
+				err = g.Put(gpt.Partition{Number: 1, Type: test.kind, First: 4096, Last: 8191, Name: test.name})
 			}
 			if err != nil {
 				t.Fatal(err)

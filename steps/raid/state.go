@@ -344,11 +344,11 @@ func partitions(root fs.FS, name string) ([]stream.Partition, error) {
 
 // raidPartitions are the numbers of the partitions of the types that this package gives them. A table that is none has none.
 func raidPartitions(head []byte, sector int) []int {
-	return partitionsOf(head, sector, func(t gpt.GUID) bool { return t == gpt.LinuxRAID })
+	return partitionsOf(head, sector, func(p gpt.Partition) bool { return p.Type == gpt.LinuxRAID })
 }
 
 // partitionsOf are the numbers of partitions of some types of a GPT, and of those for arrays of an MBR.
-func partitionsOf(head []byte, sector int, is func(gpt.GUID) bool) (numbers []int) {
+func partitionsOf(head []byte, sector int, is func(gpt.Partition) bool) (numbers []int) {
 	mbr, err := gpt.ParseMBR(head)
 	if err != nil {
 		return nil
@@ -366,7 +366,7 @@ func partitionsOf(head []byte, sector int, is func(gpt.GUID) bool) (numbers []in
 		return nil
 	}
 	for _, p := range table.Partitions() {
-		if is(p.Type) {
+		if is(p) {
 			numbers = append(numbers, p.Number)
 		}
 	}
