@@ -280,10 +280,10 @@ type MakeOptions struct {
 	Progress func(done int64)
 }
 
-// pieceFor makes about a thousand pieces: enough to be exchanged, and few enough to be told about.
+// pieceFor makes about a thousand pieces of small images, and pieces of 2 MiB of large ones: several of them have to be in memory.
 func pieceFor(size int64) int64 {
 	piece := int64(256 << 10)
-	for piece < 4<<20 && size/piece > 1500 {
+	for piece < 2<<20 && size/piece > 1500 {
 		piece *= 2
 	}
 	for size/piece > maxPieces/2 && piece < maxPiece {

@@ -42,7 +42,7 @@ type cached struct {
 }
 
 // cacheSize is how many bytes of pieces are kept for peers.
-const cacheSize = 8 << 20
+const cacheSize = 4 << 20
 
 // reopener is a disk that can be read after its owner has closed it.
 type reopener interface {

@@ -52,12 +52,12 @@ type Options struct {
 	Up, Down      int64            // bytes per second, at the most; 0 for no limit
 	// Patience is how long to wait for a byte of the image; 0 stands for 5 min.
 	Patience time.Duration
-	Window   int64        // bytes of pieces to have in memory; 0 stands for 32 MiB
+	Window   int64        // bytes of pieces to have in memory; 0 stands for 16 MiB
 	Log      *slog.Logger // hears of trackers that do not answer and of peers that were banned; nil is silent
 }
 
 const (
-	defaultWindow = 32 << 20
+	defaultWindow = 16 << 20
 	// minBurst is what a rate limit has to let through at a time: a request of a peer, which some make 128 KiB long.
 	minBurst = 256 << 10
 )
