@@ -94,11 +94,12 @@ func TestVMDeployOverArray(t *testing.T) {
 	checkDisk(t, vm.Disks[1], 512)
 }
 
-// onArray has a mirror made through the API, and a real Debian written onto it, up to a text on the console and the end of the deployment. It returns the machine, which is switched off, for its firmware to start.
-func onArray(t *testing.T, l *lab, firmware string, expect ...string) vmtest.Machine {
+// onArray has an array of some level and number of disks made through the API, and a real Debian written onto it, up to a text on the console and the end of the deployment. It returns the machine, which is
+// switched off, for its firmware to start. more is for the node's properties.
+func onArray(t *testing.T, l *lab, firmware, level string, disks int, more string, expect ...string) vmtest.Machine {
 	t.Helper()
-	l.hint = "{serial: NONE}" // the node's root volume counts, and not the hint
-	l.raid = "{logical_disks: [{size_gb: 3, raid_level: '1', controller: software, volume_name: system, is_root_volume: true}, {size_gb: MAX, raid_level: '0', controller: software}]}"
+	l.hint = "{serial: NONE}" + more // the node's root volume counts, and not the hint
+	l.raid = "{logical_disks: [{size_gb: 3, raid_level: '" + level + "', controller: software, volume_name: system, is_root_volume: true}, {size_gb: MAX, raid_level: '0', controller: software}]}"
 	l.serve(vmtest.Artefact(t, "image/debian-raid.img.zst"))
 	l.start()
 	m := l.machine()
@@ -108,6 +109,9 @@ func onArray(t *testing.T, l *lab, firmware string, expect ...string) vmtest.Mac
 		l.run("cp", "/usr/share/OVMF/OVMF_VARS_4M.fd", m.Variables)
 	}
 	m.Disks[0].Size = m.Disks[1].Size
+	for len(m.Disks) < disks {
+		m.Disks = append(m.Disks, vmtest.Disk{Size: m.Disks[1].Size})
+	}
 	vm := vmtest.Start(t, m)
 	for _, text := range append([]string{
 		`made /dev/md0 "system"`, `writing .* to /dev/md0 `, `the members of /dev/md0 are not brought in step while the image is written`, `the members of /dev/md0 are brought in step again`,
@@ -143,7 +147,7 @@ func TestVMDeployOnArray(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
 	l.bootMode, l.handoff = "uefi", "poweroff"
-	m := onArray(t, l, "uefi", `made /dev/md2 "esp", of /dev/vda3, /dev/vdb3`,
+	m := onArray(t, l, "uefi", "1", 2, "", `made /dev/md2 "esp", of /dev/vda3, /dev/vdb3`,
 		`Boot\w+ debian \(RAID, part0\) \\EFI\\debian\\shimx64.efi`, `Boot\w+ debian \(RAID, part1\) \\EFI\\debian\\shimx64.efi`)
 
 	// The same file system, as firmware sees it, on both, by the word of blkid and cmp.
@@ -163,9 +167,37 @@ func TestVMDeployOnArray(t *testing.T) {
 // The same by BIOS; first by kexec, which finds the boot menu in the array.
 func TestVMDeployOnArrayBIOS(t *testing.T) {
 	t.Parallel()
-	m := onArray(t, newLab(t), "", `/dev/vda: GRUB for BIOS`, `/dev/vdb: GRUB for BIOS`, `lab-host login:`)
+	m := onArray(t, newLab(t), "", "1", 2, "", `/dev/vda: GRUB for BIOS`, `/dev/vdb: GRUB for BIOS`, `lab-host login:`)
 	m.Firmware = "bios"
 	starts(t, m, m.Disks[1:], m.Disks[:1])
+}
+
+// The machine starts from arrays of other levels, with all disks and with as many taken away as the level can do without.
+func TestVMDeployOnArrayLevels(t *testing.T) {
+	if os.Getenv("LONG") == "" {
+		t.Skip("takes minutes: make test-long")
+	}
+	for _, tt := range []struct {
+		name, firmware, level string
+		disks, without        int
+		more                  string // of the node's properties
+	}{
+		{"RAID 1+0 by UEFI", "uefi", "1+0", 4, 1, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			l := newLab(t)
+			l.handoff = "poweroff"
+			expect := `/dev/vda: GRUB for BIOS`
+			if tt.firmware == "uefi" {
+				l.bootMode, expect = "uefi", `Boot\w+ debian \(RAID, part0\)`
+			}
+			m := onArray(t, l, tt.firmware, tt.level, tt.disks, tt.more, expect)
+			if m.Firmware == "" {
+				m.Firmware = "bios"
+			}
+			starts(t, m, m.Disks, m.Disks[tt.without:])
+		})
+	}
 }
 
 // The images of file systems go onto an array, too, and start with one disk taken away.
