@@ -22,6 +22,8 @@ import (
 	"time"
 
 	"golang.org/x/sys/unix"
+
+	"github.com/ironhand/ironhand/inspect/ipmi"
 )
 
 // guest says that the tests run in the machine that TestVMJudges has started.
@@ -88,7 +90,7 @@ func (j *judges) table() string {
 		fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\t%s\n", verdict, v.part, v.field, short(v.ours), v.judge, short(v.theirs), map[bool]string{true: v.why}[verdict == "explained"])
 	}
 	w.Flush()
-	for judge, least := range map[string]int{"lsblk": 200, "udev": 80, "lscpu": 9, "lspci": 170, "dmidecode": 40, "ethtool": 40, "smartctl": 40, "nvme": 24, "ipmitool": 3, "lsusb": 2, "tpm2": 1} {
+	for judge, least := range map[string]int{"lsblk": 200, "udev": 80, "lscpu": 9, "lspci": 170, "dmidecode": 40, "ethtool": 40, "smartctl": 40, "nvme": 24, "ipmitool": 9, "lsusb": 2, "tpm2": 1} {
 		if count[judge] < least {
 			j.t.Errorf("%s has said %d things, want %d at least", judge, count[judge], least)
 		}
@@ -396,6 +398,25 @@ func (j *judges) system() {
 	}
 	j.same("ipmitool", "BMC", "address", j.inv.BMCAddress, cmp.Or(address, "0.0.0.0"))
 	j.same("ipmitool", "BMC", "MAC", j.inv.BMCMAC, mac)
+	sensors, err := ipmi.Sensors(j.t.Context(), ipmi.Send)
+	if err != nil {
+		j.t.Error(err)
+	}
+	theirs := map[string]string{} // by name: CPU1 Temp,42,degrees C,ok
+	for line := range strings.Lines(j.run("ipmitool", "-c", "sdr", "list", "full")) {
+		if f := strings.Split(strings.TrimSpace(line), ","); len(f) == 4 {
+			theirs[f[0]] = f[1] + " " + f[2]
+		}
+	}
+	units := map[ipmi.Unit]string{ipmi.Celsius: "%.0f degrees C", ipmi.RPM: "%.0f RPM", ipmi.Volt: "%.3f Volts", ipmi.Watt: "%.0f Watts"}
+	for _, s := range sensors {
+		value, ok, err := s.Read(j.t.Context(), ipmi.Send)
+		if err != nil || !ok {
+			j.t.Errorf("%s: %v, %v", s.Name, ok, err)
+		}
+		j.same("ipmitool", "BMC", s.Name, fmt.Sprintf(units[s.Unit], value), theirs[s.Name])
+	}
+	j.same("ipmitool", "BMC", "sensors", len(sensors), len(theirs))
 }
 
 func (j *judges) pci() {

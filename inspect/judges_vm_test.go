@@ -205,7 +205,7 @@ func startBMC(t *testing.T, dir string) (port string) {
 	for name, text := range map[string]string{
 		"lan.conf": "name \"judged\"\nset_working_mc 0x20\nstartlan 1\naddr 127.0.0.1 " + free() + "\npriv_limit admin\n" +
 			"lan_config_program \"" + filepath.Join(dir, "lan") + " eth0\"\nendlan\nserial 15 127.0.0.1 " + port + " codec VM ipmb 0x20\n",
-		"bmc.cmd": "mc_setbmc 0x20\nmc_add 0x20 0 no-device-sdrs 0x23 9 8 0x9f 0x1291 0xf02\nmc_enable 0x20\n",
+		"bmc.cmd": "mc_setbmc 0x20\nmc_add 0x20 0 no-device-sdrs 0x23 9 8 0x9f 0x1291 0xf02\n" + bmcSensors() + "mc_enable 0x20\n",
 		"lan": `#!/bin/sh
 # Asked "DEVICE get NAME...", as ipmi_sim_lancontrol of OpenIPMI.
 shift 2
@@ -226,6 +226,29 @@ done
 	}
 	run(t, "ipmi_sim", "-n", "-c", filepath.Join(dir, "lan.conf"), "-f", filepath.Join(dir, "bmc.cmd"), "-s", filepath.Join(dir, "bmc-state"))
 	return port
+}
+
+// bmcSensors are commands for ipmi_sim that give the BMC sensors, with their records (IPMI 2.0, table 43-1).
+func bmcSensors() string {
+	var out strings.Builder
+	for i, s := range []struct {
+		name                             string
+		kind, flags, unit, exponents, is byte
+		m, b                             int
+	}{
+		{"CPU1 Temp", 1, 0x80, 1, 0, 0x2a, 1, 0}, {"Inlet", 1, 0x80, 1, 0, 0xfb, 1, 0}, // two's complement: -5
+		{"FAN 1", 4, 0, 18, 0, 29, 100, 0}, {"12V", 2, 0, 4, 0xd1, 200, 60, -20}, {"PSU1 Power", 8, 0, 6, 0x10, 12, 2, 0},
+	} {
+		r := make([]byte, 48)
+		r[0], r[2], r[3], r[4], r[5], r[7], r[8], r[9], r[11], r[12], r[13] = byte(i+1), 0x51, 1, byte(43+len(s.name)), 0x20, byte(i+1), 3, 1, 0x68, s.kind, 1
+		r[20], r[21], r[24], r[25], r[26], r[27], r[29], r[47] = s.flags, s.unit, byte(s.m), byte(s.m>>8)<<6, byte(s.b), byte(s.b>>8)<<6, s.exponents, 0xc0|byte(len(s.name))
+		fmt.Fprintf(&out, "sensor_add 0x20 0 %d %d 1\nsensor_set_value 0x20 0 %[1]d %[3]d 0\nsensor_set_event_support 0x20 0 %[1]d enable scanning per-state%[4]s\nmain_sdr_add 0x20", i+1, s.kind, s.is, strings.Repeat(" 000000000000000", 4))
+		for _, b := range append(r, s.name...) {
+			fmt.Fprintf(&out, " %#02x", b)
+		}
+		out.WriteByte('\n')
+	}
+	return out.String()
 }
 
 // run starts a program that ends with the test, whose output is shown if the test fails.

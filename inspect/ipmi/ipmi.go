@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Package ipmi asks the machine's own BMC, over the kernel's device, where it is in the network. It changes nothing. Answers are taken as hostile
+// Package ipmi asks the machine's own BMC, over the kernel's device, where it is in the network, what is in its log, and what it measures. It changes nothing. Answers are taken as hostile
 // bytes: each is checked for its length, and how much is asked is bounded whatever the BMC says.
 package ipmi
 

@@ -61,6 +61,50 @@ func (w *watch) askPower(ctx context.Context) {
 	}
 }
 
+// findSensors asks which fans, temperatures, voltages and powers the BMC measures. With many that takes a while.
+func (w *watch) findSensors(ctx context.Context) (list []ipmi.Sensor) {
+	if !w.bmc {
+		return nil
+	}
+	ctx, cancel := context.WithTimeout(ctx, sensorLimit)
+	defer cancel()
+	list, err := ipmi.Sensors(ctx, w.host.Machine.AskBMC)
+	if err != nil && ctx.Err() == nil {
+		w.host.Say("of the BMC's sensors %d are watched: %v", len(list), err)
+	}
+	names := map[string]int{}
+	for _, s := range list {
+		names[s.Name]++
+	}
+	for i, s := range list {
+		if names[s.Name] > 1 {
+			list[i].Name = fmt.Sprintf("%s (sensor %d)", s.Name, s.Number)
+		}
+	}
+	return list
+}
+
+// measuredIn are the kinds of series of the BMC's sensors.
+var measuredIn = map[ipmi.Unit]string{ipmi.Celsius: temperature, ipmi.RPM: fan, ipmi.Volt: voltage, ipmi.Watt: power}
+
+// askSensors keeps what the BMC's sensors measure. Of a slow BMC those that come first.
+func (w *watch) askSensors(ctx context.Context, list []ipmi.Sensor) {
+	ctx, cancel := context.WithTimeout(ctx, askLimit)
+	defer cancel()
+	for _, s := range list {
+		value, ok, err := s.Read(ctx, w.host.Machine.AskBMC)
+		if ctx.Err() != nil {
+			return
+		}
+		if err != nil || !ok {
+			continue // its part may be switched off
+		}
+		w.mu.Lock()
+		w.add(measuredIn[s.Unit], s.Name+", by the BMC", string(s.Unit), time.Since(w.started).Seconds(), value, value, value)
+		w.mu.Unlock()
+	}
+}
+
 // event is what an entry of the BMC's log means. What is over, and what is no sensor's, is left out.
 func (r rules) event(e ipmi.Event) (m message, found bool) {
 	if e.Kind != 0x02 || !e.Asserted {

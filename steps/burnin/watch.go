@@ -30,6 +30,8 @@ const (
 	healthEvery = time.Minute
 	// askLimit is how long the BMC may take for its answers, and how long the end of a load waits for a device that was asked: while it does there are no samples, and a watchdog wants some.
 	askLimit = 5 * time.Second
+	// sensorLimit is how long it may take to tell which sensors it has: slow ones need seconds for a hundred.
+	sensorLimit = 2 * time.Minute
 )
 
 // mostMessages is how many messages are kept for a part.
@@ -236,8 +238,13 @@ func (w *watch) askDevices(ctx context.Context, list []*sensor) {
 	defer tick.Stop()
 	counting := diskSources(w.host.Machine.FS)
 	health := w.started
-	for {
+	var ofBMC []ipmi.Sensor
+	for first := true; ; first = false {
 		w.measure(f, list)
+		if first {
+			ofBMC = w.findSensors(ctx)
+		}
+		w.askSensors(ctx, ofBMC)
 		if w.measures {
 			w.askPower(ctx)
 		}

@@ -232,6 +232,7 @@ type fakeBMC struct {
 	entries [][16]byte
 	erased  uint32
 	watts   int
+	rpm     byte // hundreds, of FAN 1; 0: there are no sensors
 	hangs   bool
 }
 
@@ -283,8 +284,49 @@ func (f *fakeBMC) ask(ctx context.Context, question string) ([]byte, error) {
 		b := make([]byte, 19)
 		b[1], b[2], b[3], b[18] = 0xdc, byte(f.watts), byte(f.watts>>8), 0x40
 		return b, nil
+	case q[0] == 0x0a && q[1] == 0x23 && f.rpm > 0: // its sensors, of which two are of one name
+		record := make([]byte, 53)
+		copy(record, []byte{q[4], 0, 0x51, 1, 48, 0x20, 0, 7 + q[4]})
+		record[21], record[24], record[47] = 18, 100, 0xc5
+		copy(record[48:], "FAN 1")
+		next := []byte{1, 0}
+		if q[4] == 1 {
+			next = []byte{0xff, 0xff}
+		}
+		return append(append([]byte{0}, next...), record[q[6]:][:q[7]]...), nil
+	case q[0] == 0x04 && q[1] == 0x2d && f.rpm > 0:
+		return []byte{0, f.rpm + q[2] - 7, 0xc0}, nil
 	}
 	return []byte{0xc1}, nil
+}
+
+// What the BMC's sensors measure is kept over the time, each by its own name.
+func TestWatchBMCSensors(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		f := &fakeBMC{rpm: 29}
+		b := &bench{root: tree("sys/class/ipmi/ipmi0/uevent", "")}
+		h := b.host(nil)
+		h.Machine = inspect.Machine{FS: b, Ask: f.ask}
+		var last Snapshot
+		w, err := startWatch(t.Context(), h, 0, func(s Snapshot) { last = s })
+		if err != nil {
+			t.Fatal(err)
+		}
+		time.Sleep(25 * time.Second)
+		f.rpm = 31
+		time.Sleep(60 * time.Second)
+		_, _, series := w.end(t.Context())
+		var got []string
+		for _, s := range series {
+			got = append(got, fmt.Sprint(s.Kind, " ", s.Name, " ", s.Unit, " ", len(s.Points), " ", s.Points[0].Mean, " ", s.Max()))
+		}
+		if want := "fan FAN 1 (sensor 7), by the BMC RPM 9 2900 3100\nfan FAN 1 (sensor 8), by the BMC RPM 9 3000 3200"; strings.Join(got, "\n") != want {
+			t.Errorf("series:\n%s\nwant:\n%s", strings.Join(got, "\n"), want)
+		}
+		if last.RPM["FAN 1 (sensor 8), by the BMC"] != 3200 {
+			t.Errorf("snapshot: %v", last.RPM)
+		}
+	})
 }
 
 // What comes into the BMC's log while a load runs is a finding; what was there is none.
