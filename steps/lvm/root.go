@@ -30,8 +30,11 @@ func nodeTag(n steps.Node) string {
 	if n.UUID == "" || len(n.UUID) > maxName || !plain(n.UUID) {
 		return ""
 	}
-	return "ironhand-node-" + n.UUID
+	return nodeTags + n.UUID
 }
+
+// nodeTags is what all those tags begin with.
+const nodeTags = "ironhand-node-"
 
 // isOf tells whether a creation made the group for the node.
 func (e existing) isOf(n steps.Node) bool {
@@ -49,18 +52,35 @@ func (g group) rootName() string {
 	return ""
 }
 
-// retag gives a group that is as it should be the tags that it lacks.
+// retag gives a group that is as it should be the tags that it lacks, and takes away those that say otherwise: of another node, or that another volume is the root.
 func (e existing) retag(ctx context.Context, h steps.Host, tag, root string) error {
+	change := func(command, option, tag, name string) error {
+		_, err := lvm(ctx, h.Tools, e.devices(), command, option, tag, name)
+		return err
+	}
 	if tag != "" && !slices.Contains(e.tags, tag) {
-		if _, err := lvm(ctx, h.Tools, e.devices(), "vgchange", "--addtag", tag, e.name); err != nil {
+		if err := change("vgchange", "--addtag", tag, e.name); err != nil {
+			return err
+		}
+	}
+	for _, t := range e.tags {
+		if tag == "" || t == tag || !strings.HasPrefix(t, nodeTags) {
+			continue
+		}
+		if err := change("vgchange", "--deltag", t, e.name); err != nil {
 			return err
 		}
 	}
 	for _, v := range e.volumes {
-		if v.name == root && !slices.Contains(v.tags, rootTag) {
-			if _, err := lvm(ctx, h.Tools, e.devices(), "lvchange", "--addtag", rootTag, e.name+"/"+v.name); err != nil {
-				return err
-			}
+		option := "--addtag"
+		switch has := slices.Contains(v.tags, rootTag); {
+		case has == (v.name == root):
+			continue
+		case has:
+			option = "--deltag"
+		}
+		if err := change("lvchange", option, rootTag, e.name+"/"+v.name); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -113,8 +133,10 @@ func FindRoot(ctx context.Context, h steps.Host, n steps.Node) (*Root, error) {
 			}
 		}
 	}
-	if wanted.Name == "" && !hasLabels(ctx, h) {
-		return nil, nil
+	if wanted.Name == "" {
+		if has, err := hasOwn(ctx, h, n); !has || err != nil {
+			return nil, err
+		}
 	}
 	for attempt := 1; ; attempt++ {
 		s, err := look(ctx, h)
@@ -139,8 +161,36 @@ func FindRoot(ctx context.Context, h steps.Host, n steps.Node) (*Root, error) {
 	}
 }
 
-// agrees tells whether the node's raid_config has no other root volume.
+// agrees tells whether nothing else says that the volume is not for the node's operating system: that it is another node's, or to be left alone, or that the node's raid_config has another root volume.
 func (s state) agrees(r *Root, n steps.Node) error {
+	var same []existing
+	for _, e := range s.groups {
+		if e.name == r.Group {
+			same = append(same, e)
+		}
+	}
+	if len(same) > 1 { // and the system could not tell them apart
+		return fmt.Errorf("the node's root volume is %s, and there are %d groups of this name: delete_volumes takes groups away", r, len(same))
+	}
+	for _, e := range same {
+		i := slices.IndexFunc(e.tags, func(t string) bool { return strings.HasPrefix(t, nodeTags) })
+		if i >= 0 && nodeTag(n) != "" && !e.isOf(n) {
+			return fmt.Errorf("the node's root volume is %s, and the group was made for node %s: create_volumes makes it this node's, delete_volumes takes it away", r, strings.TrimPrefix(e.tags[i], nodeTags))
+		}
+	}
+	skip, err := inspect.ParseSkipList(n.Properties["skip_block_devices"])
+	if err != nil {
+		return fmt.Errorf("skip_block_devices in properties: %w", err)
+	}
+	skipped, err := s.skipped(skip)
+	if err != nil {
+		return err
+	}
+	for _, d := range r.Disks {
+		if skipped[d.Name] {
+			return fmt.Errorf("the node's root volume is %s, and %s, which it is on, is on the skip list", r, d.Name)
+		}
+	}
 	arrays, err := n.Volumes()
 	if err != nil {
 		return err
