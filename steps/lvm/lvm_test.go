@@ -959,6 +959,27 @@ func TestRootOfAnother(t *testing.T) {
 	}
 }
 
+// Of a disk and its copy nobody knows to which an image would be written.
+func TestRootTwice(t *testing.T) {
+	for _, test := range []struct{ name, id, want string }{
+		{"another volume", "0123456789abcdefghijklmnopqrstuv", ""},
+		{"a copy", "----------------0123456789abcdef", "/dev/sdb1 is a copy of its /dev/sda1, or another path to it"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			m := files()
+			copy(m["dev/sda1"].Data[512+32:], "----------------0123456789abcdef")
+			other := slices.Clone(m["dev/sda1"].Data)
+			copy(other[512+32:], test.id)
+			m["dev/sdb1"] = &fstest.MapFile{Data: other}
+			s := state{orphans: []place{{"/dev/sdb", 1}}}
+			r := &Root{LogicalVolume: image.LogicalVolume{Group: "vg", Name: "root"}, devices: []string{"/dev/sda1"}}
+			if err := s.single(m, r); (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
+				t.Errorf("single() = %v, want %q", err, test.want)
+			}
+		})
+	}
+}
+
 // A machine without groups of the node is deployed whatever else is on its disks, also if one of them is broken.
 func TestBrokenDiskBeside(t *testing.T) {
 	m := files()

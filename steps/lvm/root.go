@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 	"time"
@@ -146,7 +147,9 @@ func FindRoot(ctx context.Context, h steps.Host, n steps.Node) (*Root, error) {
 		r, err := s.root(wanted, n)
 		if !errors.Is(err, errNoVolume) || attempt >= h.DiskAttempts { // its disks may appear late
 			if err == nil && r != nil {
-				err = s.agrees(r, n)
+				if err = s.agrees(r, n); err == nil {
+					err = s.single(h.Machine.FS, r)
+				}
 			}
 			if err != nil {
 				return nil, fail(n, err)
@@ -198,6 +201,28 @@ func (s state) agrees(r *Root, n steps.Node) error {
 	for _, a := range arrays {
 		if a.IsRoot() && (!r.Array || s.disk(r.Disks[0].Name).array != a.Array()) {
 			return fmt.Errorf("the node has two root volumes, the array %q by its raid_config and the logical volume %s, which is not on it", a.Array(), r)
+		}
+	}
+	return nil
+}
+
+// single tells whether the group's physical volumes are there once. Of copies lvm takes one, and nobody knows which; a system would not start.
+func (s state) single(root fs.FS, r *Root) error {
+	from := map[string]string{}
+	for _, device := range r.devices {
+		uuid, _, err := label(root, device)
+		if err != nil {
+			return err
+		}
+		from[uuid] = device
+	}
+	for _, o := range s.orphans {
+		uuid, has, err := label(root, o.device())
+		if err != nil {
+			return err
+		}
+		if device := from[uuid]; has && device != "" {
+			return fmt.Errorf("the node's root volume is %s, and %s is a copy of its %s, or another path to it: take one away", r, o.device(), device)
 		}
 	}
 	return nil

@@ -196,17 +196,25 @@ func labelsOn(root fs.FS, disk string, tell func(device string)) {
 		devices = append(devices, raid.PartitionDevice(disk, p.Number))
 	}
 	for _, device := range devices {
-		f, err := root.Open(strings.TrimPrefix(device, "/"))
-		if err != nil {
-			continue
-		}
-		head := make([]byte, 4096)
-		_, err = io.ReadFull(f, head)
-		f.Close() // only read
-		if err == nil && raid.HasLabel(head) {
+		if _, has, err := label(root, device); err == nil && has {
 			tell(device)
 		}
 	}
+}
+
+// label reads the UUID of a physical volume; has is false if the device is none.
+func label(root fs.FS, device string) (uuid string, has bool, err error) {
+	f, err := root.Open(strings.TrimPrefix(device, "/"))
+	if err != nil {
+		return "", false, err
+	}
+	defer f.Close() // only read
+	head := make([]byte, 4096)
+	if _, err := io.ReadFull(f, head); err != nil {
+		return "", false, fmt.Errorf("read the start of %s: %w", device, err)
+	}
+	uuid, has = raid.Label(head)
+	return uuid, has, nil
 }
 
 // systemNames are directories of the kernel's and udev's in /dev.
