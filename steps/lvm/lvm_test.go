@@ -3,6 +3,7 @@
 package lvm
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -1118,4 +1119,38 @@ func FuzzReport(f *testing.F) {
 			}
 		}
 	})
+}
+
+// cleared is a disk that notes what is made zero.
+type cleared struct {
+	steps.Disk
+	spans []string
+}
+
+func (c *cleared) Sync() error { return nil }
+func (c *cleared) Zero(_ context.Context, at, n int64) error {
+	c.spans = append(c.spans, fmt.Sprintf("%d+%d", at, n))
+	return nil
+}
+
+// Nothing beside what firmware starts from is cleared: a BIOS boot partition that somebody else made may be smaller than ours, and lie right behind the table.
+func TestClearBoot(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		boot stream.Partition
+		want string
+	}{
+		{"ours", stream.Partition{Start: mib, Size: 550 * mib}, "[1048576+1048576 576716800+1048576]"},
+		{"small, before the first MiB", stream.Partition{Start: 34 * 512, Size: 2014 * 512}, "[17408+1031168]"},
+		{"between", stream.Partition{Start: mib, Size: mib + 512}, "[1048576+1048576 1049088+1048576]"},
+		{"none", stream.Partition{}, "[]"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			d := &cleared{}
+			r := &Root{Disks: make([]inspect.Disk, 1), boot: []stream.Partition{test.boot}}
+			if err := r.clearBoot(t.Context(), []steps.Disk{d}); err != nil || fmt.Sprint(d.spans) != test.want {
+				t.Errorf("clearBoot() = %v, cleared %v, want %s", err, d.spans, test.want)
+			}
+		})
+	}
 }

@@ -360,8 +360,9 @@ func (r *Root) clearBoot(ctx context.Context, disks []steps.Disk) error {
 			if p.Size == 0 {
 				continue
 			}
-			for _, at := range []int64{p.Start, p.Start + p.Size - mib} {
-				if err := d.Zero(ctx, at, mib); err != nil {
+			end := min(p.Size, mib) // somebody else's may be smaller
+			for _, at := range slices.Compact([]int64{p.Start, p.Start + p.Size - end}) {
+				if err := d.Zero(ctx, at, end); err != nil {
 					return fmt.Errorf("clear partition %d of %s: %w", p.Number, r.Disks[i].Name, err)
 				}
 			}
