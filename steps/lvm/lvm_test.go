@@ -1154,3 +1154,21 @@ func TestClearBoot(t *testing.T) {
 		})
 	}
 }
+
+// Of an array whose group is in use, the machine can still be started afterwards: the disks below it are not touched.
+func TestDisarmInUse(t *testing.T) {
+	for _, test := range []struct{ name, answer, want string }{
+		{"a volume", "2> Logical volume vg/root in use.\n? 5\n", "Logical volume vg/root in use"},
+		{"the array", "", "/dev/md0 is open"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			m := fstest.MapFS{"sys/block/md0/md/array_state": &fstest.MapFile{Data: []byte("clean\n")}} // and that is all: below it nothing can be found
+			h := steps.Host{Machine: inspect.Machine{FS: m}, Open: func(path string) (steps.Disk, error) { return nil, fmt.Errorf("%s is open", path) }}
+			h.Tools = tooltest.New(t, fmt.Sprintf("$ lvm vgchange --config %q --devices /dev/md0p1 --activate n vg\n%s", settings, test.answer))
+			r := &Root{LogicalVolume: image.LogicalVolume{Group: "vg", Name: "root"}, Array: true, Disks: []inspect.Disk{{Name: "/dev/md0"}}, devices: []string{"/dev/md0p1"}}
+			if err := r.Disarm(t.Context(), h, steps.Node{UUID: "n1"}); err == nil || !strings.Contains(err.Error(), test.want) || r.marked {
+				t.Errorf("Disarm() = %v, marked %v, want %q", err, r.marked, test.want)
+			}
+		})
+	}
+}

@@ -333,10 +333,19 @@ func (r *Root) Paths(uefi, drive bool) map[string]string {
 	return paths
 }
 
-// Disarm takes away what the machine could start from, and marks the first disk as one on which an image is not whole. Nobody may use the group.
-func (r *Root) Disarm(ctx context.Context, h steps.Host) error {
+// Disarm takes away what the machine could start from, on an array from the disks below it too, and marks the first disk as one on which an image is not whole. Nobody may use the group: that
+// is known before anything is changed.
+func (r *Root) Disarm(ctx context.Context, h steps.Host, n steps.Node) error {
 	if _, err := lvm(ctx, h.Tools, r.devices, "vgchange", "--activate", "n", r.Group); err != nil { // it may be active still if an earlier attempt was killed
 		return err
+	}
+	if r.Array {
+		if err := r.open(ctx, h, func([]steps.Disk) error { return nil }); err != nil {
+			return err
+		}
+		if err := raid.Release(ctx, h, n, r.Disks[0].Name); err != nil {
+			return err
+		}
 	}
 	return r.open(ctx, h, func(disks []steps.Disk) error {
 		r.marked = true
