@@ -107,6 +107,7 @@ func TestApplyLeavesMembers(t *testing.T) {
 		if err := twoLinks(t).Apply(t.Context(), k); err != nil {
 			t.Fatal(err)
 		}
+		k.state.Sources = append(k.state.Sources, Source{NIC: "eth0", Address: k.nic("eth0").Addresses[0].Prefix.Addr()})
 		before := k.String()
 		plan, err := ParseNetworkData([]byte(`{"links": [{"id": "a", "type": "phy", "ethernet_mac_address": "52:54:00:aa:bb:01"}, {"id": "b", "type": "phy", "ethernet_mac_address": "52:54:00:aa:bb:02"},
 			{"id": "bond", "type": "bond", "bond_mode": "802.3ad", "bond_links": ["a", "b"]}, {"id": "v", "type": "vlan", "vlan_link": "bond", "vlan_id": 5}],

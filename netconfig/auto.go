@@ -610,7 +610,8 @@ func (a Acquired) Keep(ctx context.Context, k Kernel, asker Asker, try func(cont
 	}
 }
 
-// again makes the network anew if a device of the plan is another than it was, by its index; was holds what they were, and takes what they are. If
+// again makes the network anew if a device of the plan is another than it was, by its index; was holds what they were, and takes what they are, below zero
+// until it is switched on: a driver that still loads its firmware refuses that. If
 // that is wanted, and the plan is for all NICs, those that have come are switched on too.
 func (a Acquired) again(ctx context.Context, k Kernel, was map[string]int, more bool, said func(string)) (Acquired, error) {
 	have, err := k.State(ctx)
@@ -626,11 +627,15 @@ func (a Acquired) again(ctx context.Context, k Kernel, was map[string]int, more 
 		if !ok {
 			continue // it may come again
 		}
-		if before, known := was[l.ID]; known && before != n.Index {
-			said(fmt.Sprintf("%s: %s has gone and come again", l.ID, n.Name))
+		switch before, known := was[l.ID]; {
+		case !known || before == -n.Index && n.Up:
+			was[l.ID] = n.Index
+		case before == -n.Index:
 			changed = true
+		case before != n.Index:
+			said(fmt.Sprintf("%s: %s has gone and come again", l.ID, n.Name))
+			was[l.ID], changed = -n.Index, true
 		}
-		was[l.ID] = n.Index
 	}
 	if !changed {
 		return a, nil

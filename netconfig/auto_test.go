@@ -457,9 +457,8 @@ func TestKeepAsksOnLateNIC(t *testing.T) {
 
 // A NIC that goes and comes again has lost all that it had, and gets it again: what was described, and what it was given.
 func TestKeepMakesAgain(t *testing.T) {
-	for name, networks := range map[string]string{
-		"described": `{"type": "ipv4", "link": "a", "ip_address": "192.0.2.50/24", "gateway": "192.0.2.1"}`, "given": `{"type": "ipv4_dhcp", "link": "a"}`,
-	} {
+	const described = `{"type": "ipv4", "link": "a", "ip_address": "192.0.2.50/24", "gateway": "192.0.2.1"}`
+	for name, networks := range map[string]string{"described": described, "given": `{"type": "ipv4_dhcp", "link": "a"}`, "not ready at once": described} {
 		t.Run(name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				k := &recorder{fakeKernel: &fakeKernel{state: machine(), cables: map[string]time.Duration{"eth0": 0}}}
@@ -486,8 +485,16 @@ func TestKeepMakesAgain(t *testing.T) {
 					fresh.Index = 17
 					k.state.NICs = slices.Insert(k.state.NICs, 1, fresh)
 					k.did = nil
+					if name == "not ready at once" {
+						k.fails = map[string]error{"set eth0 up": errors.New("resource temporarily unavailable")}
+					}
 				})
-				keeping(t, a, k, servers, nil, 17*time.Minute)
+				time.AfterFunc(16*time.Minute+30*time.Second, func() {
+					k.mu.Lock()
+					defer k.mu.Unlock()
+					k.fails = nil
+				})
+				keeping(t, a, k, servers, nil, 18*time.Minute)
 				compare(t, "machine", k.String(), before)
 				if did := len(k.did); did == 0 {
 					t.Error("nothing was done")

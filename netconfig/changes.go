@@ -52,7 +52,7 @@ func (p Plan) Changes(have State) ([]Change, error) {
 
 // Steps is Changes with the reasons.
 func (p Plan) Steps(have State) ([]Step, error) {
-	m := &maker{plan: p, have: have, devices: map[string]*NIC{}, owned: map[string]string{}}
+	m := &maker{plan: p, have: have, devices: map[string]*NIC{}, owned: map[string]string{}, bare: map[string]string{}}
 
 	// 1. The loopback device: services of the ramdisk talk over it.
 	for _, n := range have.NICs {
@@ -108,7 +108,7 @@ type maker struct {
 	members map[string]string // id of link -> id of the bond that it is for
 	removed []string          // names of devices
 	flushed []string          // names of devices whose routes are gone by then
-	bare    []string          // names of devices whose addresses are
+	bare    map[string]string // names of devices whose addresses are -> id of the link that they are for
 	steps   []Step
 	errs    []error
 }
@@ -372,7 +372,7 @@ func (m *maker) join(l Link, bond string, members []*NIC) {
 			}
 		}
 		n.Addresses = nil
-		m.bare = append(m.bare, n.Name)
+		m.bare[n.Name] = l.ID
 		if n.Master != "" { // another one of ours
 			m.do(l.ID, Join{NIC: n.Name}, "it is in "+n.Master)
 		} else if n.Up {
@@ -465,8 +465,12 @@ func (m *maker) route(link string, r Route, nic string) error {
 func (m *maker) sources() {
 	for _, s := range m.have.Sources {
 		held := slices.ContainsFunc(m.have.nic(s.NIC).Addresses, func(a Address) bool { return a.Prefix.Addr() == s.Address })
-		if !held || slices.Contains(m.removed, s.NIC) || slices.Contains(m.bare, s.NIC) {
-			m.do("", RemoveSource{s.Address}, "no NIC has the address any more")
+		bond, bare := m.bare[s.NIC]
+		if !held || slices.Contains(m.removed, s.NIC) {
+			bond = "" // also if that bond cannot be made
+		}
+		if !held || bare || slices.Contains(m.removed, s.NIC) {
+			m.do(bond, RemoveSource{s.Address}, "no NIC has the address any more")
 		}
 	}
 	for _, l := range m.plan.Links {

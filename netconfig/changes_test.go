@@ -160,3 +160,14 @@ func TestResolvConf(t *testing.T) {
 		t.Errorf("parseResolvConf(resolvConf(...)) = %s, want %s", list(again), list(want))
 	}
 }
+
+// The addresses of NICs have many lengths, and none is taken for one of InfiniBand that is none.
+func TestMACIs(t *testing.T) {
+	const infiniband = "80:00:02:08:fe:80:00:00:00:00:00:00:f4:52:14:03:00:7b:cb:a1"
+	for long := 0; long <= len(infiniband)+6; long++ {
+		nic := MAC((infiniband + ":01:02")[:long])
+		if got, want := MAC("f4:52:14:7b:cb:a1").Is(nic), long == len(infiniband); got != want && long <= len(infiniband) {
+			t.Errorf("Is(%s) = %v, want %v", nic, got, want)
+		}
+	}
+}

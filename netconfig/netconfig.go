@@ -202,7 +202,7 @@ const ethernetMAC = len("00:00:00:00:00:00")
 func (m MAC) Is(nic MAC) bool {
 	const queue, vendor, number = len("80:00:02:08:"), len("80:00:02:08:fe:80:00:00:00:00:00:00:"), len("80:00:02:08:fe:80:00:00:00:00:00:00:f4:52:14:03:00:")
 	switch {
-	case m == nic || len(nic) <= ethernetMAC:
+	case m == nic || len(nic) < len("80:00:02:08:fe:80:00:00:00:00:00:00:f4:52:14:03:00:00:00:00"): // of InfiniBand; tunnels and others have some of other lengths
 		return m == nic
 	case len(m) == len(nic):
 		return m[queue:] == nic[queue:]

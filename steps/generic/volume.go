@@ -67,16 +67,13 @@ func writeVolume(ctx context.Context, h steps.Host, j steps.Job, r *request, roo
 	}()
 	result, files, err := image.WriteVolume(ctx, root.Size(), int(root.Disks[0].LogicalSectors), spec, root.LogicalVolume, uefi, func(write func(image.Disk, image.Volumes) error) error {
 		if root.Array {
-			if err := raid.Release(ctx, h, j.Node, root.Disks[0].Name); err != nil {
-				return err
-			}
 			letSync, err := raid.Hold(h)
 			if err != nil {
 				return err
 			}
 			defer letSync()
 		}
-		if err := root.Disarm(ctx, h); err != nil {
+		if err := root.Disarm(ctx, h, j.Node); err != nil {
 			return err
 		}
 		return root.Use(ctx, h, func(device string) (err error) {

@@ -3,6 +3,7 @@
 package lvm
 
 import (
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -799,14 +800,15 @@ func TestRelease(t *testing.T) {
 	script := call("vgs", "vg_uuid,vg_name,vg_missing_pv_count,vg_tags", `{"vg_uuid":"U","vg_name":"vg","vg_missing_pv_count":"0"}`) +
 		call("pvs", "vg_uuid,pv_name,pv_in_use", `{"vg_uuid":"U","pv_name":"/dev/sda1"}`) + call("lvs", "vg_uuid,lv_name,lv_layout,lv_size,lv_tags", ``)
 	made := strings.Replace(script, `"vg_missing_pv_count":"0"`, `"vg_missing_pv_count":"0","vg_tags":"x,ironhand-node-n1"`, 1)
+	own := func(tags string) string { return call("vgs", "vg_tags", `{"vg_tags":"`+tags+`"}`) }
 	for _, test := range []struct{ name, layout, disk, script, want string }{
-		{"made for the node", ``, "/dev/sda", made, `volume group "vg" is on /dev/sda`},
+		{"made for the node", ``, "/dev/sda", own("x,ironhand-node-n1") + made, `volume group "vg" is on /dev/sda`},
 		{"made for the node, with another layout", strings.Replace(vg(`{"name": "a", "size_gb": 1}`), `"vg"`, `"new"`, 1), "/dev/sda", made, `volume group "vg" is on /dev/sda`},
-		{"made for another node", ``, "/dev/sda", strings.Replace(made, "n1", "n2", 1), ""},
+		{"made for another node", ``, "/dev/sda", own("ironhand-node-n2"), ""},
 		{"one of the node's", vg(`{"name": "a", "size_gb": 1}`), "/dev/sda", script, `volume group "vg" is on /dev/sda`},
 		{"on another disk", vg(`{"name": "a", "size_gb": 1}`), "/dev/sdb", script, ""},
 		{"of a former life", strings.Replace(vg(`{"name": "a", "size_gb": 1}`), `"vg"`, `"new"`, 1), "/dev/sda", script, ""},
-		{"no layout", ``, "/dev/sda", script, ""},
+		{"no layout", ``, "/dev/sda", own(""), ""},
 		{"a layout that is none", `7`, "/dev/sda", "", "logical_volumes in properties"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -904,22 +906,126 @@ func TestTwoRoots(t *testing.T) {
 	}
 }
 
+// A group that is there gets the tags that it lacks, and loses those that were right for another layout or node.
+func TestRetag(t *testing.T) {
+	e := existing{name: "vg", places: []place{{"/dev/sda", 3}}, tags: []string{"x", "ironhand-node-n1"}, volumes: []existingVolume{{name: "a", tags: []string{"t", rootTag}}, {name: "b"}}}
+	call := func(command, option, tag, name string) string {
+		return fmt.Sprintf("$ lvm %s --config %q --devices /dev/sda3 %s %s %s\n", command, settings, option, tag, name)
+	}
+	for _, test := range []struct{ name, tag, root, want string }{
+		{"as they are", "ironhand-node-n1", "a", ""},
+		{"another root", "ironhand-node-n1", "b", call("lvchange", "--deltag", rootTag, "vg/a") + call("lvchange", "--addtag", rootTag, "vg/b")},
+		{"no root", "ironhand-node-n1", "", call("lvchange", "--deltag", rootTag, "vg/a")},
+		{"another node", "ironhand-node-n2", "a", call("vgchange", "--addtag", "ironhand-node-n2", "vg") + call("vgchange", "--deltag", "ironhand-node-n1", "vg")},
+		{"a node without a name", "", "a", ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if err := e.retag(t.Context(), steps.Host{Tools: tooltest.New(t, test.want)}, test.tag, test.root); err != nil {
+				t.Error(err)
+			}
+		})
+	}
+}
+
+// A volume that is found by its name is not written to if something else says that it is not the node's.
+func TestRootOfAnother(t *testing.T) {
+	for _, test := range []struct {
+		name, skip, tag string
+		twice           bool
+		want            string
+	}{
+		{"no tag", ``, "x", false, ""},
+		{"the node's", ``, "ironhand-node-n1", false, ""},
+		{"another node's", ``, "ironhand-node-n2", false, "vg/root, and the group was made for node n2"},
+		{"two groups of the name", ``, "ironhand-node-n1", true, "vg/root, and there are 2 groups of this name"},
+		{"another disk on the skip list", `[{"name": "/dev/sdc"}]`, "", false, ""},
+		{"a disk on the skip list", `[{"name": "/dev/sdb"}]`, "", false, "/dev/sdb, which it is on, is on the skip list"},
+		{"a skip list that is none", `7`, "", false, "skip_block_devices in properties"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			s := machine().with("sda", "vg", gpt.EFISystem, gpt.LinuxLVM).with("sdb", "vg", gpt.EFISystem, gpt.LinuxLVM)
+			s.groups[0].tags, s.groups[0].volumes = []string{test.tag}, []existingVolume{{name: "root"}}
+			if test.twice {
+				s.groups = append(s.groups, existing{name: "vg"})
+			}
+			n := steps.Node{UUID: "n1", Properties: map[string]json.RawMessage{"skip_block_devices": json.RawMessage(test.skip)}}
+			r, err := s.root(image.LogicalVolume{Group: "vg", Name: "root"}, n)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := s.agrees(r, n); (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
+				t.Errorf("agrees() = %v, want %q", err, test.want)
+			}
+		})
+	}
+}
+
+// Of a disk and its copy nobody knows to which an image would be written.
+func TestRootTwice(t *testing.T) {
+	for _, test := range []struct{ name, id, want string }{
+		{"another volume", "0123456789abcdefghijklmnopqrstuv", ""},
+		{"a copy", "----------------0123456789abcdef", "/dev/sdb1 is a copy of its /dev/sda1, or another path to it"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			m := files()
+			copy(m["dev/sda1"].Data[512+32:], "----------------0123456789abcdef")
+			other := slices.Clone(m["dev/sda1"].Data)
+			copy(other[512+32:], test.id)
+			m["dev/sdb1"] = &fstest.MapFile{Data: other}
+			s := state{orphans: []place{{"/dev/sdb", 1}}}
+			r := &Root{LogicalVolume: image.LogicalVolume{Group: "vg", Name: "root"}, devices: []string{"/dev/sda1"}}
+			if err := s.single(m, r); (err == nil) != (test.want == "") || err != nil && !strings.Contains(err.Error(), test.want) {
+				t.Errorf("single() = %v, want %q", err, test.want)
+			}
+		})
+	}
+}
+
+// A machine without groups of the node is deployed whatever else is on its disks, also if one of them is broken.
+func TestBrokenDiskBeside(t *testing.T) {
+	m := files()
+	for name, text := range map[string]string{"sys/block/sdb/size": "16384", "sys/block/sdb/ro": "0", "sys/block/sdb/queue/logical_block_size": "512", "dev/sdb": "short"} {
+		m[name] = &fstest.MapFile{Data: []byte(text)}
+	}
+	h := func(tags string) steps.Host {
+		return steps.Host{Machine: inspect.Machine{FS: m}, Tools: tooltest.New(t, fmt.Sprintf("$ lvm vgs --config %q --devices /dev/sda1 --reportformat json --units b --nosuffix --foreign --shared --options vg_tags\n{\"report\": [{\"vg\": [{\"vg_tags\":%q}]}]}\n", settings, tags))}
+	}
+	n := steps.Node{UUID: "n1"}
+	if r, err := FindRoot(t.Context(), h(""), n); r != nil || err != nil {
+		t.Errorf("FindRoot() = %v, %v, want none", r, err)
+	}
+	if err := Release(t.Context(), h("ironhand-node-n2"), n, "/dev/sda"); err != nil {
+		t.Errorf("Release() = %v", err)
+	}
+	if r, err := FindRoot(t.Context(), h("ironhand-node-n1"), n); r != nil || err == nil || !strings.Contains(err.Error(), "/dev/sdb") {
+		t.Errorf("FindRoot() = %v, %v, want that /dev/sdb cannot be read", r, err)
+	}
+}
+
 // A disk that does not answer holds up a deployment for a while only, and one that has a physical volume beside it is found.
-func TestHasLabels(t *testing.T) {
+func TestLabels(t *testing.T) {
 	for _, test := range []struct {
 		name  string
 		hangs string
 		label bool
-		want  bool
+		want  string
 	}{
-		{"a label", "", true, true},
-		{"none", "", false, false},
-		{"a disk hangs", "dev/sda2", false, false},
-		{"a disk hangs behind a label", "dev/sda2", true, true},
+		{"a label", "", true, "[/dev/sda1]"},
+		{"none", "", false, "[]"},
+		{"a disk hangs", "dev/sdb", false, "[]"},
+		{"a disk hangs behind a label", "dev/sda2", true, "[/dev/sda1]"},
+		{"a disk hangs beside a label", "dev/sdb", true, "[/dev/sda1]"},
+		{"disks hang before a label", "dev/sda", true, "[/dev/sdc /dev/sdd /dev/sde /dev/sdf]"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
 				m := files()
+				m["sys/block/sdb/size"], m["sys/block/sdb/ro"], m["dev/sdb"] = &fstest.MapFile{Data: []byte("16384")}, &fstest.MapFile{Data: []byte("0")}, &fstest.MapFile{}
+				if test.hangs == "dev/sda" {
+					for _, name := range []string{"sdc", "sdd", "sde", "sdf"} {
+						m["sys/block/"+name+"/size"], m["sys/block/"+name+"/ro"], m["dev/"+name] = m["sys/block/sdb/size"], m["sys/block/sdb/ro"], m["dev/sda1"]
+					}
+				}
 				if !test.label {
 					clear(m["dev/sda1"].Data)
 				}
@@ -928,10 +1034,10 @@ func TestHasLabels(t *testing.T) {
 				var said []string
 				h := steps.Host{Machine: inspect.Machine{FS: hanging{m, test.hangs, gate}}, Say: func(f string, args ...any) { said = append(said, fmt.Sprintf(f, args...)) }}
 				start := time.Now()
-				if got := hasLabels(t.Context(), h); got != test.want {
-					t.Errorf("hasLabels() = %v, want %v", got, test.want)
+				if got := fmt.Sprint(labels(t.Context(), h)); got != test.want {
+					t.Errorf("labels() = %v, want %v", got, test.want)
 				}
-				if hung := test.hangs != "" && !test.label; hung != (len(said) > 0) || time.Since(start) > patience {
+				if hung := test.hangs != ""; hung != (len(said) > 0) || time.Since(start) > patience {
 					t.Errorf("after %v it said %q", time.Since(start), said)
 				}
 			})
@@ -1013,4 +1119,56 @@ func FuzzReport(f *testing.F) {
 			}
 		}
 	})
+}
+
+// cleared is a disk that notes what is made zero.
+type cleared struct {
+	steps.Disk
+	spans []string
+}
+
+func (c *cleared) Sync() error { return nil }
+func (c *cleared) Zero(_ context.Context, at, n int64) error {
+	c.spans = append(c.spans, fmt.Sprintf("%d+%d", at, n))
+	return nil
+}
+
+// Nothing beside what firmware starts from is cleared: a BIOS boot partition that somebody else made may be smaller than ours, and lie right behind the table.
+func TestClearBoot(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		boot stream.Partition
+		want string
+	}{
+		{"ours", stream.Partition{Start: mib, Size: 550 * mib}, "[1048576+1048576 576716800+1048576]"},
+		{"small, before the first MiB", stream.Partition{Start: 34 * 512, Size: 2014 * 512}, "[17408+1031168]"},
+		{"between", stream.Partition{Start: mib, Size: mib + 512}, "[1048576+1048576 1049088+1048576]"},
+		{"none", stream.Partition{}, "[]"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			d := &cleared{}
+			r := &Root{Disks: make([]inspect.Disk, 1), boot: []stream.Partition{test.boot}}
+			if err := r.clearBoot(t.Context(), []steps.Disk{d}); err != nil || fmt.Sprint(d.spans) != test.want {
+				t.Errorf("clearBoot() = %v, cleared %v, want %s", err, d.spans, test.want)
+			}
+		})
+	}
+}
+
+// Of an array whose group is in use, the machine can still be started afterwards: the disks below it are not touched.
+func TestDisarmInUse(t *testing.T) {
+	for _, test := range []struct{ name, answer, want string }{
+		{"a volume", "2> Logical volume vg/root in use.\n? 5\n", "Logical volume vg/root in use"},
+		{"the array", "", "/dev/md0 is open"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			m := fstest.MapFS{"sys/block/md0/md/array_state": &fstest.MapFile{Data: []byte("clean\n")}} // and that is all: below it nothing can be found
+			h := steps.Host{Machine: inspect.Machine{FS: m}, Open: func(path string) (steps.Disk, error) { return nil, fmt.Errorf("%s is open", path) }}
+			h.Tools = tooltest.New(t, fmt.Sprintf("$ lvm vgchange --config %q --devices /dev/md0p1 --activate n vg\n%s", settings, test.answer))
+			r := &Root{LogicalVolume: image.LogicalVolume{Group: "vg", Name: "root"}, Array: true, Disks: []inspect.Disk{{Name: "/dev/md0"}}, devices: []string{"/dev/md0p1"}}
+			if err := r.Disarm(t.Context(), h, steps.Node{UUID: "n1"}); err == nil || !strings.Contains(err.Error(), test.want) || r.marked {
+				t.Errorf("Disarm() = %v, marked %v, want %q", err, r.marked, test.want)
+			}
+		})
+	}
 }

@@ -423,7 +423,7 @@ func TestGuestRoot(t *testing.T) {
 	b.Run("mke2fs", "-q", "-F", "/dev/vda1")
 	b.Run("mke2fs", "-q", "-F", "/dev/vdb1")
 	b.Run("lvm", "lvchange", "--config", settings, "-ay", "sys-1/root-1") // as after an agent that was killed
-	if err := r.Disarm(t.Context(), b.Host); err != nil {
+	if err := r.Disarm(t.Context(), b.Host, steps.Node{}); err != nil {
 		t.Fatal(err)
 	}
 	for _, p := range []string{"/dev/vda1", "/dev/vdb1", "/dev/vda2"} {

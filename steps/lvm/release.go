@@ -17,8 +17,10 @@ func Release(ctx context.Context, h steps.Host, n steps.Node, path string) error
 	if err != nil {
 		return fail(n, err)
 	}
-	if len(layout) == 0 && !hasLabels(ctx, h) {
-		return nil
+	if len(layout) == 0 {
+		if has, err := hasOwn(ctx, h, n); !has || err != nil {
+			return err
+		}
 	}
 	s, err := look(ctx, h)
 	if err != nil {

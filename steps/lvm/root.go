@@ -7,6 +7,7 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"io/fs"
 	"slices"
 	"strings"
 	"time"
@@ -30,8 +31,11 @@ func nodeTag(n steps.Node) string {
 	if n.UUID == "" || len(n.UUID) > maxName || !plain(n.UUID) {
 		return ""
 	}
-	return "ironhand-node-" + n.UUID
+	return nodeTags + n.UUID
 }
+
+// nodeTags is what all those tags begin with.
+const nodeTags = "ironhand-node-"
 
 // isOf tells whether a creation made the group for the node.
 func (e existing) isOf(n steps.Node) bool {
@@ -49,18 +53,35 @@ func (g group) rootName() string {
 	return ""
 }
 
-// retag gives a group that is as it should be the tags that it lacks.
+// retag gives a group that is as it should be the tags that it lacks, and takes away those that say otherwise: of another node, or that another volume is the root.
 func (e existing) retag(ctx context.Context, h steps.Host, tag, root string) error {
+	change := func(command, option, tag, name string) error {
+		_, err := lvm(ctx, h.Tools, e.devices(), command, option, tag, name)
+		return err
+	}
 	if tag != "" && !slices.Contains(e.tags, tag) {
-		if _, err := lvm(ctx, h.Tools, e.devices(), "vgchange", "--addtag", tag, e.name); err != nil {
+		if err := change("vgchange", "--addtag", tag, e.name); err != nil {
+			return err
+		}
+	}
+	for _, t := range e.tags {
+		if tag == "" || t == tag || !strings.HasPrefix(t, nodeTags) {
+			continue
+		}
+		if err := change("vgchange", "--deltag", t, e.name); err != nil {
 			return err
 		}
 	}
 	for _, v := range e.volumes {
-		if v.name == root && !slices.Contains(v.tags, rootTag) {
-			if _, err := lvm(ctx, h.Tools, e.devices(), "lvchange", "--addtag", rootTag, e.name+"/"+v.name); err != nil {
-				return err
-			}
+		option := "--addtag"
+		switch has := slices.Contains(v.tags, rootTag); {
+		case has == (v.name == root):
+			continue
+		case has:
+			option = "--deltag"
+		}
+		if err := change("lvchange", option, rootTag, e.name+"/"+v.name); err != nil {
+			return err
 		}
 	}
 	return nil
@@ -113,8 +134,10 @@ func FindRoot(ctx context.Context, h steps.Host, n steps.Node) (*Root, error) {
 			}
 		}
 	}
-	if wanted.Name == "" && !hasLabels(ctx, h) {
-		return nil, nil
+	if wanted.Name == "" {
+		if has, err := hasOwn(ctx, h, n); !has || err != nil {
+			return nil, err
+		}
 	}
 	for attempt := 1; ; attempt++ {
 		s, err := look(ctx, h)
@@ -124,7 +147,9 @@ func FindRoot(ctx context.Context, h steps.Host, n steps.Node) (*Root, error) {
 		r, err := s.root(wanted, n)
 		if !errors.Is(err, errNoVolume) || attempt >= h.DiskAttempts { // its disks may appear late
 			if err == nil && r != nil {
-				err = s.agrees(r, n)
+				if err = s.agrees(r, n); err == nil {
+					err = s.single(h.Machine.FS, r)
+				}
 			}
 			if err != nil {
 				return nil, fail(n, err)
@@ -139,8 +164,36 @@ func FindRoot(ctx context.Context, h steps.Host, n steps.Node) (*Root, error) {
 	}
 }
 
-// agrees tells whether the node's raid_config has no other root volume.
+// agrees tells whether nothing else says that the volume is not for the node's operating system: that it is another node's, or to be left alone, or that the node's raid_config has another root volume.
 func (s state) agrees(r *Root, n steps.Node) error {
+	var same []existing
+	for _, e := range s.groups {
+		if e.name == r.Group {
+			same = append(same, e)
+		}
+	}
+	if len(same) > 1 { // and the system could not tell them apart
+		return fmt.Errorf("the node's root volume is %s, and there are %d groups of this name: delete_volumes takes groups away", r, len(same))
+	}
+	for _, e := range same {
+		i := slices.IndexFunc(e.tags, func(t string) bool { return strings.HasPrefix(t, nodeTags) })
+		if i >= 0 && nodeTag(n) != "" && !e.isOf(n) {
+			return fmt.Errorf("the node's root volume is %s, and the group was made for node %s: create_volumes makes it this node's, delete_volumes takes it away", r, strings.TrimPrefix(e.tags[i], nodeTags))
+		}
+	}
+	skip, err := inspect.ParseSkipList(n.Properties["skip_block_devices"])
+	if err != nil {
+		return fmt.Errorf("skip_block_devices in properties: %w", err)
+	}
+	skipped, err := s.skipped(skip)
+	if err != nil {
+		return err
+	}
+	for _, d := range r.Disks {
+		if skipped[d.Name] {
+			return fmt.Errorf("the node's root volume is %s, and %s, which it is on, is on the skip list", r, d.Name)
+		}
+	}
 	arrays, err := n.Volumes()
 	if err != nil {
 		return err
@@ -148,6 +201,28 @@ func (s state) agrees(r *Root, n steps.Node) error {
 	for _, a := range arrays {
 		if a.IsRoot() && (!r.Array || s.disk(r.Disks[0].Name).array != a.Array()) {
 			return fmt.Errorf("the node has two root volumes, the array %q by its raid_config and the logical volume %s, which is not on it", a.Array(), r)
+		}
+	}
+	return nil
+}
+
+// single tells whether the group's physical volumes are there once. Of copies lvm takes one, and nobody knows which; a system would not start.
+func (s state) single(root fs.FS, r *Root) error {
+	from := map[string]string{}
+	for _, device := range r.devices {
+		uuid, _, err := label(root, device)
+		if err != nil {
+			return err
+		}
+		from[uuid] = device
+	}
+	for _, o := range s.orphans {
+		uuid, has, err := label(root, o.device())
+		if err != nil {
+			return err
+		}
+		if device := from[uuid]; has && device != "" {
+			return fmt.Errorf("the node's root volume is %s, and %s is a copy of its %s, or another path to it: take one away", r, o.device(), device)
 		}
 	}
 	return nil
@@ -258,10 +333,19 @@ func (r *Root) Paths(uefi, drive bool) map[string]string {
 	return paths
 }
 
-// Disarm takes away what the machine could start from, and marks the first disk as one on which an image is not whole. Nobody may use the group.
-func (r *Root) Disarm(ctx context.Context, h steps.Host) error {
+// Disarm takes away what the machine could start from, on an array from the disks below it too, and marks the first disk as one on which an image is not whole. Nobody may use the group: that
+// is known before anything is changed.
+func (r *Root) Disarm(ctx context.Context, h steps.Host, n steps.Node) error {
 	if _, err := lvm(ctx, h.Tools, r.devices, "vgchange", "--activate", "n", r.Group); err != nil { // it may be active still if an earlier attempt was killed
 		return err
+	}
+	if r.Array {
+		if err := r.open(ctx, h, func([]steps.Disk) error { return nil }); err != nil {
+			return err
+		}
+		if err := raid.Release(ctx, h, n, r.Disks[0].Name); err != nil {
+			return err
+		}
 	}
 	return r.open(ctx, h, func(disks []steps.Disk) error {
 		r.marked = true
@@ -285,8 +369,9 @@ func (r *Root) clearBoot(ctx context.Context, disks []steps.Disk) error {
 			if p.Size == 0 {
 				continue
 			}
-			for _, at := range []int64{p.Start, p.Start + p.Size - mib} {
-				if err := d.Zero(ctx, at, mib); err != nil {
+			end := min(p.Size, mib) // somebody else's may be smaller
+			for _, at := range slices.Compact([]int64{p.Start, p.Start + p.Size - end}) {
+				if err := d.Zero(ctx, at, end); err != nil {
 					return fmt.Errorf("clear partition %d of %s: %w", p.Number, r.Disks[i].Name, err)
 				}
 			}

@@ -134,52 +134,87 @@ func look(ctx context.Context, h steps.Host) (s state, err error) {
 // patience is for the first sectors of a disk.
 const patience = 10 * time.Second
 
-// hasLabels tells whether there is a physical volume on any disk or array. Only their first sectors are read, and a disk that hangs is left behind: most machines have no volumes.
-func hasLabels(ctx context.Context, h steps.Host) bool {
+// hasOwn tells whether a creation made a group for the node, by the physical volumes alone: what else the machine has is no matter if there is none, and may be broken.
+func hasOwn(ctx context.Context, h steps.Host, n steps.Node) (bool, error) {
+	devices := labels(ctx, h)
+	if len(devices) == 0 || nodeTag(n) == "" {
+		return false, nil
+	}
+	rows, err := report(ctx, h.Tools, devices, "vgs", "vg_tags")
+	if err != nil {
+		return false, fail(n, err)
+	}
+	return slices.ContainsFunc(rows, func(g map[string]string) bool { return existing{tags: tags(g["vg_tags"])}.isOf(n) }), nil
+}
+
+// labels are the physical volumes on disks and arrays. Only their first sectors are read, and a disk that hangs is left behind: most machines have no volumes.
+func labels(ctx context.Context, h steps.Host) (devices []string) {
 	all, _ := h.Machine.Disks(ctx) // what cannot be read has none for us
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
-	found := make([]chan bool, len(all))
+	found := make([]chan string, len(all))
 	for i, d := range all {
-		found[i] = make(chan bool, 1)
-		go func() { found[i] <- hasLabel(h.Machine.FS, d.Name) }()
+		found[i] = make(chan string, 256) // more than a disk has partitions
+		go func() {
+			defer close(found[i])
+			labelsOn(h.Machine.FS, d.Name, func(device string) { found[i] <- device })
+		}()
+	}
+	next := func(on <-chan string) (device string, more, hangs bool) {
+		select {
+		case device, more = <-on: // it counts also when another one has used up all patience
+			return device, more, false
+		default:
+		}
+		select {
+		case device, more = <-on:
+			return device, more, false
+		case <-ctx.Done():
+			return "", false, true
+		}
 	}
 	for i, d := range all {
-		select {
-		case has := <-found[i]:
-			if has {
-				return true
-			}
-		case <-ctx.Done():
+		device, more, hangs := next(found[i])
+		for ; more; device, more, hangs = next(found[i]) {
+			devices = append(devices, device)
+		}
+		if hangs {
 			h.Say("WARNING: %s was not looked at for volume groups: its start cannot be read within %v", d.Name, patience)
 		}
 	}
-	return false
+	return devices
 }
 
-// hasLabel tells whether a disk, or a partition of it, is a physical volume by its first sectors.
-func hasLabel(root fs.FS, disk string) bool {
+// labelsOn tells of a disk, or partitions of it, that are physical volumes by their first sectors.
+func labelsOn(root fs.FS, disk string, tell func(device string)) {
 	parts, err := raid.Partitions(root, disk)
 	if err != nil {
-		return false
+		return
 	}
 	devices := []string{disk}
 	for _, p := range parts {
 		devices = append(devices, raid.PartitionDevice(disk, p.Number))
 	}
 	for _, device := range devices {
-		f, err := root.Open(strings.TrimPrefix(device, "/"))
-		if err != nil {
-			continue
-		}
-		head := make([]byte, 4096)
-		_, err = io.ReadFull(f, head)
-		f.Close() // only read
-		if err == nil && raid.HasLabel(head) {
-			return true
+		if _, has, err := label(root, device); err == nil && has {
+			tell(device)
 		}
 	}
-	return false
+}
+
+// label reads the UUID of a physical volume; has is false if the device is none.
+func label(root fs.FS, device string) (uuid string, has bool, err error) {
+	f, err := root.Open(strings.TrimPrefix(device, "/"))
+	if err != nil {
+		return "", false, err
+	}
+	defer f.Close() // only read
+	head := make([]byte, 4096)
+	if _, err := io.ReadFull(f, head); err != nil {
+		return "", false, fmt.Errorf("read the start of %s: %w", device, err)
+	}
+	uuid, has = raid.Label(head)
+	return uuid, has, nil
 }
 
 // systemNames are directories of the kernel's and udev's in /dev.
@@ -306,6 +341,15 @@ func lvm(ctx context.Context, tools tool.Runner, devices []string, command strin
 	return tools.Run(ctx, tool.Lvm, append([]string{command, "--config", settings, "--devices", strings.Join(devices, ",")}, args...)...)
 }
 
+// report runs one of the reporting commands of lvm2.
+func report(ctx context.Context, tools tool.Runner, devices []string, command, fields string) ([]map[string]string, error) {
+	out, err := lvm(ctx, tools, devices, command, "--reportformat", "json", "--units", "b", "--nosuffix", "--foreign", "--shared", "--options", fields)
+	if err != nil {
+		return nil, err
+	}
+	return parseReport(out)
+}
+
 // places are all physical volumes.
 func (s state) places() (list []place) {
 	for _, d := range s.disks {
@@ -326,22 +370,15 @@ func (s *state) askLVM(ctx context.Context, tools tool.Runner) error {
 	for _, p := range places {
 		devices = append(devices, p.device())
 	}
-	report := func(command, fields string) ([]map[string]string, error) {
-		out, err := lvm(ctx, tools, devices, command, "--reportformat", "json", "--units", "b", "--nosuffix", "--foreign", "--shared", "--options", fields)
-		if err != nil {
-			return nil, err
-		}
-		return parseReport(out)
-	}
-	groups, err := report("vgs", "vg_uuid,vg_name,vg_missing_pv_count,vg_tags")
+	groups, err := report(ctx, tools, devices, "vgs", "vg_uuid,vg_name,vg_missing_pv_count,vg_tags")
 	if err != nil {
 		return err
 	}
-	volumes, err := report("pvs", "vg_uuid,pv_name,pv_in_use")
+	volumes, err := report(ctx, tools, devices, "pvs", "vg_uuid,pv_name,pv_in_use")
 	if err != nil {
 		return err
 	}
-	logical, err := report("lvs", "vg_uuid,lv_name,lv_layout,lv_size,lv_tags")
+	logical, err := report(ctx, tools, devices, "lvs", "vg_uuid,lv_name,lv_layout,lv_size,lv_tags")
 	if err != nil {
 		return err
 	}

@@ -160,6 +160,11 @@ func clearDisks(ctx context.Context, h steps.Host, disks []string) error {
 		return err
 	}
 	all = slices.DeleteFunc(all, func(d inspect.Disk) bool { return !slices.Contains(disks, d.Name) })
+	for _, name := range disks { // it may have dropped out, or be listed by another of its paths now
+		if !slices.ContainsFunc(all, func(d inspect.Disk) bool { return d.Name == name }) {
+			return fmt.Errorf("clear %s: it is gone since it was chosen", name)
+		}
+	}
 	opened, err := open(ctx, h, all)
 	if err != nil {
 		return err

@@ -15,14 +15,20 @@ import (
 	"github.com/ironhand/ironhand/stream"
 )
 
-// HasLabel tells whether a device begins as a physical volume of LVM does: lib/label/label.h and lib/format_text/layout.h of lvm2. The label is in one of the first four sectors of 512 bytes.
+// HasLabel tells whether a device begins as a physical volume of LVM does.
 func HasLabel(head []byte) bool {
-	for at := 0; at < 4*512 && at+32 <= len(head); at += 512 {
+	_, has := Label(head)
+	return has
+}
+
+// Label is the UUID of a physical volume, by how it begins: lib/label/label.h and lib/format_text/layout.h of lvm2. The label is in one of the first four sectors of 512 bytes.
+func Label(head []byte) (uuid string, has bool) {
+	for at := 0; at < 4*512 && at+64 <= len(head); at += 512 {
 		if string(head[at:at+8]) == "LABELONE" && string(head[at+24:at+32]) == "LVM2 001" {
-			return true
+			return string(head[at+32 : at+64]), true
 		}
 	}
-	return false
+	return "", false
 }
 
 // Tables that the kernel does not see. One that is being written is like that too, until its first sector is.

@@ -927,3 +927,15 @@ func TestPlanRemovalOfWhatIsNotThere(t *testing.T) {
 		t.Errorf("planRemoval() = %v, %v: the array is forgotten", r.gone, err)
 	}
 }
+
+// A disk that drops out between the plan and the work is not taken for one that was cleared.
+func TestClearVanished(t *testing.T) {
+	m := fstest.MapFS{}
+	for name, text := range map[string]string{"proc/self/mountinfo": "", "proc/swaps": "", "sys/block/sda/dev": "8:0\n", "sys/block/sda/size": "0\n", "sys/block/sda/ro": "0\n"} { // its medium is gone
+		m[name] = &fstest.MapFile{Data: []byte(text)}
+	}
+	h := steps.Host{Machine: inspect.Machine{FS: m}, Say: func(string, ...any) {}}
+	if err := ClearDisks(t.Context(), h, []string{"/dev/sda"}); err == nil || !strings.Contains(err.Error(), "clear /dev/sda: it is gone since it was chosen") {
+		t.Errorf("ClearDisks() = %v", err)
+	}
+}
