@@ -40,6 +40,7 @@ const (
 	bmcEvent      kind = "events in the BMC's log"
 	tooHot        kind = "samples at the sensor's critical temperature"
 	gone          kind = "devices that vanished"
+	silent        kind = "health logs that could be read before the load, and not after it"
 )
 
 // A key is one counter of one part.
@@ -52,6 +53,7 @@ type key struct {
 type sample struct {
 	counts map[key]int64
 	parts  map[string]bool // disks and interfaces that are there
+	told   map[string]bool // disks that said how they are
 }
 
 // source is a file that counts.
@@ -303,7 +305,9 @@ func (p places) slot(address string) string {
 // health adds what disks say of themselves, and hands on how warm they are. It asks them, which takes a moment.
 func (s *sample) health(ctx context.Context, m inspect.Machine, warm func(disk string, celsius float64)) error {
 	list, err := m.Health(ctx)
+	s.told = map[string]bool{}
 	for _, h := range list {
+		s.told[h.Disk] = true
 		if h.TemperatureC != nil && warm != nil {
 			warm(h.Disk, float64(*h.TemperatureC))
 		}

@@ -82,6 +82,7 @@ func startWatch(ctx context.Context, h steps.Host, every time.Duration, progress
 	}
 	w.before = counters(h.Machine.FS, names) // after the questions, which may be some that a disk does not know
 	maps.Copy(w.before.counts, health.counts)
+	w.before.told = health.told
 	w.seen = sample{counts: maps.Clone(w.before.counts), parts: w.before.parts}
 	w.beginEvents(ctx)
 	log, err := h.Machine.FS.Open("dev/kmsg")
@@ -269,9 +270,19 @@ func (w *watch) askHealth(ctx context.Context, f *gauges, counting []source) {
 	for k, n := range after.counts {
 		w.ours[k] += max(n-before.counts[k], 0)
 	}
+	w.known(s)
 	maps.Copy(w.seen.counts, after.counts)
 	maps.Copy(w.seen.counts, s.counts)
 	w.inquiring = false
+}
+
+// known takes what a disk has counted by its first answer for what it had before: one that was asleep, or did not answer in time when the load began, has old errors too. w.mu is held.
+func (w *watch) known(health sample) {
+	for k, n := range health.counts {
+		if _, before := w.before.counts[k]; !before && (k.kind == mediaErrors || k.kind == reallocated) {
+			w.before.counts[k] = n
+		}
+	}
 }
 
 // temperature keeps what a disk says of itself.
@@ -322,10 +333,18 @@ func (w *watch) end(ctx context.Context) (parts []Part, counted []Counter, serie
 		w.host.Say("a disk or the BMC that was asked for its state has not answered")
 	}
 	after := counters(w.host.Machine.FS, w.places)
-	if err := after.health(ctx, w.host.Machine, w.temperature); err != nil {
+	health := sample{counts: map[key]int64{}}
+	if err := health.health(ctx, w.host.Machine, w.temperature); err != nil {
 		w.host.Say("%v", err)
 	}
+	for disk := range w.before.told {
+		if after.parts[disk] && !health.told[disk] { // one that is gone is a finding of its own
+			health.counts[key{disk, silent}] = 1
+		}
+	}
 	w.mu.Lock()
+	w.known(health)
+	maps.Copy(after.counts, health.counts)
 	maps.Copy(w.seen.counts, after.counts)
 	w.mu.Unlock()
 	w.errors()
