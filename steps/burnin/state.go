@@ -265,7 +265,11 @@ func (s State) Plan(ctx context.Context, h steps.Host, logs string, force bool) 
 			again := *l.Load.Disks
 			again.Write = nil
 			for _, was := range l.Disks {
-				if d, there := findDisk(was, disks); there { // that it is not there is told below
+				d, there, err := findDisk(was, s.Hardware.Inventory.Disks, disks)
+				if err != nil {
+					return nil, err
+				}
+				if there { // that it is not there is told below
 					again.Write = append(again.Write, d.Name)
 					burned = append(burned, d)
 				}
