@@ -9,7 +9,9 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/ironhand/ironhand/inspect"
@@ -127,6 +129,89 @@ func TestWatchdogTime(t *testing.T) {
 			if got != test.want || (err == nil) != (test.err == "") || err != nil && (!errors.Is(err, errUsage) || !strings.Contains(err.Error(), test.err)) {
 				t.Errorf("watchdogTime(%q) = %v, %v, want %v, %q", test.setting, got, err, test.want, test.err)
 			}
+		})
+	}
+}
+
+// hound is a watchdog that bites if it is not fed in time.
+type hound struct {
+	mu       sync.Mutex
+	timer    *time.Timer
+	bitten   time.Time
+	disarmed bool
+}
+
+func (h *hound) Feed() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.timer != nil {
+		h.timer.Stop()
+	}
+	h.timer = time.AfterFunc(time.Minute, func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if h.bitten.IsZero() {
+			h.bitten = time.Now()
+		}
+	})
+	return nil
+}
+
+func (h *hound) Disarm() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.disarmed = true
+	h.timer.Stop()
+	return nil
+}
+
+// A sound machine is not reset, however slow its stick is and however seldom it is looked at; one whose burn-in does not go on is.
+func TestFeedWatchdog(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		every time.Duration
+		run   func(f burnin.Following)
+		bites time.Duration // 0: never
+	}{
+		{"a sample each second", time.Second, func(f burnin.Following) {
+			for range 600 {
+				time.Sleep(time.Second)
+				f.Progress(0, 0)
+			}
+		}, 0},
+		{"seldom samples", time.Hour, func(f burnin.Following) {
+			for range 3 {
+				time.Sleep(time.Hour)
+				f.Progress(0, 0)
+			}
+		}, 0},
+		{"two minutes to write to a stick", time.Second, func(f burnin.Following) {
+			f.Began(0)
+			time.Sleep(2 * time.Minute)
+			f.Ended(0, burnin.Report{})
+			time.Sleep(2 * time.Minute)
+		}, 0},
+		{"it does not go on", time.Second, func(f burnin.Following) {
+			f.Began(0)
+			time.Sleep(time.Hour)
+		}, watchdogPatience + time.Minute},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h, began := &hound{}, time.Now()
+				f, disarm := feedWatchdog(h, time.Minute, test.every, t.Logf)
+				test.run(f)
+				if err := disarm(); err != nil || !h.disarmed {
+					t.Errorf("disarm: %v, %v", err, h.disarmed)
+				}
+				time.Sleep(time.Hour)
+				switch {
+				case test.bites == 0 && !h.bitten.IsZero():
+					t.Errorf("the machine is reset after %v", h.bitten.Sub(began))
+				case test.bites > 0 && (h.bitten.IsZero() || h.bitten.Sub(began) > test.bites+time.Minute):
+					t.Errorf("the machine is reset at %v, want after %v", h.bitten, test.bites)
+				}
+			})
 		})
 	}
 }
