@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -87,7 +88,7 @@ func TestReportDir(t *testing.T) {
 	}
 	b, err := os.ReadFile(filepath.Join(path, "results.json"))
 	var r burnin.Result
-	if err != nil || json.Unmarshal(b, &r) != nil || r.Verdict != burnin.Pass || len(r.Loads) != 3 || !strings.Contains(string(b), `"problems": []`) {
+	if err != nil || json.Unmarshal(b, &r) != nil || r.Verdict != burnin.Pass || len(r.Loads) != 3 || !strings.Contains(string(b), `"problems":[]`) {
 		t.Errorf("results.json: %s, %v", b, err)
 	}
 	if _, err := makeReportDir(path); err == nil || !strings.Contains(err.Error(), "has the results of another run") {
@@ -105,6 +106,40 @@ func TestReportDir(t *testing.T) {
 	}
 	if left, err := filepath.Glob(filepath.Join(path, ".*")); err != nil || len(left) > 0 {
 		t.Errorf("left over: %v, %v", left, err)
+	}
+}
+
+// The report of a long run on a server of many sensors fits the partition of a stick, and a second one beside it.
+func TestReportFits(t *testing.T) {
+	r := burnin.Result{Profile: "standard", Verdict: burnin.Pass, Problems: []string{}, Baseline: []burnin.Part{}}
+	for range 4 {
+		l := burnin.Report{Load: "load", Parts: []burnin.Part{}, Counters: []burnin.Counter{}}
+		for n := range 250 {
+			s := burnin.Series{Kind: "temperature", Name: fmt.Sprintf("hwmon%d nct6775 temp1", n), Unit: "°C"}
+			for i := range 512 {
+				s.Points = append(s.Points, burnin.Point{Second: 7.983 * float64(i), Min: 45.5, Mean: 46.123, Max: 47})
+			}
+			l.Series = append(l.Series, s)
+		}
+		r.Loads = append(r.Loads, l)
+	}
+	d, err := makeReportDir(filepath.Join(t.TempDir(), "report"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.write(r, inspect.Inventory{}, nil); err != nil {
+		t.Fatal(err)
+	}
+	total := int64(0)
+	for _, name := range []string{"report.html", "results.json", "results.jsonl"} {
+		info, err := os.Stat(filepath.Join(d.path, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		total += info.Size()
+	}
+	if total > 24<<20 {
+		t.Errorf("the report has %d MiB", total>>20)
 	}
 }
 
