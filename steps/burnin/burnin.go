@@ -186,16 +186,21 @@ func stressLoad(h steps.Host, part string, lasts time.Duration, file string, arg
 		text:  fmt.Sprintf("%s for %v: %s", part, lasts, tool.Line(tool.StressNG, args...)),
 		lasts: lasts,
 		run: func(ctx context.Context) ([]Part, error) {
-			var out []byte
-			err := lasting(h, lasts, "--timeout", func(more ...string) (err error) {
-				out, err = h.Tools.Run(ctx, tool.StressNG, slices.Concat(args, []string{"--yaml", ownOutput}, more)...)
+			rates := map[string]Rate{}
+			err := lasting(h, lasts, "--timeout", func(more ...string) error {
+				out, err := h.Tools.Run(ctx, tool.StressNG, slices.Concat(args, []string{"--yaml", ownOutput}, more)...)
+				maps.Copy(rates, parseStress(out))
 				return err
 			})
 			parts, err := judged(part, err, stressFound)
-			if err == nil {
-				parts[0].rates = withPart(part, parseStress(out))
+			if err != nil || parts[0].Verdict != Pass {
+				return parts, err
 			}
-			return parts, err
+			if len(rates) == 0 { // it exits with 0 also where there is not so much memory, and nothing was done
+				return nil, fmt.Errorf("%s: %s got nothing done in the time, for which it may have had too little memory", part, tool.StressNG)
+			}
+			parts[0].rates = withPart(part, rates)
+			return parts, nil
 		},
 	}
 }
