@@ -14,6 +14,7 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
@@ -252,23 +253,52 @@ func burnDisks(ctx context.Context, h steps.Host, j steps.Job, open opener) (any
 	}))
 }
 
-// makeOutput makes the file for a program's report, or empties it; none if the option is "". What is no regular file, such as a device, is left alone: root may write to anything.
+// makeOutput makes the file for a program's report, or empties it; none if the option is "". What is no regular file, such as a device, is left alone, and so is what the kernel shows as
+// files, some of which are commands to it or the firmware's variables: root may write to anything.
 func makeOutput(option, name string) error {
 	if option == "" {
 		return nil
 	}
+	if err := makeFile(name); err != nil {
+		return fmt.Errorf("%w: driver_info: the report cannot go to %s: %w", steps.ErrArgs, name, err)
+	}
+	return nil
+}
+
+func makeFile(name string) error {
+	dir, err := filepath.EvalSymlinks(filepath.Dir(name))
+	if err != nil {
+		return err
+	}
+	for _, of := range []string{"/proc", "/sys", "/dev"} {
+		if dir == of || strings.HasPrefix(dir, of+"/") && !strings.HasPrefix(dir, "/dev/shm") {
+			return fmt.Errorf("%s is the kernel's", of)
+		}
+	}
 	flags := os.O_WRONLY | os.O_CREATE | os.O_EXCL
 	switch info, err := os.Lstat(name); {
 	case err == nil && !info.Mode().IsRegular():
-		return fmt.Errorf("%w: driver_info: the report cannot go to %s, which is there and is no regular file", steps.ErrArgs, name)
+		return errors.New("it is there and is no regular file")
 	case err == nil:
 		flags = os.O_WRONLY | os.O_TRUNC
 	}
 	f, err := os.OpenFile(name, flags, 0o600)
 	if err != nil {
-		return fmt.Errorf("%w: driver_info: make the file for the report: %w", steps.ErrArgs, err)
+		return err
 	}
 	return f.Close()
+}
+
+// logged returns the option for a program's report, "" where the file cannot be made, such as on a stick that was pulled out: fio would end, with the status that a broken disk has.
+func logged(h steps.Host, option, name string) string {
+	if option == "" {
+		return ""
+	}
+	if err := makeFile(name); err != nil {
+		h.Say("burn-in: what the program reports is not kept: %v", err)
+		return ""
+	}
+	return option
 }
 
 // fioFound says that any exit status of fio but 0 is an error that it found: it has no others.
@@ -473,6 +503,7 @@ func exchange(ctx context.Context, h steps.Host, role, partner string, lasts tim
 	limit := partnerLimit + lasts
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("no end of the exchange with %s as the %s within %v: it did not come, or went away", partner, role, limit))
 	defer cancel()
+	file = logged(h, file, networkLog(file, role))
 	args := networkArgs(role, partner, lasts, file)
 	if role == "reader" {
 		select {

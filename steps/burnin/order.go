@@ -499,6 +499,7 @@ func testDisk(ctx context.Context, h steps.Host, d inspect.Disk, loops int64, la
 			return nil, fmt.Errorf("%s: nothing was written: %w", title(d), err)
 		}
 	}
+	log = logged(h, log, diskLog(log, d.Name))
 	var v volume
 	err = lasting(h, lasts, "--runtime", func(more ...string) error {
 		args := append(diskArgs(d.Name, opened.Size(), max(loops, 1), lasts, log), "--verify_interval", strconv.Itoa(headerInterval(opened)))

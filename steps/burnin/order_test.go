@@ -9,6 +9,7 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"path/filepath"
 	"strings"
 	"sync"
 	"testing"
@@ -468,4 +469,24 @@ func TestPlanRun(t *testing.T) {
 			})
 		})
 	}
+}
+
+// Where a program's own report cannot go, such as to a stick that was pulled out, the disk is tested all the same: fio would end with the status that a broken disk has.
+func TestRunWithoutLogs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &bench{root: machine("vda"), content: map[string][]byte{}}
+		h := b.host(runner(func(ctx context.Context, line string) (string, error) {
+			if strings.Contains(line, "--output ") {
+				return "", exit(1)
+			}
+			return `{"jobs": [{"read": {"io_bytes": 4096}, "write": {"io_bytes": 8192}}]}`, nil
+		}))
+		plan, err := Order{Profile: disksFor(DisksLoad{Loops: 1}), Disks: []string{"vda"}, Logs: filepath.Join(t.TempDir(), "gone")}.Plan(t.Context(), h)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r := plan.Run(t.Context(), h, Following{}); r.Verdict != Pass || !strings.Contains(b.said.String(), "what the program reports is not kept") {
+			t.Errorf("verdict %s: %+v\nsaid:\n%s", r.Verdict, r.Loads, b.said.String())
+		}
+	})
 }
