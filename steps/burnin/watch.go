@@ -10,6 +10,7 @@ import (
 	"io"
 	"io/fs"
 	"maps"
+	"path"
 	"slices"
 	"sync"
 	"syscall"
@@ -53,8 +54,9 @@ type watch struct {
 	inquiring bool
 	tracks    map[trackKey]*track
 
-	log      ipmi.Log // of the BMC
-	last     uint16   // its last entry
+	pulled   map[string]bool // disks that may be pulled out
+	log      ipmi.Log        // of the BMC
+	last     uint16          // its last entry
 	lastIs   bool
 	bmc      bool
 	measures bool // the BMC measures power
@@ -75,7 +77,7 @@ func startWatch(ctx context.Context, h steps.Host, every time.Duration, progress
 	}
 	names := places{h.Machine.Places()}
 	w := &watch{host: h, rules: judges, places: names, started: time.Now(), every: cmp.Or(every, watchEvery),
-		said: map[key][]string{}, hot: map[key]int64{}, ours: map[key]int64{}, tracks: map[trackKey]*track{}, asking: make(chan struct{})}
+		said: map[key][]string{}, hot: map[key]int64{}, ours: map[key]int64{}, tracks: map[trackKey]*track{}, asking: make(chan struct{}), pulled: map[string]bool{}}
 	health := sample{counts: map[key]int64{}}
 	if err := health.health(ctx, h.Machine, w.temperature); err != nil {
 		h.Say("%v", err) // a disk that does not answer fails its own test, if it is tested
@@ -84,6 +86,10 @@ func startWatch(ctx context.Context, h steps.Host, every time.Duration, progress
 	maps.Copy(w.before.counts, health.counts)
 	w.before.told = health.told
 	w.seen = sample{counts: maps.Clone(w.before.counts), parts: w.before.parts}
+	for _, device := range glob(h.Machine.FS, "sys/block/*/device") {
+		dir := path.Dir(device)
+		w.pulled[diskName(dir)] = pulled(h.Machine.FS, dir)
+	}
 	w.beginEvents(ctx)
 	log, err := h.Machine.FS.Open("dev/kmsg")
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -317,6 +323,9 @@ func (w *watch) read(ctx context.Context, log io.Reader) {
 			return
 		}
 		if m, found := w.rules.message(record[:n]); found {
+			if w.pulled[m.key.part] {
+				m.key.kind = kernelRemark // the load finds what is wrong with it, if it is tested
+			}
 			w.say("kernel", m)
 		}
 	}

@@ -531,3 +531,32 @@ func TestWatchHealthAtOneEnd(t *testing.T) {
 		})
 	}
 }
+
+// A stick that is pulled out, or a medium whose BMC ends its session, is no broken part of the machine.
+func TestWatchPulled(t *testing.T) {
+	for _, test := range []struct{ name, removable, link, want string }{
+		{"disk", "0\n", "../devices/pci0000:00/0000:00:17.0/ata1/host0/target0:0:0/0:0:0:0/block/sdb",
+			"FAIL|/dev/sdb|1 devices that vanished; 1 kernel messages of broken hardware, the first: I/O error, dev sdb, sector 0 op 0x0:(READ)\n"},
+		{"removable", "1\n", "../devices/pci0000:00/0000:00:17.0/ata1/host0/target0:0:0/0:0:0:0/block/sdb", "|/dev/sdb|1 kernel messages of hardware, the first: I/O error, dev sdb, sector 0 op 0x0:(READ)\n"},
+		{"on USB", "0\n", "../devices/pci0000:00/0000:00:14.0/usb1/1-1/1-1:1.0/host6/target6:0:0/6:0:0:0/block/sdb", "|/dev/sdb|1 kernel messages of hardware, the first: I/O error, dev sdb, sector 0 op 0x0:(READ)\n"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				dir := strings.Replace(test.link, "..", "sys", 1)
+				b := &bench{root: tree(dir+"/device/model", "M\n", dir+"/removable", test.removable)}
+				b.root["sys/block/sdb"] = &fstest.MapFile{Data: []byte(test.link), Mode: fs.ModeSymlink}
+				w, err := startWatch(t.Context(), b.host(nil), 0, func(Snapshot) {})
+				if err != nil {
+					t.Fatal(err)
+				}
+				w.read(t.Context(), strings.NewReader("3,1,1,-;I/O error, dev sdb, sector 0 op 0x0:(READ)\n"))
+				b.mu.Lock()
+				clear(b.root)
+				b.mu.Unlock()
+				if parts, _, _ := w.end(t.Context()); lines(parts) != test.want {
+					t.Errorf("found %q, want %q", lines(parts), test.want)
+				}
+			})
+		})
+	}
+}
