@@ -570,7 +570,7 @@ func (m *menu) confirmKey(ctx context.Context, key rune) {
 	case key == '\n' && (m.typed == "yes" || len(disks) == 0 && m.typed == "y"):
 		var names []string
 		for _, d := range disks {
-			names = append(names, d.Name)
+			names = append(names, m.nameOf(d.Disk))
 		}
 		m.mu.Unlock()
 		m.start(ctx, strings.Join(names, ","))
@@ -581,6 +581,21 @@ func (m *menu) confirmKey(ctx context.Context, key rune) {
 		m.typed += string(key)
 	}
 	m.mu.Unlock()
+}
+
+// nameOf is what --disks gets for a disk: its serial number, for another one may have its name by then; its name if others on the page have the number too, or a list cannot hold it. m.mu is held.
+func (m *menu) nameOf(d inspect.Disk) string {
+	serial := string(d.Serial)
+	if serial == "" || serial == burnin.AllDisks || strings.Contains(serial, ",") || strings.TrimSpace(serial) != serial {
+		return d.Name
+	}
+	for _, other := range m.disks {
+		name := strings.TrimPrefix(other.Name, "/dev/")
+		if other.Name != d.Name && string(other.Serial) == serial || serial == other.Name || serial == name {
+			return d.Name
+		}
+	}
+	return serial
 }
 
 func (m *menu) textKey(key rune) {

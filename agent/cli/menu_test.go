@@ -58,7 +58,7 @@ func playMenu(t *testing.T, cmdline string, found stick) (*played, context.Cance
 	}
 	disks := []inspect.Disk{disk("sda", "EMPTY"), disk("sdb", "DATA"), disk("sdc", "BUSY"), disk("sdd", "HANGS")}
 	for i := range 20 {
-		disks = append(disks, disk(fmt.Sprintf("nvme%dn1", i), fmt.Sprintf("NVME%d", i)))
+		disks = append(disks, disk(fmt.Sprintf("nvme%dn1", i), fmt.Sprintf("NVME%d", max(i, 1))))
 	}
 	p.system = menuSystem{
 		machine: inspect.Machine{FS: fstest.MapFS{"sys/class/dmi/id/product_serial": &fstest.MapFile{Data: []byte("S/1 \x1b[1m\n")}}},
@@ -136,7 +136,8 @@ func TestMenu(t *testing.T) {
 		{name: "not answered", stick: here, keys: "s\n", shows: "not started: the answer was not yes|1 * quick"},
 		{name: "y is not enough for disks", stick: none, keys: "d>a\nsy\n", shows: "not started"},
 		{name: "the answer is mended", stick: none, keys: "syex\x08s\n", did: "burnin --profile quick --yes"},
-		{name: "a disk", stick: none, keys: "d>a\nsyes\n", did: "burnin --profile quick --yes --disks /dev/sda"},
+		{name: "a disk", stick: none, keys: "d>a\nsyes\n", did: "burnin --profile quick --yes --disks EMPTY"},
+		{name: "two disks, of which one has a number that others have", stick: none, keys: "d>ae\nsyes\n", did: "burnin --profile quick --yes --disks EMPTY,/dev/nvme0n1"},
 		{name: "a disk, and not after all", stick: none, keys: "d>aa\nsyes\n", did: "burnin --profile quick --yes"},
 		{name: "disks of two pages", stick: none, keys: "d>al b\n", shows: "d   disks to overwrite: 3|/dev/nvme7n1 M serial NVME7, 24.0 MiB|/dev/nvme9n1"},
 		{name: "what is asked before they are overwritten", stick: none, keys: "d>a\ns", shows: "Start quick?|overwrite all of /dev/sda M serial EMPTY, 24.0 MiB|Type yes and Enter:"},
