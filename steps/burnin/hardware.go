@@ -123,17 +123,17 @@ func sameMachine(was, is hardware) error {
 }
 
 // findDisk returns the disk that was known before, whatever the kernel calls it now. Where others had or have its numbers too, or none has any, its place decides; without one nothing is
-// guessed, for the disk that is found is overwritten. before are all disks that were known.
+// guessed, for the disk that is found is overwritten. before are all disks that were known, as a file keeps them.
 func findDisk(was inspect.Disk, before, now []inspect.Disk) (d inspect.Disk, there bool, err error) {
 	same := func(d inspect.Disk) bool {
-		if d.Model != was.Model || d.Size != was.Size || d.Type != "disk" || d.Serial != was.Serial || d.WWN != was.WWN {
+		if d.Model != was.Model || d.Size != was.Size || d.Serial != was.Serial || d.WWN != was.WWN {
 			return false
 		}
 		return was.Serial != "" || was.WWN != "" || was.ByPath == d.ByPath
 	}
 	var found, twins []inspect.Disk
 	for _, d := range now {
-		if same(d) {
+		if d.Type == "disk" && same(d) {
 			found = append(found, d)
 		}
 	}

@@ -97,6 +97,9 @@ func TestFindDisk(t *testing.T) {
 		{"nothing but its place", disk("/dev/sdb", "", "", "2"), []inspect.Disk{a}, []inspect.Disk{disk("/dev/sdb", "", "", "1"), disk("/dev/sdc", "", "", "2")}, "/dev/sdc", false},
 	} {
 		t.Run(test.name, func(t *testing.T) {
+			for i := range test.before {
+				test.before[i].Type = "" // which no file keeps
+			}
 			d, there, err := findDisk(test.was, test.before, test.now)
 			if d.Name != test.want || there != (test.want != "") || (err != nil) != test.fails || err != nil && !errors.Is(err, ErrState) {
 				t.Errorf("findDisk() = %q, %v, %v; want %q", d.Name, there, err, test.want)
