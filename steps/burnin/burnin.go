@@ -19,6 +19,7 @@ import (
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/ironhand/ironhand/initramfs/tool"
@@ -381,12 +382,14 @@ func chooseDisks(ctx context.Context, h steps.Host, n steps.Node) (disks []inspe
 		switch {
 		case d.Size == 0:
 			continue // no medium in it
+		case d.Type == "mpath": // the disks that it is made of are not listed
+			leave(d, errMultipath)
 		case d.Type != "disk":
 			continue // it is made of disks
 		case why != "":
 			leave(d, why)
 		default:
-			opened, err := h.Open(d.Name) // nobody else has it: no mount, no array, no volume
+			opened, err := hold(h, d) // nobody else has it: no mount, no array, no volume
 			if err == nil {
 				err = opened.Close()
 			}
@@ -405,6 +408,42 @@ func chooseDisks(ctx context.Context, h steps.Host, n steps.Node) (disks []inspe
 	return disks, skipped, nil
 }
 
+// errMultipath is why a multipath device is left out.
+const errMultipath = "it is a multipath device, and only disks are tested"
+
+// hold opens a disk for this program alone, also by its other paths, by which others may use it. One that is dead does not matter.
+func hold(h steps.Host, d inspect.Disk) (steps.Disk, error) {
+	disk, err := h.Open(d.Name)
+	if err != nil {
+		return nil, err
+	}
+	all := held{Disk: disk}
+	for _, p := range d.Paths {
+		switch other, err := h.Open(p.Name); {
+		case err == nil:
+			all.others = append(all.others, other)
+		case errors.Is(err, syscall.EBUSY):
+			return nil, errors.Join(fmt.Errorf("%s is the same disk: %w", p.Name, err), all.Close())
+		}
+	}
+	return all, nil
+}
+
+// held is a disk that is open by all its paths.
+type held struct {
+	steps.Disk
+	others []steps.Disk
+}
+
+// Close closes it by all its paths.
+func (h held) Close() error {
+	err := h.Disk.Close()
+	for _, o := range h.others {
+		err = errors.Join(err, o.Close())
+	}
+	return err
+}
+
 // leftOut says why a disk is not written to unless somebody names it; "" if it is.
 func leftOut(h steps.Host, d inspect.Disk) string {
 	switch {
@@ -419,7 +458,9 @@ func leftOut(h steps.Host, d inspect.Disk) string {
 }
 
 func isMedium(h steps.Host, d inspect.Disk) bool {
-	return slices.ContainsFunc(h.Media, func(m string) bool { return strings.HasPrefix(m, d.Name) })
+	return slices.ContainsFunc(h.Media, func(m string) bool {
+		return slices.ContainsFunc(d.Names(), func(name string) bool { return strings.HasPrefix(m, name) })
+	})
 }
 
 // title is a disk as people find it.

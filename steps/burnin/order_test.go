@@ -12,6 +12,7 @@ import (
 	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/fstest"
 	"testing/synctest"
@@ -489,4 +490,57 @@ func TestRunWithoutLogs(t *testing.T) {
 			t.Errorf("verdict %s: %+v\nsaid:\n%s", r.Verdict, r.Loads, b.said.String())
 		}
 	})
+}
+
+// A disk that is in use is not written to, by whichever of its paths it is used.
+func TestOtherPaths(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		err  error // of the second path
+		want string
+	}{
+		{"in use by it", syscall.EBUSY, "/dev/sdb is the same disk: device or resource busy"}, {"dead", syscall.EIO, ""}, {"free", nil, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			b := &bench{content: map[string][]byte{}}
+			h := b.host(nil)
+			open := h.Open
+			h.Open = func(path string) (steps.Disk, error) {
+				if path == "/dev/sdb" && test.err != nil {
+					return nil, test.err
+				}
+				return open(path)
+			}
+			d := inspect.Disk{Name: "/dev/sda", Type: "disk", Size: diskSize, Paths: []inspect.Disk{{Name: "/dev/sdb"}}}
+			_, written := testDisk(t.Context(), h, d, 1, 0, true, "") // the machine has no such disk, which is seen when it is open
+			for what, err := range map[string]error{"unused": unused(h, []inspect.Disk{d}, true), "Writable": Writable(h, d), "testDisk": written} {
+				if test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) || test.want == "" && err != nil && what != "testDisk" {
+					t.Errorf("%s: error %v, want %q", what, err, test.want)
+				}
+			}
+			if n := b.held(); n != 0 {
+				t.Errorf("%d are still open", n)
+			}
+			h.Media = []string{"/dev/sdb1"}
+			if err := Writable(h, d); err == nil || !strings.Contains(err.Error(), "settings were read") {
+				t.Errorf("the medium by its other path: %v", err)
+			}
+		})
+	}
+}
+
+// A multipath device is not tested, and that is told: the disks that it is made of are in no list.
+func TestMultipathIsTold(t *testing.T) {
+	m := machine("vda", "dm-0")
+	m["sys/block/dm-0/dm/uuid"] = &fstest.MapFile{Data: []byte("mpath-35000c50000000001\n")}
+	b := &bench{root: m, content: map[string][]byte{}}
+	h := b.host(nil)
+	_, skipped, err := chooseDisks(t.Context(), h, steps.Node{})
+	if got := lines(skipped); err != nil || !strings.Contains(got, "SKIPPED|/dev/dm-0") || !strings.Contains(got, errMultipath) {
+		t.Errorf("chooseDisks: %q, %v", got, err)
+	}
+	_, skipped, err = named(t.Context(), h, []string{AllDisks})
+	if got := lines(skipped); err != nil || !strings.Contains(got, "SKIPPED|/dev/dm-0") || !strings.Contains(got, errMultipath) {
+		t.Errorf("named: %q, %v", got, err)
+	}
 }
