@@ -413,20 +413,20 @@ func (c *call) burninHost(live *liveRun) (steps.Host, error) {
 // printResult writes the verdicts, the one on the whole first.
 func printResult(w io.Writer, r burnin.Result) error {
 	p := &page{}
-	p.section("burn-in "+r.Profile, string(r.Verdict))
+	p.section(harmless("burn-in "+r.Profile), string(r.Verdict))
 	for _, problem := range r.Problems {
-		p.row("", problem)
+		p.row("", harmless(problem))
 	}
 	p.section("part", "VERDICT", "REASONS")
 	for _, l := range r.Loads {
 		for _, part := range l.Parts {
-			p.row(part.Name, string(part.Verdict), strings.Join(part.Reasons, "; "))
+			p.row(harmless(part.Name), string(part.Verdict), harmless(strings.Join(part.Reasons, "; ")))
 		}
 	}
 	if len(r.Baseline) > 0 {
 		p.section("compared with other runs", "VERDICT", "REASONS")
 		for _, part := range r.Baseline {
-			p.row(part.Name, string(part.Verdict), strings.Join(part.Reasons, "; "))
+			p.row(harmless(part.Name), string(part.Verdict), harmless(strings.Join(part.Reasons, "; ")))
 		}
 	}
 	p.end()

@@ -306,3 +306,19 @@ memory                SKIPPED  stopped before it began
 		t.Errorf("printed:\n%swant:\n%s", got, want)
 	}
 }
+
+// What programs and firmware say makes no lines of its own in the verdict, and steers no terminal.
+func TestHostileWords(t *testing.T) {
+	const hostile = "DIMM\x1b[2J\nmemory\tPASS"
+	r := burnin.Result{Profile: hostile, Verdict: burnin.Fail, Problems: []string{hostile}, Loads: []burnin.Report{{Parts: []burnin.Part{{Name: hostile, Verdict: burnin.Fail, Reasons: []string{hostile}}}}},
+		Baseline: []burnin.Part{{Name: hostile, Reasons: []string{hostile}}}}
+	var out bytes.Buffer
+	if err := printResult(&out, r); err != nil {
+		t.Fatal(err)
+	}
+	live := newLiveRun(&out)
+	live.Say("%s", hostile)
+	if got := out.String(); strings.Contains(got, "\x1b") || strings.Count(got, "\nmemory") != 1 { // Say keeps lines, without what steers
+		t.Errorf("%q", got)
+	}
+}
