@@ -322,3 +322,29 @@ func TestHostileWords(t *testing.T) {
 		t.Errorf("%q", got)
 	}
 }
+
+// An answer is to the load that was asked about: one that comes too late skips no other.
+func TestSkipTooLate(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		late bool
+		want int
+	}{{"in time", false, 1}, {"too late", true, 0}} {
+		t.Run(test.name, func(t *testing.T) {
+			l := newLiveRun(&bytes.Buffer{})
+			l.skip = make(chan struct{}, 1)
+			l.page = newBurninPage("m", "p", []burnin.PlannedLoad{{Part: "processors"}, {Part: "memory"}})
+			f := l.following()
+			f.Began(0)
+			l.key('s')
+			if test.late {
+				f.Ended(0, burnin.Report{})
+				f.Began(1)
+			}
+			l.key('y')
+			if got := len(l.skip); got != test.want {
+				t.Errorf("%d loads are skipped, want %d", got, test.want)
+			}
+		})
+	}
+}

@@ -288,6 +288,7 @@ func (m *menu) run(ctx context.Context, args ...string) {
 	live := newLiveRun(m.c.stderr)
 	m.mu.Lock()
 	m.live, m.page, m.message, m.open = live, "run", "", ""
+	m.ask, m.yes = "", nil // of the page before
 	m.mu.Unlock()
 	go func() {
 		out, err := m.system.run(ctx, live, args...)

@@ -272,3 +272,18 @@ func TestMenuGoesOn(t *testing.T) {
 		})
 	}
 }
+
+// A question of the menu is over when a run has started by itself: no answer to it reboots the machine then.
+func TestMenuAskedBefore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, end := playMenu(t, "ironhand-burnin=quick", stick{why: "there is none"})
+		defer end()
+		p.press("r")
+		time.Sleep(5 * time.Second)
+		p.press("y")
+		if did := p.done(); did != "burnin --profile quick --yes" {
+			t.Errorf("it did %q", did)
+		}
+		close(p.release)
+	})
+}
