@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync/atomic"
 	"time"
 
 	"github.com/ironhand/ironhand/agent"
@@ -174,7 +175,7 @@ func burnIn(ctx context.Context, c *call) error {
 			return notTested{err}
 		}
 	}
-	watched, disarm, err := armWatchdog(guard, *watchdog == "", host.Say)
+	watched, disarm, err := armWatchdog(guard, *every, *watchdog == "", host.Say)
 	if err != nil {
 		return notTested{err}
 	}
@@ -237,11 +238,14 @@ func whyNotPlanned(err error) error {
 	return nil
 }
 
-// A watchdog is fed with each sample, of which the last of a load and the first of the next may be 30 seconds apart: disks are asked for their health between them.
+// The times of a watchdog.
 const (
 	defaultWatchdog = time.Minute
 	leastWatchdog   = 30 * time.Second
 	mostWatchdog    = 10 * time.Minute
+	// watchdogPatience is how long nothing may move beyond the time between two samples: a stick takes its time to write, disks are asked for their health between two loads, and somebody may have halted
+	// the console. A machine that hangs feeds no watchdog at all.
+	watchdogPatience = 10 * time.Minute
 )
 
 // watchdogTime is what --watchdog says; 0 for none.
@@ -269,8 +273,14 @@ func inRamdisk() bool {
 	return err == nil && os.SameFile(first, own)
 }
 
+// fed is a watchdog.
+type fed interface {
+	Feed() error
+	Disarm() error
+}
+
 // armWatchdog starts the watchdog, which is fed as long as the run that is followed goes on. A machine without one is an error unless optional.
-func armWatchdog(after time.Duration, optional bool, say func(format string, args ...any)) (burnin.Following, func() error, error) {
+func armWatchdog(after, every time.Duration, optional bool, say func(format string, args ...any)) (burnin.Following, func() error, error) {
 	none := func() error { return nil }
 	if after == 0 {
 		return burnin.Following{}, none, nil
@@ -283,15 +293,42 @@ func armWatchdog(after time.Duration, optional bool, say func(format string, arg
 		say("burn-in: without a watchdog, a machine that hangs is not reset: %v", err)
 		return burnin.Following{}, none, nil
 	}
-	say("burn-in: the watchdog %s resets the machine if nothing moves for %v", w.Name, w.Time)
-	feed := func() {
-		if err := w.Feed(); err != nil {
-			say("burn-in: %v", err)
+	say("burn-in: the watchdog %s resets the machine if it hangs for %v", w.Name, w.Time)
+	follow, disarm := feedWatchdog(w, after, every, say)
+	return follow, disarm, nil
+}
+
+// feedWatchdog feeds a watchdog until the run that is followed has not moved for too long, or disarm is called.
+func feedWatchdog(w fed, after, every time.Duration, say func(format string, args ...any)) (follow burnin.Following, disarm func() error) {
+	var moved atomic.Int64 // when the run did last, since began
+	began := time.Now()
+	move := func() { moved.Store(int64(time.Since(began))) }
+	stop, done := make(chan struct{}), make(chan struct{})
+	go func() {
+		defer close(done)
+		tick := time.NewTicker(after / 4)
+		defer tick.Stop()
+		for failed := false; ; {
+			if time.Since(began)-time.Duration(moved.Load()) < watchdogPatience+every {
+				if err := w.Feed(); err != nil && !failed {
+					failed = true
+					go say("burn-in: %v", err) // who prints may wait
+				}
+			}
+			select {
+			case <-stop:
+				return
+			case <-tick.C:
+			}
 		}
-	}
+	}()
 	return burnin.Following{
-		Began: func(int) { feed() }, Progress: func(int, time.Duration) { feed() }, Ended: func(int, burnin.Report) { feed() },
-	}, w.Disarm, nil
+			Began: func(int) { move() }, Progress: func(int, time.Duration) { move() }, Ended: func(int, burnin.Report) { move() },
+		}, func() error {
+			close(stop)
+			<-done
+			return w.Disarm()
+		}
 }
 
 // findProfile returns the profile of a name, or of a file.
@@ -376,20 +413,20 @@ func (c *call) burninHost(live *liveRun) (steps.Host, error) {
 // printResult writes the verdicts, the one on the whole first.
 func printResult(w io.Writer, r burnin.Result) error {
 	p := &page{}
-	p.section("burn-in "+r.Profile, string(r.Verdict))
+	p.section(harmless("burn-in "+r.Profile), string(r.Verdict))
 	for _, problem := range r.Problems {
-		p.row("", problem)
+		p.row("", harmless(problem))
 	}
 	p.section("part", "VERDICT", "REASONS")
 	for _, l := range r.Loads {
 		for _, part := range l.Parts {
-			p.row(part.Name, string(part.Verdict), strings.Join(part.Reasons, "; "))
+			p.row(harmless(part.Name), string(part.Verdict), harmless(strings.Join(part.Reasons, "; ")))
 		}
 	}
 	if len(r.Baseline) > 0 {
 		p.section("compared with other runs", "VERDICT", "REASONS")
 		for _, part := range r.Baseline {
-			p.row(part.Name, string(part.Verdict), strings.Join(part.Reasons, "; "))
+			p.row(harmless(part.Name), string(part.Verdict), harmless(strings.Join(part.Reasons, "; ")))
 		}
 	}
 	p.end()

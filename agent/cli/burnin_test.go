@@ -6,10 +6,13 @@ import (
 	"bytes"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/ironhand/ironhand/inspect"
@@ -85,7 +88,7 @@ func TestReportDir(t *testing.T) {
 	}
 	b, err := os.ReadFile(filepath.Join(path, "results.json"))
 	var r burnin.Result
-	if err != nil || json.Unmarshal(b, &r) != nil || r.Verdict != burnin.Pass || len(r.Loads) != 3 || !strings.Contains(string(b), `"problems": []`) {
+	if err != nil || json.Unmarshal(b, &r) != nil || r.Verdict != burnin.Pass || len(r.Loads) != 3 || !strings.Contains(string(b), `"problems":[]`) {
 		t.Errorf("results.json: %s, %v", b, err)
 	}
 	if _, err := makeReportDir(path); err == nil || !strings.Contains(err.Error(), "has the results of another run") {
@@ -103,6 +106,40 @@ func TestReportDir(t *testing.T) {
 	}
 	if left, err := filepath.Glob(filepath.Join(path, ".*")); err != nil || len(left) > 0 {
 		t.Errorf("left over: %v, %v", left, err)
+	}
+}
+
+// The report of a long run on a server of many sensors fits the partition of a stick, and a second one beside it.
+func TestReportFits(t *testing.T) {
+	r := burnin.Result{Profile: "standard", Verdict: burnin.Pass, Problems: []string{}, Baseline: []burnin.Part{}}
+	for range 4 {
+		l := burnin.Report{Load: "load", Parts: []burnin.Part{}, Counters: []burnin.Counter{}}
+		for n := range 250 {
+			s := burnin.Series{Kind: "temperature", Name: fmt.Sprintf("hwmon%d nct6775 temp1", n), Unit: "°C"}
+			for i := range 512 {
+				s.Points = append(s.Points, burnin.Point{Second: 7.983 * float64(i), Min: 45.5, Mean: 46.123, Max: 47})
+			}
+			l.Series = append(l.Series, s)
+		}
+		r.Loads = append(r.Loads, l)
+	}
+	d, err := makeReportDir(filepath.Join(t.TempDir(), "report"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := d.write(r, inspect.Inventory{}, nil); err != nil {
+		t.Fatal(err)
+	}
+	total := int64(0)
+	for _, name := range []string{"report.html", "results.json", "results.jsonl"} {
+		info, err := os.Stat(filepath.Join(d.path, name))
+		if err != nil {
+			t.Fatal(err)
+		}
+		total += info.Size()
+	}
+	if total > 24<<20 {
+		t.Errorf("the report has %d MiB", total>>20)
 	}
 }
 
@@ -127,6 +164,89 @@ func TestWatchdogTime(t *testing.T) {
 			if got != test.want || (err == nil) != (test.err == "") || err != nil && (!errors.Is(err, errUsage) || !strings.Contains(err.Error(), test.err)) {
 				t.Errorf("watchdogTime(%q) = %v, %v, want %v, %q", test.setting, got, err, test.want, test.err)
 			}
+		})
+	}
+}
+
+// hound is a watchdog that bites if it is not fed in time.
+type hound struct {
+	mu       sync.Mutex
+	timer    *time.Timer
+	bitten   time.Time
+	disarmed bool
+}
+
+func (h *hound) Feed() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	if h.timer != nil {
+		h.timer.Stop()
+	}
+	h.timer = time.AfterFunc(time.Minute, func() {
+		h.mu.Lock()
+		defer h.mu.Unlock()
+		if h.bitten.IsZero() {
+			h.bitten = time.Now()
+		}
+	})
+	return nil
+}
+
+func (h *hound) Disarm() error {
+	h.mu.Lock()
+	defer h.mu.Unlock()
+	h.disarmed = true
+	h.timer.Stop()
+	return nil
+}
+
+// A sound machine is not reset, however slow its stick is and however seldom it is looked at; one whose burn-in does not go on is.
+func TestFeedWatchdog(t *testing.T) {
+	for _, test := range []struct {
+		name  string
+		every time.Duration
+		run   func(f burnin.Following)
+		bites time.Duration // 0: never
+	}{
+		{"a sample each second", time.Second, func(f burnin.Following) {
+			for range 600 {
+				time.Sleep(time.Second)
+				f.Progress(0, 0)
+			}
+		}, 0},
+		{"seldom samples", time.Hour, func(f burnin.Following) {
+			for range 3 {
+				time.Sleep(time.Hour)
+				f.Progress(0, 0)
+			}
+		}, 0},
+		{"two minutes to write to a stick", time.Second, func(f burnin.Following) {
+			f.Began(0)
+			time.Sleep(2 * time.Minute)
+			f.Ended(0, burnin.Report{})
+			time.Sleep(2 * time.Minute)
+		}, 0},
+		{"it does not go on", time.Second, func(f burnin.Following) {
+			f.Began(0)
+			time.Sleep(time.Hour)
+		}, watchdogPatience + time.Minute},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				h, began := &hound{}, time.Now()
+				f, disarm := feedWatchdog(h, time.Minute, test.every, t.Logf)
+				test.run(f)
+				if err := disarm(); err != nil || !h.disarmed {
+					t.Errorf("disarm: %v, %v", err, h.disarmed)
+				}
+				time.Sleep(time.Hour)
+				switch {
+				case test.bites == 0 && !h.bitten.IsZero():
+					t.Errorf("the machine is reset after %v", h.bitten.Sub(began))
+				case test.bites > 0 && (h.bitten.IsZero() || h.bitten.Sub(began) > test.bites+time.Minute):
+					t.Errorf("the machine is reset at %v, want after %v", h.bitten, test.bites)
+				}
+			})
 		})
 	}
 }
@@ -184,5 +304,47 @@ memory                SKIPPED  stopped before it began
 `
 	if got := out.String(); got != want {
 		t.Errorf("printed:\n%swant:\n%s", got, want)
+	}
+}
+
+// What programs and firmware say makes no lines of its own in the verdict, and steers no terminal.
+func TestHostileWords(t *testing.T) {
+	const hostile = "DIMM\x1b[2J\nmemory\tPASS"
+	r := burnin.Result{Profile: hostile, Verdict: burnin.Fail, Problems: []string{hostile}, Loads: []burnin.Report{{Parts: []burnin.Part{{Name: hostile, Verdict: burnin.Fail, Reasons: []string{hostile}}}}},
+		Baseline: []burnin.Part{{Name: hostile, Reasons: []string{hostile}}}}
+	var out bytes.Buffer
+	if err := printResult(&out, r); err != nil {
+		t.Fatal(err)
+	}
+	live := newLiveRun(&out)
+	live.Say("%s", hostile)
+	if got := out.String(); strings.Contains(got, "\x1b") || strings.Count(got, "\nmemory") != 1 { // Say keeps lines, without what steers
+		t.Errorf("%q", got)
+	}
+}
+
+// An answer is to the load that was asked about: one that comes too late skips no other.
+func TestSkipTooLate(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		late bool
+		want int
+	}{{"in time", false, 1}, {"too late", true, 0}} {
+		t.Run(test.name, func(t *testing.T) {
+			l := newLiveRun(&bytes.Buffer{})
+			l.skip = make(chan struct{}, 1)
+			l.page = newBurninPage("m", "p", []burnin.PlannedLoad{{Part: "processors"}, {Part: "memory"}})
+			f := l.following()
+			f.Began(0)
+			l.key('s')
+			if test.late {
+				f.Ended(0, burnin.Report{})
+				f.Began(1)
+			}
+			l.key('y')
+			if got := len(l.skip); got != test.want {
+				t.Errorf("%d loads are skipped, want %d", got, test.want)
+			}
+		})
 	}
 }

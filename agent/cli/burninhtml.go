@@ -153,7 +153,7 @@ func reportPage(r burnin.Result, i inspect.Inventory, problems error) []byte {
 <dt class="SKIPPED">SKIPPED</dt><dd>It was not tested, for the reason beside it. Nothing is known of it.</dd>
 <dt>to look at</dt><dd>Something was counted that may be harmless, and is no reason to fail. Compare it with other machines.</dd></dl>
 <p>A line in a plot is the mean, and the area around it goes from the lowest to the highest sample. Grey and white areas are the loads, one after the other.
-<code>results.json</code> has all numbers, <code>results.jsonl</code> the same in the form of the Open Compute Project, <code>logs</code> what the programs report. docs/burn-in.md has the limits and the reason of each.</p>
+<code>results.json</code> has all numbers, <code>results.jsonl</code> the same, coarser, in the form of the Open Compute Project, <code>logs</code> what the programs report. docs/burn-in.md has the limits and the reason of each.</p>
 `)
 	h.raw("</body></html>\n")
 	return h.Bytes()

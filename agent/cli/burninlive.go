@@ -42,7 +42,9 @@ func (l *liveRun) Say(format string, args ...any) {
 		l.page.say(line)
 		return
 	}
-	fmt.Fprintln(l.out, line)
+	for part := range strings.SplitSeq(line, "\n") { // programs and firmware have words in it
+		fmt.Fprintln(l.out, harmless(part))
+	}
 }
 
 // Write takes lines of a log.

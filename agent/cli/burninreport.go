@@ -57,7 +57,7 @@ func (d *reportDir) logs() string { return filepath.Join(d.path, "logs") }
 
 // write writes what was found. problems are of reading the inventory.
 func (d *reportDir) write(r burnin.Result, i inspect.Inventory, problems error) error {
-	text, err := json.MarshalIndent(r, "", "  ")
+	text, err := json.Marshal(r) // in one line: indented, the points of a server's sensors take more than a stick has
 	if err != nil {
 		return err
 	}
@@ -125,6 +125,9 @@ func burninOCP(out io.Writer, r burnin.Result, i inspect.Inventory, problems err
 	return w.End(status, map[burnin.Verdict]ocp.Result{burnin.Pass: ocp.Pass, burnin.Fail: ocp.Fail, burnin.Skipped: ocp.NotApplicable}[r.Verdict])
 }
 
+// mostOCPPoints are the points of a series there, of which each is a line of 200 bytes.
+const mostOCPPoints = 32
+
 func burninStep(step *ocp.Step, l burnin.Report, dut ocp.DUT) error {
 	for _, sensor := range slices.Sorted(maps.Keys(l.Celsius)) {
 		if err := step.Measure(ocp.Measurement{Name: "highest temperature of " + sensor, Value: l.Celsius[sensor], Unit: "degrees Celsius"}); err != nil {
@@ -132,8 +135,9 @@ func burninStep(step *ocp.Step, l burnin.Report, dut ocp.DUT) error {
 		}
 	}
 	for _, s := range l.Series {
-		list := make([]ocp.Element, len(s.Points))
-		for i, p := range s.Points {
+		points := burnin.Thin(s.Points, mostOCPPoints)
+		list := make([]ocp.Element, len(points))
+		for i, p := range points {
 			list[i] = ocp.Element{Value: p.Mean, Time: l.Started.Add(time.Duration(p.Second * float64(time.Second)))}
 		}
 		if err := step.Series(ocp.Series{Name: s.Kind + " of " + s.Name, Unit: s.Unit, HardwareID: partID(dut, s.Name)}, list); err != nil {

@@ -57,6 +57,7 @@ type menu struct {
 	first    int // of the disks on the page
 	stick    stick
 	open     string // directory of a run of this machine that was stopped and has not come to its end
+	forced   bool   // that run overwrites disks that hold data
 	message  string
 	typed    string // on the page that confirms
 	ask      string // a question that y answers, on the main page
@@ -189,18 +190,19 @@ func (m *menu) look(ctx context.Context, then func(reset bool)) {
 	go func() {
 		found := m.system.find(ctx)
 		profiles, err := stickProfiles(found.dir)
-		open, stopped, openErr := unfinished(found.dir, reportPrefix(m.system.machine))
+		open, state, openErr := unfinished(found.dir, reportPrefix(m.system.machine))
 		err = errors.Join(err, openErr)
 		m.news <- func() {
 			m.mu.Lock()
 			m.stick = found
 			m.profiles = append(m.profiles[:len(burnin.Profiles())], profiles...)
 			m.chosen = min(m.chosen, len(m.profiles)-1)
+			m.forced = state.Force
 			if m.open = open; err != nil {
 				m.message = strings.ReplaceAll(err.Error(), found.dir+"/", "")
 			}
 			m.mu.Unlock()
-			then(open != "" && !stopped)
+			then(open != "" && !state.Stopped && !state.Force) // nobody knows what has come onto the disks since
 		}
 	}()
 }
@@ -286,6 +288,7 @@ func (m *menu) run(ctx context.Context, args ...string) {
 	live := newLiveRun(m.c.stderr)
 	m.mu.Lock()
 	m.live, m.page, m.message, m.open = live, "run", "", ""
+	m.ask, m.yes = "", nil // of the page before
 	m.mu.Unlock()
 	go func() {
 		out, err := m.system.run(ctx, live, args...)
@@ -329,13 +332,13 @@ func (m *menu) ended(out string, err error) {
 }
 
 // unfinished is the last run of this machine in the directory of a stick that has not come to its end; "" if there is none. A run that cannot be read is told.
-func unfinished(dir, prefix string) (path string, stopped bool, err error) {
+func unfinished(dir, prefix string) (path string, state burnin.State, err error) {
 	if dir == "" {
-		return "", false, nil
+		return "", state, nil
 	}
 	entries, err := os.ReadDir(filepath.Join(dir, "reports"))
 	if errors.Is(err, fs.ErrNotExist) {
-		return "", false, nil
+		return "", state, nil
 	}
 	for _, e := range slices.Backward(entries) { // by name, and so by time
 		if !strings.HasPrefix(e.Name(), prefix) {
@@ -344,13 +347,13 @@ func unfinished(dir, prefix string) (path string, stopped bool, err error) {
 		path := filepath.Join(dir, "reports", e.Name())
 		state, stateErr := burnin.Unfinished(path)
 		if stateErr == nil {
-			return path, state.Stopped, err
+			return path, state, err
 		}
 		if !errors.Is(stateErr, fs.ErrNotExist) {
 			err = errors.Join(err, stateErr)
 		}
 	}
-	return "", false, err
+	return "", burnin.State{}, err
 }
 
 // reportPrefix begins the names of this machine's directories on the stick: its serial number. The time follows.
@@ -489,7 +492,15 @@ func (m *menu) mainKey(ctx context.Context, console int, key rune) {
 		m.tell("looking for a stick")
 		m.look(ctx, func(bool) { m.tell("") })
 	case 'c':
-		m.goOn(ctx)
+		m.mu.Lock()
+		ask := m.open != "" && m.forced
+		if ask {
+			m.ask, m.yes = "Overwrite its disks, also if they hold data by now?", func() { m.goOn(ctx) }
+		}
+		m.mu.Unlock()
+		if !ask {
+			m.goOn(ctx)
+		}
 	case 'i':
 		m.tell("looking at the machine")
 		go func() {
@@ -560,7 +571,7 @@ func (m *menu) confirmKey(ctx context.Context, key rune) {
 	case key == '\n' && (m.typed == "yes" || len(disks) == 0 && m.typed == "y"):
 		var names []string
 		for _, d := range disks {
-			names = append(names, d.Name)
+			names = append(names, m.nameOf(d.Disk))
 		}
 		m.mu.Unlock()
 		m.start(ctx, strings.Join(names, ","))
@@ -571,6 +582,21 @@ func (m *menu) confirmKey(ctx context.Context, key rune) {
 		m.typed += string(key)
 	}
 	m.mu.Unlock()
+}
+
+// nameOf is what --disks gets for a disk: its serial number, for another one may have its name by then; its name if others on the page have the number too, or a list cannot hold it. m.mu is held.
+func (m *menu) nameOf(d inspect.Disk) string {
+	serial := string(d.Serial)
+	if serial == "" || serial == burnin.AllDisks || strings.Contains(serial, ",") || strings.TrimSpace(serial) != serial {
+		return d.Name
+	}
+	for _, other := range m.disks {
+		name := strings.TrimPrefix(other.Name, "/dev/")
+		if other.Name != d.Name && string(other.Serial) == serial || serial == other.Name || serial == name {
+			return d.Name
+		}
+	}
+	return serial
 }
 
 func (m *menu) textKey(key rune) {

@@ -58,7 +58,7 @@ func playMenu(t *testing.T, cmdline string, found stick) (*played, context.Cance
 	}
 	disks := []inspect.Disk{disk("sda", "EMPTY"), disk("sdb", "DATA"), disk("sdc", "BUSY"), disk("sdd", "HANGS")}
 	for i := range 20 {
-		disks = append(disks, disk(fmt.Sprintf("nvme%dn1", i), fmt.Sprintf("NVME%d", i)))
+		disks = append(disks, disk(fmt.Sprintf("nvme%dn1", i), fmt.Sprintf("NVME%d", max(i, 1))))
 	}
 	p.system = menuSystem{
 		machine: inspect.Machine{FS: fstest.MapFS{"sys/class/dmi/id/product_serial": &fstest.MapFile{Data: []byte("S/1 \x1b[1m\n")}}},
@@ -136,7 +136,8 @@ func TestMenu(t *testing.T) {
 		{name: "not answered", stick: here, keys: "s\n", shows: "not started: the answer was not yes|1 * quick"},
 		{name: "y is not enough for disks", stick: none, keys: "d>a\nsy\n", shows: "not started"},
 		{name: "the answer is mended", stick: none, keys: "syex\x08s\n", did: "burnin --profile quick --yes"},
-		{name: "a disk", stick: none, keys: "d>a\nsyes\n", did: "burnin --profile quick --yes --disks /dev/sda"},
+		{name: "a disk", stick: none, keys: "d>a\nsyes\n", did: "burnin --profile quick --yes --disks EMPTY"},
+		{name: "two disks, of which one has a number that others have", stick: none, keys: "d>ae\nsyes\n", did: "burnin --profile quick --yes --disks EMPTY,/dev/nvme0n1"},
 		{name: "a disk, and not after all", stick: none, keys: "d>aa\nsyes\n", did: "burnin --profile quick --yes"},
 		{name: "disks of two pages", stick: none, keys: "d>al b\n", shows: "d   disks to overwrite: 3|/dev/nvme7n1 M serial NVME7, 24.0 MiB|/dev/nvme9n1"},
 		{name: "what is asked before they are overwritten", stick: none, keys: "d>a\ns", shows: "Start quick?|overwrite all of /dev/sda M serial EMPTY, 24.0 MiB|Type yes and Enter:"},
@@ -235,6 +236,9 @@ func TestMenuGoesOn(t *testing.T) {
 		{"reset in the middle", map[string]string{own: ""}, "", "burnin --resume --report DIR/reports/" + own + " --yes", "burn-in starts"},
 		{"stopped", map[string]string{own: `,"stopped":true`}, "", "", "1 * quick|c   go on with " + own},
 		{"stopped, and wanted", map[string]string{own: `,"stopped":true`}, "c", "burnin --resume --report DIR/reports/" + own + " --yes", "burn-in starts"},
+		{"reset in the middle, and forced", map[string]string{own: `,"force":true`}, "", "", "1 * quick|c   go on with " + own},
+		{"forced, and wanted", map[string]string{own: `,"force":true`}, "c", "", "Overwrite its disks, also if they hold data by now?"},
+		{"forced, wanted and confirmed", map[string]string{own: `,"force":true`}, "cy", "burnin --resume --report DIR/reports/" + own + " --yes", "burn-in starts"},
 		{"at its end", map[string]string{own: `,"ended":true`}, "c", "", "1 * quick"},
 		{"of another machine", map[string]string{"S2-20260102-030405": ""}, "c", "", "1 * quick"},
 		{"the last of two", map[string]string{own: "", "S_1___1m-20260103-030405": ""}, "", "burnin --resume --report DIR/reports/S_1___1m-20260103-030405 --yes", ""},
@@ -267,4 +271,19 @@ func TestMenuGoesOn(t *testing.T) {
 			})
 		})
 	}
+}
+
+// A question of the menu is over when a run has started by itself: no answer to it reboots the machine then.
+func TestMenuAskedBefore(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		p, end := playMenu(t, "ironhand-burnin=quick", stick{why: "there is none"})
+		defer end()
+		p.press("r")
+		time.Sleep(5 * time.Second)
+		p.press("y")
+		if did := p.done(); did != "burnin --profile quick --yes" {
+			t.Errorf("it did %q", did)
+		}
+		close(p.release)
+	})
 }

@@ -68,6 +68,9 @@ func (p *burninPage) end(i int, r burnin.Report) {
 		return
 	}
 	p.current = -1
+	if p.asks != askStop { // it was about this load
+		p.asks = ""
+	}
 	if p.loads[i].began.IsZero() {
 		p.loads[i].began = p.now()
 	}

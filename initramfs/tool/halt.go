@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os/exec"
+	"runtime"
 	"sync"
 	"time"
 )
@@ -29,6 +30,8 @@ func (h *Halting) Run(ctx context.Context, t Tool, args ...string) ([]byte, erro
 
 // run starts a program and waits for its end.
 func (h *Halting) run(cmd *exec.Cmd) error {
+	runtime.LockOSThread() // see ownGroup
+	defer runtime.UnlockOSThread()
 	ownGroup(cmd)
 	h.mu.Lock()
 	err := cmd.Start()

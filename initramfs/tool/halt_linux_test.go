@@ -7,6 +7,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
@@ -150,4 +151,39 @@ func TestHaltingErrors(t *testing.T) {
 	if _, err := h.Run(t.Context(), "vi"); err == nil || !strings.Contains(err.Error(), "not in the list") {
 		t.Errorf("error %v", err)
 	}
+}
+
+// A program ends with the process that runs it, however that ends: none goes on writing to a disk beside the next one.
+func TestHaltingEndsWithUs(t *testing.T) {
+	const helper = "TOOL_TEST_DIR"
+	if dir := os.Getenv(helper); dir != "" {
+		h := &Halting{Exec: programs(t, "echo $$ > "+dir+"/parent\nexec /bin/sleep 60\n")}
+		_, err := h.Run(t.Context(), Busybox)
+		t.Fatal(err) // is never reached
+	}
+	dir := t.TempDir()
+	us := exec.Command(os.Args[0], "-test.run=^TestHaltingEndsWithUs$")
+	us.Env = append(os.Environ(), helper+"="+dir)
+	if err := us.Start(); err != nil {
+		t.Fatal(err)
+	}
+	pid := ""
+	await(t, func() string {
+		b, err := os.ReadFile(dir + "/parent")
+		if pid = strings.TrimSpace(string(b)); err != nil || pid == "" {
+			return ""
+		}
+		return "started"
+	}, "started")
+	if err := us.Process.Kill(); err != nil {
+		t.Fatal(err)
+	}
+	us.Wait() // it was killed
+	await(t, func() string {
+		stat, err := os.ReadFile("/proc/" + pid + "/stat")
+		if _, rest, _ := strings.Cut(string(stat), ") "); err != nil || strings.HasPrefix(rest, "Z") {
+			return "gone"
+		}
+		return "runs"
+	}, "gone")
 }

@@ -14,10 +14,12 @@ import (
 	"fmt"
 	"maps"
 	"os"
+	"path/filepath"
 	"slices"
 	"strconv"
 	"strings"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/ironhand/ironhand/initramfs/tool"
@@ -186,16 +188,21 @@ func stressLoad(h steps.Host, part string, lasts time.Duration, file string, arg
 		text:  fmt.Sprintf("%s for %v: %s", part, lasts, tool.Line(tool.StressNG, args...)),
 		lasts: lasts,
 		run: func(ctx context.Context) ([]Part, error) {
-			var out []byte
-			err := lasting(h, lasts, "--timeout", func(more ...string) (err error) {
-				out, err = h.Tools.Run(ctx, tool.StressNG, slices.Concat(args, []string{"--yaml", ownOutput}, more)...)
+			rates := map[string]Rate{}
+			err := lasting(h, lasts, "--timeout", func(more ...string) error {
+				out, err := h.Tools.Run(ctx, tool.StressNG, slices.Concat(args, []string{"--yaml", ownOutput}, more)...)
+				maps.Copy(rates, parseStress(out))
 				return err
 			})
 			parts, err := judged(part, err, stressFound)
-			if err == nil {
-				parts[0].rates = withPart(part, parseStress(out))
+			if err != nil || parts[0].Verdict != Pass {
+				return parts, err
 			}
-			return parts, err
+			if len(rates) == 0 { // it exits with 0 also where there is not so much memory, and nothing was done
+				return nil, fmt.Errorf("%s: %s got nothing done in the time, for which it may have had too little memory", part, tool.StressNG)
+			}
+			parts[0].rates = withPart(part, rates)
+			return parts, nil
 		},
 	}
 }
@@ -247,23 +254,52 @@ func burnDisks(ctx context.Context, h steps.Host, j steps.Job, open opener) (any
 	}))
 }
 
-// makeOutput makes the file for a program's report, or empties it; none if the option is "". What is no regular file, such as a device, is left alone: root may write to anything.
+// makeOutput makes the file for a program's report, or empties it; none if the option is "". What is no regular file, such as a device, is left alone, and so is what the kernel shows as
+// files, some of which are commands to it or the firmware's variables: root may write to anything.
 func makeOutput(option, name string) error {
 	if option == "" {
 		return nil
 	}
+	if err := makeFile(name); err != nil {
+		return fmt.Errorf("%w: driver_info: the report cannot go to %s: %w", steps.ErrArgs, name, err)
+	}
+	return nil
+}
+
+func makeFile(name string) error {
+	dir, err := filepath.EvalSymlinks(filepath.Dir(name))
+	if err != nil {
+		return err
+	}
+	for _, of := range []string{"/proc", "/sys", "/dev"} {
+		if dir == of || strings.HasPrefix(dir, of+"/") && !strings.HasPrefix(dir, "/dev/shm") {
+			return fmt.Errorf("%s is the kernel's", of)
+		}
+	}
 	flags := os.O_WRONLY | os.O_CREATE | os.O_EXCL
 	switch info, err := os.Lstat(name); {
 	case err == nil && !info.Mode().IsRegular():
-		return fmt.Errorf("%w: driver_info: the report cannot go to %s, which is there and is no regular file", steps.ErrArgs, name)
+		return errors.New("it is there and is no regular file")
 	case err == nil:
 		flags = os.O_WRONLY | os.O_TRUNC
 	}
 	f, err := os.OpenFile(name, flags, 0o600)
 	if err != nil {
-		return fmt.Errorf("%w: driver_info: make the file for the report: %w", steps.ErrArgs, err)
+		return err
 	}
 	return f.Close()
+}
+
+// logged returns the option for a program's report, "" where the file cannot be made, such as on a stick that was pulled out: fio would end, with the status that a broken disk has.
+func logged(h steps.Host, option, name string) string {
+	if option == "" {
+		return ""
+	}
+	if err := makeFile(name); err != nil {
+		h.Say("burn-in: what the program reports is not kept: %v", err)
+		return ""
+	}
+	return option
 }
 
 // fioFound says that any exit status of fio but 0 is an error that it found: it has no others.
@@ -346,12 +382,14 @@ func chooseDisks(ctx context.Context, h steps.Host, n steps.Node) (disks []inspe
 		switch {
 		case d.Size == 0:
 			continue // no medium in it
+		case d.Type == "mpath": // the disks that it is made of are not listed
+			leave(d, errMultipath)
 		case d.Type != "disk":
 			continue // it is made of disks
 		case why != "":
 			leave(d, why)
 		default:
-			opened, err := h.Open(d.Name) // nobody else has it: no mount, no array, no volume
+			opened, err := hold(h, d) // nobody else has it: no mount, no array, no volume
 			if err == nil {
 				err = opened.Close()
 			}
@@ -370,6 +408,42 @@ func chooseDisks(ctx context.Context, h steps.Host, n steps.Node) (disks []inspe
 	return disks, skipped, nil
 }
 
+// errMultipath is why a multipath device is left out.
+const errMultipath = "it is a multipath device, and only disks are tested"
+
+// hold opens a disk for this program alone, also by its other paths, by which others may use it. One that is dead does not matter.
+func hold(h steps.Host, d inspect.Disk) (steps.Disk, error) {
+	disk, err := h.Open(d.Name)
+	if err != nil {
+		return nil, err
+	}
+	all := held{Disk: disk}
+	for _, p := range d.Paths {
+		switch other, err := h.Open(p.Name); {
+		case err == nil:
+			all.others = append(all.others, other)
+		case errors.Is(err, syscall.EBUSY):
+			return nil, errors.Join(fmt.Errorf("%s is the same disk: %w", p.Name, err), all.Close())
+		}
+	}
+	return all, nil
+}
+
+// held is a disk that is open by all its paths.
+type held struct {
+	steps.Disk
+	others []steps.Disk
+}
+
+// Close closes it by all its paths.
+func (h held) Close() error {
+	err := h.Disk.Close()
+	for _, o := range h.others {
+		err = errors.Join(err, o.Close())
+	}
+	return err
+}
+
 // leftOut says why a disk is not written to unless somebody names it; "" if it is.
 func leftOut(h steps.Host, d inspect.Disk) string {
 	switch {
@@ -384,7 +458,9 @@ func leftOut(h steps.Host, d inspect.Disk) string {
 }
 
 func isMedium(h steps.Host, d inspect.Disk) bool {
-	return slices.ContainsFunc(h.Media, func(m string) bool { return strings.HasPrefix(m, d.Name) })
+	return slices.ContainsFunc(h.Media, func(m string) bool {
+		return slices.ContainsFunc(d.Names(), func(name string) bool { return strings.HasPrefix(m, name) })
+	})
 }
 
 // title is a disk as people find it.
@@ -468,6 +544,7 @@ func exchange(ctx context.Context, h steps.Host, role, partner string, lasts tim
 	limit := partnerLimit + lasts
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("no end of the exchange with %s as the %s within %v: it did not come, or went away", partner, role, limit))
 	defer cancel()
+	file = logged(h, file, networkLog(file, role))
 	args := networkArgs(role, partner, lasts, file)
 	if role == "reader" {
 		select {

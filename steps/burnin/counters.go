@@ -40,6 +40,7 @@ const (
 	bmcEvent      kind = "events in the BMC's log"
 	tooHot        kind = "samples at the sensor's critical temperature"
 	gone          kind = "devices that vanished"
+	silent        kind = "health logs that could be read before the load, and not after it"
 )
 
 // A key is one counter of one part.
@@ -51,7 +52,8 @@ type key struct {
 // sample is what the machine has counted since it was started, of all parts.
 type sample struct {
 	counts map[key]int64
-	parts  map[string]bool // disks and interfaces that are there
+	parts  map[string]bool // disks and interfaces that are there, and stay
+	told   map[string]bool // disks that said how they are
 }
 
 // source is a file that counts.
@@ -110,8 +112,19 @@ func (s *sample) present(root fs.FS, p places) {
 		s.parts[nicPart(root, path.Dir(device), p)] = true
 	}
 	for _, device := range glob(root, "sys/block/*/device") { // without is no hardware: loop, md, dm, ram
-		s.parts[diskName(path.Dir(device))] = true
+		if dir := path.Dir(device); !pulled(root, dir) {
+			s.parts[diskName(dir)] = true
+		}
 	}
+}
+
+// pulled says whether a disk, by its directory of sys/block, is there to be pulled out: a stick, or a medium that a BMC plays, which ends with its session.
+func pulled(root fs.FS, dir string) bool {
+	if text(root, dir+"/removable") == "1" {
+		return true
+	}
+	to, err := fs.ReadLink(root, dir)
+	return err == nil && strings.Contains(to, "/usb")
 }
 
 // text is a small file without white space around it, "" if it cannot be read.
@@ -303,7 +316,9 @@ func (p places) slot(address string) string {
 // health adds what disks say of themselves, and hands on how warm they are. It asks them, which takes a moment.
 func (s *sample) health(ctx context.Context, m inspect.Machine, warm func(disk string, celsius float64)) error {
 	list, err := m.Health(ctx)
+	s.told = map[string]bool{}
 	for _, h := range list {
+		s.told[h.Disk] = true
 		if h.TemperatureC != nil && warm != nil {
 			warm(h.Disk, float64(*h.TemperatureC))
 		}

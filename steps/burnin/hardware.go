@@ -122,26 +122,40 @@ func sameMachine(was, is hardware) error {
 	return fmt.Errorf("%w: it is of another machine: none of its disks, interfaces and memory modules with a number is in this one", ErrState)
 }
 
-// findDisk returns the disk that was known before, whatever the kernel calls it now.
-func findDisk(was inspect.Disk, now []inspect.Disk) (inspect.Disk, bool) {
-	i := slices.IndexFunc(now, func(d inspect.Disk) bool {
-		if d.Model != was.Model || d.Size != was.Size || d.Type != "disk" {
+// findDisk returns the disk that was known before, whatever the kernel calls it now. Where others had or have its numbers too, or none has any, its place decides; without one nothing is
+// guessed, for the disk that is found is overwritten. before are all disks that were known, as a file keeps them.
+func findDisk(was inspect.Disk, before, now []inspect.Disk) (d inspect.Disk, there bool, err error) {
+	same := func(d inspect.Disk) bool {
+		if d.Model != was.Model || d.Size != was.Size || d.Serial != was.Serial || d.WWN != was.WWN {
 			return false
 		}
-		switch {
-		case was.Serial != "" || d.Serial != "":
-			return was.Serial == d.Serial && was.WWN == d.WWN
-		case was.WWN != "" || d.WWN != "":
-			return was.WWN == d.WWN
-		case was.ByPath != "":
-			return was.ByPath == d.ByPath
-		}
-		return was.Name == d.Name
-	})
-	if i < 0 {
-		return inspect.Disk{}, false
+		return was.Serial != "" || was.WWN != "" || was.ByPath == d.ByPath
 	}
-	return now[i], true
+	var found, twins []inspect.Disk
+	for _, d := range now {
+		if d.Type == "disk" && same(d) {
+			found = append(found, d)
+		}
+	}
+	for _, d := range before {
+		if same(d) {
+			twins = append(twins, d)
+		}
+	}
+	if len(found) == 0 {
+		return d, false, nil
+	}
+	if max(len(found), len(twins)) > 1 {
+		all := found
+		found = slices.DeleteFunc(slices.Clone(all), func(d inspect.Disk) bool { return d.ByPath != was.ByPath })
+		if was.ByPath == "" || len(found) > 1 {
+			return d, false, fmt.Errorf("%w: which disk is %s, to be overwritten, cannot be told: %s has the same numbers", ErrState, title(was), title(all[0]))
+		}
+		if len(found) == 0 {
+			return d, false, nil
+		}
+	}
+	return found[0], true, nil
 }
 
 // vanished are the names of disks and interfaces of which a load has already said that they are gone.

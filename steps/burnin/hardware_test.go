@@ -4,6 +4,7 @@ package burnin
 
 import (
 	"encoding/json"
+	"errors"
 	"testing"
 
 	"github.com/ironhand/ironhand/inspect"
@@ -60,6 +61,48 @@ func TestLost(t *testing.T) {
 			sortParts(parts)
 			if got := lines(parts); got != test.want {
 				t.Errorf("lost:\n%swant:\n%s", got, test.want)
+			}
+		})
+	}
+}
+
+// The disk that is gone on with is overwritten: another one is never taken for it.
+func TestFindDisk(t *testing.T) {
+	disk := func(name, serial, wwn, place string) inspect.Disk {
+		return inspect.Disk{Name: name, Type: "disk", Model: "ST1000", Size: 1 << 30, Serial: inspect.Text(serial), WWN: inspect.Text(wwn), ByPath: inspect.Text(place)}
+	}
+	a, b := disk("/dev/sda", "S1", "w1", "1"), disk("/dev/sdb", "S2", "w2", "2")
+	twinA, twinB := disk("/dev/sda", "0123", "", "1"), disk("/dev/sdb", "0123", "", "2")
+	named := func(d inspect.Disk, name string) inspect.Disk { d.Name = name; return d }
+	at := func(d inspect.Disk, place string) inspect.Disk { d.ByPath = inspect.Text(place); return d }
+	bare := func(name string) inspect.Disk { return disk(name, "", "", "") }
+	for _, test := range []struct {
+		name   string
+		was    inspect.Disk
+		before []inspect.Disk
+		now    []inspect.Disk
+		want   string // "" if it is not there
+		fails  bool
+	}{
+		{"the names are exchanged", a, []inspect.Disk{a, b}, []inspect.Disk{named(b, "/dev/sda"), named(a, "/dev/sdb")}, "/dev/sdb", false},
+		{"it is in another place", a, []inspect.Disk{a, b}, []inspect.Disk{at(a, "7"), b}, "/dev/sda", false},
+		{"it is gone", a, []inspect.Disk{a, b}, []inspect.Disk{b}, "", false},
+		{"two with one number: the place decides", twinB, []inspect.Disk{twinA, twinB}, []inspect.Disk{twinA, twinB}, "/dev/sdb", false},
+		{"two with one number, and other names", twinB, []inspect.Disk{twinA, twinB}, []inspect.Disk{named(twinB, "/dev/sda"), named(twinA, "/dev/sdb")}, "/dev/sda", false},
+		{"of two with one number it is gone", twinB, []inspect.Disk{twinA, twinB}, []inspect.Disk{twinA}, "", false},
+		{"two with one number, and no place", at(twinB, ""), []inspect.Disk{at(twinA, ""), at(twinB, "")}, []inspect.Disk{at(twinA, ""), at(twinB, "")}, "", true},
+		{"one with its number has come", twinB, []inspect.Disk{twinB}, []inspect.Disk{twinA, twinB}, "/dev/sdb", false},
+		{"nothing to know it by, and it is the only one", bare("/dev/sdb"), []inspect.Disk{a, bare("/dev/sdb")}, []inspect.Disk{bare("/dev/sda"), named(a, "/dev/sdb")}, "/dev/sda", false},
+		{"nothing to know it by, and there are two", bare("/dev/sdb"), []inspect.Disk{bare("/dev/sda"), bare("/dev/sdb")}, []inspect.Disk{bare("/dev/sda"), bare("/dev/sdb")}, "", true},
+		{"nothing but its place", disk("/dev/sdb", "", "", "2"), []inspect.Disk{a}, []inspect.Disk{disk("/dev/sdb", "", "", "1"), disk("/dev/sdc", "", "", "2")}, "/dev/sdc", false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			for i := range test.before {
+				test.before[i].Type = "" // which no file keeps
+			}
+			d, there, err := findDisk(test.was, test.before, test.now)
+			if d.Name != test.want || there != (test.want != "") || (err != nil) != test.fails || err != nil && !errors.Is(err, ErrState) {
+				t.Errorf("findDisk() = %q, %v, %v; want %q", d.Name, there, err, test.want)
 			}
 		})
 	}

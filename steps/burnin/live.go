@@ -44,7 +44,7 @@ func Writable(h steps.Host, d inspect.Disk) error {
 	if why := leftOut(h, d); why != "" {
 		return errors.New(why)
 	}
-	opened, err := h.Open(d.Name)
+	opened, err := hold(h, d)
 	if err != nil {
 		return err
 	}

@@ -56,6 +56,9 @@ func (c *clock) Run(ctx context.Context, t tool.Tool, args ...string) ([]byte, e
 		c.mu.Lock()
 		wait := max(time.Until(end), time.Until(c.until))
 		c.mu.Unlock()
+		if wait <= 0 && t == tool.StressNG {
+			return []byte(worked), nil
+		}
 		if wait <= 0 {
 			return []byte(`{"jobs": [{"read": {"io_bytes": 1048576}, "write": {"io_bytes": 1048576}}]}`), nil
 		}

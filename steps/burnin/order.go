@@ -352,6 +352,11 @@ func named(ctx context.Context, h steps.Host, names []string) (disks []inspect.D
 	if err != nil && len(names) > 0 {
 		return nil, nil, err
 	}
+	for _, d := range all {
+		if d.Type == "mpath" { // the disks that it is made of are not listed
+			skipped = append(skipped, Part{Name: title(d), Verdict: Skipped, Reasons: []string{errMultipath}})
+		}
+	}
 	all = slices.DeleteFunc(all, func(d inspect.Disk) bool { return d.Size == 0 || d.Type != "disk" })
 	is := func(d inspect.Disk, name string) bool {
 		return name == d.Name || name == strings.TrimPrefix(d.Name, "/dev/") || d.Serial != "" && name == string(d.Serial)
@@ -399,7 +404,7 @@ func named(ctx context.Context, h steps.Host, names []string) (disks []inspect.D
 func unused(h steps.Host, disks []inspect.Disk, force bool) error {
 	var errs []error
 	for _, d := range disks {
-		opened, err := h.Open(d.Name)
+		opened, err := hold(h, d)
 		if err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", title(d), err))
 			continue
@@ -486,7 +491,7 @@ func backlog(size int64) int64 { return max(1, min(256<<20, size/4)/blockSize) }
 
 // testDisk writes to a disk and reads it back. The disk is held open, so that nobody else comes to use it meanwhile, and is looked at again before: hours may have passed since the plan was made.
 func testDisk(ctx context.Context, h steps.Host, d inspect.Disk, loops int64, lasts time.Duration, force bool, log string) (parts []Part, err error) {
-	opened, err := h.Open(d.Name)
+	opened, err := hold(h, d)
 	if err != nil {
 		return nil, fmt.Errorf("%s: nothing was written: %w", title(d), err)
 	}
@@ -499,6 +504,7 @@ func testDisk(ctx context.Context, h steps.Host, d inspect.Disk, loops int64, la
 			return nil, fmt.Errorf("%s: nothing was written: %w", title(d), err)
 		}
 	}
+	log = logged(h, log, diskLog(log, d.Name))
 	var v volume
 	err = lasting(h, lasts, "--runtime", func(more ...string) error {
 		args := append(diskArgs(d.Name, opened.Size(), max(loops, 1), lasts, log), "--verify_interval", strconv.Itoa(headerInterval(opened)))

@@ -9,8 +9,10 @@ import (
 	"fmt"
 	"io/fs"
 	"log/slog"
+	"path/filepath"
 	"strings"
 	"sync"
+	"syscall"
 	"testing"
 	"testing/fstest"
 	"testing/synctest"
@@ -282,8 +284,14 @@ func (r runner) Run(ctx context.Context, t tool.Tool, args ...string) ([]byte, e
 		return nil, nil
 	}
 	out, err := r(ctx, line)
+	if t == tool.StressNG && err == nil && !strings.Contains(out, "stressor") {
+		out = worked
+	}
 	return []byte(out), err
 }
+
+// worked is what stress-ng says of itself, in a few of its lines.
+const worked = "metrics:\n    - stressor: cpu\n      bogo-ops-per-second-real-time: 1.500000\n"
 
 func exit(status int) error {
 	return &tool.Error{Tool: "program", Exit: status, Err: fmt.Errorf("exit status %d", status)}
@@ -461,5 +469,78 @@ func TestPlanRun(t *testing.T) {
 				time.Sleep(time.Minute) // what hangs was left behind, and comes to its end
 			})
 		})
+	}
+}
+
+// Where a program's own report cannot go, such as to a stick that was pulled out, the disk is tested all the same: fio would end with the status that a broken disk has.
+func TestRunWithoutLogs(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		b := &bench{root: machine("vda"), content: map[string][]byte{}}
+		h := b.host(runner(func(ctx context.Context, line string) (string, error) {
+			if strings.Contains(line, "--output ") {
+				return "", exit(1)
+			}
+			return `{"jobs": [{"read": {"io_bytes": 4096}, "write": {"io_bytes": 8192}}]}`, nil
+		}))
+		plan, err := Order{Profile: disksFor(DisksLoad{Loops: 1}), Disks: []string{"vda"}, Logs: filepath.Join(t.TempDir(), "gone")}.Plan(t.Context(), h)
+		if err != nil {
+			t.Fatal(err)
+		}
+		if r := plan.Run(t.Context(), h, Following{}); r.Verdict != Pass || !strings.Contains(b.said.String(), "what the program reports is not kept") {
+			t.Errorf("verdict %s: %+v\nsaid:\n%s", r.Verdict, r.Loads, b.said.String())
+		}
+	})
+}
+
+// A disk that is in use is not written to, by whichever of its paths it is used.
+func TestOtherPaths(t *testing.T) {
+	for _, test := range []struct {
+		name string
+		err  error // of the second path
+		want string
+	}{
+		{"in use by it", syscall.EBUSY, "/dev/sdb is the same disk: device or resource busy"}, {"dead", syscall.EIO, ""}, {"free", nil, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			b := &bench{content: map[string][]byte{}}
+			h := b.host(nil)
+			open := h.Open
+			h.Open = func(path string) (steps.Disk, error) {
+				if path == "/dev/sdb" && test.err != nil {
+					return nil, test.err
+				}
+				return open(path)
+			}
+			d := inspect.Disk{Name: "/dev/sda", Type: "disk", Size: diskSize, Paths: []inspect.Disk{{Name: "/dev/sdb"}}}
+			_, written := testDisk(t.Context(), h, d, 1, 0, true, "") // the machine has no such disk, which is seen when it is open
+			for what, err := range map[string]error{"unused": unused(h, []inspect.Disk{d}, true), "Writable": Writable(h, d), "testDisk": written} {
+				if test.want != "" && (err == nil || !strings.Contains(err.Error(), test.want)) || test.want == "" && err != nil && what != "testDisk" {
+					t.Errorf("%s: error %v, want %q", what, err, test.want)
+				}
+			}
+			if n := b.held(); n != 0 {
+				t.Errorf("%d are still open", n)
+			}
+			h.Media = []string{"/dev/sdb1"}
+			if err := Writable(h, d); err == nil || !strings.Contains(err.Error(), "settings were read") {
+				t.Errorf("the medium by its other path: %v", err)
+			}
+		})
+	}
+}
+
+// A multipath device is not tested, and that is told: the disks that it is made of are in no list.
+func TestMultipathIsTold(t *testing.T) {
+	m := machine("vda", "dm-0")
+	m["sys/block/dm-0/dm/uuid"] = &fstest.MapFile{Data: []byte("mpath-35000c50000000001\n")}
+	b := &bench{root: m, content: map[string][]byte{}}
+	h := b.host(nil)
+	_, skipped, err := chooseDisks(t.Context(), h, steps.Node{})
+	if got := lines(skipped); err != nil || !strings.Contains(got, "SKIPPED|/dev/dm-0") || !strings.Contains(got, errMultipath) {
+		t.Errorf("chooseDisks: %q, %v", got, err)
+	}
+	_, skipped, err = named(t.Context(), h, []string{AllDisks})
+	if got := lines(skipped); err != nil || !strings.Contains(got, "SKIPPED|/dev/dm-0") || !strings.Contains(got, errMultipath) {
+		t.Errorf("named: %q, %v", got, err)
 	}
 }

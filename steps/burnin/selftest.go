@@ -54,6 +54,7 @@ type testState struct {
 	outcome outcome // of the newest test, if none runs
 	text    string  // for people: which part failed, and where
 	newest  string  // what stands for the newest test; another one after each
+	logged  bool    // the outcome is that of the newest test in a log, and of no other
 }
 
 type outcome int
@@ -86,6 +87,7 @@ const (
 	testPatience  = 3
 	testSpare     = 10 * time.Minute
 	testNoPromise = 72 * time.Hour
+	testWaits     = 3 // looks for a result, once a test has ended
 	testFailures  = 5 // questions in a row that a drive does not answer
 	// answerLimit is how long one question may take; the kernel gives up after a minute, if its driver does not hang.
 	answerLimit = 3 * time.Minute
@@ -171,7 +173,7 @@ func selfTest(ctx context.Context, open opener, d inspect.Disk, long bool, show 
 		limit = testNoPromise
 	}
 	seen := false
-	for failures := 0; ; {
+	for failures, waits := 0, 0; ; {
 		select {
 		case <-time.After(testPoll):
 		case <-ctx.Done():
@@ -193,6 +195,11 @@ func selfTest(ctx context.Context, open opener, d inspect.Disk, long bool, show 
 			continue
 		case !seen && now.newest == before.newest:
 			return fail(errors.New("the drive took the command, and did nothing"))
+		case now.logged && now.newest == before.newest: // what is there is of an older one
+			if waits++; waits > testWaits {
+				return fail(errors.New("it ended, and the drive has kept no result of it"))
+			}
+			continue
 		case now.outcome == testStopped:
 			return fail(errors.New(now.text))
 		}
@@ -525,10 +532,10 @@ func (s scsiTester) look() (testState, error) {
 // parseSCSITest reads the newest entry of the log page, of which b has at least the first.
 func parseSCSITest(b []byte) testState {
 	if binary.BigEndian.Uint16(b[2:]) < 20 || binary.BigEndian.Uint16(b[4:]) != 1 {
-		return testState{} // none yet
+		return testState{logged: true} // none yet
 	}
 	e := b[4:24]
-	s := testState{newest: string(e)}
+	s := testState{newest: string(b[4:]), logged: true} // all of the log: two tests within an hour look the same
 	switch n := e[4] & 0xf; {
 	case n == 0xf:
 		s.running = true
@@ -610,7 +617,7 @@ func parseNVMeTest(b []byte) testState {
 		return testState{running: true, percent: int(b[1] & 0x7f)}
 	}
 	e := b[4:32]
-	s := testState{newest: string(e)}
+	s := testState{newest: string(b[4:]), logged: true} // all of the log: two tests within an hour look the same
 	switch n := e[0] & 0xf; n {
 	case 0:
 		s.outcome = testPassed

@@ -30,6 +30,7 @@ type selfDrive struct {
 	lba     uint64        // that failed
 	lies    bool          // takes the command, and does nothing
 	refuses bool          // to start
+	forgets bool          // keeps no results
 	silent  time.Duration // from the start on, each question fails
 	running string        // kind of test
 	since   time.Time
@@ -66,7 +67,9 @@ func (d *selfDrive) finish(result1 byte) {
 	if result1 > 2 {
 		lba = d.lba
 	}
-	d.log = append(d.log, result{kind, result1, lba})
+	if !d.forgets {
+		d.log = append(d.log, result{kind, result1, lba})
+	}
 	d.running = ""
 }
 
@@ -298,6 +301,9 @@ func TestSelfTest(t *testing.T) {
 		{name: "NVMe that refuses", drive: selfDrive{bus: "nvme", refuses: true}, want: "start: the drive says: internal error"},
 		{name: "NVMe that does nothing", drive: selfDrive{bus: "nvme", lies: true}, want: "and did nothing", ops: "short"},
 		{name: "NVMe with a test from before", drive: selfDrive{bus: "nvme", running: "long", takes: time.Minute}, want: "PASS||short, after 1m0s\n", ops: "stop short", last: 100},
+		{name: "SCSI that keeps no result", drive: selfDrive{bus: "scsi", takes: time.Minute, forgets: true}, want: "it ended, and the drive has kept no result of it", ops: "short"},
+		{name: "SCSI that keeps none, but one of before", drive: selfDrive{bus: "scsi", takes: time.Minute, forgets: true, log: passed}, want: "it ended, and the drive has kept no result of it", ops: "short"},
+		{name: "NVMe that keeps no result, but one of before", drive: selfDrive{bus: "nvme", takes: time.Minute, forgets: true, log: passed}, want: "it ended, and the drive has kept no result of it", ops: "short"},
 		{name: "NVMe, stopped", drive: selfDrive{bus: "nvme", takes: time.Hour}, stop: 42 * time.Second, want: "context canceled", ops: "short stop"},
 
 		{name: "USB", drive: selfDrive{bus: "usb"}, want: "SKIPPED||the disk has no self-test that can be asked for: adapters for USB hang at what they do not know\n"},

@@ -33,6 +33,8 @@ const (
 	stateVersion = 1
 	mostState    = 64 << 20 // bytes
 	keepEvery    = time.Minute
+	// mostKeptPoints are the points of a series that are kept: the file is written each minute, to a stick.
+	mostKeptPoints = 64
 	// A load in which the machine was reset so often is not run again.
 	mostResets = 3
 	// leastAgain is how long a load is run again at least, if it was to last so long: what was written has to be read back, too.
@@ -265,7 +267,11 @@ func (s State) Plan(ctx context.Context, h steps.Host, logs string, force bool) 
 			again := *l.Load.Disks
 			again.Write = nil
 			for _, was := range l.Disks {
-				if d, there := findDisk(was, disks); there { // that it is not there is told below
+				d, there, err := findDisk(was, s.Hardware.Inventory.Disks, disks)
+				if err != nil {
+					return nil, err
+				}
+				if there { // that it is not there is told below
 					again.Write = append(again.Write, d.Name)
 					burned = append(burned, d)
 				}
@@ -433,6 +439,9 @@ func (k *keeper) ended(done []Report, problems []string) {
 	}
 	k.mu.Lock()
 	k.state.Done, k.state.Problems = slices.Clone(done), slices.Clone(problems)
+	for i := range k.state.Done {
+		k.state.Done[i].Series = thin(k.state.Done[i].Series, mostKeptPoints)
+	}
 	k.state.Running, k.state.Resets = nil, 0
 	k.mu.Unlock()
 	k.write()

@@ -316,6 +316,24 @@ func TestKeepFails(t *testing.T) {
 	})
 }
 
+// What is written to a stick each minute is small, however many sensors there are.
+func TestKeepBounded(t *testing.T) {
+	dir := t.TempDir()
+	done := []Report{{Load: "processors", Parts: []Part{}}}
+	for range 250 {
+		done[0].Series = append(done[0].Series, Series{Kind: temperature, Name: "hwmon1", Unit: "°C", Points: make([]Point, mostPoints)})
+	}
+	k := &keeper{dir: dir, say: t.Logf, state: State{Version: stateVersion, Loads: []keptLoad{{Load: ProfileLoad{SelfTest: &SelfTestLoad{Kind: shortTest}}}, {Load: ProfileLoad{SelfTest: &SelfTestLoad{Kind: longTest}}}}}}
+	k.ended(done, nil)
+	s, err := Unfinished(dir)
+	if err != nil || len(s.Done) != 1 || len(s.Done[0].Series) != 250 || len(s.Done[0].Series[0].Points) > mostKeptPoints {
+		t.Fatalf("kept: %d loads, %v", len(s.Done), err)
+	}
+	if n := len(done[0].Series[0].Points); n != mostPoints {
+		t.Errorf("the run itself has %d points", n)
+	}
+}
+
 func FuzzState(f *testing.F) {
 	s := State{Version: stateVersion, Profile: "p", Loads: []keptLoad{{Load: ProfileLoad{Processors: &ProcessorsLoad{Time: Duration(time.Minute)}}}}}
 	b, err := json.Marshal(s)

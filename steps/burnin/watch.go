@@ -10,6 +10,7 @@ import (
 	"io"
 	"io/fs"
 	"maps"
+	"path"
 	"slices"
 	"sync"
 	"syscall"
@@ -55,8 +56,9 @@ type watch struct {
 	inquiring bool
 	tracks    map[trackKey]*track
 
-	log      ipmi.Log // of the BMC
-	last     uint16   // its last entry
+	pulled   map[string]bool // disks that may be pulled out
+	log      ipmi.Log        // of the BMC
+	last     uint16          // its last entry
 	lastIs   bool
 	bmc      bool
 	measures bool // the BMC measures power
@@ -77,14 +79,19 @@ func startWatch(ctx context.Context, h steps.Host, every time.Duration, progress
 	}
 	names := places{h.Machine.Places()}
 	w := &watch{host: h, rules: judges, places: names, started: time.Now(), every: cmp.Or(every, watchEvery),
-		said: map[key][]string{}, hot: map[key]int64{}, ours: map[key]int64{}, tracks: map[trackKey]*track{}, asking: make(chan struct{})}
+		said: map[key][]string{}, hot: map[key]int64{}, ours: map[key]int64{}, tracks: map[trackKey]*track{}, asking: make(chan struct{}), pulled: map[string]bool{}}
 	health := sample{counts: map[key]int64{}}
 	if err := health.health(ctx, h.Machine, w.temperature); err != nil {
 		h.Say("%v", err) // a disk that does not answer fails its own test, if it is tested
 	}
 	w.before = counters(h.Machine.FS, names) // after the questions, which may be some that a disk does not know
 	maps.Copy(w.before.counts, health.counts)
+	w.before.told = health.told
 	w.seen = sample{counts: maps.Clone(w.before.counts), parts: w.before.parts}
+	for _, device := range glob(h.Machine.FS, "sys/block/*/device") {
+		dir := path.Dir(device)
+		w.pulled[diskName(dir)] = pulled(h.Machine.FS, dir)
+	}
 	w.beginEvents(ctx)
 	log, err := h.Machine.FS.Open("dev/kmsg")
 	if err != nil && !errors.Is(err, fs.ErrNotExist) {
@@ -276,9 +283,19 @@ func (w *watch) askHealth(ctx context.Context, f *gauges, counting []source) {
 	for k, n := range after.counts {
 		w.ours[k] += max(n-before.counts[k], 0)
 	}
+	w.known(s)
 	maps.Copy(w.seen.counts, after.counts)
 	maps.Copy(w.seen.counts, s.counts)
 	w.inquiring = false
+}
+
+// known takes what a disk has counted by its first answer for what it had before: one that was asleep, or did not answer in time when the load began, has old errors too. w.mu is held.
+func (w *watch) known(health sample) {
+	for k, n := range health.counts {
+		if _, before := w.before.counts[k]; !before && (k.kind == mediaErrors || k.kind == reallocated) {
+			w.before.counts[k] = n
+		}
+	}
 }
 
 // temperature keeps what a disk says of itself.
@@ -313,6 +330,9 @@ func (w *watch) read(ctx context.Context, log io.Reader) {
 			return
 		}
 		if m, found := w.rules.message(record[:n]); found {
+			if w.pulled[m.key.part] {
+				m.key.kind = kernelRemark // the load finds what is wrong with it, if it is tested
+			}
 			w.say("kernel", m)
 		}
 	}
@@ -329,10 +349,18 @@ func (w *watch) end(ctx context.Context) (parts []Part, counted []Counter, serie
 		w.host.Say("a disk or the BMC that was asked for its state has not answered")
 	}
 	after := counters(w.host.Machine.FS, w.places)
-	if err := after.health(ctx, w.host.Machine, w.temperature); err != nil {
+	health := sample{counts: map[key]int64{}}
+	if err := health.health(ctx, w.host.Machine, w.temperature); err != nil {
 		w.host.Say("%v", err)
 	}
+	for disk := range w.before.told {
+		if after.parts[disk] && !health.told[disk] { // one that is gone is a finding of its own
+			health.counts[key{disk, silent}] = 1
+		}
+	}
 	w.mu.Lock()
+	w.known(health)
+	maps.Copy(after.counts, health.counts)
 	maps.Copy(w.seen.counts, after.counts)
 	w.mu.Unlock()
 	w.errors()

@@ -522,3 +522,83 @@ func FuzzEvents(f *testing.F) {
 		_, _ = ipmi.Power(t.Context(), send)
 	})
 }
+
+// smartPage is SMART data with a number of reallocated sectors.
+func smartPage(reallocated byte) []byte {
+	b := make([]byte, 512)
+	b[2], b[5], b[7] = 5, 100, reallocated // attribute 5, of its 12 bytes value and raw
+	for _, c := range b[:511] {
+		b[511] -= c
+	}
+	return b
+}
+
+// A disk that tells of its health at one end of the load only: what it does not tell any more is a finding, and errors of before are none.
+func TestWatchHealthAtOneEnd(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		answers func(past time.Duration) bool
+		count   func(past time.Duration) byte
+		want    string
+	}{
+		{"always", func(time.Duration) bool { return true }, func(time.Duration) byte { return 8 }, ""},
+		{"not any more", func(past time.Duration) bool { return past < 70*time.Second }, func(time.Duration) byte { return 8 },
+			"|/dev/sda|1 health logs that could be read before the load, and not after it\n"},
+		{"not yet, and has old errors", func(past time.Duration) bool { return past > 0 }, func(time.Duration) byte { return 8 }, ""},
+		{"only at the end, and has old errors", func(past time.Duration) bool { return past > 140*time.Second }, func(time.Duration) byte { return 8 }, ""},
+		{"not yet, and has new errors", func(past time.Duration) bool { return past > 0 }, func(past time.Duration) byte { return 8 + byte(past/(100*time.Second)) },
+			"FAIL|/dev/sda|1 reallocated sectors\n"},
+		{"never", func(time.Duration) bool { return false }, func(time.Duration) byte { return 8 }, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := &bench{root: tree("sys/block/sda/device/vendor", "ATA")}
+				h, began := b.host(nil), time.Now()
+				h.Machine = inspect.Machine{FS: b, Ask: func(ctx context.Context, question string) ([]byte, error) {
+					past := time.Since(began)
+					if question != "disk/sda/ata-smart" || !test.answers(past) {
+						return nil, syscall.EIO
+					}
+					return smartPage(test.count(past)), nil
+				}}
+				w, err := startWatch(t.Context(), h, 0, func(Snapshot) {})
+				if err != nil {
+					t.Fatal(err)
+				}
+				time.Sleep(150 * time.Second)
+				if parts, _, _ := w.end(t.Context()); lines(parts) != test.want {
+					t.Errorf("found %q, want %q", lines(parts), test.want)
+				}
+			})
+		})
+	}
+}
+
+// A stick that is pulled out, or a medium whose BMC ends its session, is no broken part of the machine.
+func TestWatchPulled(t *testing.T) {
+	for _, test := range []struct{ name, removable, link, want string }{
+		{"disk", "0\n", "../devices/pci0000:00/0000:00:17.0/ata1/host0/target0:0:0/0:0:0:0/block/sdb",
+			"FAIL|/dev/sdb|1 devices that vanished; 1 kernel messages of broken hardware, the first: I/O error, dev sdb, sector 0 op 0x0:(READ)\n"},
+		{"removable", "1\n", "../devices/pci0000:00/0000:00:17.0/ata1/host0/target0:0:0/0:0:0:0/block/sdb", "|/dev/sdb|1 kernel messages of hardware, the first: I/O error, dev sdb, sector 0 op 0x0:(READ)\n"},
+		{"on USB", "0\n", "../devices/pci0000:00/0000:00:14.0/usb1/1-1/1-1:1.0/host6/target6:0:0/6:0:0:0/block/sdb", "|/dev/sdb|1 kernel messages of hardware, the first: I/O error, dev sdb, sector 0 op 0x0:(READ)\n"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				dir := strings.Replace(test.link, "..", "sys", 1)
+				b := &bench{root: tree(dir+"/device/model", "M\n", dir+"/removable", test.removable)}
+				b.root["sys/block/sdb"] = &fstest.MapFile{Data: []byte(test.link), Mode: fs.ModeSymlink}
+				w, err := startWatch(t.Context(), b.host(nil), 0, func(Snapshot) {})
+				if err != nil {
+					t.Fatal(err)
+				}
+				w.read(t.Context(), strings.NewReader("3,1,1,-;I/O error, dev sdb, sector 0 op 0x0:(READ)\n"))
+				b.mu.Lock()
+				clear(b.root)
+				b.mu.Unlock()
+				if parts, _, _ := w.end(t.Context()); lines(parts) != test.want {
+					t.Errorf("found %q, want %q", lines(parts), test.want)
+				}
+			})
+		})
+	}
+}
