@@ -51,9 +51,9 @@ test-vm: packages ramdisk ramdisk-burnin image iso ## tests of the real ramdisk 
 	@echo "== virtual machine tests"; REQUIRE=root,vm $(GO) test -count=1 -p 2 -timeout 60m -run 'TestVM' ./...
 
 .PHONY: test-long
-test-long: packages ramdisk image ## a loss of power at each operation, and systems on volumes and arrays: three quarters of an hour
+test-long: packages ramdisk ramdisk-burnin image ## a loss of power at each operation, and systems on volumes and arrays: three quarters of an hour
 	@LONG=1 REQUIRE=root,vm $(GO) test -count=1 -timeout 90m -run 'TestVMVolumesKilled|TestVMRaid' ./steps/lvm ./steps/raid
-	@LONG=1 REQUIRE=root,vm $(GO) test -count=1 -timeout 90m -parallel 2 -run 'TestVMDeployOnVolume$$|TestVMDeployOnArrayLevels$$' ./initramfs
+	@LONG=1 REQUIRE=root,vm $(GO) test -count=1 -timeout 90m -parallel 2 -run 'TestVMDeployOnVolume$$|TestVMDeployOnArrayLevels$$|TestVMStickQuick$$' ./initramfs
 
 .PHONY: test-demo
 test-demo: packages build ramdisk image ## the demo under each firmware, with other media, NICs and hand-offs

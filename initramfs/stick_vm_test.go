@@ -158,6 +158,30 @@ func TestVMStick(t *testing.T) {
 	}
 }
 
+// The quick profile as it is, to its verdict, on a machine without a network. It takes a quarter of an hour; `make test-long` runs it.
+func TestVMStickQuick(t *testing.T) {
+	vmtest.Require(t)
+	if os.Getenv("LONG") == "" {
+		t.Skip("LONG is not set")
+	}
+	stick := burnInStick(t, "3s", "ironhand-burnin=quick ironhand-burnin-disks=GOOD")
+	vm := vmtest.Start(t, vmtest.Machine{Firmware: "uefi", Kernel: "none", USB: stick, MemoryMiB: 1024, Disks: []vmtest.Disk{{Size: 256 << 20, Serial: "GOOD"}}})
+	vm.Expect(t, `VERDICT: (PASS|FAIL|SKIPPED)`, 40*time.Minute)
+	vm.Expect(t, `the stick may be pulled out`, time.Minute)
+	vm.Send(t, "\n")
+	vm.Expect(t, `shell on this console`, time.Minute)
+	vm.Send(t, "o")
+	vm.Expect(t, `Power off\?`, time.Minute)
+	vm.Send(t, "y")
+	vm.Wait(t, 2*time.Minute)
+	verdict, parts := stickReport(t, stick)
+	for _, part := range []string{"PASS processors", "PASS memory", "PASS /dev/vda serial GOOD"} {
+		if verdict == "FAIL" || !strings.Contains(parts, part) {
+			t.Errorf("results.json says %s: %s; want %s", verdict, parts, part)
+		}
+	}
+}
+
 // From a stick, with a BIOS and nobody at the console, a machine with a disk that cannot be read fails; it was reset in the middle besides, went on by itself, and says so.
 func TestVMStickBadDisk(t *testing.T) {
 	vmtest.Require(t)
