@@ -62,13 +62,24 @@ func newWeb(caFile, authFile string, patience time.Duration) (*web, error) {
 // open returns the file behind a URL.
 func (w *web) open(name string, o stream.HTTPOptions) (stream.Source, error) {
 	o.Transport = w.transport
-	if u, err := url.Parse(name); err == nil && u.User == nil && u.Scheme == "https" && w.login != nil {
-		if user, password := w.login(u.Host); user != "" {
-			basic := "Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+password))
+	if u, err := url.Parse(name); err == nil && u.User == nil {
+		if basic := w.authorization(u); basic != "" {
 			o.Authorization = func() string { return basic }
 		}
 	}
 	return stream.NewHTTP(name, o)
+}
+
+// authorization is how to log in to a server, which has to have TLS; "" for not.
+func (w *web) authorization(u *url.URL) string {
+	if u.Scheme != "https" || w.login == nil {
+		return ""
+	}
+	user, password := w.login(u.Host)
+	if user == "" {
+		return ""
+	}
+	return "Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+password))
 }
 
 // digest reads the digest of an image from a checksum file on a web server.
@@ -135,13 +146,7 @@ func (w *web) swarm(ctx context.Context, name string, mirrors []string, digest s
 	o := w.torrent
 	o.Transport, o.WebSeeds, o.Patience, o.Log = w.transport, mirrors, w.reader.Patience, w.reader.Log
 	if w.login != nil {
-		o.Authorization = func(host string) string {
-			user, password := w.login(host)
-			if user == "" {
-				return ""
-			}
-			return "Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+password))
-		}
+		o.Authorization = w.authorization
 	}
 	return torrent.Open(ctx, m, o)
 }
