@@ -75,8 +75,15 @@ type piece struct {
 	tried bool // what the disk has there is not it
 	quiet bool // nobody needs its memory any more but the disk
 	buf   []byte
-	left  int64 // handed: bytes that are not on the disk yet
+	offer *offer // what is in buf now, until it is known whether it is right; nil for none
+	left  int64  // handed: bytes that are not on the disk yet
 	sum   uint64
+}
+
+// offer is a piece that came as a whole from elsewhere than from peers, and is looked at.
+type offer struct {
+	peers []byte // what peers have brought of the piece, and bring meanwhile: it must not get into what is looked at
+	good  bool
 }
 
 // wish is something that the library has to be told of a piece.
@@ -320,11 +327,6 @@ func (s *Source) passed(i int) {
 // room is how many pieces may be in memory. With two, by place, one could wait for the other for ever: what was handed over is written with what follows.
 func (s *Source) room() int { return int(max(3, s.o.Window/s.length)) }
 
-// take gives a piece memory; give takes it back. They need the lock.
-func (s *Source) take(i int) {
-	s.pieces[i].buf = s.memory(i)
-}
-
 // memory is for a piece. It needs the lock.
 func (s *Source) memory(i int) []byte {
 	n := s.pieceSize(i)
@@ -336,6 +338,7 @@ func (s *Source) memory(i int) []byte {
 	return make([]byte, s.length)[:n]
 }
 
+// give takes it back from a piece. It needs the lock.
 func (s *Source) give(i int) {
 	if b := s.pieces[i].buf; b != nil {
 		s.free = append(s.free, b)
@@ -348,6 +351,12 @@ func (s *Source) verified(i int) {
 	p := &s.pieces[i]
 	if p.state != wanted || p.buf == nil {
 		return
+	}
+	if o := p.offer; o != nil {
+		o.good, p.offer = true, nil
+		if o.peers != nil {
+			s.free = append(s.free, o.peers)
+		}
 	}
 	p.state, p.sum = have, maphash.Bytes(s.seed, p.buf)
 	s.last = time.Now()
