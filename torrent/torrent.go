@@ -31,6 +31,7 @@ import (
 	"github.com/anacrolix/torrent/bencode"
 	"github.com/anacrolix/torrent/iplist"
 	"github.com/anacrolix/torrent/metainfo"
+	"github.com/anacrolix/torrent/peer_protocol"
 	"github.com/anacrolix/torrent/storage"
 	infohash2 "github.com/anacrolix/torrent/types/infohash-v2"
 	"golang.org/x/time/rate"
@@ -150,6 +151,10 @@ func start(ctx context.Context, m Meta, o Options) (*session, error) {
 	if o.Down > 0 {
 		cfg.DownloadRateLimiter = rate.NewLimiter(rate.Limit(o.Down), minBurst)
 	}
+	cfg.Callbacks.PeerConnAdded = append(cfg.Callbacks.PeerConnAdded, func(c *torrent.PeerConn) {
+		// Not ut_holepunch (BEP 55): by it any peer has us connect to any address.
+		c.LocalLtepProtocolMap = &torrent.LocalLtepProtocolMap{Index: []peer_protocol.ExtensionName{peer_protocol.ExtensionNameMetadata}, NumBuiltin: 1}
+	})
 	cfg.Slogger = slog.New(loud{o.Log.Handler()})
 	client, err := torrent.NewClient(cfg)
 	if err != nil {
