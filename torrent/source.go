@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -25,6 +26,7 @@ import (
 type Source struct {
 	*session
 	size, length int64 // of the image, of a piece
+	part         int64 // of a piece: what is read from the disk, and compared, at a time
 	seed         maphash.Seed
 	running      sync.WaitGroup
 
@@ -75,9 +77,9 @@ type piece struct {
 	tried bool // what the disk has there is not it
 	quiet bool // nobody needs its memory any more but the disk
 	buf   []byte
-	offer *offer // what is in buf now, until it is known whether it is right; nil for none
-	left  int64  // handed: bytes that are not on the disk yet
-	sum   uint64
+	offer *offer   // what is in buf now, until it is known whether it is right; nil for none
+	left  int64    // handed: bytes that are not on the disk yet
+	sums  []uint64 // of its parts
 }
 
 // offer is a piece that came as a whole from elsewhere than from peers, and is looked at.
@@ -107,6 +109,7 @@ func Open(ctx context.Context, m Meta, o Options) (*Source, error) {
 		return nil, fmt.Errorf("%v: %w", m, err)
 	}
 	s := &Source{session: ses, seed: maphash.MakeSeed(), changed: make(chan struct{}), last: time.Now(), company: time.Now(), size: m.Size, length: m.info.PieceLength}
+	s.part = min(s.length, max(minPart, (s.length/maxParts+4095)&^4095))
 	s.pieces = make([]piece, (s.size+s.length-1)/s.length)
 	if err := s.t.OpenStorage(ctx, store{s}); err != nil {
 		ses.close()
@@ -358,7 +361,10 @@ func (s *Source) verified(i int) {
 			s.free = append(s.free, o.peers)
 		}
 	}
-	p.state, p.sum = have, maphash.Bytes(s.seed, p.buf)
+	p.state, p.sums = have, nil
+	for b := range slices.Chunk(p.buf, int(s.part)) {
+		p.sums = append(p.sums, maphash.Bytes(s.seed, b))
+	}
 	s.last = time.Now()
 	s.todo = append(s.todo, wish{piece: i, priority: torrent.PiecePriorityNone})
 	if s.place != nil {
