@@ -65,6 +65,19 @@ func IsTorrent(name string) bool {
 	return strings.HasSuffix(strings.ToLower(name), ".torrent")
 }
 
+// Beside is the name of the image that a metainfo is published beside: that of the metainfo without its ending. Another name is returned as it is.
+func Beside(name string) string {
+	const ending = len(".torrent")
+	if !IsTorrent(name) {
+		return name
+	}
+	if u, err := url.Parse(name); err == nil && u.Host != "" {
+		u.Path, u.RawPath = u.Path[:len(u.Path)-ending], ""
+		return u.String()
+	}
+	return name[:len(name)-ending]
+}
+
 // Parse reads a metainfo (BEP 3, BEP 52): one of version 1, of version 2, or of both, that has one file. The error wraps ErrMetainfo.
 func Parse(b []byte) (Meta, error) {
 	if len(b) > MaxMetainfo {

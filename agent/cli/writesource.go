@@ -82,19 +82,32 @@ func (w *web) authorization(u *url.URL) string {
 	return "Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+password))
 }
 
+// places are those of the image itself, or of where it would be beside its torrent. A magnet link tells none.
+func places(names []string) (places []string) {
+	for _, name := range names {
+		if !torrent.IsMagnet(name) {
+			places = append(places, torrent.Beside(name))
+		}
+	}
+	return places
+}
+
 // digest reads the digest of an image from a checksum file on a web server.
-func (w *web) digest(ctx context.Context, checksums, image string) (stream.Digest, error) {
+func (w *web) digest(ctx context.Context, checksums string, images []string) (stream.Digest, error) {
 	src, err := w.open(checksums, stream.HTTPOptions{KeepTLS: true})
 	if err != nil {
 		return stream.Digest{}, err
 	}
-	name := filepath.Base(image)
-	if isWeb(image) {
-		u, err := url.Parse(image)
-		if err != nil { // sources refuses it
-			return stream.Digest{}, errors.New("image: it is not a URL")
+	name := ""
+	if images = places(images); len(images) > 0 {
+		name = filepath.Base(images[0])
+		if isWeb(images[0]) {
+			u, err := url.Parse(images[0])
+			if err != nil { // sources refuses it
+				return stream.Digest{}, errors.New("image: it is not a URL")
+			}
+			name = path.Base(u.Path)
 		}
-		name = path.Base(u.Path)
 	}
 	return stream.FetchChecksum(ctx, src, "", name, w.reader)
 }
@@ -122,7 +135,7 @@ func (w *web) signature(ctx context.Context, keyFile, name string, images []stri
 		return stream.NewFile(name)
 	}
 	if name == "" {
-		return stream.FetchSignatureBeside(ctx, images, open, keys, w.reader)
+		return stream.FetchSignatureBeside(ctx, places(images), open, keys, w.reader)
 	}
 	src, err := open(name)
 	if err != nil {

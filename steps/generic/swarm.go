@@ -17,13 +17,7 @@ import (
 func (i imageInfo) places() []string {
 	var places []string
 	for _, one := range i.URLs {
-		if torrent.IsTorrent(one) {
-			if u, err := url.Parse(one); err == nil {
-				u.Path, u.RawPath = u.Path[:len(u.Path)-len(".torrent")], ""
-				one = u.String()
-			}
-		}
-		places = append(places, one)
+		places = append(places, torrent.Beside(one))
 	}
 	return places
 }
