@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/anacrolix/torrent/bencode"
 	"github.com/anacrolix/torrent/merkle"
@@ -215,12 +216,12 @@ func check(info *metainfo.Info) error {
 // printable is a name that may go to a terminal.
 func printable(name string) string {
 	name = strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
+		if !unicode.IsPrint(r) { // some terminals obey control characters above 0x7f too
 			return '?'
 		}
 		return r
 	}, strings.ToValidUTF8(name, "?"))
-	return name[:min(len(name), 255)]
+	return strings.ToValidUTF8(name[:min(len(name), 255)], "")
 }
 
 // String names the image and the hash that proves it.
