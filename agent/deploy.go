@@ -167,6 +167,9 @@ func (a *agent) runStep(ctx context.Context, p steps.Phase, name string, args ma
 	host := a.host
 	host.Progress = func(v any) { SetProgress(ctx, v) }
 	job := steps.Job{Node: a.currentNode(), Ports: ports, Args: raw, Deployed: a.currentDeployed()}
+	if step.Deploys || p != steps.Deploy {
+		a.share(nil) // who shares has the disk open, and an array in use is not stopped
+	}
 	if step.Deploys { // if it fails half way, nothing is deployed any more, and no kernel of what was there may be started
 		if err := a.unloadKernel(); err != nil {
 			return nil, err

@@ -369,6 +369,36 @@ func TestDeployedIsForgotten(t *testing.T) {
 	}
 }
 
+// sharer is an image that is shared.
+type sharer struct{ closed bool }
+
+func (*sharer) Share(context.Context, time.Duration, float64) {}
+func (s *sharer) Close() error                                { s.closed = true; return nil }
+
+// An image is shared through the steps that follow its deployment, and no longer: later ones may stop the array that it is read from.
+func TestSharingEnds(t *testing.T) {
+	for _, c := range []struct {
+		name, command, params string
+		closed                bool
+	}{
+		{"a step of the deployment", "deploy.execute_deploy_step", `{"step": {"step": "deployed"}}`, false},
+		{"another image", "standby.prepare_image", `{"image_info": {}}`, true},
+		{"cleaning", "clean.execute_clean_step", `{"step": {"step": "echo", "args": {"what": 1}}, "node": {}, "ports": []}`, true},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			a, do, _, _ := commandAgent(t, System{})
+			s := &sharer{}
+			a.share(s)
+			if r := do(c.command, c.params); r.Error != nil {
+				t.Fatal(r.text())
+			}
+			if s.closed != c.closed {
+				t.Errorf("sharing ended: %v, want %v", s.closed, c.closed)
+			}
+		})
+	}
+}
+
 // Only a kernel of the last deployment, and of one that succeeded, is started.
 func TestStaleKernel(t *testing.T) {
 	const write, load = `{"step": {"step": "write_image"}}`, `{"step": {"step": "kexec"}}`

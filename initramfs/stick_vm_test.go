@@ -36,7 +36,7 @@ func burnInStick(t *testing.T, processors, more string) string {
 		t.Fatal(err)
 	}
 	profile := filepath.Join(dir, "seconds.yaml")
-	if err := os.WriteFile(profile, []byte("name: seconds\nloads:\n- processors: {time: "+processors+"}\n- memory: {time: 3s, workers: 1, amount: 64M}\n- disks: {time: 3s}\n"), 0o600); err != nil {
+	if err := os.WriteFile(profile, []byte("name: seconds\nloads:\n- processors: {time: "+processors+"}\n- memory: {time: 12s, workers: 1, amount: 16M}\n- disks: {time: 12s}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	mtool(t, stick, "mcopy", profile, "::seconds.yaml")

@@ -114,8 +114,8 @@ func (s *session) ask(ctx context.Context, tracker string, hash [20]byte, event 
 	if user != nil {
 		password, _ := user.Password()
 		req.Header.Set("Authorization", "Basic "+base64.StdEncoding.EncodeToString([]byte(user.Username()+":"+password)))
-	} else if s.o.Authorization != nil {
-		if a := s.o.Authorization(u.Host); a != "" && u.Scheme == "https" {
+	} else if u.Scheme == "https" {
+		if a := s.o.authorization(tracker); a != "" {
 			req.Header.Set("Authorization", a)
 		}
 	}

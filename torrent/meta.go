@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"unicode"
 
 	"github.com/anacrolix/torrent/bencode"
 	"github.com/anacrolix/torrent/merkle"
@@ -63,6 +64,19 @@ func IsTorrent(name string) bool {
 		name = u.Path
 	}
 	return strings.HasSuffix(strings.ToLower(name), ".torrent")
+}
+
+// Beside is the name of the image that a metainfo is published beside: that of the metainfo without its ending. Another name is returned as it is.
+func Beside(name string) string {
+	const ending = len(".torrent")
+	if !IsTorrent(name) {
+		return name
+	}
+	if u, err := url.Parse(name); err == nil && u.Host != "" {
+		u.Path, u.RawPath = u.Path[:len(u.Path)-ending], ""
+		return u.String()
+	}
+	return name[:len(name)-ending]
 }
 
 // Parse reads a metainfo (BEP 3, BEP 52): one of version 1, of version 2, or of both, that has one file. The error wraps ErrMetainfo.
@@ -202,12 +216,12 @@ func check(info *metainfo.Info) error {
 // printable is a name that may go to a terminal.
 func printable(name string) string {
 	name = strings.Map(func(r rune) rune {
-		if r < ' ' || r == 0x7f {
+		if !unicode.IsPrint(r) { // some terminals obey control characters above 0x7f too
 			return '?'
 		}
 		return r
 	}, strings.ToValidUTF8(name, "?"))
-	return name[:min(len(name), 255)]
+	return strings.ToValidUTF8(name[:min(len(name), 255)], "")
 }
 
 // String names the image and the hash that proves it.

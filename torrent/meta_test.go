@@ -304,3 +304,18 @@ func FuzzTrackerAnswer(f *testing.F) {
 		}
 	})
 }
+
+func TestNameGoesToTerminals(t *testing.T) {
+	for _, test := range []struct{ name, want string }{
+		{"debian 13 ä.img", "debian 13 ä.img"},
+		{"a\x1b[2Jb\u009b2Jc\u202ed", "a?[2Jb?2Jc?d"},
+		{"\xff", "?"},
+		{strings.Repeat("x", 254) + "ä", strings.Repeat("x", 254)},
+	} {
+		t.Run(test.want, func(t *testing.T) {
+			if got := printable(test.name); got != test.want {
+				t.Errorf("printable(%q) = %q, want %q", test.name, got, test.want)
+			}
+		})
+	}
+}

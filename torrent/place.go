@@ -33,16 +33,26 @@ type place struct {
 	look    []int // pieces to look for there
 	found   int64 // bytes that were found
 	cache   []cached
+	spare   [][]byte // memory for parts
 }
 
-// cached is a piece that was read for a peer, which asks for it in many parts.
+// cached is a part of a piece that was read for a peer, which asks for it in many smaller ones.
 type cached struct {
 	piece int
+	part  int64
 	b     []byte
 }
 
-// cacheSize is how many bytes of pieces are kept for peers.
-const cacheSize = 4 << 20
+const (
+	// Each of many peers may ask for another piece at the same time, and pieces have up to 16 MiB: neither is there the memory to read them whole, nor the time to do so
+	// for each block.
+	minPart  = 256 << 10
+	maxParts = 16 // of a piece
+	// cacheSize is how many bytes are kept for peers.
+	cacheSize = 4 << 20
+	// spares is how many buffers for parts are kept.
+	spares = 8
+)
 
 // reopener is a disk that can be read after its owner has closed it.
 type reopener interface {
@@ -157,42 +167,67 @@ func (p *place) read(i int, b []byte, at int64, proven bool) error {
 		p.overlay(b, begin+at)
 		return nil
 	}
+	for len(b) > 0 {
+		n, err := p.readPart(i, b, at)
+		if err != nil {
+			return err
+		}
+		b, at = b[n:], at+int64(n)
+	}
+	return nil
+}
+
+// readPart reads what is of one part.
+func (p *place) readPart(i int, b []byte, at int64) (int, error) {
+	s := p.s
+	part := at / s.part
+	first := part * s.part // in the piece
+	begin := int64(i)*s.length + first
 	s.mu.Lock()
 	for _, c := range p.cache {
-		if c.piece == i {
-			copy(b, c.b[at:])
-			s.mu.Unlock()
-			return nil
+		if c.piece == i && c.part == part {
+			defer s.mu.Unlock()
+			return copy(b, c.b[at-first:]), nil
 		}
 	}
-	whole := s.memory(i)
+	var whole []byte
+	if last := len(p.spare) - 1; last >= 0 {
+		whole, p.spare = p.spare[last], p.spare[:last]
+	} else {
+		whole = make([]byte, s.part)
+	}
+	whole = whole[:min(s.part, s.pieceSize(i)-first)]
 	s.mu.Unlock()
 	n, err := p.disk.ReadAt(whole, begin)
 	p.overlay(whole, begin)
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if q := &s.pieces[i]; n < len(whole) || maphash.Bytes(s.seed, whole) != q.sum {
-		s.free = append(s.free, whole)
+	if q := &s.pieces[i]; n < len(whole) || maphash.Bytes(s.seed, whole) != q.sums[part] {
+		p.spared(whole)
 		if q.state == on {
 			q.state = changed
 			s.todo = append(s.todo, wish{piece: i, refresh: true})
 			s.broadcast()
 		}
 		if n < len(whole) {
-			return fmt.Errorf("read %d bytes at %d: %w", len(whole), begin, err)
+			return 0, fmt.Errorf("read %d bytes at %d: %w", len(whole), begin, err)
 		}
-		return errGone
+		return 0, errGone
 	}
-	copy(b, whole[at:])
-	p.cache = append(p.cache, cached{i, whole})
-	if len(p.cache) > int(max(1, cacheSize/s.length)) {
-		s.free = append(s.free, p.cache[0].b)
+	n = copy(b, whole[at-first:])
+	p.cache = append(p.cache, cached{i, part, whole})
+	if len(p.cache) > int(max(1, cacheSize/s.part)) {
+		p.spared(p.cache[0].b)
 		p.cache = append(p.cache[:0], p.cache[1:]...)
 	}
-	if len(s.free) > s.room() {
-		s.free = s.free[:s.room()]
+	return n, nil
+}
+
+// spared keeps memory for the next part. It needs the lock.
+func (p *place) spared(b []byte) {
+	if len(p.spare) < spares {
+		p.spare = append(p.spare, b[:cap(b)])
 	}
-	return nil
 }
 
 // wrote is told what is on the disk now.

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"hash/maphash"
 	"io"
+	"slices"
 	"sync"
 	"time"
 
@@ -25,6 +26,7 @@ import (
 type Source struct {
 	*session
 	size, length int64 // of the image, of a piece
+	part         int64 // of a piece: what is read from the disk, and compared, at a time
 	seed         maphash.Seed
 	running      sync.WaitGroup
 
@@ -75,8 +77,15 @@ type piece struct {
 	tried bool // what the disk has there is not it
 	quiet bool // nobody needs its memory any more but the disk
 	buf   []byte
-	left  int64 // handed: bytes that are not on the disk yet
-	sum   uint64
+	offer *offer   // what is in buf now, until it is known whether it is right; nil for none
+	left  int64    // handed: bytes that are not on the disk yet
+	sums  []uint64 // of its parts
+}
+
+// offer is a piece that came as a whole from elsewhere than from peers, and is looked at.
+type offer struct {
+	peers []byte // what peers have brought of the piece, and bring meanwhile: it must not get into what is looked at
+	good  bool
 }
 
 // wish is something that the library has to be told of a piece.
@@ -100,6 +109,7 @@ func Open(ctx context.Context, m Meta, o Options) (*Source, error) {
 		return nil, fmt.Errorf("%v: %w", m, err)
 	}
 	s := &Source{session: ses, seed: maphash.MakeSeed(), changed: make(chan struct{}), last: time.Now(), company: time.Now(), size: m.Size, length: m.info.PieceLength}
+	s.part = min(s.length, max(minPart, (s.length/maxParts+4095)&^4095))
 	s.pieces = make([]piece, (s.size+s.length-1)/s.length)
 	if err := s.t.OpenStorage(ctx, store{s}); err != nil {
 		ses.close()
@@ -320,11 +330,6 @@ func (s *Source) passed(i int) {
 // room is how many pieces may be in memory. With two, by place, one could wait for the other for ever: what was handed over is written with what follows.
 func (s *Source) room() int { return int(max(3, s.o.Window/s.length)) }
 
-// take gives a piece memory; give takes it back. They need the lock.
-func (s *Source) take(i int) {
-	s.pieces[i].buf = s.memory(i)
-}
-
 // memory is for a piece. It needs the lock.
 func (s *Source) memory(i int) []byte {
 	n := s.pieceSize(i)
@@ -336,6 +341,7 @@ func (s *Source) memory(i int) []byte {
 	return make([]byte, s.length)[:n]
 }
 
+// give takes it back from a piece. It needs the lock.
 func (s *Source) give(i int) {
 	if b := s.pieces[i].buf; b != nil {
 		s.free = append(s.free, b)
@@ -349,7 +355,16 @@ func (s *Source) verified(i int) {
 	if p.state != wanted || p.buf == nil {
 		return
 	}
-	p.state, p.sum = have, maphash.Bytes(s.seed, p.buf)
+	if o := p.offer; o != nil {
+		o.good, p.offer = true, nil
+		if o.peers != nil {
+			s.free = append(s.free, o.peers)
+		}
+	}
+	p.state, p.sums = have, nil
+	for b := range slices.Chunk(p.buf, int(s.part)) {
+		p.sums = append(p.sums, maphash.Bytes(s.seed, b))
+	}
 	s.last = time.Now()
 	s.todo = append(s.todo, wish{piece: i, priority: torrent.PiecePriorityNone})
 	if s.place != nil {

@@ -293,27 +293,19 @@ func (s *Source) offer(i int, b []byte) bool {
 		s.free = append(s.free, b)
 		return p.state >= have
 	}
-	before, begun := p.buf, p.begun
-	p.buf = b
+	o := &offer{peers: p.buf}
+	p.buf, p.offer = b, o
 	s.mu.Unlock()
-	ctx, cancel := context.WithTimeout(s.ctx, time.Minute)
-	defer cancel()
-	err := s.t.Piece(i).VerifyDataContext(ctx)
+	err := s.t.Piece(i).VerifyDataContext(s.ctx)                                                                        // without a limit: what it looks at must stay where it is until it is done
 	for st := s.t.PieceState(i); err == nil && (st.Marking || st.Hashing || st.QueuedForHash); st = s.t.PieceState(i) { // it returns before the storage is told
 		s.pause(time.Millisecond)
 		err = context.Cause(s.ctx)
 	}
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if err == nil && p.state >= have {
-		if before != nil {
-			s.free = append(s.free, before)
-		}
-		return true
-	}
-	if p.state == wanted { // what peers had sent of it is still good
-		p.buf, p.begun = before, begun
+	if p.offer == o { // what peers had sent of it is still good
+		p.buf, p.offer = o.peers, nil
 		s.free = append(s.free, b)
 	}
-	return false
+	return o.good
 }

@@ -37,11 +37,15 @@ func (p stored) WriteAt(b []byte, at int64) (int, error) {
 		q.state = wanted
 		fallthrough
 	case wanted:
-		if q.buf == nil {
-			s.take(p.i)
+		buf := &q.buf
+		if q.offer != nil {
+			buf = &q.offer.peers
+		}
+		if *buf == nil {
+			*buf = s.memory(p.i)
 		}
 		q.begun = true
-		copy(q.buf[at:], b)
+		copy((*buf)[at:], b)
 	}
 	return len(b), nil // what is verified is not changed
 }

@@ -21,6 +21,7 @@ import (
 	"net"
 	"net/http"
 	"net/netip"
+	"net/url"
 	"slices"
 	"strings"
 	"sync"
@@ -30,6 +31,7 @@ import (
 	"github.com/anacrolix/torrent/bencode"
 	"github.com/anacrolix/torrent/iplist"
 	"github.com/anacrolix/torrent/metainfo"
+	"github.com/anacrolix/torrent/peer_protocol"
 	"github.com/anacrolix/torrent/storage"
 	infohash2 "github.com/anacrolix/torrent/types/infohash-v2"
 	"golang.org/x/time/rate"
@@ -43,8 +45,8 @@ type Options struct {
 	Port int    // to listen on; 0 for any
 	// Transport is for trackers and web seeds: its TLS settings are those that are used, as in stream.HTTPOptions. Nil stands for http.DefaultTransport.
 	Transport http.RoundTripper
-	// Authorization returns the value of the header of that name for a web seed or tracker, empty for none; nil for the user in the URL.
-	Authorization func(host string) string
+	// Authorization returns the value of the header of that name for a web seed or tracker, of which it gets the URL without user, query and path; empty, and nil, for the user in the URL.
+	Authorization func(origin *url.URL) string
 	Allow         []netip.Prefix   // networks that peers may be in; empty for all
 	Peers         []netip.AddrPort // that are known without a tracker
 	WebSeeds      []string         // besides those of the torrent
@@ -82,6 +84,15 @@ func (o Options) filled() Options {
 func (o Options) allowed(a netip.Addr) bool {
 	a = a.Unmap().WithZone("")
 	return len(o.Allow) == 0 || slices.ContainsFunc(o.Allow, func(p netip.Prefix) bool { return p.Contains(a) })
+}
+
+// authorization asks for that of a URL.
+func (o Options) authorization(rawURL string) string {
+	u, err := url.Parse(rawURL)
+	if err != nil || o.Authorization == nil {
+		return ""
+	}
+	return o.Authorization(&url.URL{Scheme: u.Scheme, Host: u.Host})
 }
 
 // fence is the list of networks in the library's form, which asks for addresses that are blocked.
@@ -140,6 +151,10 @@ func start(ctx context.Context, m Meta, o Options) (*session, error) {
 	if o.Down > 0 {
 		cfg.DownloadRateLimiter = rate.NewLimiter(rate.Limit(o.Down), minBurst)
 	}
+	cfg.Callbacks.PeerConnAdded = append(cfg.Callbacks.PeerConnAdded, func(c *torrent.PeerConn) {
+		// Not ut_holepunch (BEP 55): by it any peer has us connect to any address.
+		c.LocalLtepProtocolMap = &torrent.LocalLtepProtocolMap{Index: []peer_protocol.ExtensionName{peer_protocol.ExtensionNameMetadata}, NumBuiltin: 1}
+	})
 	cfg.Slogger = slog.New(loud{o.Log.Handler()})
 	client, err := torrent.NewClient(cfg)
 	if err != nil {
@@ -163,8 +178,8 @@ func start(ctx context.Context, m Meta, o Options) (*session, error) {
 		}
 		used = append(used, seed)
 		ho := stream.HTTPOptions{Transport: o.Transport}
-		if o.Authorization != nil {
-			ho.Authorization = func() string { return o.Authorization(hostOf(seed)) }
+		if a := o.authorization(seed); a != "" {
+			ho.Authorization = func() string { return a }
 		}
 		src, err := stream.NewHTTP(seed, ho)
 		if err != nil {

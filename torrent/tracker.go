@@ -41,6 +41,7 @@ const (
 	trackerInterval = 60 * time.Second
 	trackerForgets  = 3 * trackerInterval
 	trackerSwarm    = 20_000 // peers of one torrent that are known at a time
+	trackerAddress  = 64     // of them at one address, which could name all its ports
 	trackerAnswer   = 80     // peers that are named at a time, at the most
 	trackerDefault  = 40
 )
@@ -114,9 +115,12 @@ func (t *Tracker) announced(from netip.Addr, r *http.Request) map[string]any {
 		return refuse("this torrent is not known here")
 	}
 	swarm := known.peers
+	there := 0
 	for p, m := range swarm {
 		if now.Sub(m.seen) > trackerForgets {
 			delete(swarm, p)
+		} else if p.Addr() == from {
+			there++
 		}
 	}
 	_, again := swarm[self]
@@ -124,7 +128,7 @@ func (t *Tracker) announced(from netip.Addr, r *http.Request) map[string]any {
 	case q.Get("event") == "stopped":
 		delete(swarm, self)
 		most = 0
-	case again || len(swarm) < trackerSwarm:
+	case again || len(swarm) < trackerSwarm && there < trackerAddress:
 		swarm[self] = member{now, q.Get("left") == "0"}
 	}
 	complete := 0

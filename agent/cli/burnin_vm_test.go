@@ -65,7 +65,7 @@ func TestGuestBurnIn(t *testing.T) {
 	}
 	dir := t.TempDir()
 	profile := filepath.Join(dir, "profile.yaml")
-	if err := os.WriteFile(profile, []byte("name: seconds\nloads:\n- processors: {time: 2s}\n- memory: {time: 2s, workers: 1, amount: 64M}\n- disks: {time: 3s}\n"), 0o600); err != nil {
+	if err := os.WriteFile(profile, []byte("name: seconds\nloads:\n- processors: {time: 5s}\n- memory: {time: 12s, workers: 1, amount: 16M}\n- disks: {time: 12s}\n"), 0o600); err != nil {
 		t.Fatal(err)
 	}
 	report := func(name string) string { return filepath.Join(dir, name) }

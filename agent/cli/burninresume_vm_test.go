@@ -122,7 +122,7 @@ func TestGuestResumes(t *testing.T) {
 	}
 	if resets == 0 {
 		profile := filepath.Join(t.TempDir(), "profile.yaml")
-		if err := os.WriteFile(profile, []byte("name: seconds\nloads:\n- processors: {time: 3s}\n- memory: {time: 12s, workers: 1, amount: 64M}\n- disks: {time: 12s}\n"), 0o600); err != nil {
+		if err := os.WriteFile(profile, []byte("name: seconds\nloads:\n- processors: {time: 5s}\n- memory: {time: 12s, workers: 1, amount: 16M}\n- disks: {time: 12s}\n"), 0o600); err != nil {
 			t.Fatal(err)
 		}
 		when("memory", func() {

@@ -86,7 +86,7 @@ func runWrite(ctx context.Context, c *call) error {
 	}
 	var digest stream.Digest
 	if isWeb(*digestText) {
-		digest, err = web.digest(ctx, *digestText, names[0])
+		digest, err = web.digest(ctx, *digestText, names)
 	} else {
 		digest, err = parseDigest("--digest", *digestText)
 	}

@@ -62,28 +62,52 @@ func newWeb(caFile, authFile string, patience time.Duration) (*web, error) {
 // open returns the file behind a URL.
 func (w *web) open(name string, o stream.HTTPOptions) (stream.Source, error) {
 	o.Transport = w.transport
-	if u, err := url.Parse(name); err == nil && u.User == nil && u.Scheme == "https" && w.login != nil {
-		if user, password := w.login(u.Host); user != "" {
-			basic := "Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+password))
+	if u, err := url.Parse(name); err == nil && u.User == nil {
+		if basic := w.authorization(u); basic != "" {
 			o.Authorization = func() string { return basic }
 		}
 	}
 	return stream.NewHTTP(name, o)
 }
 
+// authorization is how to log in to a server, which has to have TLS; "" for not.
+func (w *web) authorization(u *url.URL) string {
+	if u.Scheme != "https" || w.login == nil {
+		return ""
+	}
+	user, password := w.login(u.Host)
+	if user == "" {
+		return ""
+	}
+	return "Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+password))
+}
+
+// places are those of the image itself, or of where it would be beside its torrent. A magnet link tells none.
+func places(names []string) (places []string) {
+	for _, name := range names {
+		if !torrent.IsMagnet(name) {
+			places = append(places, torrent.Beside(name))
+		}
+	}
+	return places
+}
+
 // digest reads the digest of an image from a checksum file on a web server.
-func (w *web) digest(ctx context.Context, checksums, image string) (stream.Digest, error) {
+func (w *web) digest(ctx context.Context, checksums string, images []string) (stream.Digest, error) {
 	src, err := w.open(checksums, stream.HTTPOptions{KeepTLS: true})
 	if err != nil {
 		return stream.Digest{}, err
 	}
-	name := filepath.Base(image)
-	if isWeb(image) {
-		u, err := url.Parse(image)
-		if err != nil { // sources refuses it
-			return stream.Digest{}, errors.New("image: it is not a URL")
+	name := ""
+	if images = places(images); len(images) > 0 {
+		name = filepath.Base(images[0])
+		if isWeb(images[0]) {
+			u, err := url.Parse(images[0])
+			if err != nil { // sources refuses it
+				return stream.Digest{}, errors.New("image: it is not a URL")
+			}
+			name = path.Base(u.Path)
 		}
-		name = path.Base(u.Path)
 	}
 	return stream.FetchChecksum(ctx, src, "", name, w.reader)
 }
@@ -111,7 +135,7 @@ func (w *web) signature(ctx context.Context, keyFile, name string, images []stri
 		return stream.NewFile(name)
 	}
 	if name == "" {
-		return stream.FetchSignatureBeside(ctx, images, open, keys, w.reader)
+		return stream.FetchSignatureBeside(ctx, places(images), open, keys, w.reader)
 	}
 	src, err := open(name)
 	if err != nil {
@@ -135,13 +159,7 @@ func (w *web) swarm(ctx context.Context, name string, mirrors []string, digest s
 	o := w.torrent
 	o.Transport, o.WebSeeds, o.Patience, o.Log = w.transport, mirrors, w.reader.Patience, w.reader.Log
 	if w.login != nil {
-		o.Authorization = func(host string) string {
-			user, password := w.login(host)
-			if user == "" {
-				return ""
-			}
-			return "Basic " + base64.StdEncoding.EncodeToString([]byte(user+":"+password))
-		}
+		o.Authorization = w.authorization
 	}
 	return torrent.Open(ctx, m, o)
 }

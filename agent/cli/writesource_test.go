@@ -63,7 +63,7 @@ func TestWeb(t *testing.T) {
 			got = nil
 			w, err := newWeb(test.ca, test.login, time.Second)
 			if err == nil {
-				_, err = w.digest(t.Context(), test.url+"/SUMS", "image")
+				_, err = w.digest(t.Context(), test.url+"/SUMS", []string{"image"})
 			}
 			if test.err == "" && err != nil || test.err != "" && (err == nil || !strings.Contains(err.Error(), test.err) || strings.Contains(err.Error(), "hush")) {
 				t.Errorf("%v, want %q", err, test.err)
@@ -82,6 +82,31 @@ func TestWeb(t *testing.T) {
 			defer r.Close()
 			if err := r.Verify(); (err == nil) != (test.err == "") {
 				t.Errorf("image: %v", err)
+			}
+		})
+	}
+}
+
+// A checksum file has the image, and not its torrent, which may be in it too.
+func TestDigestOfTorrent(t *testing.T) {
+	want, torrent := strings.Repeat("1", 64), strings.Repeat("2", 64)
+	srv := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		fmt.Fprintf(w, "%s  debian.img.torrent\n%s  debian.img\n", torrent, want)
+	}))
+	defer srv.Close()
+	w, err := newWeb("", "", time.Second)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct{ name, source, want string }{
+		{"file", "images/debian.img.torrent", want},
+		{"URL", "https://192.0.2.1/images/debian.img.torrent?key=1", want},
+		{"image", "https://192.0.2.1/images/debian.img", want},
+		{"magnet link, which does not tell", "magnet:?xt=urn:btih:00&dn=x&tr=https://192.0.2.1/debian.img", ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			if d, err := w.digest(t.Context(), srv.URL+"/SUMS", []string{test.source}); d.Hex != test.want || (err == nil) != (test.want != "") {
+				t.Errorf("digest() = %v, %v, want %q", d, err, test.want)
 			}
 		})
 	}

@@ -121,7 +121,7 @@ func node(options map[string]any, skip string) steps.Node {
 
 func TestGuestStress(t *testing.T) {
 	h := guestHost(t)
-	n := node(map[string]any{"agent_burnin_cpu_timeout": "3", "agent_burnin_cpu_outputfile": "/tmp/cpu", "agent_burnin_vm_timeout": "3", "agent_burnin_vm_vm-bytes": "64M", "agent_burnin_vm_vm": "1"}, "")
+	n := node(map[string]any{"agent_burnin_cpu_timeout": "5", "agent_burnin_cpu_outputfile": "/tmp/cpu", "agent_burnin_vm_timeout": "12", "agent_burnin_vm_vm-bytes": "16M", "agent_burnin_vm_vm": "1"}, "")
 	for part, step := range map[string]func(context.Context, steps.Host, steps.Job) (any, error){"processors": CPU, "memory": Memory} {
 		result, err := step(t.Context(), h, steps.Job{Node: n})
 		if err != nil {

@@ -7,7 +7,6 @@ import (
 	"fmt"
 	"net/http"
 	"net/url"
-	"strings"
 
 	"github.com/ironhand/ironhand/steps"
 	"github.com/ironhand/ironhand/stream"
@@ -18,13 +17,7 @@ import (
 func (i imageInfo) places() []string {
 	var places []string
 	for _, one := range i.URLs {
-		if torrent.IsTorrent(one) {
-			if u, err := url.Parse(one); err == nil {
-				u.Path, u.RawPath = u.Path[:len(u.Path)-len(".torrent")], ""
-				one = u.String()
-			}
-		}
-		places = append(places, one)
+		places = append(places, torrent.Beside(one))
 	}
 	return places
 }
@@ -66,8 +59,8 @@ func (i imageInfo) swarm(ctx context.Context, h steps.Host) (*torrent.Source, er
 		to.Transport = own
 	}
 	if o.Authorization != nil {
-		to.Authorization = func(host string) string {
-			if i.servedBy(host) {
+		to.Authorization = func(origin *url.URL) string {
+			if i.servedWith(origin.String()) {
 				return o.Authorization()
 			}
 			return ""
@@ -79,14 +72,4 @@ func (i imageInfo) swarm(ctx context.Context, h steps.Host) (*torrent.Source, er
 	}
 	h.Say("%s: %d trackers, %d web seeds; port %d", s, len(m.Trackers), len(m.WebSeeds)+len(mirrors), s.Port())
 	return s, nil
-}
-
-// servedBy tells whether a host is one that the conductor has the image on: only that one is told how to log in there.
-func (i imageInfo) servedBy(host string) bool {
-	for _, one := range i.URLs {
-		if u, err := url.Parse(one); err == nil && u.Host != "" && strings.EqualFold(u.Host, host) {
-			return true
-		}
-	}
-	return false
 }

@@ -6,11 +6,13 @@ import (
 	"bytes"
 	"context"
 	"errors"
+	"fmt"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
 	"time"
 
@@ -94,5 +96,63 @@ func TestPlacesOfATorrent(t *testing.T) {
 	i := imageInfo{URLs: []string{"https://192.0.2.1/a%20b.img.torrent?key=1", "https://192.0.2.2/other.img"}}
 	if got := strings.Join(i.places(), " "); got != "https://192.0.2.1/a%20b.img?key=1 https://192.0.2.2/other.img" {
 		t.Errorf("places() = %s", got)
+	}
+}
+
+// roundTrip is a network in which each URL is answered by a function.
+type roundTrip func(w http.ResponseWriter, r *http.Request)
+
+func (f roundTrip) RoundTrip(r *http.Request) (*http.Response, error) {
+	w := httptest.NewRecorder()
+	f(w, r)
+	return w.Result(), nil
+}
+
+// Whoever wrote the torrent chooses the web seeds: the login for the image server goes nowhere else, not to its name without TLS either.
+func TestTorrentLogin(t *testing.T) {
+	for _, c := range []struct{ name, seed, want string }{
+		{"same server", "https://images.test/debian.img", `["Basic dTpodXNo"]`},
+		{"same name without TLS", "http://images.test/debian.img", "[]"},
+		{"same name, other port", "https://images.test:444/debian.img", "[]"},
+		{"another that has a login of its own", "https://me:own@mirror.test/debian.img", `["Basic bWU6b3du"]`},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := newBench(t)
+			b.host.Download.Budget = 20 * time.Second
+			file := filepath.Join(t.TempDir(), "debian.img")
+			if err := os.WriteFile(file, b.server.Content, 0o600); err != nil {
+				t.Fatal(err)
+			}
+			m, err := torrent.Make(t.Context(), file, torrent.MakeOptions{WebSeeds: []string{c.seed}})
+			if err != nil {
+				t.Fatal(err)
+			}
+			meta, err := m.Bytes()
+			if err != nil {
+				t.Fatal(err)
+			}
+			var mu sync.Mutex
+			got := map[string]bool{}
+			b.host.Transport = roundTrip(func(w http.ResponseWriter, r *http.Request) {
+				if strings.HasSuffix(r.URL.Path, ".torrent") {
+					http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(meta))
+					return
+				}
+				mu.Lock()
+				defer mu.Unlock()
+				got[fmt.Sprintf("%q", r.Header["Authorization"])] = true
+				http.ServeContent(w, r, "", time.Time{}, bytes.NewReader(b.server.Content))
+			})
+			_, err = b.run(t, rootDiskHint, change{"urls": []string{"https://images.test/debian.img.torrent"},
+				"image_server_auth_strategy": "http_basic", "image_server_user": "u", "image_server_password": "hush"}, nil)
+			if err != nil {
+				t.Fatal(err)
+			}
+			mu.Lock()
+			defer mu.Unlock()
+			if len(got) != 1 || !got[c.want] {
+				t.Errorf("the web seed was sent %v, want %s", got, c.want)
+			}
+		})
 	}
 }
