@@ -78,6 +78,11 @@ bench: packages $(B)/ironhand $(B)/lossylink $(B)/cut ## compare with Debian's p
 	@scripts/packages packages-bench.txt
 	@scripts/bench $(B)/ironhand $(SIZE) $(ROUNDS)
 
+.PHONY: bench-swarm
+bench-swarm: packages $(B)/ironhand $(B)/track ## one image to 1 to 16 nodes by BitTorrent and by HTTP, the uplink limited; SIZE=MiB (256), UP=MiB/s (10), NODES, HTTP, ROUNDS, PLOT=file; quarter of an hour, quiet cores, root
+	@scripts/packages packages-bench.txt
+	@scripts/bench-swarm $(B)/ironhand
+
 .PHONY: bench-burnin
 bench-burnin: packages ## what watching costs, and fio under it against fio alone, in pairs; ROUNDS (5), SECONDS each (10), quiet cores, root
 	@GO="$(TOOLCHAIN)" scripts/bench-burnin $(or $(ROUNDS),5) $(or $(SECONDS),10)
@@ -97,7 +102,7 @@ $(B)/ironhand $(B)/mkramdisk $(B)/labconductor: $(SOURCES)
 	@mkdir -p $(B); echo "building $@"
 	@GOFIPS140=v1.0.0 $(GO) build $(BUILD_FLAGS) $(if $(filter %/ironhand,$@),$(AGENT_FLAGS)) -o $@ ./cmd/$(@F)
 
-$(B)/lossylink $(B)/cut: $(wildcard tools/*/*.go) go.mod
+$(B)/lossylink $(B)/cut $(B)/track: $(wildcard tools/*/*.go torrent/*.go) go.mod
 	@mkdir -p $(B); $(GO) build -o $@ ./tools/$(@F)
 
 .PHONY: kernel

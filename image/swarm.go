@@ -57,7 +57,7 @@ func (s Spec) openPlaced(ctx context.Context, meter *stream.Meter, dst Disk, swa
 	if s.Digest.IsZero() && s.Content.IsZero() && s.Signature.IsZero() {
 		return o, target, nil // each part is proven by itself
 	}
-	reader := stream.NewReader(ctx, s.Sources, s.Digest, stream.ReaderOptions{Patience: s.Patience, Log: s.Log, Signature: s.Signature})
+	reader := stream.NewReader(ctx, s.Sources, s.Digest, stream.ReaderOptions{Patience: s.Patience, Log: s.Log, Signature: s.Signature, Ahead: 1}) // the window has the memory
 	done := make(chan error, 1)
 	go func() {
 		err := s.prove(reader)

@@ -30,6 +30,8 @@ type ReaderOptions struct {
 	// Connections is how many connections to make to a web server, at most MaxConnections; 0 stands for 1. More than one are made only for a long image, from
 	// a server that tells its length and sends parts of it; those that the server turns away (429, 503) are not made again.
 	Connections int
+	// Ahead is how many bytes are read ahead, at least 2 MiB and at most 8; 0 stands for 8 MiB.
+	Ahead int
 	// Signature is what the image has to fit besides the digest; the zero Signature for none.
 	Signature Signature
 }
@@ -37,7 +39,7 @@ type ReaderOptions struct {
 // Reader reads an image, as it is published, from the first of several sources that works. When a connection breaks, stalls or ends
 // too early it goes on at that byte, with the next source if need be. A short image is never read to its io.EOF.
 //
-// It reads ahead and computes the digest on goroutines of its own, and holds 8 MiB, or 32 with several connections. Read, Size, Verify and Close are for one
+// It reads ahead and computes the digest on goroutines of its own, and holds 8 MiB, or what Ahead says, or 32 with several connections. Read, Size, Verify and Close are for one
 // goroutine.
 type Reader struct {
 	resume  *resumer
@@ -95,7 +97,10 @@ func NewReader(ctx context.Context, sources []Source, want Digest, o ReaderOptio
 		connections: min(o.Connections, MaxConnections),
 	}
 	r.size.Store(-1)
-	for range readChunks {
+	if o.Ahead <= 0 {
+		o.Ahead = readChunks * chunkSize
+	}
+	for range min(max(2, o.Ahead/chunkSize), readChunks) {
 		r.free <- &chunk{buf: make([]byte, chunkSize), home: r.free}
 	}
 	r.running.Go(func() {

@@ -94,7 +94,13 @@ func TestRootOtherClients(t *testing.T) {
 		}
 		for _, version := range o.versions {
 			t.Run(fmt.Sprintf("%s/%d", o.name, version), func(t *testing.T) {
-				tr, dir, name, image, m := interwork(t, version)
+				size := 12<<20 + 100
+				if o.name == "libtorrent" && version == V2 {
+					// libtorrent 2.0.8 takes the last piece of a torrent of version 2 alone for a whole one and asks for what is behind the end of the image. Who is asked for
+					// that hangs up, as BEP 3 has it.
+					size = 12 << 20
+				}
+				tr, dir, name, image, m := interwork(t, version, size)
 				torrent := filepath.Join(t.TempDir(), "image.torrent")
 				b, err := m.Bytes()
 				if err != nil {
@@ -121,9 +127,6 @@ func TestRootOtherClients(t *testing.T) {
 						t.Errorf("%+v", st)
 					}
 				})
-				if o.name == "libtorrent" && version == V2 {
-					return // it does not get along with our side of a torrent of version 2 alone, see docs/using.md
-				}
 				t.Run("fetches from us", func(t *testing.T) {
 					ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 					defer cancel()
@@ -168,12 +171,12 @@ func TestRootOtherClients(t *testing.T) {
 	}
 }
 
-// interwork makes an image and its torrent, with a tracker that needs no certificate, for other clients know ours not.
-func interwork(t *testing.T, version Version) (tr *Tracker, dir, name string, image []byte, m Meta) {
+// interwork makes an image of so many bytes and its torrent, with a tracker that needs no certificate, for other clients know ours not.
+func interwork(t *testing.T, version Version, size int) (tr *Tracker, dir, name string, image []byte, m Meta) {
 	t.Helper()
 	tr = &Tracker{}
 	url := serve(t, tr)
-	name, image = makeImage(t, 12<<20+100)
+	name, image = makeImage(t, size)
 	dir = filepath.Dir(name)
 	m = mustMake(t, name, MakeOptions{Version: version, PieceLength: 256 << 10, Trackers: []string{url + "/announce"}})
 	tr.Add(m, 0)

@@ -12,7 +12,6 @@ import (
 	"sync"
 	"time"
 
-	"github.com/RoaringBitmap/roaring/v2"
 	"github.com/anacrolix/torrent"
 
 	"github.com/ironhand/ironhand/stream"
@@ -38,14 +37,16 @@ type Source struct {
 	next    int      // in order: the piece that is read
 	kept    []int    // in order: pieces that were read, oldest first
 	place   *place
-	last    time.Time         // when a byte came last
-	todo    []wish            // for the library, whose lock must not be taken with ours
-	swarm   []*roaring.Bitmap // what each peer has
-	company time.Time         // when there was a peer last
-	called  time.Time         // of the goroutine that steers
-	asked   time.Time         // when swarm was
-	failed  error             // ends all reading
-	web     int64             // bytes that came from web seeds
+	last    time.Time // when a byte came last
+	todo    []wish    // for the library, whose lock must not be taken with ours
+	swarm   int       // peers that are connected
+	whole   int       // of these that have all of the image
+	some    []uint16  // how many of the others have each piece; nil if that is not known yet
+	company time.Time // when there was a peer last
+	called  time.Time // of the goroutine that steers
+	asked   time.Time // when swarm was
+	failed  error     // ends all reading
+	web     int64     // bytes that came from web seeds
 	lastWeb error
 }
 
@@ -243,7 +244,7 @@ func (s *Source) wait(ctx context.Context, ready func() bool) error {
 		}
 		again, silence := s.changed, time.Since(s.last)
 		if silence > s.o.Patience {
-			err := fmt.Errorf("%v: nothing has come for %v, %d peers are connected", s, s.o.Patience, len(s.swarm))
+			err := fmt.Errorf("%v: nothing has come for %v, %d peers are connected", s, s.o.Patience, s.swarm)
 			if s.lastWeb != nil {
 				err = fmt.Errorf("%w; web seed: %w", err, s.lastWeb)
 			}

@@ -9,7 +9,6 @@ import (
 	"math/rand/v2"
 	"time"
 
-	"github.com/RoaringBitmap/roaring/v2"
 	"github.com/anacrolix/torrent"
 
 	"github.com/ironhand/ironhand/stream"
@@ -17,8 +16,11 @@ import (
 
 const (
 	steerEvery = 250 * time.Millisecond
-	// candidates is how many pieces are compared to find one that few have. Looking at all of them for each would take its time.
-	candidates = 48
+	// scarceBytes is how much of what nobody has but those who have all is asked of them at a time, by all nodes together: what is under way to one of them another may choose as
+	// well, and then it comes twice. Each has two pieces and minRequests requests under way, whatever their number, for a request is request bytes long.
+	scarceBytes = 4 << 20
+	minRequests = 8
+	request     = 16 << 10
 	// stalled is for how long nothing may come from peers before web seeds are asked for what peers have.
 	stalled = 3 * time.Second
 	// grace is for how long web seeds wait for a peer when there is none.
@@ -59,31 +61,44 @@ func (s *Source) askSwarm() {
 	if time.Since(s.asked) < steerEvery {
 		return
 	}
-	var swarm []*roaring.Bitmap
-	for _, c := range s.t.PeerConns() {
-		swarm = append(swarm, c.PeerPieces())
+	conns := s.t.PeerConns()
+	whole, some := map[*torrent.PeerConn]bool{}, make([]uint16, len(s.pieces))
+	for _, c := range conns {
+		has := c.PeerPieces()
+		if has.GetCardinality() == uint64(len(some)) {
+			whole[c] = true
+			continue
+		}
+		for at := has.Iterator(); at.HasNext(); {
+			if i := int(at.Next()); i < len(some) {
+				some[i]++
+			}
+		}
 	}
 	s.asked = time.Now()
 	s.mu.Lock()
-	s.swarm = swarm
-	if len(swarm) > 0 {
+	s.swarm, s.whole, s.some = len(conns), len(whole), some
+	if len(conns) > 0 {
 		s.company = s.asked
 	}
+	if others := len(conns) - len(whole); others == 0 || s.mode != byPlace {
+		s.spared.Store(nil)
+	} else {
+		s.spared.Store(&spared{whole, max(minRequests, scarceBytes/2/request/(others+1))})
+	}
 	s.mu.Unlock()
-	if len(swarm) == 0 && time.Since(s.called) > callEvery {
+	if len(conns) == 0 && time.Since(s.called) > callEvery {
 		s.called = time.Now()
 		s.addPeers(nil)
 	}
 }
 
 // havers is how many peers have a piece. It needs the lock.
-func (s *Source) havers(i int) (n int) {
-	for _, b := range s.swarm {
-		if b.Contains(uint32(i)) {
-			n++
-		}
+func (s *Source) havers(i int) int {
+	if s.some == nil {
+		return 0
 	}
-	return n
+	return s.whole + int(s.some[i])
 }
 
 // fill adds pieces to the window. It needs the lock.
@@ -117,13 +132,28 @@ func (s *Source) want(i int, priority torrent.PiecePriority) {
 	}
 }
 
+// scarce tells whether a piece is with those alone who have all of them. It needs the lock.
+func (s *Source) scarce(i int) bool { return s.some == nil || s.some[i] == 0 }
+
+// scarceRoom is how many scarce pieces may be in the window. It needs the lock.
+func (s *Source) scarceRoom() int {
+	others := s.swarm - s.whole
+	if others == 0 {
+		return s.room()
+	}
+	return int(max(2, scarceBytes/s.length/int64(others+1)))
+}
+
 // fillAnyOrder takes what few peers have, and among that what chance says: so nodes that start together fetch different pieces, which they have for each other then.
 func (s *Source) fillAnyOrder() {
-	inWindow, idle := 0, []int(nil)
+	inWindow, scarce, idle := 0, 0, []int(nil)
 	for i := range s.pieces {
 		p := &s.pieces[i]
 		if p.state == wanted || p.buf != nil {
 			inWindow++
+			if p.state == wanted && !p.lent && s.scarce(i) {
+				scarce++
+			}
 			if p.state == wanted && !p.begun && !p.lent && p.buf == nil && s.havers(i) == 0 {
 				idle = append(idle, i)
 			}
@@ -136,12 +166,24 @@ func (s *Source) fillAnyOrder() {
 		}
 	}
 	for inWindow < s.room() && len(open) > 0 {
-		at := s.pick(open)
-		if p := &s.pieces[open[at]]; s.place.resume && !p.tried {
+		at, priority := s.pick(open, 1), torrent.PiecePriorityNormal
+		p := &s.pieces[open[at]]
+		search := s.place.resume && !p.tried
+		if !search && s.scarce(open[at]) {
+			if scarce < s.scarceRoom() {
+				priority = torrent.PiecePriorityHigh
+				scarce++
+			} else if at = s.pick(open, s.whole+1); s.scarce(open[at]) {
+				break
+			}
+			p = &s.pieces[open[at]]
+			search = s.place.resume && !p.tried
+		}
+		if search {
 			p.state, p.lent = wanted, true
 			s.place.look = append(s.place.look, open[at])
 		} else {
-			s.want(open[at], torrent.PiecePriorityNormal)
+			s.want(open[at], priority)
 		}
 		open[at] = open[len(open)-1]
 		open = open[:len(open)-1]
@@ -152,7 +194,7 @@ func (s *Source) fillAnyOrder() {
 		if len(open) == 0 {
 			break
 		}
-		at := s.pick(open)
+		at := s.pick(open, 1)
 		if s.havers(open[at]) == 0 {
 			break
 		}
@@ -164,14 +206,18 @@ func (s *Source) fillAnyOrder() {
 	}
 }
 
-// pick chooses one of the pieces in open: one that few peers have, but at least one, if there is such a one among those that are looked at.
-func (s *Source) pick(open []int) int {
-	best, bestHavers := -1, 0
-	for range min(candidates, len(open)) {
-		at := rand.IntN(len(open))
-		n := s.havers(open[at])
-		if best < 0 || n > 0 && (bestHavers == 0 || n < bestHavers) {
-			best, bestHavers = at, n
+// pick chooses one of the pieces in open: one that few peers have, but at least as many as least, if there is such a one. Chance decides between equals.
+func (s *Source) pick(open []int, least int) int {
+	best, bestHavers, equals := 0, -1, 0
+	for at, i := range open {
+		n := s.havers(i)
+		switch {
+		case n == bestHavers:
+			if equals++; rand.IntN(equals) == 0 {
+				best = at
+			}
+		case bestHavers < 0, n >= least && (bestHavers < least || n < bestHavers):
+			best, bestHavers, equals = at, n, 1
 		}
 	}
 	return best
@@ -245,7 +291,7 @@ func (s *Source) pause(d time.Duration) {
 func (s *Source) lend() int {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if len(s.swarm) == 0 && time.Since(s.company) < grace && (len(s.o.Peers) > 0 || len(s.meta.Trackers) > 0 && !s.o.NoTrackers) {
+	if s.swarm == 0 && time.Since(s.company) < grace && (len(s.o.Peers) > 0 || len(s.meta.Trackers) > 0 && !s.o.NoTrackers) {
 		return -1
 	}
 	slow := time.Since(s.last) > stalled

@@ -300,7 +300,7 @@ func TestSwarm(t *testing.T) {
 	all.Wait()
 	copies := float64(seed.Stats().Up) / float64(len(image))
 	t.Logf("%d nodes in %v; the seeder has sent %.2f copies", nodes, time.Since(begin), copies)
-	if copies > 3 {
+	if copies > 1.5 { // each node asking the seeder for whatever it lacks makes 1.6 and more
 		t.Errorf("the seeder has sent %.2f copies for %d nodes", copies, nodes)
 	}
 }

@@ -25,6 +25,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/anacrolix/torrent"
@@ -118,6 +119,35 @@ type session struct {
 
 	peersMu sync.Mutex
 	peers   map[netip.AddrPort]bool // that were named; the library forgets those that it is connected to no more
+
+	spared atomic.Pointer[spared]
+	told   map[*torrent.PeerConn]int // how many requests those that are spared take; guarded by the library's lock
+}
+
+// spared are the peers that are not asked for more than so much at a time, because all need them.
+type spared struct {
+	peers map[*torrent.PeerConn]bool
+	most  int // requests
+}
+
+// spare has a peer be asked for as much as is right now. It is called by the library, which holds its lock.
+func (s *session) spare(p *torrent.Peer) {
+	c, ok := p.TryAsPeerConn()
+	if !ok {
+		return
+	}
+	now := s.spared.Load()
+	if now == nil || !now.peers[c] {
+		if most, ok := s.told[c]; ok {
+			c.PeerMaxRequests = most
+			delete(s.told, c)
+		}
+		return
+	}
+	if _, ok := s.told[c]; !ok || c.PeerMaxRequests > now.most {
+		s.told[c] = max(s.told[c], c.PeerMaxRequests)
+	}
+	c.PeerMaxRequests = min(now.most, s.told[c])
 }
 
 var errClosed = errors.New("torrent is closed")
@@ -141,6 +171,7 @@ func start(ctx context.Context, m Meta, o Options) (*session, error) {
 	cfg.DropDuplicatePeerIds = true
 	cfg.HeaderObfuscationPolicy = torrent.HeaderObfuscationPolicy{} // it proves nothing and costs half the speed; peers that want it get it
 	cfg.Bep20, cfg.ExtendedHandshakeClientVersion, cfg.UpnpID = "-IH0100-", "ironhand", ""
+	cfg.StealRequestGrace = 60 * time.Millisecond // who was asked for a block has it under way; to ask another as well costs a tenth of all traffic
 	cfg.DialRateLimiter = rate.NewLimiter(50, 50)
 	if len(o.Allow) > 0 {
 		cfg.IPBlocklist = fence{o}
@@ -156,11 +187,15 @@ func start(ctx context.Context, m Meta, o Options) (*session, error) {
 		c.LocalLtepProtocolMap = &torrent.LocalLtepProtocolMap{Index: []peer_protocol.ExtensionName{peer_protocol.ExtensionNameMetadata}, NumBuiltin: 1}
 	})
 	cfg.Slogger = slog.New(loud{o.Log.Handler()})
+	s := &session{o: o, meta: m, done: make(chan struct{}), told: map[*torrent.PeerConn]int{}}
+	cfg.Callbacks.SentRequest = append(cfg.Callbacks.SentRequest, func(e torrent.PeerRequestEvent) { s.spare(e.Peer) })
+	cfg.Callbacks.ReceivedRequested = append(cfg.Callbacks.ReceivedRequested, func(e torrent.PeerMessageEvent) { s.spare(e.Peer) })
+	cfg.Callbacks.PeerConnClosed = func(c *torrent.PeerConn) { delete(s.told, c) }
 	client, err := torrent.NewClient(cfg)
 	if err != nil {
 		return nil, fmt.Errorf("listen for peers: %w", err)
 	}
-	s := &session{o: o, meta: m, client: client, done: make(chan struct{})}
+	s.client = client
 	opts := torrent.AddTorrentOpts{InfoHash: m.v1, DeferStorageOpen: true}
 	if m.v2 != (infohash2.T{}) {
 		opts.InfoHashV2.Set(m.v2)

@@ -54,6 +54,7 @@ var imports = map[string][]string{
 	"initramfs/media":            {"image/volume"},
 	"initramfs/boot":             {"initramfs/tool"},
 	"initramfs/vmtest/guestinit": {"initramfs/boot"},
+	"tools/track":                {"torrent"},
 }
 
 // system are the files that may make system calls beside those named *_linux.go: none.
