@@ -50,6 +50,7 @@ func TestVMDeployPartitionImage(t *testing.T) {
 	// The firmware that was told what to start does: its first entry.
 	told := vmtest.Start(t, vmtest.Machine{Firmware: "uefi", Variables: m.Variables, Kernel: "none", Disks: []vmtest.Disk{{Size: 1 << 30}, {Path: disk}}})
 	told.Expect(t, `BdsDxe: starting Boot[0-9A-F]{4} "debian" from HD\(1,GPT,[^)]*\)/\\EFI\\debian\\shimx64.efi[\s\S]*IMAGE RUNS[\s\S]*marker=from-esp`, 3*time.Minute)
+	told.Wait(t, time.Minute) // it has the disk
 	// One that knows nothing starts it too.
 	booted := vmtest.Start(t, vmtest.Machine{Firmware: "secureboot", Kernel: "none", Disks: []vmtest.Disk{{Path: disk}}})
 	booted.Expect(t, `IMAGE RUNS[\s\S]*root=UUID=6f2c1a30-8d0e-4c55-9f6e-2f4d3c9a7b10 .*marker=from-esp`, 3*time.Minute)

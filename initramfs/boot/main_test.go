@@ -199,7 +199,7 @@ var steps = map[string]func(ctx context.Context, say func(string, ...any)) error
 	"loadunsigned": func(context.Context, func(string, ...any)) error { return load(true, "") },
 	"hang":         func(context.Context, func(string, ...any)) error { idle(); return nil },
 	"arm": func(_ context.Context, say func(string, ...any)) error {
-		w, err := boot.ArmWatchdog(20 * time.Second)
+		w, err := boot.ArmWatchdog(60 * time.Second)
 		if err == nil {
 			say("watchdog %s, %v", w.Name, w.Time)
 		}
