@@ -196,6 +196,7 @@ func TestVMDeployOnArrayLevels(t *testing.T) {
 	}{
 		{"RAID 1+0 by UEFI", "uefi", "1+0", 4, 1},
 		{"RAID 5 by UEFI", "uefi", "5", 3, 1},
+		{"RAID 6 by BIOS", "", "6", 4, 2},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			l := newLab(t)
