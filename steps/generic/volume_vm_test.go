@@ -40,7 +40,7 @@ var systems = map[string]string{"one": "6f2c1a30-8d0e-4c55-9f6e-2f4d3c9a7b11", "
 // systemImage makes the image of a root file system with all that firmware and GRUB start, and the digests of its content.
 const systemImage = `set -eu
 cd "$1"
-mkdir -p root/boot/efi/EFI/debian root/boot/loader/entries root/root/sys-data
+mkdir -p root/boot/efi/EFI/debian root/boot/loader/entries root/sys-data
 for f in boot/vmlinuz-1 boot/initrd.img-1 boot/efi/EFI/debian/shimx64.efi boot/efi/EFI/debian/grubx64.efi; do echo "$f of $2" >root/$f; done
 printf 'title %s\nversion 1\nlinux /boot/vmlinuz-1\ninitrd /boot/initrd.img-1\noptions ro quiet\n' $2 >root/boot/loader/entries/one.conf
 head -c 12M /dev/urandom >root/sys-data/data
