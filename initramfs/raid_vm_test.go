@@ -197,6 +197,8 @@ func TestVMDeployOnArrayLevels(t *testing.T) {
 		{"RAID 1+0 by UEFI", "uefi", "1+0", 4, 1},
 		{"RAID 5 by UEFI", "uefi", "5", 3, 1},
 		{"RAID 6 by BIOS", "", "6", 4, 2},
+		{"RAID 0 by BIOS", "", "0", 2, 0},
+		{"RAID 1+0 by BIOS", "", "1+0", 4, 1},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			l := newLab(t)

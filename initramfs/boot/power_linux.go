@@ -91,7 +91,7 @@ func quiesce(how How) error {
 		errs = append(errs, unmount(target))
 	}
 	unix.Sync()
-	errs = append(errs, freezeArrays())
+	errs = append(errs, freezeArrays("/sys/block"))
 	if how == Kexec {
 		errs = append(errs, LinksDown())
 	}
@@ -100,8 +100,8 @@ func quiesce(how How) error {
 
 // freezeArrays has the kernel bring no members of arrays in step any more. When reboot(2) has to interrupt that in an array of level 5 or 6 to which something was written a moment ago, it may wait for ever:
 // drivers/md/md.c of Linux 6.1, md_notify_reboot, holds what raid5_quiesce waits for.
-func freezeArrays() error {
-	actions, err := filepath.Glob("/sys/block/md*/md/sync_action")
+func freezeArrays(block string) error {
+	actions, err := filepath.Glob(filepath.Join(block, "md*/md/sync_action"))
 	errs := []error{err}
 	for _, a := range actions {
 		errs = append(errs, os.WriteFile(a, []byte("frozen"), 0))

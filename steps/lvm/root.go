@@ -358,29 +358,29 @@ func (r *Root) Disarm(ctx context.Context, h steps.Host, n steps.Node) error {
 	})
 }
 
-// clearBoot clears the partitions that firmware starts from, and that for a config drive.
+// clearBoot clears the partitions that firmware starts from, and then that for a config drive: no system starts without its own.
 func (r *Root) clearBoot(ctx context.Context, disks []steps.Disk) error {
-	for i, d := range disks {
-		parts := []stream.Partition{r.boot[i]}
-		if i == 0 {
-			parts = append(parts, r.drive)
+	clearPart := func(i int, p stream.Partition) error {
+		if p.Size == 0 {
+			return nil
 		}
-		for _, p := range parts {
-			if p.Size == 0 {
-				continue
-			}
-			end := min(p.Size, mib) // somebody else's may be smaller
-			for _, at := range slices.Compact([]int64{p.Start, p.Start + p.Size - end}) {
-				if err := d.Zero(ctx, at, end); err != nil {
-					return fmt.Errorf("clear partition %d of %s: %w", p.Number, r.Disks[i].Name, err)
-				}
+		end := min(p.Size, mib) // somebody else's may be smaller
+		for _, at := range slices.Compact([]int64{p.Start, p.Start + p.Size - end}) {
+			if err := disks[i].Zero(ctx, at, end); err != nil {
+				return fmt.Errorf("clear partition %d of %s: %w", p.Number, r.Disks[i].Name, err)
 			}
 		}
-		if err := d.Sync(); err != nil {
+		if err := disks[i].Sync(); err != nil {
 			return fmt.Errorf("%s: %w", r.Disks[i].Name, err)
 		}
+		return nil
 	}
-	return nil
+	for i := range disks {
+		if err := clearPart(i, r.boot[i]); err != nil {
+			return err
+		}
+	}
+	return clearPart(0, r.drive)
 }
 
 // Unmark says that no image is being written any more, if Disarm said that one is.
