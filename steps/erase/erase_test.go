@@ -826,6 +826,29 @@ func TestExchanged(t *testing.T) {
 	}
 }
 
+// What was taken down from a disk may let go of it a moment later. One that stays in use is not waited for long.
+func TestBusyForAMoment(t *testing.T) {
+	for name, busy := range map[string]int{"a moment": 5, "for ever": 1 << 30} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := newBench(t)
+				disk := b.disk("vda")
+				tries := 0
+				b.host.Open = func(path string) (steps.Disk, error) {
+					if tries++; tries <= busy {
+						return nil, syscall.EBUSY
+					}
+					return b.disks[path], nil
+				}
+				_, err := erase.Eraser{System: b}.Metadata(t.Context(), b.host, steps.Job{})
+				if forEver := busy > 5; errors.Is(err, syscall.EBUSY) != forEver || !forEver && err != nil || untouched(disk) != forEver {
+					t.Errorf("after %d tries: %v; untouched: %v", tries, err, untouched(disk))
+				}
+			})
+		})
+	}
+}
+
 // A drive that goes away while it is erased is said to, and nothing else is tried.
 func TestVanishes(t *testing.T) {
 	b := newBench(t)

@@ -8,6 +8,7 @@ import (
 	"fmt"
 	"io"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/ironhand/ironhand/steps"
@@ -79,10 +80,16 @@ func (r readerUntil) ReadAt(b []byte, at int64) (int, error) {
 	return r.r.ReadAt(b, at)
 }
 
+// busyLimit is how long a disk is waited for that is still in use: what was taken down from it may end a moment later, such as a file system that another process' mounts had too.
+const busyLimit = 3 * time.Second
+
 // open opens a disk for the step alone.
 func (j *job) open(ctx context.Context, name string) (steps.Disk, error) {
 	d, err := within(ctx, lookLimit, func(ctx context.Context) (steps.Disk, error) {
 		d, err := j.host.Open(name)
+		for end := time.Now().Add(busyLimit); errors.Is(err, syscall.EBUSY) && time.Now().Before(end) && ctx.Err() == nil; d, err = j.host.Open(name) {
+			time.Sleep(100 * time.Millisecond)
+		}
 		if err == nil && ctx.Err() != nil { // nobody waits for it any more
 			d.Close()
 			return nil, context.Cause(ctx)
