@@ -252,7 +252,7 @@ func TestVMWatchdog(t *testing.T) {
 	m := vmtest.Machine{MemoryMiB: 768, Extra: []string{"-device", "i6300esb", "-action", "watchdog=poweroff"}}
 	vm := vmtest.Start(t, with(t, m, "disarm,arm,loadhang,kexec"))
 	vm.Expect(t, `disarm: done`, bootTime)
-	vm.Expect(t, `watchdog i6300ESB timer, 60s`, stepTime) // long enough for a slow and busy computer to start the other kernel
+	vm.Expect(t, `watchdog i6300ESB timer, 1m0s`, stepTime) // long enough for a slow and busy computer to start the other kernel
 	vm.Expect(t, `play hang`, bootTime)
 	if got := vm.Wait(t, bootTime); got == "guest-shutdown" || got == "guest-reset" {
 		t.Errorf("the machine ended by %q, want the watchdog", got)
