@@ -99,6 +99,13 @@ func writeVolume(ctx context.Context, h steps.Host, j steps.Job, r *request, roo
 	// 2. What is beside it.
 	esp, err := root.Finish(ctx, h, spec.ConfigDrive, uefi, files)
 	if err != nil {
+		if root.Array { // what firmware starts lies on the disks below it
+			late, cancel := context.WithTimeout(context.WithoutCancel(ctx), time.Minute)
+			defer cancel()
+			if rerr := raid.Release(late, h, j.Node, root.Disks[0].Name); rerr != nil {
+				err = fmt.Errorf("%w; afterwards: %w", err, rerr)
+			}
+		}
 		return nil, fail(err)
 	}
 

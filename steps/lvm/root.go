@@ -392,7 +392,7 @@ func (r *Root) Unmark(ctx context.Context, h steps.Host) error {
 }
 
 // Finish puts beside a volume that was written what belongs to it: the config drive, and for UEFI an EFI system partition with some files on each disk, or each disk of the array. The last act takes the mark
-// away. It returns the UUID of the first EFI system partition. After an error there is nothing that firmware would start.
+// away. It returns the UUID of the first EFI system partition. After an error there is nothing on the disks of the group that firmware would start; the disks of an array are for [raid.Release].
 func (r *Root) Finish(ctx context.Context, h steps.Host, drive []byte, uefi bool, files map[string][]byte) (esp string, err error) {
 	err = r.open(ctx, h, func(disks []steps.Disk) (err error) {
 		defer func() {
