@@ -99,7 +99,11 @@ func TestVMDeployOverArray(t *testing.T) {
 func onArray(t *testing.T, l *lab, firmware, level string, disks int, expect ...string) vmtest.Machine {
 	t.Helper()
 	l.hint = "{serial: NONE}" // the node's root volume counts, and not the hint
-	l.raid = "{logical_disks: [{size_gb: 2, raid_level: '" + level + "', controller: software, volume_name: system, is_root_volume: true}, {size_gb: MAX, raid_level: '0', controller: software}]}"
+	size := "2"
+	if level == "1" {
+		size = "3" // one member alone holds the image, behind the room for the EFI system partition
+	}
+	l.raid = "{logical_disks: [{size_gb: " + size + ", raid_level: '" + level + "', controller: software, volume_name: system, is_root_volume: true}, {size_gb: MAX, raid_level: '0', controller: software}]}"
 	l.serve(vmtest.Artefact(t, "image/debian-raid.img.zst"))
 	l.start()
 	m := l.machine()
