@@ -47,6 +47,7 @@ type Disk struct {
 	Serial     string
 	Bus        string // "virtio", "nvme", "scsi" or "sata"; "" is virtio
 	SectorSize int    // logical and physical, in bytes; 512 if 0
+	Unreadable int    // number of a sector of 512 bytes that cannot be read; 0 is none
 }
 
 // NIC is one network interface. Without a network it has no link.
@@ -144,7 +145,12 @@ func (d Disk) args(i int, place string) []string {
 	if format == "" {
 		format = "raw"
 	}
-	a := []string{"-drive", fmt.Sprintf("if=none,cache=unsafe,discard=unmap,format=%s,id=%s-drive,file=%s", format, id, quote(d.Path))}
+	file := "file=" + quote(d.Path)
+	if d.Unreadable != 0 {
+		file = fmt.Sprintf("file.driver=blkdebug,file.image.driver=file,file.image.filename=%s,file.inject-error.0.event=read_aio,file.inject-error.0.errno=5,file.inject-error.0.sector=%d",
+			quote(d.Path), d.Unreadable)
+	}
+	a := []string{"-drive", fmt.Sprintf("if=none,cache=unsafe,discard=unmap,format=%s,id=%s-drive,%s", format, id, file)}
 	device := "virtio-blk-pci"
 	switch d.Bus {
 	case "nvme":
