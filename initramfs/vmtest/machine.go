@@ -32,6 +32,7 @@ type Machine struct {
 	NICs      []NIC
 	Consoles  []string // files that further serial ports, ttyS1 and on, write to
 	Reboots   bool     // a reset starts it again; otherwise it ends the machine
+	Hopeless  string   // regular expression of a whole line after which nothing comes that is waited for; "" is none
 	Extra     []string // more arguments of QEMU
 }
 
