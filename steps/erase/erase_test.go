@@ -1007,7 +1007,7 @@ func TestDeadPaths(t *testing.T) {
 		{"the second is offline", "sdb", nil, metadata, "/dev/sdb is another path to /dev/sda, and does not work (offline): left out", ""},
 		{"the second answers nothing", "", map[string]error{"/dev/sdb": syscall.EIO}, devices, "/dev/sdb is another path to /dev/sda, and does not work (input/output error): left out", ""},
 		{"the second is going", "", map[string]error{"/dev/sdb": syscall.ENODEV}, metadata, "(no such device): left out", ""},
-		{"the second belongs to the other controller", "", map[string]error{"/dev/sdb": syscall.EREMOTEIO}, metadata, "/dev/sdb is another path to /dev/sda, and does not work", ""},
+		{"the second belongs to the other controller", "", map[string]error{"/dev/sdb": syscall.Errno(121)}, metadata, "/dev/sdb is another path to /dev/sda, and does not work", ""},
 		{"the first is offline", "sda", nil, express, "/dev/sda is another path to /dev/sdb, and does not work (offline): left out", ""},
 		{"the first answers nothing", "", map[string]error{"/dev/sda": syscall.EIO}, devices, "/dev/sda is another path to /dev/sdb, and does not work (input/output error): left out", ""},
 		{"one of three works", "sdc", map[string]error{"/dev/sda": syscall.EIO}, metadata, "/dev/sdc is another path to /dev/sdb, and does not work (offline): left out", ""},

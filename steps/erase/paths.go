@@ -186,8 +186,8 @@ func (j *job) alive(ctx context.Context, d inspect.Disk) (inspect.Disk, error) {
 }
 
 // deadErrors are what opening or reading a disk by a path gives that does not lead to it any more, or, on an array with controllers that take turns, not now: drivers/scsi/scsi_lib.c,
-// scsi_result_to_blk_status, and block/blk-core.c, blk_errors.
-var deadErrors = [...]syscall.Errno{syscall.EIO, syscall.ENODEV, syscall.ENXIO, syscall.ENOLINK, syscall.EREMOTEIO, syscall.ETIMEDOUT}
+// scsi_result_to_blk_status, and block/blk-core.c, blk_errors. Not every system has a name for the last one, EREMOTEIO.
+var deadErrors = [...]syscall.Errno{syscall.EIO, syscall.ENODEV, syscall.ENXIO, syscall.ENOLINK, syscall.ETIMEDOUT, syscall.Errno(121)}
 
 // names are the names of all paths to a disk, also of those that do not work: what is built on these is taken down too.
 func (j *job) names(d inspect.Disk) []string {
