@@ -50,6 +50,11 @@ type Source struct {
 	web     int64     // bytes that came from web seeds
 	lastWeb error
 
+	rivals    []uint64  // in order: the nodes that read nearby, by their numbers
+	turnOf    int       // in order: the piece that is waited for,
+	turnSince time.Time // since then
+	unfair    time.Time // in order: until then nobody's turn is waited for
+
 	fromPeers pace
 	brought   time.Time // when a peer has sent something of use last
 	waiting   time.Time // since when peers were to bring more than they do
@@ -122,7 +127,7 @@ func Open(ctx context.Context, m Meta, o Options) (*Source, error) {
 	if err != nil {
 		return nil, fmt.Errorf("%v: %w", m, err)
 	}
-	s := &Source{session: ses, seed: maphash.MakeSeed(), changed: make(chan struct{}), last: time.Now(), company: time.Now(), size: m.Size, length: m.info.PieceLength, fetches: map[int]*fetch{}}
+	s := &Source{session: ses, seed: maphash.MakeSeed(), changed: make(chan struct{}), turnOf: -1, last: time.Now(), company: time.Now(), size: m.Size, length: m.info.PieceLength, fetches: map[int]*fetch{}}
 	s.begun()
 	s.part = min(s.length, max(minPart, (s.length/maxParts+4095)&^4095))
 	s.pieces = make([]piece, (s.size+s.length-1)/s.length)

@@ -4,6 +4,7 @@ package torrent
 
 import (
 	"context"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -31,18 +32,21 @@ const (
 	farSlower = 8
 	// grace is for how long web seeds wait for a peer when there is none.
 	grace = 2 * time.Second
+	// turn is how long a piece that is read next may be left to the node whose turn it is, and unfair how long nobody's turn is waited for when it was not fetched in that time.
+	turn   = 500 * time.Millisecond
+	unfair = 10 * time.Second
 	// callEvery is how often peers that went away are called, when there are no others. They hang up on who asks for what they have no more.
 	callEvery = time.Second
 )
 
 // steer keeps the window full, until the source is closed: it says which pieces are wanted, and the library asks peers for them.
 func (s *Source) steer() {
-	tick := time.NewTicker(steerEvery)
+	tick := time.NewTicker(steerEvery / 5)
 	defer tick.Stop()
 	for {
 		s.askSwarm()
 		s.mu.Lock()
-		s.fill()
+		s.fill(time.Now())
 		s.hurry(time.Now())
 		again, todo := s.changed, s.todo
 		s.todo = nil
@@ -65,9 +69,16 @@ func (s *Source) steer() {
 
 // askSwarm notes which peer has what.
 func (s *Source) askSwarm() {
-	if time.Since(s.asked) < steerEvery {
+	s.mu.Lock()
+	every, next, end := steerEvery, s.next, s.ahead()
+	if s.mode == inOrder { // what somebody has is to be with all before it is read
+		every /= 5
+	}
+	s.mu.Unlock()
+	if time.Since(s.asked) < every {
 		return
 	}
+	var rivals []uint64
 	conns := s.t.PeerConns()
 	whole, some := map[*torrent.PeerConn]bool{}, make([]uint16, len(s.pieces))
 	for _, c := range conns {
@@ -76,19 +87,24 @@ func (s *Source) askSwarm() {
 			whole[c] = true
 			continue
 		}
+		near := false
 		for at := has.Iterator(); at.HasNext(); {
 			if i := int(at.Next()); i < len(some) {
 				some[i]++
+				near = near || i >= next-(end-next)/2 && i < end
 			}
+		}
+		if near && string(c.PeerID[:len(clientID)]) == clientID {
+			rivals = append(rivals, binary.BigEndian.Uint64(c.PeerID[12:]))
 		}
 	}
 	s.asked = time.Now()
 	s.mu.Lock()
-	s.swarm, s.whole, s.some = len(conns), len(whole), some
+	s.swarm, s.whole, s.some, s.rivals = len(conns), len(whole), some, rivals
 	if len(conns) > 0 {
 		s.company = s.asked
 	}
-	if others := len(conns) - len(whole); others == 0 || s.mode != byPlace {
+	if others := len(conns) - len(whole); others == 0 || s.mode == starting {
 		s.spared.Store(nil)
 	} else {
 		s.spared.Store(&spared{whole, max(minRequests, scarceBytes/2/request/(others+1))})
@@ -109,7 +125,7 @@ func (s *Source) havers(i int) int {
 }
 
 // fill adds pieces to the window. It needs the lock.
-func (s *Source) fill() {
+func (s *Source) fill(now time.Time) {
 	if s.failed != nil {
 		return
 	}
@@ -119,16 +135,65 @@ func (s *Source) fill() {
 			s.want(i, torrent.PiecePriorityNow)
 		}
 	case inOrder:
-		for i := s.next; i < min(len(s.pieces), s.next+s.room()-s.room()/2); i++ {
-			if i < s.next+2 {
-				s.want(i, torrent.PiecePriorityNow)
-			} else {
-				s.want(i, torrent.PiecePriorityReadahead)
-			}
-		}
+		s.fillInOrder(now)
 	case byPlace:
 		s.fillAnyOrder()
 	}
+}
+
+// ahead is where the window ends that is before who reads in order. It needs the lock.
+func (s *Source) ahead() int { return min(len(s.pieces), s.next+s.room()-s.room()/2) }
+
+// fillInOrder takes what is read next, as soon as anybody has it. Nodes that read side by side all need the same at the same time: of what is with those alone who have all, each takes those pieces that are its
+// own by a rule that all of them know, and the others have them from it.
+func (s *Source) fillInOrder(now time.Time) {
+	if s.next >= len(s.pieces) {
+		return
+	}
+	if s.turnOf != s.next {
+		s.turnOf, s.turnSince = s.next, now
+		if p := &s.pieces[s.next]; p.state == wanted && !p.lent {
+			s.todo = append(s.todo, wish{piece: s.next, priority: torrent.PiecePriorityNow})
+		}
+	}
+	if s.pieces[s.next].state == absent && now.Sub(s.turnSince) > turn {
+		s.unfair = now.Add(unfair)
+	}
+	scarce := 0
+	for i := s.next; i < s.ahead(); i++ {
+		p, few := &s.pieces[i], s.swarm > s.whole && s.scarce(i)
+		switch {
+		case p.state == wanted && few && !p.lent:
+			scarce++
+			continue
+		case p.state != absent:
+			continue
+		case few && (scarce >= s.scarceRoom() || !s.mine(i) && now.After(s.unfair)):
+			continue
+		case few:
+			scarce++
+		}
+		if i < s.next+2 {
+			s.want(i, torrent.PiecePriorityNow)
+		} else {
+			s.want(i, torrent.PiecePriorityReadahead)
+		}
+	}
+}
+
+// mine tells whether it is this node's turn to take a scarce piece. It needs the lock.
+func (s *Source) mine(i int) bool {
+	id := s.client.PeerID()
+	own := weight(binary.BigEndian.Uint64(id[12:]), i)
+	return !slices.ContainsFunc(s.rivals, func(r uint64) bool { return weight(r, i) > own })
+}
+
+// weight is that of a node for a piece, the same at all nodes: whose is the largest takes the piece (rendezvous hashing, with the finalizer of SplitMix64).
+func weight(node uint64, piece int) uint64 {
+	z := node + uint64(piece)*0x9e3779b97f4a7c15
+	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
+	z = (z ^ z>>27) * 0x94d049bb133111eb
+	return z ^ z>>31
 }
 
 // want puts a piece into the window, if it is not here. It needs the lock.

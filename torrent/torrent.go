@@ -60,6 +60,7 @@ type Options struct {
 }
 
 const (
+	clientID      = "-IH0100-" // the start of a node's ID (BEP 20)
 	defaultWindow = 16 << 20
 	// minBurst is what a rate limit has to let through at a time: a request of a peer, which some make 128 KiB long.
 	minBurst = 256 << 10
@@ -171,7 +172,7 @@ func start(ctx context.Context, m Meta, o Options) (*session, error) {
 	cfg.MaxAllocPeerRequestDataPerConn = minBurst
 	cfg.DropDuplicatePeerIds = true
 	cfg.HeaderObfuscationPolicy = torrent.HeaderObfuscationPolicy{} // it proves nothing and costs half the speed; peers that want it get it
-	cfg.Bep20, cfg.ExtendedHandshakeClientVersion, cfg.UpnpID = "-IH0100-", "ironhand", ""
+	cfg.Bep20, cfg.ExtendedHandshakeClientVersion, cfg.UpnpID = clientID, "ironhand", ""
 	cfg.StealRequestGrace = 60 * time.Millisecond // who was asked for a block has it under way; to ask another as well costs a tenth of all traffic
 	cfg.DialRateLimiter = rate.NewLimiter(50, 50)
 	if len(o.Allow) > 0 {
