@@ -126,7 +126,7 @@ func seedTorrent(ctx context.Context, c *call, file, name, caFile string, o torr
 	if err != nil {
 		return err
 	}
-	m, err := w.metainfo(ctx, name, false)
+	m, err := w.metainfo(ctx, name, false, w.reader)
 	if err != nil {
 		return err
 	}
