@@ -6,6 +6,7 @@ import (
 	"bytes"
 	"context"
 	"encoding/pem"
+	"fmt"
 	"io"
 	"net/http"
 	"net/http/httptest"
@@ -91,6 +92,31 @@ func TestRootWriteTorrent(t *testing.T) {
 			}
 		})
 	}
+	// A peer that no tracker names is told by its address.
+	meta := filepath.Join(dir, "alone.torrent")
+	if code, _, stderr := run(t, "", "torrent", "make", filepath.Join(dir, "image"), "--out", meta); code != 0 {
+		t.Fatalf("exit %d, stderr %q", code, stderr)
+	}
+	b, err := os.ReadFile(meta)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := torrent.Parse(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seed, err := torrent.Seed(t.Context(), m, filepath.Join(dir, "image"), torrent.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer seed.Close()
+	for peer, want := range map[string]int{fmt.Sprintf("localhost:%d", seed.Port()): 0, "127.0.0.1:1": 1, "127.0.0.1": 2, ":1": 2} {
+		device, _ := looptest.New(t, 32<<20, 512)
+		if code, _, stderr := run(t, "", "write", meta, device, "--yes", "--patience", "5s", "--peer", peer); code != want {
+			t.Errorf("--peer %s: exit %d, stderr %q", peer, code, stderr)
+		}
+	}
+
 	// What comes by http alone proves nothing.
 	device, _ := looptest.New(t, 32<<20, 512)
 	if code, _, stderr := run(t, "", "write", "http://127.0.0.1:1/image.torrent", device, "--yes"); code != 2 || !strings.Contains(stderr, "proves nothing") {

@@ -24,7 +24,7 @@ import (
 
 func writeCommand() command {
 	return command{
-		name: "write", args: "SOURCE [SOURCE...] DEVICE [--digest ALGO:HEX|URL] [--cafile FILE] [--auth-file FILE] [--public-key FILE [--signature FILE|URL]] [--format auto|raw|qcow2] [--connections N] [--config-drive FILE|DIR] [--read-back none|sample|full] [--yes] [--json]",
+		name: "write", args: "SOURCE [SOURCE...] DEVICE [--digest ALGO:HEX|URL] [--cafile FILE] [--auth-file FILE] [--public-key FILE [--signature FILE|URL]] [--format auto|raw|qcow2] [--connections N] [--peer HOST:PORT] [--config-drive FILE|DIR] [--read-back none|sample|full] [--yes] [--json]",
 		help:    "Write an image onto a disk. SOURCE is a file, an http(s):// URL, a disk image in a registry, oci://HOST/REPOSITORY:TAG, or a torrent: a file or URL ending in .torrent, or a magnet link; several are mirrors of one image.",
 		example: "ironhand write https://192.0.2.1/debian.img.zst /dev/sda --digest sha512:9f2c...",
 		run:     runWrite,
