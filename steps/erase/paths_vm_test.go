@@ -63,7 +63,7 @@ func TestGuestPaths(t *testing.T) {
 	if !*guest {
 		t.Skip("runs in the machine of TestVMPaths")
 	}
-	b := guesttest.New(t, "virtio_scsi", "sd_mod", "raid1", "dm_mod", "ext4")
+	b := guesttest.New(t, "virtio_scsi", "sd_mod", "raid1", "dm_mod", "dm_multipath", "dm_round_robin", "ext4")
 	said := func() string { return strings.Join(b.Said, "\n") + "\n" }
 	list := func() map[string][]string { // names by serial number
 		t.Helper()
@@ -188,19 +188,69 @@ func TestGuestPaths(t *testing.T) {
 		t.Error("a disk was erased twice")
 	}
 
-	// Two disks of one name: neither is taken for the other.
+	// A path that is dead does not keep the disk from being erased by the other; if all are, it fails, and the others are erased.
+	state := func(name, value string) {
+		t.Helper()
+		if err := os.WriteFile("/sys/block/"+filepath.Base(name)+"/device/state", []byte(value+"\n"), 0); err != nil {
+			t.Fatal(err)
+		}
+	}
+	for i := range one {
+		b.Run("mke2fs", "-q", "-F", one[1-i])
+		state(one[i], "offline")
+		b.Said = nil
+		if _, err := erase.Local().Metadata(t.Context(), b.Host, steps.Job{Node: steps.Node{Properties: skip}}); err != nil {
+			t.Fatal(err)
+		}
+		if want := one[i] + " is another path to " + one[1-i] + ", and does not work (offline): left out"; !strings.Contains(said(), want) {
+			t.Errorf("%q was not said", want)
+		}
+		erased(one[1-i])
+		state(one[i], "running")
+		erased(one[i])
+	}
+	b.Run("mke2fs", "-q", "-F", one[0])
+	b.Run("mke2fs", "-q", "-F", two[0])
+	state(one[0], "offline")
+	state(one[1], "offline")
+	_, err = erase.Local().Metadata(t.Context(), b.Host, steps.Job{Node: steps.Node{Properties: skip}})
+	if !errors.Is(err, steps.ErrErase) || !strings.Contains(err.Error(), one[0]) || strings.Contains(err.Error(), two[0]) {
+		t.Errorf("a disk all of whose paths are dead: %v", err)
+	}
+	erased(two[0])
+	state(one[0], "running")
+	state(one[1], "running")
+
+	// Two disks of one name: neither is taken for the other. With a skip list that does not tell which of them is meant nothing is touched at all.
 	for _, name := range liar {
 		b.Run("mke2fs", "-q", "-F", name)
+	}
+	ext2 := func(name string) {
+		t.Helper()
+		if out, err := exec.Command("blkid", "-p", name).CombinedOutput(); err != nil || !strings.Contains(string(out), "ext2") {
+			t.Errorf("%s was touched: %s, %v", name, out, err)
+		}
+	}
+	shared := map[string]json.RawMessage{"skip_block_devices": json.RawMessage(`[{"serial": "LIAR"}]`)}
+	if _, err := erase.Local().Metadata(t.Context(), b.Host, steps.Job{Node: steps.Node{Properties: shared}}); !errors.Is(err, steps.ErrErase) || !strings.Contains(err.Error(), "so they are two disks") {
+		t.Errorf("two disks of one name, which is on the skip list: %v", err)
+	}
+	for _, name := range append([]string{one[0]}, liar...) {
+		ext2(name)
 	}
 	_, err = erase.Local().Metadata(t.Context(), b.Host, steps.Job{})
 	if err == nil || !strings.Contains(err.Error(), liar[1]+" says that it is this disk too: what is written to one is not read from the other") {
 		t.Errorf("two disks of one name: %v", err)
 	}
-	if out, err := exec.Command("blkid", "-p", liar[1]).CombinedOutput(); err != nil || !strings.Contains(string(out), "ext2") {
-		t.Errorf("the second one was touched: %s, %v", out, err)
+	ext2(liar[1])
+	b.Run("mke2fs", "-q", "-F", liar[0])
+	if _, err := erase.Local().Metadata(t.Context(), b.Host, steps.Job{Node: steps.Node{Properties: skip}}); err != nil {
+		t.Errorf("two disks of one name, one of them on the skip list: %v", err)
 	}
+	erased(liar[0])
+	ext2(liar[1])
 
-	// A device of dm-multipath stands for the paths; to write to one of them is refused.
+	// A device of dm-multipath stands for the paths; to write to one of them is refused. That one is dead is dm-multipath's business then.
 	sectors, err := os.ReadFile("/sys/block/" + filepath.Base(one[0]) + "/size")
 	if err != nil {
 		t.Fatal(err)
@@ -210,7 +260,7 @@ func TestGuestPaths(t *testing.T) {
 	if _, err := fmt.Sscan(string(sectors), &size); err != nil {
 		t.Fatal(err)
 	}
-	cmd.Stdin = strings.NewReader(fmt.Sprintf("0 2048 linear %s 0\n2048 %d linear %s 2048\n", one[0], size-2048, one[1]))
+	cmd.Stdin = strings.NewReader(fmt.Sprintf("0 %d multipath 0 0 1 1 round-robin 0 2 1 %s 1 %s 1\n", size, one[0], one[1]))
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("dmsetup: %v\n%s", err, out)
 	}
@@ -222,10 +272,15 @@ func TestGuestPaths(t *testing.T) {
 	if err != nil || !errors.Is(tree.Refusal(), holders.ErrBusy) {
 		t.Errorf("a path of a multipath device may be used: %v, %v\n%v", err, tree.Refusal(), tree)
 	}
+	state(one[0], "offline")
 	if _, err := erase.Local().Metadata(t.Context(), b.Host, steps.Job{Node: steps.Node{Properties: skip}}); err != nil {
 		t.Fatal(err)
 	}
 	erased("/dev/dm-0")
+	if status := b.Run("dmsetup", "status", "mpatha"); strings.Count(status, " F ") != 1 || strings.Count(status, " A ") < 1 {
+		t.Errorf("dm-multipath has not seen that a path is dead: %s", status)
+	}
+	state(one[0], "running")
 	b.Run("dmsetup", "remove", "--noudevsync", "mpatha")
 	for _, name := range one {
 		erased(name)
