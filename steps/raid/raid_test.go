@@ -754,6 +754,9 @@ func TestLookHangs(t *testing.T) {
 				if got := printState(s); !strings.Contains(got, `/dev/sda 2 partitions, raid [1 2]`) || !strings.Contains(got, `"/dev/md127" "system"`) || !strings.Contains(got, `/dev/sdb 0 partitions`) {
 					t.Errorf("look() =\n%s", got)
 				}
+				if got, want := s.deviceList(), "DEVICE containers\nDEVICE /dev/sda\nDEVICE /dev/sda1\nDEVICE /dev/sda2\n"; got != want {
+					t.Errorf("mdadm looks at\n%s\nwant\n%s", got, want)
+				}
 			})
 		})
 	}

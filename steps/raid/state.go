@@ -42,6 +42,7 @@ type disk struct {
 	stale []int              // numbers of the partitions, 0 for the disk, with a superblock
 	mark  mark               // of a creation that was not finished; the zero mark if there is none
 	other string             // a partition that no mark speaks for; "" if there is none
+	hangs bool               // nothing else is known of it
 	holds string             // what it holds as a whole, without partitions: "a file system (xfs)"; "" if nothing is known
 }
 
@@ -112,6 +113,7 @@ func look(ctx context.Context, h steps.Host) (s state, err error) {
 		return c, err
 	})
 	for i, c := range looks {
+		c.hangs = c.Name == "" // there was no answer
 		c.Disk = all[i]
 		s.disks = append(s.disks, c.disk)
 		for _, f := range c.found {
