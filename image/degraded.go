@@ -4,8 +4,10 @@ package image
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
+	"io"
 	"io/fs"
 	"os"
 	"path"
@@ -94,6 +96,14 @@ func putBehind(root *os.Root, name string, archive []byte) (err error) {
 		return err
 	}
 	size := info.Size()
+	first := make([]byte, len(zstdMagic))
+	if _, err := f.ReadAt(first, 0); err != nil && !errors.Is(err, io.EOF) {
+		return err
+	}
+	packed := string(first) == zstdMagic
+	if packed {
+		archive = zstdFrame(archive)
+	}
 	if last := make([]byte, len(archive)); size >= int64(len(archive)) {
 		if _, err := f.ReadAt(last, size-int64(len(archive))); err != nil {
 			return err
@@ -102,15 +112,28 @@ func putBehind(root *os.Root, name string, archive []byte) (err error) {
 			return nil
 		}
 	}
-	// It begins at a multiple of 4. Without zeros before it, lz4's would be read on.
+	// What is not packed begins at a multiple of 4. Without zeros before it, lz4's would be read on.
 	zeros := 512 - size%512
 	if zeros < 4 {
 		zeros += 512
+	}
+	if packed { // so that lsinitramfs, which has zstd test the file, still reads it
+		zeros = 0
 	}
 	if _, err := f.WriteAt(append(make([]byte, zeros), archive...), size); err != nil {
 		return err
 	}
 	return f.Sync()
+}
+
+const zstdMagic = "\x28\xb5\x2f\xfd"
+
+// zstdFrame is b as it is, less than 128 KiB, in a frame of zstd: RFC 8878 section 3.1.1. The header says that there is one segment, and its size in 4 bytes; the only block is raw, and the last.
+func zstdFrame(b []byte) []byte {
+	frame := append([]byte(zstdMagic), 2<<6|1<<5)
+	frame = binary.LittleEndian.AppendUint32(frame, uint32(len(b)))
+	block := uint32(len(b))<<3 | 1
+	return append(append(frame, byte(block), byte(block>>8), byte(block>>16)), b...)
 }
 
 // Types of files in an archive, as in stat(2).

@@ -16,6 +16,29 @@ func initramfsTools() []string {
 	return []string{"usr/share/initramfs-tools/init\n#!/bin/sh", "usr/share/initramfs-tools/hooks/lvm2\n#!/bin/sh"}
 }
 
+// An initial ramdisk that zstd has packed is still one for it, with more behind it; zstd and cpio are the judges.
+func TestStartDegradedZstd(t *testing.T) {
+	const initrd = "boot/initrd.img-6.1.0-9-amd64"
+	root := rootTree(t, initramfsTools()...)
+	packed := []byte(run(t, "what was there\n", "zstd", "-c"))
+	if err := (File{Path: initrd, Content: packed, Owner: -1, Group: -1}).Put(root); err != nil {
+		t.Fatal(err)
+	}
+	for range 2 { // the same again changes nothing
+		if err := (Root{FileSystem: FileSystem{UUID: rootUUID}, Volume: testVolume}).startDegraded(root); err != nil {
+			t.Fatal(err)
+		}
+	}
+	if after, err := root.ReadFile(initrd); err != nil || !bytes.HasPrefix(after, packed) {
+		t.Fatalf("what was there is changed, %v", err)
+	}
+	out := run(t, "", "zstd", "-dc", filepath.Join(root.Name(), initrd))
+	archive, found := strings.CutPrefix(out, "what was there\n")
+	if list := run(t, archive, "cpio", "-t", "--quiet"); !found || list != "scripts\nscripts/local-block\nscripts/local-block/ORDER\nscripts/local-block/ironhand-root-volume\n" {
+		t.Errorf("cpio -t:\n%s", list)
+	}
+}
+
 // What an initial ramdisk has is left as it is, and what comes behind it is an archive for cpio, at a place where the kernel finds it.
 func TestStartDegraded(t *testing.T) {
 	const initrd = "boot/initrd.img-6.1.0-9-amd64"
@@ -29,6 +52,7 @@ func TestStartDegraded(t *testing.T) {
 		{"ends where a sector ends", initramfsTools(), 1024, true},
 		{"ends just before", initramfsTools(), 1022, true},
 		{"shorter than what is added", initramfsTools(), 1, true},
+		{"empty", initramfsTools(), 0, true},
 		{"without lvm2", initramfsTools()[:1:1], 1000, false},
 		{"without initramfs-tools", initramfsTools()[1:], 1000, false},
 	} {
