@@ -44,7 +44,7 @@ cd "$1"
 mkdir -p root/boot/efi/EFI/debian root/boot/loader/entries root/sys-data
 for f in boot/vmlinuz-1 boot/initrd.img-1 boot/efi/EFI/debian/shimx64.efi boot/efi/EFI/debian/grubx64.efi; do echo "$f of $2" >root/$f; done
 printf 'title %s\nversion 1\nlinux /boot/vmlinuz-1\ninitrd /boot/initrd.img-1\noptions ro quiet\n' $2 >root/boot/loader/entries/one.conf
-head -c 12M /dev/urandom >root/sys-data/data
+head -c 2M /dev/urandom >root/sys-data/data
 (cd root && sha256sum sys-data/data boot/vmlinuz-1 boot/initrd.img-1) >sums
 mv sums root/sums
 mke2fs -q -t ext4 -U "$3" -d root image 32M
@@ -163,6 +163,7 @@ func TestGuestVolumeWriteKilled(t *testing.T) {
 		b.Said = nil
 		b.KillAfter(n)
 		err := b.deploy(name)
+		did := b.Operations()
 		if killed = errors.Is(err, guesttest.ErrKilled); err != nil && !killed {
 			t.Fatalf("killed after %d operations: %v", n, err)
 		}
@@ -182,7 +183,7 @@ func TestGuestVolumeWriteKilled(t *testing.T) {
 		if t.Failed() {
 			t.Fatalf("killed after %d operations", n)
 		}
-		t.Logf("killed after %d operations: %v; firmware starts %s in between", n, killed, between)
+		t.Logf("killed after %d operations: %v, of %d; firmware starts %s in between", n, killed, did, between)
 	}
 }
 
