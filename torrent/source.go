@@ -50,10 +50,11 @@ type Source struct {
 	web     int64     // bytes that came from web seeds
 	lastWeb error
 
-	rivals    []uint64  // in order: the nodes that read nearby, by their numbers
-	turnOf    int       // in order: the piece that is waited for,
-	turnSince time.Time // since then
-	unfair    time.Time // in order: until then nobody's turn is waited for
+	rivals    []uint64      // in order: the nodes that read nearby, by their numbers
+	turnOf    int           // in order: the piece that is waited for,
+	turnSince time.Time     // since then,
+	turn      time.Duration // and for how long, before others take it than whose turn it is
+	unfair    time.Time     // in order: until then nobody's turn is waited for
 
 	fromPeers pace
 	brought   time.Time // when a peer has sent something of use last

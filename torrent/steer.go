@@ -32,9 +32,10 @@ const (
 	farSlower = 8
 	// grace is for how long web seeds wait for a peer when there is none.
 	grace = 2 * time.Second
-	// turn is how long a piece that is read next may be left to the node whose turn it is, and unfair how long nobody's turn is waited for when it was not fetched in that time.
-	turn   = 500 * time.Millisecond
-	unfair = 10 * time.Second
+	// minTurn and maxTurn are how long a piece that is read next may be left to the node whose turn it is. When that has not brought it, nobody's turn is waited for, for unfair times as long.
+	minTurn = 500 * time.Millisecond
+	maxTurn = 15 * time.Second
+	unfair  = 8
 	// callEvery is how often peers that went away are called, when there are no others. They hang up on who asks for what they have no more.
 	callEvery = time.Second
 )
@@ -153,13 +154,13 @@ func (s *Source) fillInOrder(now time.Time) {
 		return
 	}
 	if s.turnOf != s.next {
-		s.turnOf, s.turnSince = s.next, now
+		s.turnOf, s.turnSince, s.turn = s.next, now, s.turnTime(now)
 		if p := &s.pieces[s.next]; p.state == wanted && !p.lent {
 			s.todo = append(s.todo, wish{piece: s.next, priority: torrent.PiecePriorityNow})
 		}
 	}
-	if s.pieces[s.next].state == absent && now.Sub(s.turnSince) > turn {
-		s.unfair = now.Add(unfair)
+	if s.pieces[s.next].state == absent && now.Sub(s.turnSince) > s.turn {
+		s.unfair = now.Add(unfair * s.turn)
 	}
 	scarce := 0
 	for i := s.next; i < s.ahead(); i++ {
@@ -181,6 +182,16 @@ func (s *Source) fillInOrder(now time.Time) {
 			s.want(i, torrent.PiecePriorityReadahead)
 		}
 	}
+}
+
+// turnTime is twice as long as it takes, at the pace of now, until all nodes have what they may take of scarce pieces at a time. It needs the lock.
+func (s *Source) turnTime(now time.Time) time.Duration {
+	rate := s.fromPeers.rate(now)
+	if rate == 0 {
+		return minTurn
+	}
+	seconds := 2 * float64(max(scarceBytes, 2*s.length*int64(len(s.rivals)+1))) / rate
+	return min(max(minTurn, time.Duration(seconds*float64(time.Second))), maxTurn)
 }
 
 // mine tells whether it is this node's turn to take a scarce piece. It needs the lock.
