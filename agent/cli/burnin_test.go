@@ -4,6 +4,7 @@ package cli
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -15,6 +16,7 @@ import (
 	"testing/synctest"
 	"time"
 
+	"github.com/ironhand/ironhand/initramfs/tool"
 	"github.com/ironhand/ironhand/inspect"
 	"github.com/ironhand/ironhand/inspect/ocp/ocptest"
 	"github.com/ironhand/ironhand/steps/burnin"
@@ -344,6 +346,71 @@ func TestSkipTooLate(t *testing.T) {
 			l.key('y')
 			if got := len(l.skip); got != test.want {
 				t.Errorf("%d loads are skipped, want %d", got, test.want)
+			}
+		})
+	}
+}
+
+// Who halts a load as it ends does not halt the next one, which would stand still on a page that says that it runs.
+func TestHaltTooLate(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "busybox"), []byte("#!/bin/sh\nexec sleep 60\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	l := newLiveRun(&bytes.Buffer{})
+	l.tools.Exec.Dirs = []string{dir, "/usr/bin", "/bin"}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		l.tools.Run(ctx, tool.Busybox, "sh") // until it is stopped
+	}()
+	defer func() { stop(); <-done }()
+	for l.tools.Running() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	halted := func() bool {
+		before := l.tools.Halted()
+		time.Sleep(time.Millisecond)
+		return l.tools.Halted() > before
+	}
+	for _, test := range []struct {
+		name string
+		do   func(f burnin.Following, halt func())
+		want bool
+	}{
+		{"while it runs", func(_ burnin.Following, halt func()) { halt() }, true},
+		{"it has ended", func(f burnin.Following, halt func()) { f.Ended(0, burnin.Report{}); halt() }, false},
+		{"the next one runs", func(f burnin.Following, halt func()) { f.Ended(0, burnin.Report{}); f.Began(1); halt() }, false},
+		{"then it ends", func(f burnin.Following, halt func()) { halt(); f.Ended(0, burnin.Report{}); f.Began(1) }, false},
+		{"both at once", func(f burnin.Following, _ func()) {
+			f.Ended(0, burnin.Report{})
+			for i := range 300 {
+				f.Began(i % 2)
+				var typed sync.WaitGroup
+				typed.Go(func() { l.key('p') })
+				f.Ended(i%2, burnin.Report{})
+				f.Began((i + 1) % 2)
+				typed.Wait()
+				f.Ended((i+1)%2, burnin.Report{})
+				if halted() {
+					t.Errorf("halted between two loads, the %d. time", i)
+					return
+				}
+			}
+		}, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			l.page = newBurninPage("m", "p", []burnin.PlannedLoad{{Part: "processors"}, {Part: "memory"}})
+			f := l.following()
+			f.Began(0)
+			test.do(f, l.typed('p'))
+			if got, shown := halted(), !l.page.halted.IsZero(); got != test.want || shown != test.want {
+				t.Errorf("halted %v, and the page says %v; want %v", got, shown, test.want)
+			}
+			f.Ended(0, burnin.Report{})
+			if halted() {
+				t.Error("halted when the load has ended")
 			}
 		})
 	}
