@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -79,12 +80,12 @@ func do(ctx context.Context, h steps.Host, l load) (any, error) {
 		}
 		h.Progress(now)
 	})
+	report.say(h)
+	if failed := report.failures(); failed != "" { // also if not all could be tested
+		err = errors.Join(fmt.Errorf("%w: %s", steps.ErrBurnIn, failed), err)
+	}
 	if err != nil {
 		return nil, err
-	}
-	report.say(h)
-	if failed := report.failures(); failed != "" {
-		return nil, fmt.Errorf("%w: %s", steps.ErrBurnIn, failed)
 	}
 	report.Series = thin(report.Series, mostStepPoints)
 	return report, nil
@@ -129,23 +130,60 @@ func (r Report) say(h steps.Host) {
 	}
 }
 
-// judged is the verdict of a program on one part: it found an error if it ended by itself and with a status that says so.
-func judged(part string, err error, found func(exit int) bool) ([]Part, error) {
-	var failed *tool.Error
+// fault is what a program has found wrong with the part that it tests. Any other error means that it could not test.
+type fault struct{ error }
+
+func (f fault) Unwrap() error { return f.error }
+
+// judged is the verdict of a program on one part.
+func judged(part string, err error) ([]Part, error) {
 	switch {
 	case err == nil:
 		return []Part{{Name: part, Verdict: Pass, Reasons: []string{}}}, nil
-	case errors.As(err, &failed) && failed.Exit > 0 && found(failed.Exit):
+	case errors.As(err, new(fault)):
 		return []Part{{Name: part, Verdict: Fail, Reasons: []string{err.Error()}}}, nil
 	}
 	return nil, err
 }
 
+// exitStatus is that of a program which ended by itself; 0 for any other error.
+func exitStatus(err error) int {
+	var failed *tool.Error
+	if errors.As(err, &failed) {
+		return max(failed.Exit, 0)
+	}
+	return 0
+}
+
 // ownOutput is a program's own standard output, also where nobody has made /dev/stdout.
 const ownOutput = "/proc/self/fd/1"
 
-// stressFound is stress-ng's exit status of a stressor that failed, such as by a verification. Source: stress-ng(1), EXIT STATUS.
-func stressFound(exit int) bool { return exit == 2 }
+// stressFailed is stress-ng's exit status of a stressor that failed, such as by a verification. Source: stress-ng(1), EXIT STATUS.
+const stressFailed = 2
+
+// stressFound tells whether a stressor itself says what it has found. Of one that was killed stress-ng says nothing but that its count is corrupted, and exits with the same status.
+func stressFound(err error) bool {
+	var failed *tool.Error
+	if !errors.As(err, &failed) || failed.Exit != stressFailed {
+		return false
+	}
+	for line := range strings.Lines(failed.Stderr) {
+		if strings.Contains(line, "fail:") && !strings.Contains(line, "bogo-ops counter") && !strings.Contains(line, "metrics-check:") {
+			return true
+		}
+	}
+	return false
+}
+
+// killedForMemory is how many programs the kernel has killed since the machine was started. Source: Linux mm/vmstat.c, oom_kill.
+func killedForMemory(root fs.FS) (n int64) {
+	for line := range strings.Lines(text(root, "proc/vmstat")) {
+		if number, is := strings.CutPrefix(strings.TrimSpace(line), "oom_kill "); is {
+			n, _ = strconv.ParseInt(number, 10, 64) // what cannot be read is none
+		}
+	}
+	return n
+}
 
 // CPU is the step burnin_cpu.
 func CPU(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
@@ -188,13 +226,19 @@ func stressLoad(h steps.Host, part string, lasts time.Duration, file string, arg
 		text:  fmt.Sprintf("%s for %v: %s", part, lasts, tool.Line(tool.StressNG, args...)),
 		lasts: lasts,
 		run: func(ctx context.Context) ([]Part, error) {
-			rates := map[string]Rate{}
+			rates, before := map[string]Rate{}, killedForMemory(h.Machine.FS)
 			err := lasting(h, lasts, "--timeout", func(more ...string) error {
 				out, err := h.Tools.Run(ctx, tool.StressNG, slices.Concat(args, []string{"--yaml", ownOutput}, more)...)
 				maps.Copy(rates, parseStress(out))
+				switch killed := killedForMemory(h.Machine.FS) - before; {
+				case killed > 0 && !stressFound(err):
+					return errors.Join(fmt.Errorf("the kernel has killed %d programs for want of memory meanwhile", killed), err)
+				case exitStatus(err) == stressFailed:
+					return fault{err}
+				}
 				return err
 			})
-			parts, err := judged(part, err, stressFound)
+			parts, err := judged(part, err)
 			if err != nil || parts[0].Verdict != Pass {
 				return parts, err
 			}
@@ -290,20 +334,47 @@ func makeFile(name string) error {
 	return f.Close()
 }
 
-// logged returns the option for a program's report, "" where the file cannot be made, such as on a stick that was pulled out: fio would end, with the status that a broken disk has.
-func logged(h steps.Host, option, name string) string {
-	if option == "" {
-		return ""
+// runFio runs fio, and keeps what it reports in a file, unless that is "". Its exit status is the number of jobs that failed, whatever for; the report has the error of each. Those that are
+// not in the list, such as too little memory, are fio's own and no fault of what it tests.
+func runFio(ctx context.Context, h steps.Host, file string, faults []syscall.Errno, args ...string) (volume, error) {
+	out, err := h.Tools.Run(ctx, tool.Fio, args...)
+	if file != "" && len(out) > 0 {
+		// Not by fio itself: it would end with the status that a broken disk has where the file cannot be written, and the report would be lost.
+		if err := errors.Join(makeFile(file), os.WriteFile(file, out, 0o600)); err != nil {
+			h.Say("burn-in: what the program reports is not kept: %v", err)
+		}
 	}
-	if err := makeFile(name); err != nil {
-		h.Say("burn-in: what the program reports is not kept: %v", err)
-		return ""
+	v, unread := parseFio(out)
+	switch {
+	case exitStatus(err) > 0 && slices.ContainsFunc(v.failed, func(e syscall.Errno) bool { return slices.Contains(faults, e) }):
+		return v, fault{err}
+	case err != nil && len(v.failed) > 0:
+		return v, fmt.Errorf("fio's own error, and no fault that it found: %w: %w", v.failed[0], err)
+	case err != nil:
+		return v, err
+	case unread != nil:
+		return v, unread
+	case len(v.failed) > 0:
+		return v, fmt.Errorf("fio ended with 0, and reports: %w", v.failed[0])
 	}
-	return option
+	return v, nil
 }
 
-// fioFound says that any exit status of fio but 0 is an error that it found: it has no others.
-func fioFound(int) bool { return true }
+// diskFaults are the errors of a disk's commands that are its own, and that of a block which is not what was written, EILSEQ. ENOSPC is none: a volume that is promised more than there is has it.
+// Source: Linux block/blk-core.c, blk_errors; fio 3.33, verify.c.
+func diskFaults() []syscall.Errno {
+	return []syscall.Errno{syscall.EIO, syscall.EILSEQ, syscall.ENODATA, syscall.EREMOTEIO, syscall.EBADE, syscall.ENOLINK, syscall.ETIMEDOUT, syscall.ENODEV, syscall.ENXIO}
+}
+
+// networkFaults are the errors of a connection that was there, or should be. Source: Linux, connect(2), send(2), tcp(7).
+func networkFaults() []syscall.Errno {
+	return append(notThere(), syscall.ECONNRESET, syscall.ECONNABORTED, syscall.EPIPE, syscall.ENETDOWN, syscall.ENONET, syscall.EIO)
+}
+
+// notThere are the errors of a connection to a partner that does not listen, or is not up yet.
+func notThere() []syscall.Errno {
+	return []syscall.Errno{syscall.ECONNREFUSED, syscall.EHOSTUNREACH, syscall.EHOSTDOWN, syscall.ENETUNREACH, syscall.ETIMEDOUT}
+}
 
 // diskLoad tests disks beside each other.
 func diskLoad(disks []inspect.Disk, skipped []Part, loops int64, lasts time.Duration, test func(context.Context, inspect.Disk) ([]Part, error)) load {
@@ -338,17 +409,13 @@ func diskLoad(disks []inspect.Disk, skipped []Part, loops int64, lasts time.Dura
 // (rw=readwrite) fio verifies nothing, and with continue_on_error=verify it exits with 0 whatever it finds. Given a time, it reads nothing back unless it does so as it goes.
 //
 // As a thread fio ends when it is ended; a child of its own would go on writing. Its state for a later verification would be left in the working directory.
-func diskArgs(disk string, size, loops int64, lasts time.Duration, file string) []string {
+func diskArgs(disk string, size, loops int64, lasts time.Duration) []string {
 	args := []string{"--thread", "--verify_state_save", "0", "--name", disk, "--filename", disk, "--rw", "write", "--bs", "4k", "--direct", "1", "--ioengine", "libaio", "--iodepth", "32",
 		"--verify", "crc32c", "--verify_fatal", "1", "--loops", strconv.FormatInt(loops, 10)}
 	if lasts > 0 {
 		args = append(args, "--runtime", strconv.Itoa(int(lasts.Seconds())), "--time_based", "--verify_backlog", strconv.FormatInt(backlog(size), 10))
 	}
-	args = append(args, "--output-format", "json")
-	if file != "" {
-		args = append(args, "--output", diskLog(file, disk))
-	}
-	return args
+	return append(args, "--output-format", "json")
 }
 
 // diskLog is where fio's report on one disk goes.
@@ -544,8 +611,11 @@ func exchange(ctx context.Context, h steps.Host, role, partner string, lasts tim
 	limit := partnerLimit + lasts
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("no end of the exchange with %s as the %s within %v: it did not come, or went away", partner, role, limit))
 	defer cancel()
-	file = logged(h, file, networkLog(file, role))
-	args := networkArgs(role, partner, lasts, file)
+	log := ""
+	if file != "" {
+		log = networkLog(file, role)
+	}
+	args := networkArgs(role, partner, lasts)
 	if role == "reader" {
 		select {
 		case <-time.After(readerPause):
@@ -554,21 +624,15 @@ func exchange(ctx context.Context, h steps.Host, role, partner string, lasts tim
 		}
 	}
 	for told := false; ; told = true {
-		out, err := h.Tools.Run(ctx, tool.Fio, args...)
-		var failed *tool.Error
-		if role != "reader" || !errors.As(err, &failed) || failed.Exit != readerEarly {
-			parts, err := judged("network to "+partner, err, fioFound)
-			if err != nil || parts[0].Verdict != Pass {
-				return parts, err
-			}
-			if file != "" {
-				if out, err = readLog(networkLog(file, role)); err != nil {
-					return nil, err
-				}
-			}
-			v, err := parseFio(out)
+		v, err := runFio(ctx, h, log, networkFaults(), args...)
+		waits := role == "reader" && exitStatus(err) == readerEarly && !slices.ContainsFunc(v.failed, func(e syscall.Errno) bool { return !slices.Contains(notThere(), e) })
+		if !waits {
+			parts, err := judged("network to "+partner, err)
 			if err != nil {
 				return nil, fmt.Errorf("network to %s: %w", partner, err)
+			}
+			if parts[0].Verdict != Pass {
+				return parts, nil
 			}
 			if v.wrote+v.read == 0 {
 				return nil, fmt.Errorf("network to %s: as the %s nothing went over it", partner, role)
@@ -587,18 +651,14 @@ func exchange(ctx context.Context, h steps.Host, role, partner string, lasts tim
 	}
 }
 
-func networkArgs(role, partner string, lasts time.Duration, file string) []string {
+func networkArgs(role, partner string, lasts time.Duration) []string {
 	args := []string{"--thread", "--ioengine", "net", "--port", "9000", "--fill_device", "1", "--group_reporting", "--gtod_reduce", "1", "--numjobs", "16", "--name", role}
 	if role == "writer" {
 		args = append(args, "--rw", "write", "--runtime", strconv.Itoa(int(lasts.Seconds())), "--time_based", "--listen")
 	} else {
 		args = append(args, "--rw", "read", "--hostname", partner)
 	}
-	args = append(args, "--output-format", "json")
-	if file != "" {
-		args = append(args, "--output", networkLog(file, role))
-	}
-	return args
+	return append(args, "--output-format", "json")
 }
 
 // networkLog is where fio's report on one way goes.

@@ -23,9 +23,9 @@ func TestParseRates(t *testing.T) {
 		{"a stressor that did nothing", fmt.Sprint(parseStress([]byte("- stressor: cpu\nbogo-ops-per-second-real-time: 0.0\n- stressor: vm\nbogo-ops-per-second-real-time: nan\n"))), "map[]"},
 		{"a rate of nobody", fmt.Sprint(parseStress([]byte("bogo-ops-per-second-real-time: 1.0\n"))), "map[]"},
 		{"nothing", fmt.Sprint(parseStress(nil)), "map[]"},
-		{"fio", fmt.Sprint(parseFio([]byte(fio))), "{22 10 map[read:{2.5 MB/s} write:{1.5 MB/s}]} <nil>"},
-		{"fio that did nothing", fmt.Sprint(parseFio([]byte(`{"jobs": []}`))), "{0 0 map[]} <nil>"},
-		{"no report of fio", fmt.Sprint(parseFio(nil)), "{0 0 map[]} read what fio reports: unexpected end of JSON input"},
+		{"fio", fmt.Sprint(parseFio([]byte(fio))), "{22 10 map[read:{2.5 MB/s} write:{1.5 MB/s}] []} <nil>"},
+		{"fio that did nothing", fmt.Sprint(parseFio([]byte(`{"jobs": []}`))), "{0 0 map[] []} <nil>"},
+		{"no report of fio", fmt.Sprint(parseFio(nil)), "{0 0 map[] []} read what fio reports: unexpected end of JSON input"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if test.got != test.want {
