@@ -166,6 +166,11 @@ func burnIn(ctx context.Context, c *call) error {
 		}
 	}
 	if out != nil {
+		if err := out.room(todo.Room(host)); err != nil && !*resume {
+			return notTested{err}
+		} else if err != nil {
+			host.Say("%v", err) // there may be less to write now
+		}
 		for _, c := range todo.Crashes {
 			if err := burnin.WriteWhole(filepath.Join(out.logs(), c.Name), c.Text); err != nil {
 				return notTested{fmt.Errorf("keep what the kernel said: %w", err)}

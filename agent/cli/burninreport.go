@@ -53,6 +53,15 @@ func openReportDir(path string) (*reportDir, error) {
 	return &reportDir{path}, err
 }
 
+// room is nil if the directory has room for so many bytes.
+func (d *reportDir) room(need int64) error {
+	free, err := freeSpace(d.path)
+	if err == nil && free < need {
+		err = fmt.Errorf("%s has %s free, and the report of this run may need %s", d.path, inspect.Size(free), inspect.Size(need))
+	}
+	return err
+}
+
 func (d *reportDir) logs() string { return filepath.Join(d.path, "logs") }
 
 // write writes what was found. problems are of reading the inventory.
