@@ -349,7 +349,7 @@ func runFio(ctx context.Context, h steps.Host, file string, faults []syscall.Err
 	case exitStatus(err) > 0 && slices.ContainsFunc(v.failed, func(e syscall.Errno) bool { return slices.Contains(faults, e) }):
 		return v, fault{err}
 	case err != nil && len(v.failed) > 0:
-		return v, fmt.Errorf("fio's own error, and no fault that it found: %w: %w", v.failed[0], err)
+		return v, fmt.Errorf("fio has found no fault, and ended with an error of its own: %w: %w", v.failed[0], err)
 	case err != nil:
 		return v, err
 	case unread != nil:

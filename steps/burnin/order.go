@@ -550,6 +550,11 @@ func testDisk(ctx context.Context, h steps.Host, d inspect.Disk, loops int64, la
 		before := v // it was halted
 		v, err = runFio(ctx, h, log, diskFaults(), append(args, more...)...)
 		v.wrote, v.read = v.wrote+before.wrote, v.read+before.read
+		// The kernel has no room on a disk that vanishes, either.
+		var ended *tool.Error
+		if errors.Is(err, syscall.ENOSPC) && errors.As(err, &ended) && steps.SameDisk(ctx, h.Machine, d, opened.Size(), opened.SectorSize()) != nil {
+			return fault{fmt.Errorf("it is gone: %w", ended)}
+		}
 		return err
 	})
 	parts, err = judged(title(d), err)

@@ -390,6 +390,22 @@ func TestPlanRun(t *testing.T) {
 				return good, nil
 			}
 		}, want: "FAIL\nPASS|processors|\nPASS|memory|\nPASS|/dev/vda serial S-vda|2.0 MiB written, 1.0 MiB read back, of 1.0 MiB\nFAIL|/dev/vdb serial S-vdb|program: exit status 1\n"},
+		{name: "a disk vanishes, and has no room then", disks: "vda", run: func(b *bench) runner {
+			return func(ctx context.Context, line string) (string, error) {
+				if !strings.HasPrefix(line, "fio") {
+					return "", nil
+				}
+				b.mu.Lock()
+				defer b.mu.Unlock()
+				for name := range b.root {
+					if strings.HasPrefix(name, "sys/block/vda") {
+						delete(b.root, name)
+					}
+				}
+				return `{"jobs": [{"error": 28}]}`, exit(1)
+			}
+		}, want: "FAIL\nPASS|processors|\nPASS|memory|\nFAIL|/dev/vda serial S-vda|it is gone: program: exit status 1\nSKIPPED|/dev/vdb serial S-vdb|it was not named\n" +
+			"FAIL|disk /dev/vda|lost since the burn-in began: virtio 1.0 MiB serial S-vda\n"},
 		{name: "nothing was read back", disks: "vda", run: func(*bench) runner {
 			return func(context.Context, string) (string, error) {
 				return `{"jobs": [{"read": {"io_bytes": 0}, "write": {"io_bytes": 1048576}}]}`, nil
