@@ -81,6 +81,7 @@ func do(ctx context.Context, h steps.Host, l load) (any, error) {
 		h.Progress(now)
 	})
 	report.say(h)
+	keepReport(context.WithoutCancel(ctx), h, l.part, report, err)
 	if failed := report.failures(); failed != "" { // also if not all could be tested
 		err = errors.Join(fmt.Errorf("%w: %s", steps.ErrBurnIn, failed), err)
 	}
@@ -90,6 +91,55 @@ func do(ctx context.Context, h steps.Host, l load) (any, error) {
 	report.Series = thin(report.Series, mostStepPoints)
 	return report, nil
 }
+
+// stepReport is the directory for a step's report, nil if there is none.
+func stepReport(h steps.Host, part string) *ReportDir {
+	if h.Reports == "" {
+		return nil
+	}
+	return &ReportDir{filepath.Join(h.Reports, "burnin-"+part), h.Version}
+}
+
+// newReport makes the directory for a step's report, in the place of the older one of that part of the machine, and returns where a program reports to: to the file that somebody wants, else to one in the
+// directory.
+func newReport(h steps.Host, part, file string) string {
+	d := stepReport(h, part)
+	if d == nil {
+		return file
+	}
+	if err := errors.Join(os.RemoveAll(d.Path), os.MkdirAll(d.Logs(), 0o700)); err != nil {
+		h.Say("burn-in: no report is kept: %v", err)
+		return file
+	}
+	return cmp.Or(file, filepath.Join(d.Logs(), part))
+}
+
+// keepReport writes what a step has found as a person's burn-in does, with fewer points: it is kept in memory, and sent with the logs. unfinished is why not all was tested.
+func keepReport(ctx context.Context, h steps.Host, part string, found Report, unfinished error) {
+	d := stepReport(h, part)
+	if d == nil {
+		return
+	}
+	found.Series, found.Parts = thin(found.Series, mostStepReportPoints), append([]Part{}, found.Parts...)
+	r := Result{Profile: "of Ironic's step", Started: found.Started, Ended: found.Ended, Problems: []string{}, Baseline: []Part{}}
+	if unfinished != nil {
+		found.Parts = append(found.Parts, Part{Name: part, Verdict: Skipped, Reasons: []string{unfinished.Error()}})
+		r.Problems = []string{unfinished.Error()}
+	}
+	r.Loads = []Report{found}
+	r.Verdict = r.verdict()
+	ctx, cancel := context.WithTimeout(ctx, lookTime)
+	defer cancel()
+	inventory, problems := h.Machine.Inventory(ctx)
+	machine := Describe(inventory)
+	r.Machine = &machine
+	if err := d.Write(r, inventory, problems); err != nil {
+		h.Say("burn-in: no report is kept: %v", err)
+	}
+}
+
+// mostStepReportPoints are the points of a series in a step's report.
+const mostStepReportPoints = 64
 
 // mostStepPoints are the points of a series in a step's result, which the conductor asks for again and again, and keeps.
 const mostStepPoints = 16
@@ -213,6 +263,7 @@ func stress(ctx context.Context, h steps.Host, r *reader, part string, lasts tim
 	if err := makeOutput(file, file); err != nil {
 		return nil, err
 	}
+	file = newReport(h, part, file)
 	return do(ctx, h, stressLoad(h, part, lasts, file, args...))
 }
 
@@ -287,6 +338,7 @@ func burnDisks(ctx context.Context, h steps.Host, j steps.Job, open opener) (any
 			return nil, err
 		}
 	}
+	file = newReport(h, "disks", file)
 	return do(ctx, h, diskLoad(disks, skipped, loops, lasts, func(ctx context.Context, d inspect.Disk) ([]Part, error) {
 		parts, err := testDisk(ctx, h, d, loops, lasts, true, file) // what is on it is the node's former life
 		if !smart || err != nil || parts[0].Verdict != Pass {
@@ -580,7 +632,7 @@ func Network(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 			return nil, err
 		}
 	}
-	return do(ctx, h, networkLoad(h, p, lasts, file))
+	return do(ctx, h, networkLoad(h, p, lasts, newReport(h, "network", file)))
 }
 
 func networkLoad(h steps.Host, p pairing, lasts time.Duration, file string) load {
