@@ -388,7 +388,7 @@ func makeFile(name string) error {
 
 // runFio runs fio, and keeps what it reports in a file, unless that is "". Its exit status is the number of jobs that failed, whatever for; the report has the error of each. Those that are
 // not in the list, such as too little memory, are fio's own and no fault of what it tests.
-func runFio(ctx context.Context, h steps.Host, file string, faults []syscall.Errno, args ...string) (volume, error) {
+func runFio(ctx context.Context, h steps.Host, file string, faults []fioError, args ...string) (volume, error) {
 	out, err := h.Tools.Run(ctx, tool.Fio, args...)
 	if file != "" && len(out) > 0 {
 		// Not by fio itself: it would end with the status that a broken disk has where the file cannot be written, and the report would be lost.
@@ -398,7 +398,7 @@ func runFio(ctx context.Context, h steps.Host, file string, faults []syscall.Err
 	}
 	v, unread := parseFio(out)
 	switch {
-	case exitStatus(err) > 0 && slices.ContainsFunc(v.failed, func(e syscall.Errno) bool { return slices.Contains(faults, e) }):
+	case exitStatus(err) > 0 && slices.ContainsFunc(v.failed, func(e fioError) bool { return slices.Contains(faults, e) }):
 		return v, fault{err}
 	case err != nil && len(v.failed) > 0:
 		return v, fmt.Errorf("fio has found no fault, and ended with an error of its own: %w: %w", v.failed[0], err)
@@ -410,22 +410,6 @@ func runFio(ctx context.Context, h steps.Host, file string, faults []syscall.Err
 		return v, fmt.Errorf("fio ended with 0, and reports: %w", v.failed[0])
 	}
 	return v, nil
-}
-
-// diskFaults are the errors of a disk's commands that are its own, and that of a block which is not what was written, EILSEQ. ENOSPC is none: a volume that is promised more than there is has it.
-// Source: Linux block/blk-core.c, blk_errors; fio 3.33, verify.c.
-func diskFaults() []syscall.Errno {
-	return []syscall.Errno{syscall.EIO, syscall.EILSEQ, syscall.ENODATA, syscall.EREMOTEIO, syscall.EBADE, syscall.ENOLINK, syscall.ETIMEDOUT, syscall.ENODEV, syscall.ENXIO}
-}
-
-// networkFaults are the errors of a connection that was there, or should be. Source: Linux, connect(2), send(2), tcp(7).
-func networkFaults() []syscall.Errno {
-	return append(notThere(), syscall.ECONNRESET, syscall.ECONNABORTED, syscall.EPIPE, syscall.ENETDOWN, syscall.ENONET, syscall.EIO)
-}
-
-// notThere are the errors of a connection to a partner that does not listen, or is not up yet.
-func notThere() []syscall.Errno {
-	return []syscall.Errno{syscall.ECONNREFUSED, syscall.EHOSTUNREACH, syscall.EHOSTDOWN, syscall.ENETUNREACH, syscall.ETIMEDOUT}
 }
 
 // diskLoad tests disks beside each other.
@@ -677,7 +661,7 @@ func exchange(ctx context.Context, h steps.Host, role, partner string, lasts tim
 	}
 	for told := false; ; told = true {
 		v, err := runFio(ctx, h, log, networkFaults(), args...)
-		waits := role == "reader" && exitStatus(err) == readerEarly && !slices.ContainsFunc(v.failed, func(e syscall.Errno) bool { return !slices.Contains(notThere(), e) })
+		waits := role == "reader" && exitStatus(err) == readerEarly && !slices.ContainsFunc(v.failed, func(e fioError) bool { return !slices.Contains(notThere(), e) })
 		if !waits {
 			parts, err := judged("network to "+partner, err)
 			if err != nil {

@@ -11,7 +11,6 @@ import (
 	"os"
 	"path/filepath"
 	"strings"
-	"syscall"
 	"testing"
 	"time"
 
@@ -97,7 +96,7 @@ func TestRootFioOwnErrors(t *testing.T) {
 		is          error
 	}{
 		{name: "nothing", size: "64m"},
-		{name: "no room", size: "1m", is: syscall.ENOSPC},
+		{name: "no room", size: "1m", is: errNoRoom},
 		{name: "no memory", limit: "ulimit -v 300000", size: "64m"},
 		{name: "not even for its libraries", limit: "ulimit -v 100000", size: "64m"},
 		{name: "files of a few blocks", limit: "ulimit -f 1000", size: "64m"},

@@ -15,7 +15,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 	"time"
 
 	"github.com/ironhand/ironhand/image"
@@ -552,7 +551,7 @@ func testDisk(ctx context.Context, h steps.Host, d inspect.Disk, loops int64, la
 		v.wrote, v.read = v.wrote+before.wrote, v.read+before.read
 		// The kernel has no room on a disk that vanishes, either.
 		var ended *tool.Error
-		if errors.Is(err, syscall.ENOSPC) && errors.As(err, &ended) && steps.SameDisk(ctx, h.Machine, d, opened.Size(), opened.SectorSize()) != nil {
+		if errors.Is(err, errNoRoom) && errors.As(err, &ended) && steps.SameDisk(ctx, h.Machine, d, opened.Size(), opened.SectorSize()) != nil {
 			return fault{fmt.Errorf("it is gone: %w", ended)}
 		}
 		return err
@@ -580,7 +579,7 @@ func testDisk(ctx context.Context, h steps.Host, d inspect.Disk, loops int64, la
 type volume struct {
 	wrote, read int64           // bytes
 	rates       map[string]Rate // of "read" and "write", while it did that
-	failed      []syscall.Errno // of jobs
+	failed      []fioError      // of jobs
 }
 
 // parseFio reads fio's report. Lines of warnings may stand before it.
@@ -592,7 +591,7 @@ func parseFio(report []byte) (volume, error) {
 	var r struct {
 		Jobs []struct {
 			Read, Write direction
-			Error       syscall.Errno
+			Error       fioError
 		} `json:"jobs"`
 	}
 	v := volume{rates: map[string]Rate{}}
