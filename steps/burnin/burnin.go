@@ -282,7 +282,7 @@ func stressLoad(h steps.Host, part string, lasts time.Duration, file string, arg
 				out, err := h.Tools.Run(ctx, tool.StressNG, slices.Concat(args, []string{"--yaml", ownOutput}, more)...)
 				maps.Copy(rates, parseStress(out))
 				switch killed := killedForMemory(h.Machine.FS) - before; {
-				case killed > 0 && !stressFound(err):
+				case killed > 0 && exitStatus(err) == stressFailed && !stressFound(err):
 					return errors.Join(fmt.Errorf("the kernel has killed %d programs for want of memory meanwhile", killed), err)
 				case exitStatus(err) == stressFailed:
 					return fault{err}
@@ -392,7 +392,11 @@ func runFio(ctx context.Context, h steps.Host, file string, faults []fioError, a
 	out, err := h.Tools.Run(ctx, tool.Fio, args...)
 	if file != "" && len(out) > 0 {
 		// Not by fio itself: it would end with the status that a broken disk has where the file cannot be written, and the report would be lost.
-		if err := errors.Join(makeFile(file), os.WriteFile(file, out, 0o600)); err != nil {
+		err := makeFile(file)
+		if err == nil {
+			err = os.WriteFile(file, out, 0o600)
+		}
+		if err != nil {
 			h.Say("burn-in: what the program reports is not kept: %v", err)
 		}
 	}
@@ -672,6 +676,9 @@ func exchange(ctx context.Context, h steps.Host, role, partner string, lasts tim
 			}
 			if v.wrote+v.read == 0 {
 				return nil, fmt.Errorf("network to %s: as the %s nothing went over it", partner, role)
+			}
+			if v.lasted < lasts-time.Second { // such as of a partner that was stopped
+				return nil, fmt.Errorf("network to %s: as the %s it ended after %v of %v", partner, role, v.lasted, lasts)
 			}
 			parts[0].rates = withPart("network to "+partner, v.rates)
 			return parts, nil

@@ -580,6 +580,7 @@ type volume struct {
 	wrote, read int64           // bytes
 	rates       map[string]Rate // of "read" and "write", while it did that
 	failed      []fioError      // of jobs
+	lasted      time.Duration   // the longest of all directions of all jobs, without what they waited for
 }
 
 // parseFio reads fio's report. Lines of warnings may stand before it.
@@ -587,6 +588,7 @@ func parseFio(report []byte) (volume, error) {
 	type direction struct {
 		Bytes     int64   `json:"io_bytes"`
 		PerSecond float64 `json:"bw_bytes"`
+		Runtime   int64   // milliseconds
 	}
 	var r struct {
 		Jobs []struct {
@@ -607,6 +609,7 @@ func parseFio(report []byte) (volume, error) {
 		v.wrote, v.read = v.wrote+j.Write.Bytes, v.read+j.Read.Bytes
 		add("write", j.Write)
 		add("read", j.Read)
+		v.lasted = max(v.lasted, time.Duration(max(j.Write.Runtime, j.Read.Runtime))*time.Millisecond)
 		if j.Error != 0 {
 			v.failed = append(v.failed, j.Error)
 		}
