@@ -46,6 +46,7 @@ type Torrent struct {
 	Port  int      `yaml:"port"`  // on which nodes fetch the first image from this conductor, the next one for the next; default: any
 	UpKB  int      `yaml:"up_kb"` // KiB per second that it sends at the most; 0: no limit
 	Peers []string `yaml:"peers"` // networks that nodes may be in; default: all
+	Share []string `yaml:"share"` // files below the files directory that are shared whatever the nodes get: for nodes of Ironic
 }
 
 // TLS is the server's certificate. Written as the single word auto, it means ca.crt, server.crt and server.key in the
@@ -234,7 +235,12 @@ func (c *Config) check() error {
 			return fmt.Errorf("torrent: peers: %q is not a network, such as 192.0.2.0/24", printable(p))
 		}
 	}
-	if len(c.Nodes) == 0 {
+	for _, name := range c.Torrent.Share {
+		if c.Files == "" || !isPublic(name) {
+			return fmt.Errorf("torrent: share: %q is not a path below the files directory, or is hidden", printable(name))
+		}
+	}
+	if len(c.Nodes) == 0 && len(c.Torrent.Share) == 0 {
 		return errors.New("nodes: none")
 	}
 	seen := make(map[string]string) // UUIDs, names and MACs, each of one node
