@@ -24,16 +24,17 @@ func TestVMSwarm(t *testing.T) {
 		name  string
 		image func(t *testing.T, to string)
 		upKB  int // of the conductor, and what the machine takes that is late
+		time  time.Duration
 		long  bool
 	}{
-		{name: "small", upKB: 1 << 10, image: func(t *testing.T, to string) {
+		{name: "small", upKB: 1 << 10, time: deployTime, image: func(t *testing.T, to string) {
 			disk := slices.Clone(grubSystem.make(t))
 			rand.NewChaCha8([32]byte{}).Read(disk[1<<20 : len(disk)-1<<20]) // what is zero is on many disks already
 			if err := os.WriteFile(to, disk, 0o600); err != nil {
 				t.Fatal(err)
 			}
 		}},
-		{name: "Debian", upKB: 16 << 10, long: true, image: func(t *testing.T, to string) {
+		{name: "Debian", upKB: 16 << 10, time: 30 * time.Minute, long: true, image: func(t *testing.T, to string) {
 			run(t, "zstd", "-q", "-d", "-o", to, vmtest.Artefact(t, "image/debian.img.zst"))
 		}},
 	} {
@@ -51,15 +52,18 @@ func TestVMSwarm(t *testing.T) {
 			tt.image(t, image)
 			l.startSwarm(labs, tt.upKB)
 
-			// 1. All begin. The disks are as large as the image, so that what it has of a GPT at its end stays where it is. That of the machine that is late is full of old data.
+			// 1. All begin, and those that are done leave when the test ends. The disks are as large as the image, so that what it has of a GPT at its end stays where it is. That of the machine that is late is full of old data.
 			info, err := os.Stat(image)
 			if err != nil {
 				t.Fatal(err)
 			}
 			late := len(labs) - 1
-			labs[late].params = []string{fmt.Sprintf("ironhand-torrent-down=%d", tt.upKB)}
 			machines, vms := make([]vmtest.Machine, len(labs)), make([]*vmtest.VM, len(labs))
 			for i, one := range labs {
+				one.params = []string{"ironhand-torrent-share=3600"}
+				if i == late {
+					one.params = []string{fmt.Sprintf("ironhand-torrent-down=%d", tt.upKB)}
+				}
 				machines[i] = one.machine()
 				machines[i].Disks = []vmtest.Disk{{Size: info.Size(), Serial: "ROOT"}}
 				if i == late {
@@ -80,7 +84,7 @@ func TestVMSwarm(t *testing.T) {
 
 			// 3. The conductor goes, when one has all of it and another has not.
 			const whole = `(verify|read-back|commit): \d+ of`
-			vms[0].Expect(t, whole, deployTime)
+			vms[0].Expect(t, whole, tt.time)
 			l.conductor.Pause()
 			if regexp.MustCompile(whole).MatchString(vms[late].Console()) {
 				t.Error("the machine that was to be late is not: that the others serve it is not shown")
@@ -94,7 +98,7 @@ func TestVMSwarm(t *testing.T) {
 				return n
 			}
 			for i, vm := range vms {
-				m := vm.Expect(t, `torrent disk.img .*: (\d+) MiB from peers, (\d+) MiB from mirrors, (\d+) MiB were on the disk already\n`, deployTime)
+				m := vm.Expect(t, `torrent disk.img .*: (\d+) MiB from peers, (\d+) MiB from mirrors, (\d+) MiB were on the disk already\n`, tt.time)
 				t.Logf("machine %d: %s", i, strings.TrimSpace(m[0]))
 				if (number(m[3]) > 0) != (i == late) {
 					t.Errorf("machine %d found %s MiB on its disk", i, m[3])
@@ -109,8 +113,9 @@ func TestVMSwarm(t *testing.T) {
 			if err := l.result(deployTime); err != nil {
 				t.Fatalf("conductor: %v\n%s", err, l.timeline())
 			}
+			vms[late].Wait(t, time.Minute)
 			for i, vm := range vms {
-				vm.Wait(t, time.Minute)
+				vm.Stop()
 				run(t, "cmp", vm.Disks[0], image)
 				wantNoSecrets(t, labs[i], vm)
 			}
