@@ -880,6 +880,25 @@ func TestContents(t *testing.T) {
 	}
 }
 
+// Whatever is at the ends of a disk, and however small it is, it is looked at.
+func FuzzContents(f *testing.F) {
+	f.Add([]byte("JM\x01\x00"), 512)
+	f.Add([]byte("\x55\xaa\x01"), 51)
+	f.Add([]byte("Promise Technology, Inc."), 16*512)
+	f.Fuzz(func(t *testing.T, mark []byte, before int) {
+		const size = 64 << 10
+		disk := make([]byte, size)
+		copy(disk[size-min(max(before, 0), size):], mark)
+		for _, disk := range [][]byte{disk, mark} {
+			head, tail, err := ReadEnds(bytes.NewReader(disk), int64(len(disk)))
+			if err != nil {
+				t.Fatal(err)
+			}
+			Contents(head, tail, int64(len(disk)))
+		}
+	})
+}
+
 // The node's own volumes count for an image also if they do not run.
 func TestReleaseRefuses(t *testing.T) {
 	for _, test := range []struct{ name, config, want string }{
