@@ -34,7 +34,7 @@ func TestVMSwarm(t *testing.T) {
 				t.Fatal(err)
 			}
 		}},
-		{name: "Debian", upKB: 16 << 10, time: 30 * time.Minute, long: true, image: func(t *testing.T, to string) {
+		{name: "Debian", upKB: 4 << 10, time: 30 * time.Minute, long: true, image: func(t *testing.T, to string) {
 			run(t, "zstd", "-q", "-d", "-o", to, vmtest.Artefact(t, "image/debian.img.zst"))
 		}},
 	} {
@@ -122,8 +122,8 @@ func TestVMSwarm(t *testing.T) {
 			for _, m := range regexp.MustCompile(`disk.img: \d+ MiB were sent to nodes that share it, (\S+) copies`).FindAllStringSubmatch(l.timeline(), -1) {
 				sent += number(m[1])
 			}
-			if t.Logf("%.2f copies of the image came from the conductor", sent); sent < 0.9 || sent > 2 {
-				t.Errorf("the conductor has sent %.2f copies of the image, want 1 to 2:\n%s", sent, l.timeline())
+			if t.Logf("%.2f copies of the image came from the conductor", sent); sent < 0.9 || sent > 2.2 {
+				t.Errorf("the conductor has sent %.2f copies of the image, want 1 to 2.2:\n%s", sent, l.timeline())
 			}
 		})
 	}
