@@ -24,7 +24,7 @@ import (
 
 func writeCommand() command {
 	return command{
-		name: "write", args: "SOURCE [SOURCE...] DEVICE [--digest ALGO:HEX|URL] [--cafile FILE] [--auth-file FILE] [--public-key FILE [--signature FILE|URL]] [--format auto|raw|qcow2] [--connections N] [--config-drive FILE|DIR] [--read-back none|sample|full] [--yes] [--json]",
+		name: "write", args: "SOURCE [SOURCE...] DEVICE [--digest ALGO:HEX|URL] [--cafile FILE] [--auth-file FILE] [--public-key FILE [--signature FILE|URL]] [--format auto|raw|qcow2] [--connections N] [--peer HOST:PORT] [--config-drive FILE|DIR] [--read-back none|sample|full] [--yes] [--json]",
 		help:    "Write an image onto a disk. SOURCE is a file, an http(s):// URL, a disk image in a registry, oci://HOST/REPOSITORY:TAG, or a torrent: a file or URL ending in .torrent, or a magnet link; several are mirrors of one image.",
 		example: "ironhand write https://192.0.2.1/debian.img.zst /dev/sda --digest sha512:9f2c...",
 		run:     runWrite,
@@ -84,6 +84,7 @@ func runWrite(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
+	web.warnings = c.stderr
 	var digest stream.Digest
 	if isWeb(*digestText) {
 		digest, err = web.digest(ctx, *digestText, names)
@@ -96,7 +97,7 @@ func runWrite(ctx context.Context, c *call) error {
 	if web.torrent, err = swarm(); err != nil {
 		return err
 	}
-	sources, digest, err := web.sources(ctx, names, digest)
+	sources, digest, err := web.sources(ctx, names, digest, *keyFile != "")
 	if err != nil {
 		return err
 	}
@@ -136,7 +137,12 @@ func runWrite(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	defer disk.Close()
+	open := []*stream.Device{disk}
+	defer func() {
+		for _, d := range open {
+			d.Close() // it was synced
+		}
+	}()
 	if chosen.Name != "" {
 		if err := steps.SameDisk(ctx, inspect.Local(), chosen, disk.Size(), disk.SectorSize()); err != nil {
 			return err
@@ -149,7 +155,7 @@ func runWrite(ctx context.Context, c *call) error {
 			case errors.Is(err, syscall.EBUSY):
 				return fmt.Errorf("%s is the same disk: %w", name, err)
 			case err == nil:
-				defer other.Close() // nothing is written to it
+				open = append(open, other)
 			}
 		}
 	}
@@ -180,6 +186,13 @@ func runWrite(ctx context.Context, c *call) error {
 		fmt.Fprintf(c.stderr, "warning: %s\n", w)
 	}
 	if s, ok := sources[0].(*torrent.Source); ok && (*share > 0 || *ratio > 0) {
+		// What is shared is read through a handle of its own, which keeps nobody from mounting the disk.
+		for _, d := range open {
+			if err := d.Close(); err != nil {
+				return fmt.Errorf("close %s: %w", target, err)
+			}
+		}
+		open = nil
 		fmt.Fprintf(c.stderr, "sharing %s\n", s)
 		s.Share(ctx, *share, *ratio)
 	}
