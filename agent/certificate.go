@@ -43,15 +43,9 @@ type CertificateOptions struct {
 // oidSubjectAltName is the extension that says whom a certificate is for. Source: RFC 5280, 4.2.1.6.
 var oidSubjectAltName = asn1.ObjectIdentifier{2, 5, 29, 17}
 
-// NewCertificate makes a key and a certificate that it signs itself. The conductor takes the certificate
+// newCertificate makes a key and a certificate that it signs itself, and returns them in one PEM text, too. The conductor takes the certificate
 // as the only authority that it trusts for this node. It has the form of ironic-python-agent's
 // (IPA ironic_python_agent/tls_utils.py): subjectAltName, critical, is the only extension.
-func NewCertificate(o CertificateOptions) (Certificate, error) {
-	certificate, _, err := newCertificate(o)
-	return certificate, err
-}
-
-// newCertificate also returns certificate and key in one PEM text.
 func newCertificate(o CertificateOptions) (c Certificate, both []byte, err error) {
 	defer func() {
 		if err != nil {

@@ -18,7 +18,7 @@ import (
 // certificateFor makes a certificate as the agent does, valid now.
 func certificateFor(t testing.TB, address, curve string) Certificate {
 	t.Helper()
-	c, err := NewCertificate(CertificateOptions{Address: address, Host: "node-1", Curve: curve, Now: time.Now(), Skew: time.Hour})
+	c, _, err := newCertificate(CertificateOptions{Address: address, Host: "node-1", Curve: curve, Now: time.Now(), Skew: time.Hour})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -51,7 +51,7 @@ func TestCertificateForm(t *testing.T) {
 	for _, tt := range tests {
 		t.Run(tt.curve+" "+tt.address, func(t *testing.T) {
 			now := time.Date(2026, 11, 20, 23, 21, 57, 0, time.UTC)
-			c, err := NewCertificate(CertificateOptions{Address: tt.address, Host: "node-1", Curve: tt.curve, Now: now, Skew: time.Hour})
+			c, _, err := newCertificate(CertificateOptions{Address: tt.address, Host: "node-1", Curve: tt.curve, Now: now, Skew: time.Hour})
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -96,8 +96,8 @@ func TestNewCertificateRefuses(t *testing.T) {
 		{"bracketed", "[2001:db8::1]", "p384"}, {"no curve", "192.0.2.10", ""}, {"another curve", "192.0.2.10", "x25519"},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
-			if _, err := NewCertificate(CertificateOptions{Address: tt.address, Curve: tt.curve, Now: time.Now()}); err == nil {
-				t.Error("NewCertificate succeeded")
+			if _, _, err := newCertificate(CertificateOptions{Address: tt.address, Curve: tt.curve, Now: time.Now()}); err == nil {
+				t.Error("newCertificate succeeded")
 			}
 		})
 	}

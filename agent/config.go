@@ -123,8 +123,8 @@ type Origin struct{ Name, Value, From string }
 
 func (o Origin) String() string { return fmt.Sprintf("%s=%s (%s)", o.Name, o.Value, o.From) }
 
-// Sources are the places that settings come from. Weak to strong, as for ironic-python-agent: built in, the ramdisk's
-// parameters, the kernel command line, parameters on the media, .conf files, by hand the program's own flags, and multicast DNS.
+// Sources are the places that settings come from. Weak to strong: built in, the ramdisk's parameters and then its .conf files, those of the media, the
+// kernel command line, by hand the program's own flags, and multicast DNS.
 type Sources struct {
 	Ramdisk fs.FS             // "/" of the ramdisk, for etc/ironhand/parameters.txt, .conf files, CA files and the like
 	Media   []media.Medium    // the first is the strongest

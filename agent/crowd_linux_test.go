@@ -131,9 +131,9 @@ func TestMemoryIsBounded(t *testing.T) {
 	}
 	at := string(address)
 	conductor := client(t, filepath.Join(dir, "ca.pem"))
-	post := func(query, body string) (int, string) {
+	commands := "https://" + at + "/v1/commands/?agent_token=" + testToken
+	answer := func(res *http.Response, err error) (int, string) {
 		t.Helper()
-		res, err := conductor.Post("https://"+at+"/v1/commands/?agent_token="+testToken+query, "", strings.NewReader(body))
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -144,18 +144,13 @@ func TestMemoryIsBounded(t *testing.T) {
 		}
 		return res.StatusCode, string(b)
 	}
+	post := func(query, body string) (int, string) {
+		t.Helper()
+		return answer(conductor.Post(commands+query, "", strings.NewReader(body)))
+	}
 	get := func() (int, string) {
 		t.Helper()
-		res, err := conductor.Get("https://" + at + "/v1/commands/?agent_token=" + testToken)
-		if err != nil {
-			t.Fatal(err)
-		}
-		defer res.Body.Close()
-		b, err := io.ReadAll(res.Body)
-		if err != nil {
-			t.Fatal(err)
-		}
-		return res.StatusCode, string(b)
+		return answer(conductor.Get(commands))
 	}
 	begun := memory(t, child.Process.Pid)
 	if code, body := post("", `{"name": "clean.execute_clean_step", "params": {"step": {"step": "hold"}}}`); code != 200 || !strings.Contains(body, "RUNNING") {

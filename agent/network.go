@@ -51,7 +51,7 @@ func (k modular) Do(ctx context.Context, c netconfig.Change) error {
 // nicWait is how long the NICs of the network data may take to appear: drivers load firmware.
 const nicWait = 15 * time.Second
 
-// RamdiskNetwork, below /, is a network_data.json for every machine that boots this ramdisk.
+// RamdiskNetwork is, below /, a network_data.json for every machine that boots this ramdisk.
 const RamdiskNetwork = "etc/ironhand/network_data.json"
 
 // Firmware is the directory in which the kernel shows what firmware that has booted by iSCSI says of the network; nil if the kernel command line does not ask

@@ -7,8 +7,10 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"net/netip"
 
 	"github.com/ironhand/ironhand/agent/ironic"
+	"github.com/ironhand/ironhand/netconfig"
 )
 
 // pollCommands are for a conductor that is not called and asks by itself.
@@ -87,20 +89,9 @@ func (a *agent) servePolled(ctx context.Context) error {
 
 // firstAddress is the first global address of the interfaces that are up.
 func (a *agent) firstAddress(ctx context.Context) (string, error) {
-	k, err := a.network()
-	if err != nil {
-		return "", err
+	address, err := a.firstFitting(ctx, func(n netconfig.NIC, ip netip.Addr) bool { return n.Up && !n.Loopback && ip.IsGlobalUnicast() })
+	if address == "" && err == nil {
+		err = errors.New("find the address to advertise: no interface has one")
 	}
-	state, err := k.State(ctx)
-	if err != nil {
-		return "", fmt.Errorf("read the state of the network: %w", err)
-	}
-	for _, n := range state.NICs {
-		for _, address := range n.Addresses {
-			if ip := address.Prefix.Addr(); n.Up && !n.Loopback && ip.IsGlobalUnicast() {
-				return ip.String(), nil
-			}
-		}
-	}
-	return "", errors.New("find the address to advertise: no interface has one")
+	return address, err
 }

@@ -669,6 +669,15 @@ func (a *agent) hasAddress(ctx context.Context, address string) bool {
 
 // addressOf returns the IPv4 address of a NIC.
 func (a *agent) addressOf(ctx context.Context, nic string) (string, error) {
+	address, err := a.firstFitting(ctx, func(n netconfig.NIC, ip netip.Addr) bool { return n.Name == nic && ip.Is4() })
+	if address == "" && err == nil {
+		err = fmt.Errorf("%q, which ipa-network-interface names, has no IPv4 address", nic)
+	}
+	return address, err
+}
+
+// firstFitting returns the machine's first address that fits; "" if none does.
+func (a *agent) firstFitting(ctx context.Context, fits func(netconfig.NIC, netip.Addr) bool) (string, error) {
 	k, err := a.network()
 	if err != nil {
 		return "", err
@@ -679,12 +688,12 @@ func (a *agent) addressOf(ctx context.Context, nic string) (string, error) {
 	}
 	for _, n := range state.NICs {
 		for _, address := range n.Addresses {
-			if ip := address.Prefix.Addr(); n.Name == nic && ip.Is4() {
+			if ip := address.Prefix.Addr(); fits(n, ip) {
 				return ip.String(), nil
 			}
 		}
 	}
-	return "", fmt.Errorf("%q, which ipa-network-interface names, has no IPv4 address", nic)
+	return "", nil
 }
 
 // sourceFor returns the address from which packets to an address go out. A link-local one is an error: others cannot use it without knowing the link.

@@ -189,13 +189,13 @@ func (l *lab) timeline() string {
 
 func (l *lab) path(name string) string { return filepath.Join(l.dir, name) }
 
-// machine is the node: two disks, of which ROOT is the second, and a NIC.
+// machine is the node: two disks, of which ROOT is the second, and a NIC. Where a step has failed, nothing else is waited for.
 func (l *lab) machine() vmtest.Machine {
 	l.t.Helper()
 	m := vmtest.Machine{
-		Cmdline: "boot_method=vmedia",
-		Disks:   []vmtest.Disk{{Size: 5 << 30, Serial: "OTHER"}, {Size: 6 << 30, Serial: "ROOT"}},
-		NICs:    []vmtest.NIC{{MAC: labMAC, Network: l.network}},
+		Cmdline: "boot_method=vmedia", Hopeless: `step: \w+ FAILED.*\n`,
+		Disks: []vmtest.Disk{{Size: 5 << 30, Serial: "OTHER"}, {Size: 6 << 30, Serial: "ROOT"}},
+		NICs:  []vmtest.NIC{{MAC: labMAC, Network: l.network}},
 	}
 	switch l.medium {
 	case "none":

@@ -221,19 +221,11 @@ func TestVMStickQuick(t *testing.T) {
 // From a stick, with a BIOS and nobody at the console, a machine with a disk that cannot be read fails; it was reset in the middle besides, went on by itself, and says so.
 func TestVMStickBadDisk(t *testing.T) {
 	vmtest.Require(t)
-	dir := t.TempDir()
-	unreadable, config := filepath.Join(dir, "unreadable"), filepath.Join(dir, "blkdebug")
-	if err := os.WriteFile(unreadable, make([]byte, 24<<20), 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(config, []byte("[inject-error]\nevent = \"read_aio\"\nerrno = \"5\"\nsector = \"20000\"\nonce = \"off\"\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
 	stick := burnInStick(t, "20s", "ironhand-burnin=seconds ironhand-burnin-disks=GOOD,UNREADABLE")
 	vm := vmtest.Start(t, vmtest.Machine{
 		Firmware: "bios", Kernel: "none", USB: stick, MemoryMiB: 1024, Reboots: true,
 		Extra: []string{"-set", "device.usb0.bootindex=0", "-device", "i6300esb"}, // SeaBIOS tries but one disk
-		Disks: []vmtest.Disk{{Size: 24 << 20, Serial: "GOOD"}, {Path: "blkdebug:" + config + ":" + unreadable, Serial: "UNREADABLE", Format: "raw"}},
+		Disks: []vmtest.Disk{{Size: 24 << 20, Serial: "GOOD"}, {Size: 24 << 20, Serial: "UNREADABLE", Unreadable: 20000}},
 	})
 	vm.Expect(t, `processors +runs`, 5*time.Minute)
 	vm.Monitor(t, "system_reset", nil)

@@ -28,6 +28,7 @@ type Disk struct {
 	Tran               Text   `json:"tran"`             // sata, sas, nvme, usb, virtio, ...
 
 	Type      string `json:"-"` // disk, a level of software RAID such as raid1, or mpath
+	State     string `json:"-"` // why the kernel does not use it: "offline", of a SCSI device or an NVMe controller; empty if it does
 	ReadOnly  bool   `json:"-"`
 	Removable bool   `json:"-"`
 	Firmware  string `json:"-"` // revision, as the disk says it
@@ -126,7 +127,6 @@ type foundDisk struct {
 	members []string // of a multipath device, which stands for them
 	unit    string   // its name that is unique in the world; "" if it has none that can be relied on
 	port    string   // by which it is reached; "" for a multipath device
-	works   bool     // by the kernel's word
 }
 
 // joinPaths lists each disk once, by its best path: a multipath device, else one that works and can be written to, else the first.
@@ -143,7 +143,7 @@ func joinPaths(all []foundDisk) []Disk {
 	disks := []Disk{}
 	for _, g := range groups {
 		rank := func(f foundDisk) (n int) {
-			for i, bad := range []bool{f.disk.ReadOnly, !f.works, f.port != ""} {
+			for i, bad := range []bool{f.disk.ReadOnly, f.disk.State != "", f.port != ""} {
 				if bad {
 					n += 1 << i
 				}
@@ -173,9 +173,10 @@ func (f foundDisk) same(o foundDisk) bool {
 // identifyPath reads by which name a disk is known on all its paths, and which of them this is.
 func (f *foundDisk) identifyPath(r *reader, dir string) {
 	device := r.real(dir + "/device")
-	state := r.attempt(device + "/state") // of a SCSI device, or of an NVMe controller
-	f.works = state == "" || state == "running" || state == "live"
 	d := f.disk
+	if state := r.attempt(device + "/state"); state != "running" && state != "live" {
+		d.State = state
+	}
 	switch {
 	case d.Type == "mpath": // scsi_id's digit for the kind of name
 		f.unit = strings.Replace(strings.Replace(r.text(dir+"/dm/uuid"), "mpath-3", "naa.", 1), "mpath-2", "eui.", 1)

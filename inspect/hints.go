@@ -380,3 +380,29 @@ func (s SkipList) Split(disks []Disk) (use, skip []Disk, err error) {
 	}
 	return use, skip, nil
 }
+
+// Keeps tells whether the list leaves alone one path of a disk, seen as a disk of its own. doubtful tells that it does so by no more than what drives are told apart by, a serial number or WWN, and not by
+// its name or place: two drives that share those cannot be told apart by it.
+func (s SkipList) Keeps(path Disk) (kept, doubtful bool, err error) {
+	path.Paths = nil
+	for _, h := range s.Hints {
+		why, err := h.explain(path)
+		if err != nil {
+			return false, false, fmt.Errorf("skip list: %w", judgeError(path, err))
+		}
+		if !why.Kept {
+			continue
+		}
+		kept = true
+		if h.on("name", "hctl", "by_path") {
+			return true, false, nil
+		}
+		doubtful = doubtful || h.on("serial", "wwn", "wwn_with_extension")
+	}
+	return kept, doubtful, nil
+}
+
+// on tells whether one of the hints is among these.
+func (h Hints) on(names ...string) bool {
+	return slices.ContainsFunc(h.conditions, func(c condition) bool { return slices.Contains(names, c.hint) })
+}

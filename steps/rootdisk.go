@@ -92,6 +92,9 @@ func (v Volume) disk(disks []inspect.Disk, arrays []Array) (inspect.Choice, erro
 // It is asked while the disk is open, since its name is not given away then. size and sector are those of the open disk, in bytes.
 func SameDisk(ctx context.Context, m inspect.Machine, chosen inspect.Disk, size int64, sector int) error {
 	disks, unread := m.Disks(ctx)
+	for _, d := range disks {
+		disks = append(disks, d.Paths...) // by which of them a disk is listed may change when one fails
+	}
 	i := slices.IndexFunc(disks, func(d inspect.Disk) bool { return d.Name == chosen.Name })
 	if i < 0 {
 		return errors.Join(fmt.Errorf("%s is gone since it was chosen", chosen.Name), unread)

@@ -30,7 +30,7 @@ type ReaderOptions struct {
 	// Connections is how many connections to make to a web server, at most MaxConnections; 0 stands for 1. More than one are made only for a long image, from
 	// a server that tells its length and sends parts of it; those that the server turns away (429, 503) are not made again.
 	Connections int
-	// Ahead is how many bytes are read ahead, at least 2 MiB and at most 8; 0 stands for 8 MiB.
+	// Ahead is how many bytes are read ahead, at least 2 MiB and at most 8; 0 stands for 8 MiB, and for 2 with a Swarm.
 	Ahead int
 	// Signature is what the image has to fit besides the digest; the zero Signature for none.
 	Signature Signature
@@ -99,6 +99,11 @@ func NewReader(ctx context.Context, sources []Source, want Digest, o ReaderOptio
 	r.size.Store(-1)
 	if o.Ahead <= 0 {
 		o.Ahead = readChunks * chunkSize
+		if len(sources) > 0 {
+			if _, ok := sources[0].(Swarm); ok { // it reads ahead itself
+				o.Ahead = 2 * chunkSize
+			}
+		}
 	}
 	for range min(max(2, o.Ahead/chunkSize), readChunks) {
 		r.free <- &chunk{buf: make([]byte, chunkSize), home: r.free}

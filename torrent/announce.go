@@ -19,6 +19,8 @@ import (
 	"time"
 
 	"github.com/anacrolix/torrent/bencode"
+
+	"github.com/ironhand/ironhand/stream"
 )
 
 const (
@@ -54,6 +56,10 @@ func (s *session) announceTo(tracker string, hash [20]byte) {
 		switch {
 		case s.ctx.Err() != nil:
 		case err != nil:
+			if stream.IsFinal(err) {
+				s.o.Log.Warn("tracker is not used", "tracker", hostOf(tracker), "err", err)
+				return
+			}
 			if failures++; failures == 1 {
 				s.o.Log.Warn("tracker does not answer; asking again", "tracker", hostOf(tracker), "err", err)
 			}
@@ -119,7 +125,7 @@ func (s *session) ask(ctx context.Context, tracker string, hash [20]byte, event 
 			req.Header.Set("Authorization", a)
 		}
 	}
-	resp, err := s.o.Transport.RoundTrip(req) // no redirects: the tracker is the one that was named
+	resp, err := s.asking.RoundTrip(req) // no redirects: the tracker is the one that was named
 	if err != nil {
 		return answer{}, fmt.Errorf("announce to %s: %w", hostOf(tracker), err)
 	}

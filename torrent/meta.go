@@ -47,6 +47,9 @@ type Meta struct {
 	Size     int64          // bytes; -1 if not known yet
 	Trackers []string       // URLs, which may hold secrets
 	WebSeeds []string       // URLs of the image itself, which may hold secrets
+	// From is the host that the metainfo was fetched from: its trackers and web seeds are not asked for on loopback and link-local addresses, but where From is such a one. Empty
+	// for what the operator has given, as a file or a magnet link: there nothing is refused.
+	From string
 }
 
 // IsMagnet tells a magnet link from the name of a file or a URL.
@@ -117,7 +120,7 @@ func Parse(b []byte) (Meta, error) {
 	return m.bounded(), nil
 }
 
-// Fetch reads a metainfo from where it is published.
+// Fetch reads a metainfo from where it is published, which is a web server.
 func Fetch(ctx context.Context, src stream.Source, o stream.ReaderOptions) (Meta, error) {
 	r := stream.NewReader(ctx, []stream.Source{src}, stream.Digest{}, o)
 	defer r.Close()
@@ -129,6 +132,11 @@ func Fetch(ctx context.Context, src stream.Source, o stream.ReaderOptions) (Meta
 	if err != nil {
 		return Meta{}, fmt.Errorf("%v: %w", src, err)
 	}
+	u, err := url.Parse(src.String())
+	if err != nil || u.Host == "" {
+		return Meta{}, fmt.Errorf("%v: a torrent is fetched from a web server", src)
+	}
+	m.From = u.Hostname()
 	return m, nil
 }
 

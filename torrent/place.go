@@ -92,6 +92,7 @@ func (s *Source) Place(ctx context.Context, dst stream.Target, m *stream.Meter) 
 		return nil, nil, errors.Join(fmt.Errorf("%v: it is read in order already", s), p.close())
 	}
 	s.mode, s.place = byPlace, p
+	s.begun()
 	for i := range s.pieces {
 		if s.pieces[i].state == have {
 			p.arrived = append(p.arrived, i)

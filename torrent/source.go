@@ -10,6 +10,7 @@ import (
 	"io"
 	"slices"
 	"sync"
+	"syscall"
 	"time"
 
 	"github.com/anacrolix/torrent"
@@ -48,6 +49,18 @@ type Source struct {
 	failed  error     // ends all reading
 	web     int64     // bytes that came from web seeds
 	lastWeb error
+
+	rivals    []uint64  // in order: the nodes that read nearby, by their numbers
+	turnOf    int       // in order: the piece that is waited for,
+	turnSince time.Time // since then
+	unfair    time.Time // in order: until then nobody's turn is waited for
+
+	fromPeers pace
+	brought   time.Time // when a peer has sent something of use last
+	waiting   time.Time // since when peers were to bring more than they do
+	tried     time.Time // when a web seed was asked last to see how fast it is
+	webRate   float64   // bytes a second of a piece from a web seed, lately; 0 if not known
+	fetches   map[int]*fetch
 }
 
 type mode int
@@ -106,10 +119,16 @@ func Open(ctx context.Context, m Meta, o Options) (*Source, error) {
 		}
 	}
 	ses, err := start(ctx, m, o)
+	if errors.Is(err, syscall.EADDRINUSE) && o.Port != 0 { // trackers are told which one it is
+		o.Log.Warn("port for peers is in use; taking another", "port", o.Port)
+		o.Port = 0
+		ses, err = start(ctx, m, o)
+	}
 	if err != nil {
 		return nil, fmt.Errorf("%v: %w", m, err)
 	}
-	s := &Source{session: ses, seed: maphash.MakeSeed(), changed: make(chan struct{}), last: time.Now(), company: time.Now(), size: m.Size, length: m.info.PieceLength}
+	s := &Source{session: ses, seed: maphash.MakeSeed(), changed: make(chan struct{}), turnOf: -1, last: time.Now(), company: time.Now(), size: m.Size, length: m.info.PieceLength, fetches: map[int]*fetch{}}
+	s.begun()
 	s.part = min(s.length, max(minPart, (s.length/maxParts+4095)&^4095))
 	s.pieces = make([]piece, (s.size+s.length-1)/s.length)
 	if err := s.t.OpenStorage(ctx, store{s}); err != nil {
@@ -195,6 +214,7 @@ func (s *Source) Open(ctx context.Context, offset int64) (io.ReadCloser, error) 
 	defer s.mu.Unlock()
 	if s.mode != byPlace {
 		s.mode, s.next = inOrder, int(offset/s.length)
+		s.begun()
 	}
 	s.broadcast()
 	return &reader{s: s, ctx: ctx, at: offset}, nil

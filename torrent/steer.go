@@ -4,9 +4,12 @@ package torrent
 
 import (
 	"context"
+	"encoding/binary"
+	"errors"
 	"fmt"
 	"io"
 	"math/rand/v2"
+	"slices"
 	"time"
 
 	"github.com/anacrolix/torrent"
@@ -23,20 +26,29 @@ const (
 	request     = 16 << 10
 	// stalled is for how long nothing may come from peers before web seeds are asked for what peers have.
 	stalled = 3 * time.Second
+	// trial is how long peers may bring less than they should before web seeds are tried, and how often they are tried then; a web seed has as long for a piece before peers are asked as well.
+	trial = 2 * slot
+	// farSlower is how many times slower peers have to be than web seeds for these to help, and a web seed than it and others were for a piece to be fetched from another.
+	farSlower = 8
 	// grace is for how long web seeds wait for a peer when there is none.
 	grace = 2 * time.Second
+	// turn is how long a piece that is read next may be left to the node whose turn it is, and unfair how long nobody's turn is waited for when it was not fetched in that time.
+	turn   = 500 * time.Millisecond
+	unfair = 10 * time.Second
 	// callEvery is how often peers that went away are called, when there are no others. They hang up on who asks for what they have no more.
 	callEvery = time.Second
 )
 
 // steer keeps the window full, until the source is closed: it says which pieces are wanted, and the library asks peers for them.
 func (s *Source) steer() {
-	tick := time.NewTicker(steerEvery)
+	tick := time.NewTimer(0)
 	defer tick.Stop()
 	for {
-		s.askSwarm()
+		every := s.askSwarm()
+		tick.Reset(every)
 		s.mu.Lock()
-		s.fill()
+		s.fill(time.Now())
+		s.hurry(time.Now())
 		again, todo := s.changed, s.todo
 		s.todo = nil
 		s.mu.Unlock()
@@ -56,11 +68,18 @@ func (s *Source) steer() {
 	}
 }
 
-// askSwarm notes which peer has what.
-func (s *Source) askSwarm() {
-	if time.Since(s.asked) < steerEvery {
-		return
+// askSwarm notes which peer has what, and returns when to do so again.
+func (s *Source) askSwarm() time.Duration {
+	s.mu.Lock()
+	every, next, end := steerEvery, s.next, s.ahead()
+	if s.mode == inOrder { // what somebody has is to be with all before it is read
+		every /= 5
 	}
+	s.mu.Unlock()
+	if time.Since(s.asked) < every {
+		return every
+	}
+	var rivals []uint64
 	conns := s.t.PeerConns()
 	whole, some := map[*torrent.PeerConn]bool{}, make([]uint16, len(s.pieces))
 	for _, c := range conns {
@@ -69,19 +88,24 @@ func (s *Source) askSwarm() {
 			whole[c] = true
 			continue
 		}
+		near := false
 		for at := has.Iterator(); at.HasNext(); {
 			if i := int(at.Next()); i < len(some) {
 				some[i]++
+				near = near || i >= next-(end-next)/2 && i < end
 			}
+		}
+		if near && string(c.PeerID[:len(clientID)]) == clientID {
+			rivals = append(rivals, binary.BigEndian.Uint64(c.PeerID[12:]))
 		}
 	}
 	s.asked = time.Now()
 	s.mu.Lock()
-	s.swarm, s.whole, s.some = len(conns), len(whole), some
+	s.swarm, s.whole, s.some, s.rivals = len(conns), len(whole), some, rivals
 	if len(conns) > 0 {
 		s.company = s.asked
 	}
-	if others := len(conns) - len(whole); others == 0 || s.mode != byPlace {
+	if others := len(conns) - len(whole); others == 0 || s.mode == starting {
 		s.spared.Store(nil)
 	} else {
 		s.spared.Store(&spared{whole, max(minRequests, scarceBytes/2/request/(others+1))})
@@ -91,6 +115,7 @@ func (s *Source) askSwarm() {
 		s.called = time.Now()
 		s.addPeers(nil)
 	}
+	return every
 }
 
 // havers is how many peers have a piece. It needs the lock.
@@ -102,7 +127,7 @@ func (s *Source) havers(i int) int {
 }
 
 // fill adds pieces to the window. It needs the lock.
-func (s *Source) fill() {
+func (s *Source) fill(now time.Time) {
 	if s.failed != nil {
 		return
 	}
@@ -112,16 +137,65 @@ func (s *Source) fill() {
 			s.want(i, torrent.PiecePriorityNow)
 		}
 	case inOrder:
-		for i := s.next; i < min(len(s.pieces), s.next+s.room()-s.room()/2); i++ {
-			if i < s.next+2 {
-				s.want(i, torrent.PiecePriorityNow)
-			} else {
-				s.want(i, torrent.PiecePriorityReadahead)
-			}
-		}
+		s.fillInOrder(now)
 	case byPlace:
 		s.fillAnyOrder()
 	}
+}
+
+// ahead is where the window ends that is before who reads in order. It needs the lock.
+func (s *Source) ahead() int { return min(len(s.pieces), s.next+s.room()-s.room()/2) }
+
+// fillInOrder takes what is read next, as soon as anybody has it. Nodes that read side by side all need the same at the same time: of what is with those alone who have all, each takes those pieces that are its
+// own by a rule that all of them know, and the others have them from it.
+func (s *Source) fillInOrder(now time.Time) {
+	if s.next >= len(s.pieces) {
+		return
+	}
+	if s.turnOf != s.next {
+		s.turnOf, s.turnSince = s.next, now
+		if p := &s.pieces[s.next]; p.state == wanted && !p.lent {
+			s.todo = append(s.todo, wish{piece: s.next, priority: torrent.PiecePriorityNow})
+		}
+	}
+	if s.pieces[s.next].state == absent && now.Sub(s.turnSince) > turn {
+		s.unfair = now.Add(unfair)
+	}
+	scarce := 0
+	for i := s.next; i < s.ahead(); i++ {
+		p, few := &s.pieces[i], s.swarm > s.whole && s.scarce(i)
+		switch {
+		case p.state == wanted && few && !p.lent:
+			scarce++
+			continue
+		case p.state != absent:
+			continue
+		case few && (scarce >= s.scarceRoom() || !s.mine(i) && now.After(s.unfair)):
+			continue
+		case few:
+			scarce++
+		}
+		if i < s.next+2 {
+			s.want(i, torrent.PiecePriorityNow)
+		} else {
+			s.want(i, torrent.PiecePriorityReadahead)
+		}
+	}
+}
+
+// mine tells whether it is this node's turn to take a scarce piece. It needs the lock.
+func (s *Source) mine(i int) bool {
+	id := s.client.PeerID()
+	own := weight(binary.BigEndian.Uint64(id[12:]), i)
+	return !slices.ContainsFunc(s.rivals, func(r uint64) bool { return weight(r, i) > own })
+}
+
+// weight is that of a node for a piece, the same at all nodes: whose is the largest takes the piece (rendezvous hashing, with the finalizer of SplitMix64).
+func weight(node uint64, piece int) uint64 {
+	z := node + uint64(piece)*0x9e3779b97f4a7c15
+	z = (z ^ z>>30) * 0xbf58476d1ce4e5b9
+	z = (z ^ z>>27) * 0x94d049bb133111eb
+	return z ^ z>>31
 }
 
 // want puts a piece into the window, if it is not here. It needs the lock.
@@ -236,23 +310,29 @@ func (s *Source) fetchWeb() {
 			s.pause(steerEvery / 10)
 			continue
 		}
-		i := s.lend()
+		i, f := s.lend(time.Now())
 		if i < 0 {
 			s.pause(steerEvery / 4)
 			continue
 		}
-		b, err := s.fromWeb(seed.src, i)
-		good := false
+		b, err := s.fromWeb(f.ctx, seed.src, i)
+		good, took := false, time.Since(f.since)
 		if err == nil {
 			if good = s.offer(i, b); !good {
 				err = stream.Final(fmt.Errorf("%v: %w", seed.src, stream.ErrChanged))
 			}
 		}
+		f.cancel(nil)
 		s.mu.Lock()
+		delete(s.fetches, i)
 		s.pieces[i].lent = false
-		if good {
+		late := !good && s.pieces[i].state >= have // a peer was sooner
+		switch {
+		case good:
 			s.web += int64(len(b))
-		} else {
+			s.fetched(len(b), took)
+		case late:
+		default:
 			s.todo = append(s.todo, wish{piece: i, priority: torrent.PiecePriorityNormal})
 			s.lastWeb = err
 		}
@@ -260,7 +340,7 @@ func (s *Source) fetchWeb() {
 		switch {
 		case good:
 			seed.failures = 0
-		case s.ctx.Err() != nil:
+		case late || s.ctx.Err() != nil:
 		case stream.IsFinal(err):
 			s.o.Log.Warn("web seed is given up", "err", err)
 			seeds = append(seeds[:at], seeds[at+1:]...)
@@ -287,33 +367,155 @@ func (s *Source) pause(d time.Duration) {
 	}
 }
 
-// lend takes a piece of the window away from the peers; -1 if they do well.
-func (s *Source) lend() int {
+// fetch is a piece on its way from a web seed.
+type fetch struct {
+	ctx    context.Context
+	cancel context.CancelCauseFunc
+	since  time.Time
+	alone  bool // peers are not asked for it
+}
+
+var errSlow = errors.New("it is far slower than it was, or others are")
+
+// lend has a piece of the window fetched from a web seed: one that no peer has, or, if peers do not do well, one that they are asked for as well. -1 stands for none.
+func (s *Source) lend(now time.Time) (int, *fetch) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.swarm == 0 && time.Since(s.company) < grace && (len(s.o.Peers) > 0 || len(s.meta.Trackers) > 0 && !s.o.NoTrackers) {
-		return -1
+	if s.swarm == 0 && now.Sub(s.company) < grace && (len(s.o.Peers) > 0 || len(s.meta.Trackers) > 0 && !s.o.NoTrackers) {
+		return -1, nil
 	}
-	slow := time.Since(s.last) > stalled
+	first, alone := -1, false
 	for i := range s.pieces {
-		p := &s.pieces[i]
-		if p.state == wanted && !p.lent && (slow || s.havers(i) == 0) {
-			p.lent = true
-			s.todo = append(s.todo, wish{piece: i, priority: torrent.PiecePriorityNone})
-			s.broadcast()
-			return i
+		if p := &s.pieces[i]; p.state == wanted && !p.lent {
+			if alone = s.havers(i) == 0; alone || first < 0 {
+				first = i
+			}
+			if alone {
+				break
+			}
 		}
 	}
-	return -1
+	if first < 0 || !alone && now.Sub(s.brought) <= stalled && !s.lagging(now) {
+		return -1, nil
+	}
+	f := &fetch{since: now, alone: alone}
+	f.ctx, f.cancel = context.WithCancelCause(s.ctx)
+	s.fetches[first] = f
+	s.pieces[first].lent = true
+	if alone {
+		s.todo = append(s.todo, wish{piece: first, priority: torrent.PiecePriorityNone})
+		s.broadcast()
+	}
+	return first, f
+}
+
+// lagging tells whether peers are so slow that web seeds have to help: far slower than web seeds were found to be, after a time in which they were slow for themselves. So who says that it has
+// all pieces, and hardly sends any, does not keep web seeds out; and where all is slow, the web server is not asked by all nodes of a rack. It needs the lock.
+func (s *Source) lagging(now time.Time) bool {
+	if !s.waits() {
+		return false
+	}
+	rate, enough := s.fromPeers.rate(now), float64(s.o.Window)/trial.Seconds()
+	if s.o.Down > 0 {
+		enough = min(enough, float64(s.o.Down)/2)
+	}
+	switch {
+	case rate >= enough:
+		s.waiting = now
+		return false
+	case now.Sub(s.waiting) < trial:
+		return false
+	case s.webRate > farSlower*rate:
+		return true
+	case now.Sub(s.tried) >= trial: // a piece, to see how fast web seeds are now
+		s.tried = now
+		return true
+	}
+	return false
+}
+
+// waits tells whether it is the swarm that is waited for, and not the disk, or who reads. It needs the lock.
+func (s *Source) waits() bool {
+	if s.mode == inOrder {
+		return s.next < len(s.pieces) && s.pieces[s.next].state == wanted
+	}
+	if s.place != nil && len(s.place.arrived) > 0 {
+		return false
+	}
+	return slices.ContainsFunc(s.pieces, func(p piece) bool { return p.state == wanted })
+}
+
+// begun says that other pieces are waited for from now on. Peers that were found slow have had their trial. It needs the lock.
+func (s *Source) begun() {
+	now := time.Now()
+	s.brought = now
+	if s.webRate <= farSlower*s.fromPeers.rate(now) {
+		s.waiting = now
+	}
+}
+
+// fetched notes how fast a web seed was. It needs the lock.
+func (s *Source) fetched(n int, took time.Duration) {
+	rate := float64(n) / max(took, time.Microsecond).Seconds()
+	if s.webRate > 0 {
+		rate = (rate + s.webRate) / 2
+	}
+	s.webRate = rate
+}
+
+// hurry gives up fetching from a web seed what a peer has brought meanwhile, or what another would bring much faster, and asks peers for what takes long. It needs the lock.
+func (s *Source) hurry(now time.Time) {
+	for i, f := range s.fetches {
+		took := now.Sub(f.since)
+		switch {
+		case s.pieces[i].state >= have:
+			f.cancel(context.Canceled)
+		case took < trial:
+		case s.webRate > 0 && took.Seconds() > farSlower*float64(s.pieceSize(i))/s.webRate:
+			f.cancel(errSlow)
+		case f.alone:
+			f.alone = false
+			s.todo = append(s.todo, wish{piece: i, priority: torrent.PiecePriorityNormal})
+		}
+	}
+}
+
+// slot is the time over which a pace is measured.
+const slot = 5 * time.Second
+
+// pace is how many bytes come in a slot and the one before it.
+type pace struct {
+	since       time.Time // when the slot has begun
+	before, now int64
+}
+
+func (p *pace) roll(t time.Time) {
+	switch d := t.Sub(p.since); {
+	case d >= 2*slot:
+		*p = pace{since: t}
+	case d >= slot:
+		*p = pace{since: p.since.Add(slot), before: p.now}
+	}
+}
+
+func (p *pace) add(t time.Time, n int) {
+	p.roll(t)
+	p.now += int64(n)
+}
+
+// rate is in bytes a second.
+func (p *pace) rate(t time.Time) float64 {
+	p.roll(t)
+	return float64(p.before+p.now) / (slot + t.Sub(p.since)).Seconds()
 }
 
 // fromWeb fetches a piece.
-func (s *Source) fromWeb(src stream.Source, i int) ([]byte, error) {
+func (s *Source) fromWeb(ctx context.Context, src stream.Source, i int) ([]byte, error) {
 	ranger, ok := src.(stream.Ranger)
 	if !ok {
 		return nil, stream.Final(stream.ErrNoRanges)
 	}
-	r, err := ranger.OpenRange(s.ctx, int64(i)*s.length, s.pieceSize(i))
+	r, err := ranger.OpenRange(ctx, int64(i)*s.length, s.pieceSize(i))
 	if err != nil {
 		return nil, err
 	}

@@ -30,7 +30,8 @@ func (p stored) WriteAt(b []byte, at int64) (int, error) {
 	s := p.s
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	s.last = time.Now()
+	now := time.Now()
+	s.last = now
 	q := &s.pieces[p.i]
 	switch q.state {
 	case absent: // it was given up while the block was on its way
@@ -45,6 +46,8 @@ func (p stored) WriteAt(b []byte, at int64) (int, error) {
 			*buf = s.memory(p.i)
 		}
 		q.begun = true
+		s.brought = now
+		s.fromPeers.add(now, len(b))
 		copy((*buf)[at:], b)
 	}
 	return len(b), nil // what is verified is not changed

@@ -305,6 +305,82 @@ func TestSwarm(t *testing.T) {
 	}
 }
 
+// Nodes that read the image in order, as packed images are, and start together have most of it from each other.
+func TestSwarmInOrder(t *testing.T) {
+	tr, url, transport := track(t)
+	name, image := makeImage(t, 48<<20)
+	m := mustMake(t, name, MakeOptions{Trackers: []string{url}, PieceLength: 256 << 10})
+	tr.Add(m, 0)
+	o := local(1)
+	o.Transport, o.Up = transport, 8<<20
+	seed := mustSeed(t, m, name, o)
+	const nodes = 4
+	var all sync.WaitGroup
+	begin := time.Now()
+	for n := range nodes {
+		o := local(10 + n)
+		o.Transport = from(transport, o.Host)
+		all.Go(func() {
+			r := stream.NewReader(t.Context(), []stream.Source{mustOpen(t, m, o)}, digestOf(image), stream.ReaderOptions{})
+			defer r.Close()
+			if err := r.Verify(); err != nil {
+				t.Errorf("node %d: %v", n, err)
+			}
+		})
+	}
+	all.Wait()
+	copies := float64(seed.Stats().Up) / float64(len(image))
+	t.Logf("%d nodes in %v; the seeder has sent %.2f copies", nodes, time.Since(begin), copies)
+	if copies > 1.7 { // each node asking the seeder for what it reads next makes 2.6
+		t.Errorf("the seeder has sent %.2f copies for %d nodes", copies, nodes)
+	}
+}
+
+// A node that reads nearby and stands still is not waited for, though it is its turn to take what others need.
+func TestTurnOfWhoStandsStill(t *testing.T) {
+	name, image := makeImage(t, 24<<20)
+	m := mustMake(t, name, MakeOptions{PieceLength: 256 << 10})
+	seed := mustSeed(t, m, name, local(1))
+	o := local(2)
+	o.Peers = []netip.AddrPort{addr(seed)}
+	still := mustOpen(t, m, o)
+	r, err := still.Open(t.Context(), 0)
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer r.Close()
+	if _, err := io.ReadFull(r, make([]byte, 2<<20)); err != nil {
+		t.Fatal(err)
+	}
+	o = local(3)
+	o.Peers, o.Patience = []netip.AddrPort{addr(seed), addr(still)}, 5*time.Second
+	reader := stream.NewReader(t.Context(), []stream.Source{mustOpen(t, m, o)}, digestOf(image), stream.ReaderOptions{})
+	defer reader.Close()
+	if err := reader.Verify(); err != nil {
+		t.Error(err)
+	}
+}
+
+// Each piece is the turn of one node, by the reckoning of all, and each node has its share.
+func TestTurns(t *testing.T) {
+	const nodes, pieces = 5, 1000
+	turns := map[int]int{}
+	for i := range pieces {
+		best := 0
+		for n := range nodes {
+			if weight(uint64(n), i) > weight(uint64(best), i) {
+				best = n
+			}
+		}
+		turns[best]++
+	}
+	for n := range nodes {
+		if turns[n] < pieces/nodes*3/4 || turns[n] > pieces/nodes*5/4 {
+			t.Errorf("node %d has %d turns of %d", n, turns[n], pieces)
+		}
+	}
+}
+
 // The magnet link has the hash alone; what is in the torrent comes from a peer.
 func TestMagnet(t *testing.T) {
 	for _, version := range []Version{Hybrid, V1, V2} {

@@ -43,7 +43,7 @@ import (
 // Options is how to take part in a swarm. The zero value is usable.
 type Options struct {
 	Host string // address to listen on; empty for all
-	Port int    // to listen on; 0 for any
+	Port int    // to listen on; 0 for any. Open takes any if this one is in use, Seed does not.
 	// Transport is for trackers and web seeds: its TLS settings are those that are used, as in stream.HTTPOptions. Nil stands for http.DefaultTransport.
 	Transport http.RoundTripper
 	// Authorization returns the value of the header of that name for a web seed or tracker, of which it gets the URL without user, query and path; empty, and nil, for the user in the URL.
@@ -60,6 +60,7 @@ type Options struct {
 }
 
 const (
+	clientID      = "-IH0100-" // the start of a node's ID (BEP 20)
 	defaultWindow = 16 << 20
 	// minBurst is what a rate limit has to let through at a time: a request of a peer, which some make 128 KiB long.
 	minBurst = 256 << 10
@@ -116,6 +117,7 @@ type session struct {
 	cancel  context.CancelCauseFunc
 	done    chan struct{} // closed when the announcing has ended
 	webHTTP []stream.Source
+	asking  http.RoundTripper // what the torrent names
 
 	peersMu sync.Mutex
 	peers   map[netip.AddrPort]bool // that were named; the library forgets those that it is connected to no more
@@ -170,7 +172,7 @@ func start(ctx context.Context, m Meta, o Options) (*session, error) {
 	cfg.MaxAllocPeerRequestDataPerConn = minBurst
 	cfg.DropDuplicatePeerIds = true
 	cfg.HeaderObfuscationPolicy = torrent.HeaderObfuscationPolicy{} // it proves nothing and costs half the speed; peers that want it get it
-	cfg.Bep20, cfg.ExtendedHandshakeClientVersion, cfg.UpnpID = "-IH0100-", "ironhand", ""
+	cfg.Bep20, cfg.ExtendedHandshakeClientVersion, cfg.UpnpID = clientID, "ironhand", ""
 	cfg.StealRequestGrace = 60 * time.Millisecond // who was asked for a block has it under way; to ask another as well costs a tenth of all traffic
 	cfg.DialRateLimiter = rate.NewLimiter(50, 50)
 	if len(o.Allow) > 0 {
@@ -193,7 +195,7 @@ func start(ctx context.Context, m Meta, o Options) (*session, error) {
 	cfg.Callbacks.PeerConnClosed = func(c *torrent.PeerConn) { delete(s.told, c) }
 	client, err := torrent.NewClient(cfg)
 	if err != nil {
-		return nil, fmt.Errorf("listen for peers: %w", err)
+		return nil, fmt.Errorf("listen for peers on port %d: %w", o.Port, err)
 	}
 	s.client = client
 	opts := torrent.AddTorrentOpts{InfoHash: m.v1, DeferStorageOpen: true}
@@ -206,13 +208,17 @@ func start(ctx context.Context, m Meta, o Options) (*session, error) {
 	s.t, _ = client.AddTorrentOpt(opts)
 	s.t.SetOnWriteChunkError(func(error) {}) // the storage does not fail
 	s.ctx, s.cancel = context.WithCancelCause(context.WithoutCancel(ctx))
+	s.asking = guardOf(m.From).transport(o.Transport)
 	var used []string
-	for _, seed := range append(slices.Clone(o.WebSeeds), m.WebSeeds...) {
+	for n, seed := range append(slices.Clone(o.WebSeeds), m.WebSeeds...) {
 		if slices.Contains(used, seed) {
 			continue
 		}
 		used = append(used, seed)
 		ho := stream.HTTPOptions{Transport: o.Transport}
+		if n >= len(o.WebSeeds) { // the torrent's own
+			ho.Transport = s.asking
+		}
 		if a := o.authorization(seed); a != "" {
 			ho.Authorization = func() string { return a }
 		}
@@ -296,6 +302,9 @@ func (s *session) close() {
 	s.cancel(errClosed)
 	s.client.Close() // what it would tell is of no use any more
 	<-s.done
+	if t, ok := s.asking.(*http.Transport); ok && s.asking != s.o.Transport {
+		t.CloseIdleConnections()
+	}
 }
 
 // Stats are what a torrent has done so far.

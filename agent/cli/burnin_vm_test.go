@@ -18,8 +18,6 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ironhand/ironhand/initramfs"
-	"github.com/ironhand/ironhand/initramfs/tool"
 	"github.com/ironhand/ironhand/initramfs/vmtest"
 	"github.com/ironhand/ironhand/inspect/ocp/ocptest"
 	"github.com/ironhand/ironhand/steps/burnin"
@@ -30,35 +28,10 @@ var guest = flag.Bool("guest", false, "run the tests for a virtual machine with 
 // A burn-in by hand, with the programs of the ramdisk, of a machine with a good disk, one that has sectors which cannot be read, and one that nobody names.
 func TestVMBurnInByHand(t *testing.T) {
 	vmtest.Require(t)
-	dir := t.TempDir()
-	programs, unreadable, config := filepath.Join(dir, "programs.cpio"), filepath.Join(dir, "unreadable"), filepath.Join(dir, "blkdebug")
-	var a initramfs.Archive
-	if err := (initramfs.Programs{Root: "/"}).AddTools(&a, tool.BurnIn()); err != nil {
-		t.Fatal(err)
-	}
-	f, err := os.Create(programs)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := a.WriteTo(f); err != nil {
-		t.Fatal(err)
-	}
-	if err := f.Close(); err != nil {
-		t.Fatal(err)
-	}
 	const size = 24 << 20
-	if err := os.WriteFile(unreadable, nil, 0o600); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.Truncate(unreadable, size); err != nil {
-		t.Fatal(err)
-	}
-	if err := os.WriteFile(config, []byte("[inject-error]\nevent = \"read_aio\"\nerrno = \"5\"\nsector = \"20000\"\nonce = \"off\"\n"), 0o600); err != nil {
-		t.Fatal(err)
-	}
 	vmtest.RunInGuest(t, ".", vmtest.Guest{
-		Machine: vmtest.Machine{MemoryMiB: 1024, Initrds: []string{vmtest.Artefact(t, "initramfs-virtual.cpio"), programs}, Disks: []vmtest.Disk{
-			{Size: size, Serial: "GOOD"}, {Path: "blkdebug:" + config + ":" + unreadable, Serial: "UNREADABLE", Format: "raw"}, {Size: size, Serial: "OTHER"},
+		Machine: vmtest.Machine{MemoryMiB: 1024, Initrds: []string{vmtest.Artefact(t, "initramfs-virtual.cpio"), vmtest.BurnIn(t)}, Disks: []vmtest.Disk{
+			{Size: size, Serial: "GOOD"}, {Size: size, Serial: "UNREADABLE", Unreadable: 20000}, {Size: size, Serial: "OTHER"},
 		}},
 		Args: "-guest -test.run=TestGuestBurnIn$", Timeout: 10 * time.Minute,
 	})

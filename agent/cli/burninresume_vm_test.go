@@ -19,9 +19,7 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ironhand/ironhand/initramfs"
 	"github.com/ironhand/ironhand/initramfs/boot"
-	"github.com/ironhand/ironhand/initramfs/tool"
 	"github.com/ironhand/ironhand/initramfs/vmtest"
 	"github.com/ironhand/ironhand/inspect"
 	"github.com/ironhand/ironhand/steps/burnin"
@@ -32,21 +30,7 @@ import (
 func TestVMBurnInResumes(t *testing.T) {
 	vmtest.Require(t)
 	dir := t.TempDir()
-	programs, stick, dumps := filepath.Join(dir, "programs.cpio"), filepath.Join(dir, "stick"), filepath.Join(dir, "erst")
-	var a initramfs.Archive
-	if err := (initramfs.Programs{Root: "/"}).AddTools(&a, tool.BurnIn()); err != nil {
-		t.Fatal(err)
-	}
-	f, err := os.Create(programs)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := a.WriteTo(f); err != nil {
-		t.Fatal(err)
-	}
-	if err := f.Close(); err != nil {
-		t.Fatal(err)
-	}
+	stick, dumps := filepath.Join(dir, "stick"), filepath.Join(dir, "erst")
 	for name, size := range map[string]int64{stick: 64 << 20, dumps: 64 << 10} {
 		if err := os.WriteFile(name, nil, 0o600); err != nil {
 			t.Fatal(err)
@@ -63,7 +47,7 @@ func TestVMBurnInResumes(t *testing.T) {
 	sound, soundCable := cable(t, "sound", 8, soundMAC)
 	vmtest.RunInGuest(t, ".", vmtest.Guest{
 		Machine: vmtest.Machine{
-			MemoryMiB: 1024, Initrds: []string{vmtest.Artefact(t, "initramfs-virtual.cpio"), programs}, Reboots: true, Cmdline: "panic=0", NICs: []vmtest.NIC{{MAC: flapMAC}},
+			MemoryMiB: 1024, Initrds: []string{vmtest.Artefact(t, "initramfs-virtual.cpio"), vmtest.BurnIn(t)}, Reboots: true, Cmdline: "panic=0", NICs: []vmtest.NIC{{MAC: flapMAC}},
 			Disks: []vmtest.Disk{{Size: size, Serial: "GOOD"}, {Path: stick, Serial: "STICK"}, {Size: size, Serial: "VANISHES", Bus: "scsi"}, {Size: size, Serial: "LOST", Bus: "scsi"}},
 			Extra: slices.Concat([]string{"-device", "i6300esb", "-action", "watchdog=reset",
 				"-object", "memory-backend-file,id=erst,size=64K,share=on,mem-path=" + dumps, "-device", "acpi-erst,memdev=erst",

@@ -33,7 +33,7 @@ func inspectCommand() command {
 
 // runInspect prints what could be read, and fails if something could not.
 func runInspect(ctx context.Context, c *call) error {
-	format := c.flags.String("format", "table", "table; json: as the conductor sees it; or ocp: lines of the Open Compute Project's Test and Validation output")
+	format := c.flags.String("format", "table", "print in this `FORMAT`: table; json, as the conductor sees it; or ocp, lines of the Open Compute Project's Test and Validation output")
 	from := c.flags.String("from", "", "`file` that --record has written, of any machine, instead of this machine")
 	record := c.flags.String("record", "", "`file` for all that was read, as text")
 	anonymous := c.flags.Bool("anonymous", false, "with --record: serial numbers, addresses and the like are replaced by others")

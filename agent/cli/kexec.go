@@ -25,7 +25,7 @@ func runKexec(ctx context.Context, c *call) error {
 	from := c.flags.String("from", "", "`disk` whose boot menu says what to start")
 	kernel := c.flags.String("kernel", "", "`file` of the kernel")
 	initrd := c.flags.String("initrd", "", "`file` of the initial ramdisk")
-	cmdline := c.flags.String("cmdline", "", "kernel command line")
+	cmdline := c.flags.String("cmdline", "", "`TEXT` of the kernel command line")
 	loadOnly := c.flags.Bool("load-only", false, "load it and say so; start it later with another call")
 	if _, err := c.parse(0, 0); err != nil {
 		return err

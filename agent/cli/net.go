@@ -29,9 +29,9 @@ func netCommand() command {
 }
 
 func runNet(ctx context.Context, c *call) error {
-	from := c.flags.String("from", "auto", "a network_data.json, or auto: what the agent would use, which is the kernel command line, the configuration media or the ramdisk")
+	from := c.flags.String("from", "auto", "a network_data.json `FILE`, or auto: what the agent would use, which is the kernel command line, the configuration media or the ramdisk")
 	asJSON := c.flags.Bool("json", false, "print JSON (show and plan)")
-	target := c.flags.String("target", "", "an http or https URL; say how far one gets on the way to it, and why no further; without, to the conductor that this machine's settings name (show)")
+	target := c.flags.String("target", "", "an http or https `URL`: say how far one gets on the way to it, and why no further; without, to the conductor that this machine's settings name (show)")
 	strict := c.flags.Bool("strict", false, "change nothing if anything is wrong with the description (apply)")
 	yes := c.flags.Bool("yes", false, "do not ask (apply)")
 	args, err := c.parse(1, 1)

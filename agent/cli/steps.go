@@ -25,7 +25,7 @@ func stepsCommand() command {
 
 func listSteps(ctx context.Context, c *call) error {
 	only := c.flags.String("phase", "", "`phase`: clean, deploy or service; all without it")
-	format := c.flags.String("format", "table", "table or json")
+	format := c.flags.String("format", "table", "print the steps in this `FORMAT`: table or json")
 	if _, err := c.parse(0, 0); err != nil {
 		return err
 	}

@@ -8,6 +8,7 @@ import (
 	"flag"
 	"fmt"
 	"log/slog"
+	"net"
 	"net/netip"
 	"net/url"
 	"os"
@@ -30,13 +31,24 @@ func torrentCommand() command {
 // swarmFlags adds the flags for taking part in a swarm.
 func swarmFlags(f *flag.FlagSet) func() (torrent.Options, error) {
 	var o torrent.Options
-	f.IntVar(&o.Port, "torrent-port", 0, "of a torrent: the `port` for other peers; 0 for any")
+	f.IntVar(&o.Port, "torrent-port", 0, "of a torrent: the `PORT` for other peers; 0 for any")
 	up := f.Int64("torrent-up", 0, "of a torrent: send at most so many `KiB` per second; 0 for no limit")
 	down := f.Int64("torrent-down", 0, "of a torrent: take at most so many `KiB` per second; 0 for no limit")
-	f.Func("torrent-peers", "of a torrent: a `network` that peers may be in, such as 192.0.2.0/24; may be given several times; without, all", func(s string) error {
+	f.Func("torrent-peers", "of a torrent: `NETWORK` that peers may be in, such as 192.0.2.0/24; may be given several times; without, all", func(s string) error {
 		p, err := netip.ParsePrefix(s)
 		if err == nil {
 			o.Allow = append(o.Allow, p.Masked())
+		}
+		return err
+	})
+	f.Func("peer", "of a torrent: `HOST:PORT` of a peer that no tracker need name; may be given several times", func(s string) error {
+		a, err := net.ResolveTCPAddr("tcp", s)
+		if err == nil && (a.IP == nil || a.Port == 0) {
+			err = errors.New("want HOST:PORT")
+		}
+		if err == nil {
+			peer := a.AddrPort()
+			o.Peers = append(o.Peers, netip.AddrPortFrom(peer.Addr().Unmap(), peer.Port()))
 		}
 		return err
 	})
@@ -126,7 +138,7 @@ func seedTorrent(ctx context.Context, c *call, file, name, caFile string, o torr
 	if err != nil {
 		return err
 	}
-	m, err := w.metainfo(ctx, name, false)
+	m, err := w.metainfo(ctx, name, false, w.reader)
 	if err != nil {
 		return err
 	}

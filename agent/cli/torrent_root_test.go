@@ -4,15 +4,22 @@ package cli
 
 import (
 	"bytes"
+	"context"
 	"encoding/pem"
+	"fmt"
+	"io"
 	"net/http"
 	"net/http/httptest"
 	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
+	"sync"
 	"testing"
+	"time"
 
+	"github.com/ironhand/ironhand/agent"
+	"github.com/ironhand/ironhand/stream"
 	"github.com/ironhand/ironhand/stream/looptest"
 	"github.com/ironhand/ironhand/torrent"
 )
@@ -85,9 +92,91 @@ func TestRootWriteTorrent(t *testing.T) {
 			}
 		})
 	}
+	// A peer that no tracker names is told by its address.
+	meta := filepath.Join(dir, "alone.torrent")
+	if code, _, stderr := run(t, "", "torrent", "make", filepath.Join(dir, "image"), "--out", meta); code != 0 {
+		t.Fatalf("exit %d, stderr %q", code, stderr)
+	}
+	b, err := os.ReadFile(meta)
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := torrent.Parse(b)
+	if err != nil {
+		t.Fatal(err)
+	}
+	seed, err := torrent.Seed(t.Context(), m, filepath.Join(dir, "image"), torrent.Options{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer seed.Close()
+	for peer, want := range map[string]int{fmt.Sprintf("localhost:%d", seed.Port()): 0, "127.0.0.1:1": 1, "127.0.0.1": 2, ":1": 2} {
+		device, _ := looptest.New(t, 32<<20, 512)
+		if code, _, stderr := run(t, "", "write", meta, device, "--yes", "--patience", "5s", "--peer", peer); code != want {
+			t.Errorf("--peer %s: exit %d, stderr %q", peer, code, stderr)
+		}
+	}
+
 	// What comes by http alone proves nothing.
 	device, _ := looptest.New(t, 32<<20, 512)
 	if code, _, stderr := run(t, "", "write", "http://127.0.0.1:1/image.torrent", device, "--yes"); code != 2 || !strings.Contains(stderr, "proves nothing") {
 		t.Errorf("a torrent by http: exit %d, stderr %q", code, stderr)
 	}
+}
+
+// While a disk is shared that was written by hand, it can be mounted and partitioned: nobody but the file system decides what becomes of it.
+func TestRootShareLeavesTheDisk(t *testing.T) {
+	looptest.NeedRoot(t)
+	dir := t.TempDir()
+	image := filepath.Join(dir, "image")
+	script := exec.Command("bash", "-c", `truncate -s 16M "$0" && printf 'label: gpt\nsize=8M, name=root\n' | sfdisk --quiet "$0"`, image)
+	if out, err := script.CombinedOutput(); err != nil {
+		t.Fatalf("%v: %s", err, out)
+	}
+	mirror := httptest.NewServer(http.FileServer(http.Dir(dir)))
+	defer mirror.Close()
+	if code, _, stderr := run(t, "", "torrent", "make", image, "--out", image+".torrent", "--web-seed", mirror.URL+"/image"); code != 0 {
+		t.Fatalf("make: exit %d: %s", code, stderr)
+	}
+	device, _ := looptest.New(t, 32<<20, 512)
+	shares := &waitFor{text: "sharing ", there: make(chan struct{})}
+	ctx, cancel := context.WithCancel(t.Context())
+	defer cancel()
+	done := make(chan int)
+	go func() {
+		done <- Run(ctx, agent.Parts{}, []string{"write", image + ".torrent", device, "--yes", "--progress", "none", "--share", "1h"}, strings.NewReader(""), io.Discard, shares)
+	}()
+	select {
+	case <-shares.there:
+	case code := <-done:
+		t.Fatalf("exit %d: %s", code, shares.b.String())
+	case <-time.After(30 * time.Second):
+		t.Fatal("nothing is shared after 30 s")
+	}
+	disk, err := stream.OpenDevice(device) // as a mount does, for itself alone
+	if err != nil {
+		t.Errorf("while the disk is shared: %v", err)
+	} else {
+		disk.Close()
+	}
+	cancel()
+	if code := <-done; code != 0 {
+		t.Errorf("exit %d: %s", code, shares.b.String())
+	}
+}
+
+// waitFor tells when a text has been written to it.
+type waitFor struct {
+	text  string
+	there chan struct{}
+	b     bytes.Buffer
+	once  sync.Once
+}
+
+func (w *waitFor) Write(b []byte) (int, error) {
+	w.b.Write(b)
+	if strings.Contains(w.b.String(), w.text) {
+		w.once.Do(func() { close(w.there) })
+	}
+	return len(b), nil
 }

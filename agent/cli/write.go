@@ -24,7 +24,7 @@ import (
 
 func writeCommand() command {
 	return command{
-		name: "write", args: "SOURCE [SOURCE...] DEVICE [--digest ALGO:HEX|URL] [--cafile FILE] [--auth-file FILE] [--public-key FILE [--signature FILE|URL]] [--format auto|raw|qcow2] [--connections N] [--config-drive FILE|DIR] [--read-back none|sample|full] [--yes] [--json]",
+		name: "write", args: "SOURCE [SOURCE...] DEVICE [--digest ALGO:HEX|URL] [--cafile FILE] [--auth-file FILE] [--public-key FILE [--signature FILE|URL]] [--format auto|raw|qcow2] [--connections N] [--peer HOST:PORT] [--config-drive FILE|DIR] [--read-back none|sample|full] [--yes] [--json]",
 		help:    "Write an image onto a disk. SOURCE is a file, an http(s):// URL, a disk image in a registry, oci://HOST/REPOSITORY:TAG, or a torrent: a file or URL ending in .torrent, or a magnet link; several are mirrors of one image.",
 		example: "ironhand write https://192.0.2.1/debian.img.zst /dev/sda --digest sha512:9f2c...",
 		run:     runWrite,
@@ -32,21 +32,21 @@ func writeCommand() command {
 }
 
 func runWrite(ctx context.Context, c *call) error {
-	digestText := c.flags.String("digest", "", "`algorithm:hex` of the file as it is published, such as sha256:9f2c..., or the URL of a checksum file")
-	contentText := c.flags.String("content-digest", "", "`algorithm:hex` of the bytes of the disk, as the image has them unpacked; not for qcow2")
+	digestText := c.flags.String("digest", "", "digest of the file as it is published, `ALGO:HEX` such as sha256:9f2c..., or the URL of a checksum file")
+	contentText := c.flags.String("content-digest", "", "`ALGO:HEX` of the bytes of the disk, as the image has them unpacked; not for qcow2")
 	caFile := c.flags.String("cafile", "", "`file` of CA certificates, PEM: with it no other CA is trusted")
 	authFile := c.flags.String("auth-file", "", "`file` with logins for registries and https servers, by their hosts, as podman login and docker login write it")
 	keyFile := c.flags.String("public-key", "", "`file` with public keys, of minisign or PEM: the image must be signed by one of them")
 	signatureName := c.flags.String("signature", "", "`file` or URL of the signature, as minisign or cosign sign-blob --key makes it; without it the name of the image and .minisig, or .sig")
-	connections := c.flags.Int("connections", 4, "how many connections to make to a web server that sends parts of files, `1` to 16")
-	patience := c.flags.Duration("patience", 5*time.Minute, "how `long` to keep trying after a failure without getting ahead")
-	formatText := c.flags.String("format", "auto", "what the image must be, plain or packed: auto, raw or qcow2")
+	connections := c.flags.Int("connections", 4, "make `N` connections to a web server that sends parts of files, 1 to 16")
+	patience := c.flags.Duration("patience", 5*time.Minute, "keep trying for this `TIME` after a failure without getting ahead")
+	formatText := c.flags.String("format", "auto", "`FORMAT` that the image must have, plain or packed: auto, raw or qcow2")
 	drive := c.flags.String("config-drive", "", "`path` of a config drive: an image, or a directory that becomes one")
 	readBack := stream.ReadBackSample
-	c.flags.TextVar(&readBack, "read-back", readBack, "how `much` is read back and compared: none, sample or full")
-	progress := c.flags.String("progress", "auto", "auto: a bar on a terminal, else plain; plain: a line every 5 s, and when something happens; json: the same as JSON; none")
+	c.flags.TextVar(&readBack, "read-back", readBack, "read back and compare this `PART`: none, sample or full")
+	progress := c.flags.String("progress", "auto", "`HOW` progress is shown: auto, a bar on a terminal, else plain; plain, a line every 5 s, and when something happens; json, the same as JSON; none")
 	swarm := swarmFlags(c.flags)
-	share := c.flags.Duration("share", 0, "of a torrent: how `long` to go on sharing after the image is written")
+	share := c.flags.Duration("share", 0, "of a torrent: go on sharing for this `TIME` after the image is written")
 	ratio := c.flags.Float64("share-ratio", 0, "of a torrent: go on sharing until so many `copies` were sent, or --share is over")
 	yes := c.flags.Bool("yes", false, "do not ask")
 	asJSON := c.flags.Bool("json", false, "print the result as JSON")
@@ -84,6 +84,7 @@ func runWrite(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
+	web.warnings = c.stderr
 	var digest stream.Digest
 	if isWeb(*digestText) {
 		digest, err = web.digest(ctx, *digestText, names)
@@ -96,7 +97,7 @@ func runWrite(ctx context.Context, c *call) error {
 	if web.torrent, err = swarm(); err != nil {
 		return err
 	}
-	sources, digest, err := web.sources(ctx, names, digest)
+	sources, digest, err := web.sources(ctx, names, digest, *keyFile != "")
 	if err != nil {
 		return err
 	}
@@ -136,7 +137,12 @@ func runWrite(ctx context.Context, c *call) error {
 	if err != nil {
 		return err
 	}
-	defer disk.Close()
+	open := []*stream.Device{disk}
+	defer func() {
+		for _, d := range open {
+			d.Close() // it was synced
+		}
+	}()
 	if chosen.Name != "" {
 		if err := steps.SameDisk(ctx, inspect.Local(), chosen, disk.Size(), disk.SectorSize()); err != nil {
 			return err
@@ -149,7 +155,7 @@ func runWrite(ctx context.Context, c *call) error {
 			case errors.Is(err, syscall.EBUSY):
 				return fmt.Errorf("%s is the same disk: %w", name, err)
 			case err == nil:
-				defer other.Close() // nothing is written to it
+				open = append(open, other)
 			}
 		}
 	}
@@ -180,6 +186,13 @@ func runWrite(ctx context.Context, c *call) error {
 		fmt.Fprintf(c.stderr, "warning: %s\n", w)
 	}
 	if s, ok := sources[0].(*torrent.Source); ok && (*share > 0 || *ratio > 0) {
+		// What is shared is read through a handle of its own, which keeps nobody from mounting the disk.
+		for _, d := range open {
+			if err := d.Close(); err != nil {
+				return fmt.Errorf("close %s: %w", target, err)
+			}
+		}
+		open = nil
 		fmt.Fprintf(c.stderr, "sharing %s\n", s)
 		s.Share(ctx, *share, *ratio)
 	}

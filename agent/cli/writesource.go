@@ -9,6 +9,7 @@ import (
 	"encoding/base64"
 	"errors"
 	"fmt"
+	"io"
 	"net/http"
 	"net/url"
 	"path"
@@ -31,11 +32,12 @@ type web struct {
 	login     func(host string) (user, password string) // nil for none
 	reader    stream.ReaderOptions
 	torrent   torrent.Options
+	warnings  io.Writer
 }
 
 // newWeb reads the files of CAs and of logins, "" for none.
 func newWeb(caFile, authFile string, patience time.Duration) (*web, error) {
-	w := &web{transport: http.DefaultTransport.(*http.Transport).Clone(), reader: stream.ReaderOptions{Patience: patience}}
+	w := &web{transport: http.DefaultTransport.(*http.Transport).Clone(), reader: stream.ReaderOptions{Patience: patience}, warnings: io.Discard}
 	if caFile != "" {
 		text, err := readRegular(caFile, 16<<20)
 		if err != nil {
@@ -147,12 +149,29 @@ func (w *web) signature(ctx context.Context, keyFile, name string, images []stri
 // isSwarm tells whether an image comes by BitTorrent.
 func isSwarm(name string) bool { return torrent.IsMagnet(name) || torrent.IsTorrent(name) }
 
-// swarm takes part in the swarm of an image. mirrors are other places of it.
-func (w *web) swarm(ctx context.Context, name string, mirrors []string, digest stream.Digest) (*torrent.Source, error) {
+// swarm takes part in the swarm of an image. mirrors are other places of it, from which it comes alone if the torrent cannot be had and proven says that its own digest or signature proves
+// it: then it returns nil.
+func (w *web) swarm(ctx context.Context, name string, mirrors []string, proven bool) (*torrent.Source, error) {
 	if i := slices.IndexFunc(mirrors, func(s string) bool { return !isWeb(s) || isSwarm(s) }); i >= 0 {
 		return nil, usagef("%s: beside a torrent, mirrors are http and https URLs", mirrors[i])
 	}
-	m, err := w.metainfo(ctx, name, !digest.IsZero())
+	reader := w.reader
+	if proven && len(mirrors) > 0 {
+		reader.Patience = min(reader.Patience, torrentPatience)
+	}
+	s, err := w.join(ctx, name, mirrors, proven, reader)
+	if err == nil || !proven || len(mirrors) == 0 || ctx.Err() != nil || !isWeb(name) || errors.Is(err, errUsage) {
+		return s, err
+	}
+	fmt.Fprintf(w.warnings, "warning: the image comes from its mirrors alone, over HTTP: %v\n", err)
+	return nil, nil
+}
+
+// torrentPatience is how long a torrent is tried for where there are mirrors.
+const torrentPatience = 30 * time.Second
+
+func (w *web) join(ctx context.Context, name string, mirrors []string, proven bool, reader stream.ReaderOptions) (*torrent.Source, error) {
+	m, err := w.metainfo(ctx, name, proven, reader)
 	if err != nil {
 		return nil, err
 	}
@@ -161,11 +180,15 @@ func (w *web) swarm(ctx context.Context, name string, mirrors []string, digest s
 	if w.login != nil {
 		o.Authorization = w.authorization
 	}
-	return torrent.Open(ctx, m, o)
+	s, err := torrent.Open(ctx, m, o)
+	if err == nil && o.Port != 0 && s.Port() != o.Port {
+		fmt.Fprintf(w.warnings, "warning: port %d is in use; peers are told of %d\n", o.Port, s.Port())
+	}
+	return s, err
 }
 
 // metainfo reads what describes a torrent: a magnet link, a file, or what is behind a URL. proven says that the image is proven by something else.
-func (w *web) metainfo(ctx context.Context, name string, proven bool) (torrent.Meta, error) {
+func (w *web) metainfo(ctx context.Context, name string, proven bool, reader stream.ReaderOptions) (torrent.Meta, error) {
 	switch {
 	case torrent.IsMagnet(name):
 		return torrent.ParseMagnet(name)
@@ -177,7 +200,7 @@ func (w *web) metainfo(ctx context.Context, name string, proven bool) (torrent.M
 		if err != nil {
 			return torrent.Meta{}, err
 		}
-		return torrent.Fetch(ctx, src, w.reader)
+		return torrent.Fetch(ctx, src, reader)
 	}
 	b, err := readRegular(name, torrent.MaxMetainfo)
 	if err != nil {
@@ -190,16 +213,20 @@ func (w *web) metainfo(ctx context.Context, name string, proven bool) (torrent.M
 	return m, nil
 }
 
-// sources returns the places of the image and what their digest has to be: that which is given, or else that which a registry tells.
-func (w *web) sources(ctx context.Context, names []string, digest stream.Digest) ([]stream.Source, stream.Digest, error) {
+// sources returns the places of the image and what their digest has to be: that which is given, or else that which a registry tells. signed says that a signature will prove the image.
+func (w *web) sources(ctx context.Context, names []string, digest stream.Digest, signed bool) ([]stream.Source, stream.Digest, error) {
 	bad := func(err error) ([]stream.Source, stream.Digest, error) { return nil, stream.Digest{}, err }
 	o := stream.OCIOptions{HTTP: stream.HTTPOptions{Transport: w.transport}, Login: w.login, Reader: w.reader}
 	if i := slices.IndexFunc(names, isSwarm); i >= 0 {
-		s, err := w.swarm(ctx, names[i], slices.Delete(slices.Clone(names), i, i+1), digest)
+		mirrors := slices.Delete(slices.Clone(names), i, i+1)
+		s, err := w.swarm(ctx, names[i], mirrors, !digest.IsZero() || signed)
 		if err != nil {
 			return bad(err)
 		}
-		return []stream.Source{s}, digest, nil
+		if s != nil {
+			return []stream.Source{s}, digest, nil
+		}
+		names = mirrors
 	}
 	var sources []stream.Source
 	for _, name := range names {

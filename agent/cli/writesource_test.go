@@ -74,7 +74,7 @@ func TestWeb(t *testing.T) {
 			if w == nil {
 				return
 			}
-			sources, _, err := w.sources(t.Context(), []string{test.url + "/image"}, stream.Digest{})
+			sources, _, err := w.sources(t.Context(), []string{test.url + "/image"}, stream.Digest{}, false)
 			if err != nil {
 				t.Fatal(err)
 			}
@@ -107,6 +107,49 @@ func TestDigestOfTorrent(t *testing.T) {
 		t.Run(test.name, func(t *testing.T) {
 			if d, err := w.digest(t.Context(), srv.URL+"/SUMS", []string{test.source}); d.Hex != test.want || (err == nil) != (test.want != "") {
 				t.Errorf("digest() = %v, %v, want %q", d, err, test.want)
+			}
+		})
+	}
+}
+
+// A torrent that cannot be had leaves the mirrors, where something else proves the image.
+func TestTorrentThatIsAway(t *testing.T) {
+	srv := httptest.NewServer(http.NotFoundHandler())
+	defer srv.Close()
+	away, mirror := srv.URL+"/image.torrent", "http://192.0.2.1/image"
+	digest, err := parseDigest("--digest", "sha256:"+strings.Repeat("1", 64))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct {
+		name   string
+		names  []string
+		digest stream.Digest
+		signed bool
+		want   string // the only source; "" for an error
+	}{
+		{"digest", []string{mirror, away}, digest, false, mirror},
+		{"signature", []string{away, mirror}, stream.Digest{}, true, mirror},
+		{"nothing that proves it", []string{away, mirror}, stream.Digest{}, false, ""},
+		{"no mirror", []string{away}, digest, false, ""},
+		{"file that is not there", []string{filepath.Join(t.TempDir(), "x.torrent"), mirror}, digest, false, ""},
+		{"mirror that is none", []string{away, "file"}, digest, false, ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			w, err := newWeb("", "", 100*time.Millisecond)
+			if err != nil {
+				t.Fatal(err)
+			}
+			var said strings.Builder
+			w.warnings = &said
+			sources, _, err := w.sources(t.Context(), test.names, test.digest, test.signed)
+			switch {
+			case test.want == "":
+				if err == nil || said.Len() > 0 {
+					t.Errorf("sources() = %v, want an error; it warns %q", sources, said.String())
+				}
+			case err != nil || len(sources) != 1 || sources[0].String() != test.want || !strings.Contains(said.String(), "404"):
+				t.Errorf("sources() = %v, %v, want %s, with a warning; it warns %q", sources, err, test.want, said.String())
 			}
 		})
 	}

@@ -15,6 +15,7 @@ import (
 	"path"
 	"path/filepath"
 	"regexp"
+	"slices"
 	"strings"
 	"time"
 
@@ -43,7 +44,7 @@ type Config struct {
 
 // Torrent is how images are shared by BitTorrent, with and among the nodes.
 type Torrent struct {
-	Port  int      `yaml:"port"`  // on which nodes fetch the first image from this conductor, the next one for the next; default: any
+	Port  int      `yaml:"port"`  // on which nodes fetch the first image of Nodes that is shared from this conductor, the next one for the next; default: any
 	UpKB  int      `yaml:"up_kb"` // KiB per second that it sends at the most; 0: no limit
 	Peers []string `yaml:"peers"` // networks that nodes may be in; default: all
 }
@@ -237,6 +238,9 @@ func (c *Config) check() error {
 	if len(c.Nodes) == 0 {
 		return errors.New("nodes: none")
 	}
+	if n := len(c.shared()); c.Torrent.Port > 0 && c.Torrent.Port+n-1 > 65535 {
+		return fmt.Errorf("torrent: port: %d images have a port each, and there are none after 65535", n)
+	}
 	seen := make(map[string]string) // UUIDs, names and MACs, each of one node
 	for i := range c.Nodes {
 		n := &c.Nodes[i]
@@ -251,6 +255,16 @@ func (c *Config) check() error {
 		}
 	}
 	return nil
+}
+
+// shared are the images that are shared by BitTorrent, in the order of their first nodes.
+func (c *Config) shared() (files []string) {
+	for _, n := range c.Nodes {
+		if n.Image.Torrent && !slices.Contains(files, n.Image.File) {
+			files = append(files, n.Image.File)
+		}
+	}
+	return files
 }
 
 var uuidForm = regexp.MustCompile(`^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$`)

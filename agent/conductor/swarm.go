@@ -7,6 +7,7 @@ import (
 	"fmt"
 	"net/http"
 	"net/netip"
+	"slices"
 	"sync"
 
 	"github.com/ironhand/ironhand/torrent"
@@ -39,13 +40,16 @@ func (s *swarms) publish(ctx context.Context, c *Conductor, name, web string) er
 		one = &shared{}
 		s.shared[name] = one
 	}
-	n := len(s.shared) - 1
 	s.mu.Unlock()
-	one.once.Do(func() { one.err = s.share(ctx, c, one, name, web, n) })
+	one.once.Do(func() {
+		if one.err = s.share(ctx, c, one, name, web); one.err != nil {
+			one.err = fmt.Errorf("share it by BitTorrent: %w", one.err)
+		}
+	})
 	return one.err
 }
 
-func (s *swarms) share(ctx context.Context, c *Conductor, one *shared, name, web string, n int) error {
+func (s *swarms) share(ctx context.Context, c *Conductor, one *shared, name, web string) error {
 	f, _, err := c.openPublic(name)
 	if err != nil {
 		return err
@@ -61,7 +65,7 @@ func (s *swarms) share(ctx context.Context, c *Conductor, one *shared, name, web
 	}
 	o := torrent.Options{NoTrackers: true, Up: int64(c.config.Torrent.UpKB) << 10}
 	if c.config.Torrent.Port > 0 { // each image has a port of its own
-		o.Port = c.config.Torrent.Port + n
+		o.Port = c.config.Torrent.Port + slices.Index(c.config.shared(), name)
 	}
 	for _, p := range c.config.Torrent.Peers {
 		o.Allow = append(o.Allow, netip.MustParsePrefix(p).Masked()) // the configuration was checked

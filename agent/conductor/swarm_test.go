@@ -4,10 +4,13 @@ package conductor
 
 import (
 	"bytes"
+	"fmt"
 	"io"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
+	"strings"
 	"testing"
 	"time"
 
@@ -63,5 +66,47 @@ func TestTorrent(t *testing.T) {
 	resp.Body.Close()
 	if resp.StatusCode != http.StatusNotFound {
 		t.Errorf("a torrent that there is not: %s", resp.Status)
+	}
+}
+
+// The images have the ports from the one that is configured on, in the order of the configuration. One that is taken is an error that names it: the node fails, and so does the program.
+func TestTorrentPorts(t *testing.T) {
+	var taken, before net.Listener
+	var port int
+	for before == nil { // until the port before one that is taken is free
+		var err error
+		if taken, err = net.Listen("tcp", ":0"); err != nil {
+			t.Fatal(err)
+		}
+		defer taken.Close()
+		port = taken.Addr().(*net.TCPAddr).Port
+		if before, err = net.Listen("tcp", fmt.Sprintf(":%d", port-1)); err != nil {
+			before = nil
+		}
+	}
+	before.Close()
+	l := newLab(t, fmt.Sprintf("torrent: {port: %d}", port-1), "")
+	l.write("files/other.img", strings.Repeat("other", 1<<20), 0o644)
+	l.c.config.Nodes[0].Image.Torrent = true
+	l.c.config.Nodes = append(l.c.config.Nodes, NodeConfig{Image: Image{File: "other.img", Torrent: true}})
+	_, err := l.c.prepareImage(t.Context(), l.c.config.Nodes[1].Image)
+	for _, want := range []string{"image other.img", "share it by BitTorrent", fmt.Sprintf("port %d", port), "in use"} {
+		if err == nil || !strings.Contains(err.Error(), want) {
+			t.Errorf("error is %v, want %q in it", err, want)
+		}
+	}
+	resp, err := l.client.Get(l.url + "/torrents/other.img.torrent")
+	if err != nil {
+		t.Fatal(err)
+	}
+	resp.Body.Close()
+	if resp.StatusCode != http.StatusNotFound {
+		t.Errorf("a torrent that nobody shares: %s", resp.Status)
+	}
+	if _, err = l.c.prepareImage(t.Context(), l.c.config.Nodes[0].Image); err != nil {
+		t.Fatal(err)
+	}
+	if got := l.c.swarms.shared["disk.img"].seed.Port(); got != port-1 {
+		t.Errorf("the first image has port %d, want %d", got, port-1)
 	}
 }

@@ -3,13 +3,13 @@
 package ironic
 
 import (
+	"bufio"
 	"bytes"
 	"context"
 	"errors"
 	"io"
 	"net"
 	"net/http"
-	"net/http/httptest"
 	"net/url"
 	"strings"
 	"syscall"
@@ -155,46 +155,57 @@ func TestParseCallbackURLBad(t *testing.T) {
 
 // A link that takes data slowly takes it all in the end; one that takes none any more is given up.
 func TestContinueInspectionSlowly(t *testing.T) {
-	const timeout = time.Second
-	stop := make(chan struct{})
-	server := httptest.NewUnstartedServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
-		if r.URL.Path == "/stalls" {
-			<-stop
-			return
-		}
-		part := make([]byte, 64<<10)
-		for {
-			if _, err := io.ReadFull(r.Body, part); err != nil {
-				break
-			}
-			time.Sleep(timeout / 50)
-		}
-		w.WriteHeader(http.StatusAccepted)
-	}))
-	server.Config.ConnState = func(conn net.Conn, s http.ConnState) {
-		if s == http.StateNew {
-			_ = conn.(*net.TCPConn).SetReadBuffer(64 << 10) // or all of it is on the other side at once
-		}
-	}
-	server.Start()
-	defer server.Close()
-	defer close(stop)
-	c := newClient(t, Options{URLs: []string{server.URL}, Timeout: timeout})
+	const timeout, pause, part = 30 * time.Second, 20 * time.Second, 64 << 10
 	data := make([]byte, 8<<20)
 	for _, tt := range []struct {
-		path string
-		want error
-	}{{"/slow", nil}, {"/stalls", context.DeadlineExceeded}} {
-		t.Run(tt.path, func(t *testing.T) {
-			u, err := ParseCallbackURL(server.URL + tt.path)
-			if err != nil {
-				t.Fatal(err)
-			}
-			start := time.Now()
-			_, err = c.postInspection(t.Context(), []*url.URL{u}, data, 0)
-			if took := time.Since(start); !errors.Is(err, tt.want) || tt.want == nil && took < timeout {
-				t.Errorf("postInspection() = %v after %v, want %v", err, took, tt.want)
-			}
+		name   string
+		stalls bool
+		want   error
+		took   time.Duration
+	}{
+		{"slow", false, nil, pause * time.Duration(len(data)/part)},
+		{"stalls", true, context.DeadlineExceeded, timeout},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				stop := make(chan struct{})
+				take := func(conn net.Conn) {
+					defer conn.Close()
+					r, err := http.ReadRequest(bufio.NewReader(conn))
+					if err != nil {
+						t.Error(err)
+						return
+					}
+					if tt.stalls {
+						<-stop
+						return
+					}
+					for b := make([]byte, part); err == nil; time.Sleep(pause) {
+						_, err = io.ReadFull(r.Body, b)
+						if err == io.EOF {
+							io.WriteString(conn, "HTTP/1.1 202 Accepted\r\nContent-Length: 0\r\n\r\n")
+							return
+						}
+					}
+					t.Error(err)
+				}
+				dial := func(context.Context, string, string) (net.Conn, error) {
+					ours, theirs := net.Pipe()
+					go take(theirs)
+					return ours, nil
+				}
+				c := newClient(t, Options{URLs: []string{"http://a"}, Timeout: timeout, Transport: &http.Transport{DialContext: dial, DisableKeepAlives: true}})
+				u, err := ParseCallbackURL("http://a")
+				if err != nil {
+					t.Fatal(err)
+				}
+				start := time.Now()
+				_, err = c.postInspection(t.Context(), []*url.URL{u}, data, 0)
+				if took := time.Since(start); !errors.Is(err, tt.want) || took != tt.took {
+					t.Errorf("postInspection() = %v after %v, want %v after %v", err, took, tt.want, tt.took)
+				}
+				close(stop)
+			})
 		})
 	}
 }

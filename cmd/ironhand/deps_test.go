@@ -57,7 +57,7 @@ var imports = map[string][]string{
 	"tools/track":                {"torrent"},
 }
 
-// system are the files that may make system calls beside those named *_linux.go: none.
+// System calls are made in files named *_linux.go, and in packages for tests.
 func TestSystemCallsStayInLinuxFiles(t *testing.T) {
 	eachFile(t, func(file string, from string, imported []string) {
 		if strings.HasSuffix(file, "_linux.go") || strings.HasSuffix(file, "_test.go") || strings.HasSuffix(from, "test") {

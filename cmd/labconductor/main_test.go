@@ -5,6 +5,8 @@ package main
 import (
 	"bytes"
 	"context"
+	"fmt"
+	"net"
 	"os"
 	"path/filepath"
 	"strings"
@@ -25,7 +27,15 @@ nodes:
 
 func TestRun(t *testing.T) {
 	dir := t.TempDir()
+	taken, err := net.Listen("tcp", ":0")
+	if err != nil {
+		t.Fatal(err)
+	}
+	defer taken.Close()
+	port := taken.Addr().(*net.TCPAddr).Port
+	shared := strings.Replace(config, "disk.img", "disk.img, torrent: true", 1)
 	for name, content := range map[string]string{
+		"port.yaml": fmt.Sprintf("torrent: {port: %d}%s", port, shared), "ports.yaml": "torrent: {port: 65536}" + shared,
 		"good.yaml": config, "bad.yaml": config + "colour: red\n", "disk.img": "image", "noimage.yaml": strings.Replace(config, "disk.img", "other.img", 1),
 	} {
 		if err := os.WriteFile(filepath.Join(dir, name), []byte(content), 0o644); err != nil {
@@ -56,6 +66,8 @@ func TestRun(t *testing.T) {
 		{"no such configuration", []string{"run", in("none.yaml")}, 1, "", "no such file"},
 		{"wrong configuration", []string{"run", in("bad.yaml")}, 1, "", "line 10: field colour not found"},
 		{"image that is not there", []string{"run", "--exit-when-done", in("noimage.yaml")}, 1, "n1       failed   image other.img", "deployment failed: n1: image other.img"},
+		{"port for BitTorrent that is in use", []string{"run", "--exit-when-done", in("port.yaml")}, 1, "n1       failed   image disk.img: share it by BitTorrent", fmt.Sprintf("port %d", port)},
+		{"port for BitTorrent that is none", []string{"run", in("ports.yaml")}, 1, "", "want a port"},
 		{"nobody comes", []string{"run", "--timeout", "50ms", in("good.yaml")}, 1, "server   listening on 127.0.0.1:", "not done within 50ms"},
 	}
 	for _, test := range tests {

@@ -25,15 +25,6 @@ const (
 // unused is the type of an entry that describes no partition.
 const unused GUID = "00000000-0000-0000-0000-000000000000"
 
-// ParseGUID reads the text form of a GUID in either case.
-func ParseGUID(s string) (GUID, error) {
-	g := GUID(strings.ToLower(s))
-	if _, err := g.bytes(); err != nil {
-		return "", err
-	}
-	return g, nil
-}
-
 // RandomGUID makes a version 4 GUID (RFC 9562 section 5.4).
 func RandomGUID() GUID {
 	var b [16]byte

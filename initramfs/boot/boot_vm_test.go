@@ -214,7 +214,9 @@ func TestVMShell(t *testing.T) {
 			default:
 				vm.Expect(t, "devices: done", bootTime)
 				vm.Send(t, "\necho shell $((40+2))\n")
-				time.Sleep(2 * time.Second)
+				for range 2 { // which are 2 s apart
+					vm.Expect(t, "agent lives", stepTime)
+				}
 				if strings.Contains(vm.Console(), "shell 42") {
 					t.Error("there is a shell")
 				}

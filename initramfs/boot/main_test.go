@@ -10,6 +10,7 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"os"
 	"path/filepath"
 	"slices"
@@ -165,7 +166,7 @@ var steps = map[string]func(ctx context.Context, say func(string, ...any)) error
 		return err
 	},
 	"orphan": func(_ context.Context, _ func(string, ...any)) error { // a grandchild that only process 1 can reap
-		pid, err := syscall.ForkExec("/bin/busybox", []string{"sh", "-c", "sleep 0.2 & exit 0"}, nil)
+		pid, err := syscall.ForkExec("/bin/busybox", []string{"sh", "-c", "sleep 0.2 & echo $! >/orphan"}, nil)
 		if err != nil {
 			return err
 		}
@@ -173,17 +174,18 @@ var steps = map[string]func(ctx context.Context, say func(string, ...any)) error
 		if _, err := unix.Wait4(pid, &status, 0, nil); err != nil {
 			return err
 		}
-		time.Sleep(time.Second)
-		stats, err := filepath.Glob("/proc/[0-9]*/stat")
+		b, err := os.ReadFile("/orphan")
 		if err != nil {
 			return err
 		}
-		for _, name := range stats {
-			if b, err := os.ReadFile(name); err == nil && bytes.Contains(b, []byte(") Z ")) {
-				return fmt.Errorf("zombie: %s", b)
+		var stat []byte
+		for range 300 {
+			if stat, err = os.ReadFile("/proc/" + strings.TrimSpace(string(b)) + "/stat"); errors.Is(err, fs.ErrNotExist) {
+				return nil
 			}
+			time.Sleep(100 * time.Millisecond)
 		}
-		return nil
+		return fmt.Errorf("it is still there: %s, %v", stat, err)
 	},
 	"cankexec": func(context.Context, func(string, ...any)) error { return boot.CanKexec() },
 	"disable": func(context.Context, func(string, ...any)) error {

@@ -74,6 +74,16 @@ func (c *console) find(re *regexp.Regexp) (match []string, more <-chan struct{})
 	return match, nil
 }
 
+// shows returns a match of re, which may be nil, after the last one that was found.
+func (c *console) shows(re *regexp.Regexp) string {
+	if re == nil {
+		return ""
+	}
+	c.mu.Lock()
+	defer c.mu.Unlock()
+	return string(re.Find(c.text[c.seen:]))
+}
+
 func (c *console) String() string {
 	c.mu.Lock()
 	defer c.mu.Unlock()

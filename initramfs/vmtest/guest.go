@@ -56,6 +56,7 @@ func runInGuest(t testing.TB, pkg string, g Guest) (status, output string) {
 	if g.Timeout == 0 {
 		g.Timeout = 5 * time.Minute
 	}
+	m.Hopeless = `(?m)^GUEST TESTS END: .*\n`
 	vm := Start(t, m)
 	if g.During != nil {
 		g.During(vm)

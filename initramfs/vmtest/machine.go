@@ -32,6 +32,7 @@ type Machine struct {
 	NICs      []NIC
 	Consoles  []string // files that further serial ports, ttyS1 and on, write to
 	Reboots   bool     // a reset starts it again; otherwise it ends the machine
+	Hopeless  string   // regular expression of a whole line after which nothing comes that is waited for; "" is none
 	Extra     []string // more arguments of QEMU
 }
 
@@ -47,6 +48,7 @@ type Disk struct {
 	Serial     string
 	Bus        string // "virtio", "nvme", "scsi" or "sata"; "" is virtio
 	SectorSize int    // logical and physical, in bytes; 512 if 0
+	Unreadable int    // number of a sector of 512 bytes that cannot be read; 0 is none
 }
 
 // NIC is one network interface. Without a network it has no link.
@@ -144,7 +146,12 @@ func (d Disk) args(i int, place string) []string {
 	if format == "" {
 		format = "raw"
 	}
-	a := []string{"-drive", fmt.Sprintf("if=none,cache=unsafe,discard=unmap,format=%s,id=%s-drive,file=%s", format, id, quote(d.Path))}
+	file := "file=" + quote(d.Path)
+	if d.Unreadable != 0 {
+		file = fmt.Sprintf("file.driver=blkdebug,file.image.driver=file,file.image.filename=%s,file.inject-error.0.event=read_aio,file.inject-error.0.errno=5,file.inject-error.0.sector=%d",
+			quote(d.Path), d.Unreadable)
+	}
+	a := []string{"-drive", fmt.Sprintf("if=none,cache=unsafe,discard=unmap,format=%s,id=%s-drive,%s", format, id, file)}
 	device := "virtio-blk-pci"
 	switch d.Bus {
 	case "nvme":

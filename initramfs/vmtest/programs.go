@@ -5,12 +5,35 @@
 package vmtest
 
 import (
+	"errors"
 	"fmt"
+	"os"
 	"os/exec"
 	"path/filepath"
 	"strings"
 	"testing"
+
+	"github.com/ironhand/ironhand/initramfs"
+	"github.com/ironhand/ironhand/initramfs/tool"
 )
+
+// BurnIn makes an archive for [Machine.Initrds] of the programs that the ramdisk for burn-in has beside others.
+func BurnIn(t testing.TB) string {
+	t.Helper()
+	var a initramfs.Archive
+	if err := (initramfs.Programs{Root: "/"}).AddTools(&a, tool.BurnIn()); err != nil {
+		t.Fatal(err)
+	}
+	f, err := os.Create(filepath.Join(t.TempDir(), "burnin.cpio"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, err = a.WriteTo(f)
+	if err := errors.Join(err, f.Close()); err != nil {
+		t.Fatal(err)
+	}
+	return f.Name()
+}
 
 // Programs finds programs and plug-in libraries of this computer for [Guest.Files] and [Pack], with the shared libraries that they need. Names without a
 // slash are looked up as a shell does, and are found in usr/bin of the machine.

@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"regexp"
 	"runtime"
+	"strings"
 	"syscall"
 	"testing"
 	"time"
@@ -25,13 +26,14 @@ const qemu = "qemu-system-x86_64"
 type VM struct {
 	Disks []string // the images of Machine.Disks, chosen or made
 
-	cmd     *exec.Cmd
-	console *console
-	input   io.WriteCloser
-	monitor *monitor
-	stderr  *bytes.Buffer // readable when ended is closed
-	ended   chan struct{}
-	err     error // of the process; readable when ended is closed
+	cmd      *exec.Cmd
+	console  *console
+	hopeless *regexp.Regexp // nil is none
+	input    io.WriteCloser
+	monitor  *monitor
+	stderr   *bytes.Buffer // readable when ended is closed
+	ended    chan struct{}
+	err      error // of the process; readable when ended is closed
 }
 
 // Start starts a machine. When the test ends the machine ends; if the test failed, the end of the console is printed, and where all of it is.
@@ -169,6 +171,9 @@ func join(to string, parts ...string) error {
 // launch runs QEMU. Its process dies with ours.
 func launch(m Machine, accel string, f files) (*VM, error) {
 	vm := &VM{console: newConsole(), stderr: new(bytes.Buffer), ended: make(chan struct{})}
+	if m.Hopeless != "" {
+		vm.hopeless = regexp.MustCompile(m.Hopeless)
+	}
 	for _, d := range m.Disks {
 		vm.Disks = append(vm.Disks, d.Path)
 	}
@@ -211,7 +216,7 @@ func launch(m Machine, accel string, f files) (*VM, error) {
 }
 
 // Expect waits until the console shows a match of the regular expression after the one found last, and returns it with its groups. If none comes in time,
-// or the machine ends before, the test fails with the last lines. Text comes in pieces, and $ matches at the end of a piece: what is to be read to the end of
+// if the machine ends before, or a line comes that is Machine.Hopeless and not what is waited for, the test fails with the last lines. Text comes in pieces, and $ matches at the end of a piece: what is to be read to the end of
 // its line has to end with \n.
 func (vm *VM) Expect(t testing.TB, expr string, timeout time.Duration) []string {
 	t.Helper()
@@ -225,9 +230,13 @@ func (vm *VM) Expect(t testing.TB, expr string, timeout time.Duration) []string 
 func (vm *VM) await(re *regexp.Regexp, timeout time.Duration) (match []string, why string) {
 	late := time.After(timeout)
 	for {
+		hopeless := vm.console.shows(vm.hopeless) // before the look: what comes between the two is looked at again
 		match, more := vm.console.find(re)
 		if match != nil {
 			return match, ""
+		}
+		if hopeless != "" {
+			return nil, "it says " + strings.TrimSpace(hopeless)
 		}
 		select {
 		case <-more:

@@ -34,11 +34,11 @@ func TestArgs(t *testing.T) {
 		{"reboots", Machine{Reboots: true}, files{}, nil, "-no-reboot"},
 		{"firmware", Machine{Firmware: "uefi"}, files{code: "C", variables: "V,1"}, []string{"unit=0,readonly=on,file=C ", "unit=1,file=V,,1"}, "smm"},
 		{"secure boot", Machine{Firmware: "secureboot"}, files{code: "C", variables: "V"}, []string{"-machine q35,smm=on ", "property=secure,value=on"}, "-kernel"},
-		{"disks", Machine{Disks: []Disk{{Path: "0"}, {Path: "1", Bus: "nvme"}, {Path: "2", Bus: "scsi", Serial: "S"}, {Path: "3", Bus: "scsi", SectorSize: 4096}, {Path: "4", Bus: "sata", Format: "qcow2"}}, CD: []string{"5"}}, files{},
+		{"disks", Machine{Disks: []Disk{{Path: "0"}, {Path: "1", Bus: "nvme"}, {Path: "2", Bus: "scsi", Serial: "S"}, {Path: "3", Bus: "scsi", SectorSize: 4096}, {Path: "4", Bus: "sata", Format: "qcow2"}, {Path: "6,", Unreadable: 7}}, CD: []string{"5"}}, files{},
 			[]string{"format=raw,id=disk0-drive,file=0 -device virtio-blk-pci,id=disk0,", "-device nvme,id=disk1,drive=disk1-drive,serial=disk1 ",
 				"-device virtio-scsi-pci,id=scsi ", "-device scsi-hd,id=disk2,drive=disk2-drive,serial=S ",
 				"-device scsi-hd,id=disk3,drive=disk3-drive,logical_block_size=4096,physical_block_size=4096 ",
-				"format=qcow2", "-device ide-hd,bus=ide.0,id=disk4", "-device ide-cd,bus=ide.1,id=cd0"}, "virtio-scsi-pci,id=scsi -device virtio-scsi"},
+				"format=qcow2", "-device ide-hd,bus=ide.0,id=disk4", "format=raw,id=disk5-drive,file.driver=blkdebug,file.image.driver=file,file.image.filename=6,,,file.inject-error.0.event=read_aio,file.inject-error.0.errno=5,file.inject-error.0.sector=7 ", "-device ide-cd,bus=ide.1,id=cd0"}, "virtio-scsi-pci,id=scsi -device virtio-scsi"},
 		{"pc", Machine{Board: "pc", CD: []string{"0", "1", "2"}, Floppy: "F"}, files{},
 			[]string{"bus=ide.0,unit=0,id=cd0", "bus=ide.0,unit=1,id=cd1", "bus=ide.1,unit=0,id=cd2", "file=F -device floppy,id=floppy0,drive"}, "isa-fdc"},
 		{"floppy on q35", Machine{Floppy: "F"}, files{}, []string{"-device isa-fdc,id=fdc -device floppy,id=floppy0,bus=fdc.0"}, ""},
@@ -108,11 +108,17 @@ func TestAwait(t *testing.T) {
 		{"never comes", func(vm *VM) { io.WriteString(vm.console, "no\n") }, "not within 1m0s"},
 		{"the machine ends", func(vm *VM) { io.WriteString(vm.console, "no\n"); close(vm.ended) }, "the machine has ended"},
 		{"the last word", func(vm *VM) { io.WriteString(vm.console, "yes\n"); close(vm.ended) }, "yes"},
+		{"hopeless", func(vm *VM) { io.WriteString(vm.console, "no\nstep: a FAILED: no\nstep") }, "it says step: a FAILED: no"},
+		{"hopeless, in pieces", func(vm *VM) {
+			io.WriteString(vm.console, "step: a FAILED: ")
+			time.Sleep(time.Second)
+			io.WriteString(vm.console, "is it? yes\n")
+		}, "yes"},
 	}
 	for _, test := range tests {
 		t.Run(test.name, func(t *testing.T) {
 			synctest.Test(t, func(t *testing.T) {
-				vm := &VM{console: newConsole(), ended: make(chan struct{})}
+				vm := &VM{console: newConsole(), hopeless: regexp.MustCompile(`step: \w+ FAILED.*\n`), ended: make(chan struct{})}
 				go test.do(vm)
 				match, got := vm.await(regexp.MustCompile("yes"), time.Minute)
 				if match != nil {

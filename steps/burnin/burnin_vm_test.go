@@ -23,7 +23,6 @@ import (
 
 	"golang.org/x/sys/unix"
 
-	"github.com/ironhand/ironhand/initramfs"
 	"github.com/ironhand/ironhand/initramfs/boot"
 	"github.com/ironhand/ironhand/initramfs/tool"
 	"github.com/ironhand/ironhand/initramfs/vmtest"
@@ -39,34 +38,10 @@ var guest = flag.Bool("guest", false, "run the tests for a virtual machine with 
 // was written: somebody else writes to its file.
 func TestVMBurnIn(t *testing.T) {
 	vmtest.Require(t)
-	dir := t.TempDir()
-	programs := filepath.Join(dir, "programs.cpio")
-	var a initramfs.Archive
-	if err := (initramfs.Programs{Root: "/"}).AddTools(&a, tool.BurnIn()); err != nil {
-		t.Fatal(err)
-	}
-	f, err := os.Create(programs)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if _, err := a.WriteTo(f); err != nil {
-		t.Fatal(err)
-	}
-	if err := f.Close(); err != nil {
-		t.Fatal(err)
-	}
-
 	const size = 24 << 20
-	unreadable, changing, config := filepath.Join(dir, "unreadable"), filepath.Join(dir, "changing"), filepath.Join(dir, "blkdebug")
-	for name, content := range map[string][]byte{unreadable: nil, changing: nil, config: []byte("[inject-error]\nevent = \"read_aio\"\nerrno = \"5\"\nsector = \"20000\"\nonce = \"off\"\n")} {
-		if err := os.WriteFile(name, content, 0o600); err != nil {
-			t.Fatal(err)
-		}
-		if content == nil {
-			if err := os.Truncate(name, size); err != nil {
-				t.Fatal(err)
-			}
-		}
+	changing := filepath.Join(t.TempDir(), "changing")
+	if err := os.WriteFile(changing, make([]byte, size), 0o600); err != nil {
+		t.Fatal(err)
 	}
 	ctx, cancel := context.WithCancel(t.Context())
 	done := make(chan struct{})
@@ -97,8 +72,8 @@ func TestVMBurnIn(t *testing.T) {
 	files["test/dm-flakey.ko"] = flakey[0]
 	vmtest.RunInGuest(t, ".", vmtest.Guest{
 		Files: files,
-		Machine: vmtest.Machine{MemoryMiB: 1024, Initrds: []string{vmtest.Artefact(t, "initramfs-virtual.cpio"), programs}, Disks: []vmtest.Disk{
-			{Size: size, Serial: "GOOD"}, {Path: "blkdebug:" + config + ":" + unreadable, Serial: "UNREADABLE", Format: "raw"}, {Path: changing, Serial: "CHANGING"},
+		Machine: vmtest.Machine{MemoryMiB: 1024, Initrds: []string{vmtest.Artefact(t, "initramfs-virtual.cpio"), vmtest.BurnIn(t)}, Disks: []vmtest.Disk{
+			{Size: size, Serial: "GOOD"}, {Size: size, Serial: "UNREADABLE", Unreadable: 20000}, {Path: changing, Serial: "CHANGING"},
 			{Size: 8 << 20, Serial: "SATA", Bus: "sata"}, {Size: 8 << 20, Serial: "SCSI", Bus: "scsi"}, {Size: 8 << 20, Serial: "NVME", Bus: "nvme"},
 		}},
 		Args: "-guest -test.run=TestGuest", Timeout: 10 * time.Minute,

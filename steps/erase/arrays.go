@@ -34,7 +34,7 @@ func (j *job) look(ctx context.Context, disks []inspect.Disk) error {
 	k := j.keep
 	names := make([][]string, len(disks))
 	for i, d := range disks {
-		names[i] = d.Names()
+		names[i] = j.names(d)
 	}
 	all, err := holders.OfPaths(ctx, j.host.Machine.FS, names...)
 	if err != nil {
@@ -77,7 +77,7 @@ func (j *job) look(ctx context.Context, disks []inspect.Disk) error {
 func (j *job) again(ctx context.Context) error {
 	names := make([][]string, len(j.targets))
 	for i, t := range j.targets {
-		names[i] = t.disk.Names()
+		names[i] = j.names(t.disk)
 	}
 	var err error
 	if j.tree, err = holders.OfPaths(ctx, j.host.Machine.FS, names...); err != nil {

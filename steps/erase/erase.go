@@ -11,9 +11,7 @@
 package erase
 
 import (
-	"bytes"
 	"context"
-	"crypto/rand"
 	"errors"
 	"fmt"
 	"io"
@@ -31,6 +29,8 @@ import (
 type System interface {
 	// Read opens a block device for reading, whoever uses it.
 	Read(path string) (io.ReaderAt, io.Closer, error)
+	// ReadPast is Read past all caches: of whole pages of 4096 bytes.
+	ReadPast(path string) (io.ReaderAt, io.Closer, error)
 	// Drive opens a disk for commands to its hardware.
 	Drive(path string) (Drive, error)
 	// Teardown takes down what uses disks, and calls before each change.
@@ -79,8 +79,9 @@ type job struct {
 	keep    keep
 	tree    holders.Tree // of all targets
 	targets []*target
-	unread  map[string]error // disks whose place among arrays could not be read, by the kernel's name
-	failed  []failure        // disks that are not touched, because what is on them is not known
+	dead    map[string][]string // paths to a disk that do not work, by the name of the one that does; they are only taken down
+	unread  map[string]error    // disks whose place among arrays could not be read, by the kernel's name
+	failed  []failure           // disks that are not touched, because what is on them is not known
 
 	told  map[string]bool // lines that were said once
 	mu    sync.Mutex      // guards what follows
@@ -133,7 +134,7 @@ func (e Eraser) prepare(ctx context.Context, h steps.Host, n steps.Node, skipRea
 	if err := e.check(h); err != nil {
 		return nil, err
 	}
-	j := &job{Eraser: e, host: h, told: map[string]bool{}, unread: map[string]error{}}
+	j := &job{Eraser: e, host: h, told: map[string]bool{}, unread: map[string]error{}, dead: map[string][]string{}}
 	var err error
 	if j.options, err = parseOptions(n.DriverInternalInfo); err != nil {
 		return nil, err
@@ -159,8 +160,21 @@ func (e Eraser) prepare(ctx context.Context, h steps.Host, n steps.Node, skipRea
 	if err != nil {
 		return nil, err
 	}
+	others, skipped, err := j.apart(ctx, skipList, skipped)
+	if err != nil {
+		return nil, err
+	}
 	for _, d := range skipped {
 		h.Say("%s is on the skip list: left alone", d.Name)
+		for _, p := range d.Paths {
+			h.Say("%s is the same disk as %s: left alone", p.Name, d.Name)
+		}
+	}
+	use = append(use, others...)
+	for i, d := range use {
+		if use[i], err = j.alive(ctx, d); err != nil {
+			return nil, err
+		}
 	}
 	if use, err = j.drop(ctx, use); err != nil {
 		return nil, err
@@ -353,59 +367,6 @@ func (j *job) each(ctx context.Context, doing string, before func(context.Contex
 	slices.Sort(failures)
 	// The words are ironic-python-agent's.
 	return &eraseError{fmt.Sprintf("Failed to %s the device(s): %s", doing, strings.Join(failures, "; ")), errs}
-}
-
-// onAllPaths works on a disk by its first path. That the others lead to it is not believed: what says that it is this disk and is not would keep its data.
-func (j *job) onAllPaths(ctx context.Context, t *target, paths []steps.Disk, work func(context.Context, *target, steps.Disk) error) error {
-	disk := paths[0]
-	for i, other := range paths[1:] {
-		if err := samePlace(disk, other); err != nil {
-			return fmt.Errorf("%s says that it is this disk too: %w", t.disk.Paths[i].Name, err)
-		}
-	}
-	if err := work(ctx, t, disk); err != nil {
-		return err
-	}
-	for i, other := range paths[1:] { // the kernel has partitions of each
-		if err := j.forget(ctx, t.disk.Paths[i].Name, other); err != nil {
-			return fmt.Errorf("%s: %w", t.disk.Paths[i].Name, err)
-		}
-	}
-	return nil
-}
-
-// errNotSame is in the error for two disks that have one name.
-var errNotSame = errors.New("what is written to one is not read from the other; they have one name, which should be unique: take one of them out, and erase it alone")
-
-// samePlace writes to a disk, where all methods clear it, and reads that by another path, past all caches.
-func samePlace(disk, other steps.Disk) error {
-	b, got := make([]byte, disk.SectorSize()), make([]byte, disk.SectorSize())
-	at := min(endSize/2, disk.Size()/2) / int64(len(b)) * int64(len(b))
-	rand.Read(b) // never fails
-	if _, err := disk.WriteAt(b, at); err != nil {
-		return err
-	}
-	if err := disk.Sync(); err != nil {
-		return err
-	}
-	if err := readFull(other, got, at); err != nil {
-		return err
-	}
-	if !bytes.Equal(b, got) {
-		return errNotSame
-	}
-	return nil
-}
-
-// identity is the same for one disk that is there several times, by several paths, and may be for others.
-func identity(d inspect.Disk) string {
-	switch {
-	case d.WWN != "":
-		return string(d.WWN)
-	case d.Serial != "":
-		return string(d.Model) + " " + string(d.Serial)
-	}
-	return d.Name
 }
 
 // eraseError has a text that Ironic's users know, and is [steps.ErrErase].

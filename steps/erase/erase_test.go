@@ -10,11 +10,13 @@ import (
 	"encoding/json"
 	"errors"
 	"fmt"
+	"hash/crc32"
 	"io"
 	"io/fs"
 	"log/slog"
 	"maps"
 	"os"
+	"os/exec"
 	"path/filepath"
 	"slices"
 	"strings"
@@ -31,6 +33,7 @@ import (
 	"github.com/ironhand/ironhand/steps/erase"
 	"github.com/ironhand/ironhand/steps/erase/erasetest"
 	"github.com/ironhand/ironhand/steps/holders"
+	"github.com/ironhand/ironhand/steps/raid"
 	"github.com/ironhand/ironhand/stream/streamtest"
 )
 
@@ -186,6 +189,8 @@ func (b *bench) Read(path string) (io.ReaderAt, io.Closer, error) {
 	}
 	return bytes.NewReader(nil), io.NopCloser(nil), nil
 }
+
+func (b *bench) ReadPast(path string) (io.ReaderAt, io.Closer, error) { return b.Read(path) }
 
 func (b *bench) Drive(path string) (erase.Drive, error) { return b.drives[path], nil }
 
@@ -919,6 +924,19 @@ func TestConcurrency(t *testing.T) {
 	}
 }
 
+// paths adds a disk that is reached by several ways.
+func (b *bench) paths(names ...string) *streamtest.Disk {
+	for i, name := range names {
+		b.disk(name)
+		b.disks["/dev/"+name] = b.disks["/dev/"+names[0]]
+		delete(b.fsys, "sys/block/"+name+"/device/scsi_device/0:0:0:0/x")
+		b.file(fmt.Sprintf("sys/block/%s/device/scsi_device/%d:0:0:0/x", name, i), "")
+		b.file("sys/block/"+name+"/device/vpd_pg80", "\x00\x80\x00\x04S-da")
+		b.file("sys/block/"+name+"/device/wwid", "naa.5000c500a1b2c3d4")
+	}
+	return b.disks["/dev/"+names[0]]
+}
+
 // A disk with two paths is erased once, and what is built on either is taken down first. That it is one disk is proven before.
 func TestPaths(t *testing.T) {
 	for _, test := range []struct {
@@ -943,26 +961,10 @@ func TestPaths(t *testing.T) {
 		{"two disks of one name", devices, func(b *bench) { b.disks["/dev/sdb"] = streamtest.NewDisk(32*mib, 512) }, "", `"/dev/sda": /dev/sdb says that it is this disk too: what is written to one is not read from the other`},
 		{"two disks of one name, their metadata", metadata, func(b *bench) { b.disks["/dev/sdb"] = streamtest.NewDisk(32*mib, 512) }, "", "what is written to one is not read from the other"},
 		{"one that is in use by the second path", metadata, func(b *bench) { b.busy = "/dev/sdb" }, "", `"/dev/sdb": device or resource busy`},
-		{"one whose second path is dead", metadata, func(b *bench) {
-			b.reads = func(path string) error {
-				if path == "/dev/sdb" {
-					return syscall.EIO
-				}
-				return nil
-			}
-		}, "", `"/dev/sda": look for file systems of clusters on /dev/sdb: input/output error`},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			b := newBench(t)
-			first := b.disk("sda")
-			b.disk("sdb")
-			b.disks["/dev/sdb"] = first
-			delete(b.fsys, "sys/block/sdb/device/scsi_device/0:0:0:0/x")
-			b.file("sys/block/sdb/device/scsi_device/1:0:0:0/x", "")
-			b.file("sys/block/sdb/device/vpd_pg80", "\x00\x80\x00\x04S-da")
-			for _, name := range []string{"sda", "sdb"} {
-				b.file("sys/block/"+name+"/device/wwid", "naa.5000c500a1b2c3d4")
-			}
+			first := b.paths("sda", "sdb")
 			if test.change != nil {
 				test.change(b)
 			}
@@ -987,6 +989,272 @@ func TestPaths(t *testing.T) {
 			}
 			if said := b.said.String(); strings.Contains("\n"+said, "\n/dev/sdb: ") || !strings.Contains(said, "also /dev/sdb") {
 				t.Errorf("said\n%s", said)
+			}
+		})
+	}
+}
+
+// Paths to a disk that do not work are left out, but for what is built on them, as long as one works.
+func TestDeadPaths(t *testing.T) {
+	for _, test := range []struct {
+		name   string
+		state  string           // of the disks that the kernel does not use
+		errors map[string]error // of others, when they are read
+		step   step
+		said   string
+		err    string
+	}{
+		{"the second is offline", "sdb", nil, metadata, "/dev/sdb is another path to /dev/sda, and does not work (offline): left out", ""},
+		{"the second answers nothing", "", map[string]error{"/dev/sdb": syscall.EIO}, devices, "/dev/sdb is another path to /dev/sda, and does not work (input/output error): left out", ""},
+		{"the second is going", "", map[string]error{"/dev/sdb": syscall.ENODEV}, metadata, "(no such device): left out", ""},
+		{"the second belongs to the other controller", "", map[string]error{"/dev/sdb": syscall.Errno(121)}, metadata, "/dev/sdb is another path to /dev/sda, and does not work", ""},
+		{"the first is offline", "sda", nil, express, "/dev/sda is another path to /dev/sdb, and does not work (offline): left out", ""},
+		{"the first answers nothing", "", map[string]error{"/dev/sda": syscall.EIO}, devices, "/dev/sda is another path to /dev/sdb, and does not work (input/output error): left out", ""},
+		{"one of three works", "sdc", map[string]error{"/dev/sda": syscall.EIO}, metadata, "/dev/sdc is another path to /dev/sdb, and does not work (offline): left out", ""},
+		{"none can be read", "", map[string]error{"/dev/sda": syscall.EIO, "/dev/sdb": syscall.EIO}, metadata, "", `"/dev/sda": look for file systems of clusters on /dev/sda: input/output error`},
+		{"all are offline", "sda sdb", map[string]error{"/dev/sda": syscall.ENXIO, "/dev/sdb": syscall.ENXIO}, metadata, "", `"/dev/sda": look for file systems of clusters on /dev/sda: no such device or address`},
+		{"the second does not answer in time", "", map[string]error{"/dev/sdb": syscall.ETIMEDOUT}, metadata, "(connection timed out): left out", ""},
+		{"a sector that cannot be read is the disk's", "", map[string]error{"/dev/sdb": syscall.ENODATA}, metadata, "", `"/dev/sda": look for file systems of clusters on /dev/sdb: no data available`},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			b := newBench(t)
+			names := []string{"sda", "sdb"}
+			if strings.Contains(test.state, "sdc") {
+				names = append(names, "sdc")
+			}
+			disk := b.paths(names...)
+			for name := range strings.FieldsSeq(test.state) {
+				b.file("sys/block/"+name+"/device/state", "offline\n")
+			}
+			b.reads = func(path string) error {
+				if strings.Contains(test.state, path[5:8]) {
+					return cmp.Or(test.errors[path], error(syscall.ENXIO))
+				}
+				return test.errors[path[:8]]
+			}
+			if dead, _, found := strings.Cut(test.said, " is another path"); found {
+				b.busy = dead // it must not be opened
+			}
+			last := names[len(names)-1] // is built on, also if it is dead
+			b.part(last, 1, mib, 8*mib)
+			b.array("md0", last+"/"+last+"1")
+			_, err := b.run(test.step, "{}")
+			if test.err != "" {
+				if !errors.Is(err, steps.ErrErase) || !strings.Contains(err.Error(), test.err) || !untouched(disk) {
+					t.Errorf("= %v, want %q; untouched %v", err, test.err, untouched(disk))
+				}
+				return
+			}
+			if err != nil {
+				t.Fatal(err)
+			}
+			if bytes.Count(disk.Bytes[:8*mib], []byte{0}) != 8*mib || fmt.Sprint(b.down) != "[stop /dev/md0 (raid1)]" {
+				t.Errorf("not erased, or taken down %v", b.down)
+			}
+			if !strings.Contains(b.said.String(), test.said) {
+				t.Errorf("it did not say %q:\n%s", test.said, b.said.String())
+			}
+		})
+	}
+}
+
+// Of two drives that claim one name, and of which one is on the skip list, that one is left alone and the other erased; or none is, if the list does not tell them apart.
+func TestSkippedPaths(t *testing.T) {
+	for _, test := range []struct {
+		name, list, second string
+		erased, said, err  string
+	}{
+		{"one disk", `{"name": "/dev/sdb"}`, "", "", "/dev/sdb is the same disk as /dev/sda: left alone", ""},
+		{"one disk, by what it is", `{"serial": "S-da"}`, "", "", "/dev/sda is on the skip list: left alone", ""},
+		{"two disks, one by its name", `{"name": "/dev/sdb"}`, "other", "/dev/sda", "/dev/sda says that it is /dev/sdb, which is on the skip list, and holds other data", ""},
+		{"two disks, one by its place", `{"hctl": "0:0:0:0"}`, "other", "/dev/sdb", "/dev/sdb says that it is /dev/sda, which is on the skip list, and holds other data", ""},
+		{"two disks, both by their places", `{"hctl": "0:0:0:0"}, {"name": "/dev/sdb"}`, "other", "", "/dev/sdb is on the skip list: left alone", ""},
+		{"two disks, all of the kind", `{"vendor": "ATA"}`, "other", "", "/dev/sdb is on the skip list: left alone", ""},
+		{"two disks, by what they share", `{"serial": "S-da"}`, "other", "", "", "/dev/sda (hctl 0:0:0:0) and /dev/sdb (hctl 1:0:0:0) have one serial number and WWN, and hold different data, so they are two disks"},
+		{"two disks, by their WWN and one by its name", `{"wwn": "0x5000c500a1b2c3d4"}, {"name": "/dev/sda"}`, "other", "", "", "no disk was touched"},
+		{"two disks, one hint fits the one and one the other", `{"name": "/dev/sda", "hctl": "1:0:0:0"}`, "other", "", "", "no disk was touched"},
+		{"two disks that differ in the end", `{"name": "/dev/sda"}`, "end", "/dev/sdb", "", ""},
+		{"one disk that is written to meanwhile", `{"name": "/dev/sda"}`, "changes", "", "/dev/sdb is the same disk as /dev/sda: left alone", ""},
+		{"one disk with a path that answers nothing", `{"name": "/dev/sda"}`, "dead", "", "whether /dev/sda and /dev/sdb are one disk, as they say, cannot be seen: input/output error", ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			b := newBench(t)
+			b.paths("sda", "sdb")
+			b.disk("vda") // a disk without any doubt
+			second := streamtest.NewDisk(32*mib, 512)
+			switch test.second {
+			case "other":
+				second.Bytes[1080] = 1
+				b.disks["/dev/sdb"] = second
+			case "end":
+				second.Bytes[32*mib-1] = 1
+				b.disks["/dev/sdb"] = second
+			case "dead":
+				b.reads = func(path string) error {
+					if path == "/dev/sdb" {
+						return syscall.EIO
+					}
+					return nil
+				}
+			}
+			before := map[string][]byte{}
+			for name, d := range b.disks {
+				before[name] = bytes.Clone(d.Bytes)
+			}
+			var s erase.System = b
+			if test.second == "changes" {
+				s = &changing{bench: b}
+			}
+			var err error
+			b.run(func(erase.Eraser) func(context.Context, steps.Host, steps.Job) (any, error) {
+				return func(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
+					_, err = erase.Eraser{System: s}.Metadata(ctx, h, j)
+					return nil, nil
+				}
+			}, `{"properties": {"skip_block_devices": [`+test.list+`]}}`)
+			if (err != nil) != (test.err != "") || err != nil && (!errors.Is(err, steps.ErrErase) || !strings.Contains(err.Error(), test.err)) {
+				t.Errorf("error %v, want %q", err, test.err)
+			}
+			var erased []string
+			for _, name := range []string{"/dev/sda", "/dev/sdb"} {
+				if !bytes.Equal(b.disks[name].Bytes, before[name]) {
+					erased = append(erased, name)
+				}
+			}
+			if got := strings.Join(erased, " "); got != test.erased {
+				t.Errorf("erased %q, want %q", got, test.erased)
+			}
+			if plain := b.disks["/dev/vda"]; untouched(plain) != (test.err != "") {
+				t.Errorf("the disk without doubt is untouched: %v", untouched(plain))
+			}
+			if !strings.Contains(b.said.String(), test.said) {
+				t.Errorf("it did not say %q:\n%s", test.said, b.said.String())
+			}
+		})
+	}
+}
+
+// changing has disks that are written to whenever they are read.
+type changing struct {
+	*bench
+	n atomic.Int64
+}
+
+func (c *changing) ReadPast(path string) (io.ReaderAt, io.Closer, error) { return c, c, nil }
+
+func (c *changing) ReadAt(b []byte, at int64) (int, error) {
+	binary.LittleEndian.PutUint64(b, uint64(c.n.Add(1)))
+	return len(b), nil
+}
+
+func (c *changing) Close() error { return nil }
+
+// What firmware writes on the members of its arrays is known, for a disk with it is not empty, and is gone once the metadata are erased. blkid is the judge of both.
+func TestFirmwareRAID(t *testing.T) {
+	blkid, err := exec.LookPath("blkid")
+	if err != nil {
+		if strings.Contains(os.Getenv("REQUIRE"), "root") {
+			t.Fatal(err)
+		}
+		t.Skip("needs blkid")
+	}
+	const size = 32 * mib
+	sum16 := func(b []byte) (n uint16) {
+		for i := 0; i < len(b); i += 2 {
+			n += binary.LittleEndian.Uint16(b[i:])
+		}
+		return n
+	}
+	last := size - 512
+	le := binary.LittleEndian
+	for _, test := range []struct {
+		name, maker string // blkid's word, and ours
+		mark        func(d []byte)
+	}{
+		{"isw_raid_member", "Intel", func(d []byte) { copy(d[size-1024:], "Intel Raid ISM Cfg Sig. 1.3.00") }},
+		{"nvidia_raid_member", "NVIDIA", func(d []byte) {
+			b := d[size-1024:]
+			copy(b, "NVIDIA  ")
+			le.PutUint32(b[8:], 30)
+			var sum uint32
+			for i := 0; i < 120; i += 4 {
+				sum += le.Uint32(b[i:])
+			}
+			le.PutUint32(b[12:], -sum)
+		}},
+		{"jmicron_raid_member", "JMicron", func(d []byte) {
+			b := d[last:]
+			copy(b, "JM\x01\x00")
+			le.PutUint16(b[4:], 1-sum16(b[:128]))
+		}},
+		{"silicon_medley_raid_member", "Silicon Image", func(d []byte) {
+			b := d[last:]
+			le.PutUint32(b[0x60:], 0x2f000000)
+			le.PutUint16(b[0x13e:], -sum16(b[:0x13e]))
+		}},
+		{"via_raid_member", "VIA", func(d []byte) { copy(d[last:], "\x55\xaa\x01"); d[last+50] = 0x55 + 0xaa - 0x100 + 1 }},
+		{"hpt45x_raid_member", "HighPoint", func(d []byte) { le.PutUint32(d[size-11*512:], 0x5a7816f3) }},
+		{"hpt45x_raid_member", "HighPoint", func(d []byte) { le.PutUint32(d[size-11*512:], 0x5a7816fd) }},
+		{"hpt37x_raid_member", "HighPoint", func(d []byte) { le.PutUint32(d[9*512+32:], 0x5a7816f0) }},
+		{"hpt37x_raid_member", "HighPoint", func(d []byte) { le.PutUint32(d[9*512+32:], 0x5a7816fd) }},
+		{"lsi_mega_raid_member", "LSI", func(d []byte) { copy(d[last:], "$XIDE$") }},
+		{"adaptec_raid_member", "Adaptec", func(d []byte) { copy(d[last:], "\x37\xfc\x4d\x1e"); copy(d[last+256:], "DPTM") }},
+		{"promise_fasttrack_raid_member", "Promise", func(d []byte) { copy(d[size-63*512:], "Promise Technology, Inc.") }},
+		{"promise_fasttrack_raid_member", "Promise", func(d []byte) { copy(d[size-3087*512:], "Promise Technology, Inc.") }},
+		{"ddf_raid_member", "DDF", func(d []byte) {
+			b := d[last:]
+			copy(b, "\xde\x11\xde\x11\xff\xff\xff\xff")
+			binary.BigEndian.PutUint32(b[4:], crc32.ChecksumIEEE(b))
+		}},
+
+		// Half of a mark is none, not for firmware either; blkid takes some for one.
+		{"", "", func(d []byte) { copy(d[last:], "JM\x01\x00") }},
+		{"", "", func(d []byte) {
+			copy(d[last:], "JM")
+			d[last+48] = 6
+			le.PutUint16(d[last+4:], -sum16(d[last:last+128]))
+		}},
+		{"", "", func(d []byte) { le.PutUint32(d[last+0x60:], 0x2f000000) }},
+		{"", "", func(d []byte) { copy(d[last:], "\x55\xaa\x02") }},
+		{"", "", func(d []byte) { copy(d[last:], "\x55\xaa\x03"); d[last+50] = 2 }},
+		{"", "", func(d []byte) { copy(d[last:], "\x37\xfc\x4d\x1e") }},
+	} {
+		t.Run(cmp.Or(test.name, "none"), func(t *testing.T) {
+			file := filepath.Join(t.TempDir(), "disk")
+			judge := func(d []byte) string {
+				t.Helper()
+				if err := os.WriteFile(file, d, 0o600); err != nil {
+					t.Fatal(err)
+				}
+				out, err := exec.Command(blkid, "-p", "-o", "value", "-s", "TYPE", file).Output()
+				if e, ok := errors.AsType[*exec.ExitError](err); err != nil && !(ok && e.ExitCode() == 2) { // 2: nothing found
+					t.Fatal(err)
+				}
+				return strings.TrimSpace(string(out))
+			}
+			b := newBench(t)
+			d := b.disk("sda")
+			clear(d.Bytes)
+			test.mark(d.Bytes)
+			if got := judge(d.Bytes); got != test.name && test.name != "" {
+				t.Fatalf("blkid says %q, want %q", got, test.name)
+			}
+			want := ""
+			if test.maker != "" {
+				want = "a member of an array of firmware (" + test.maker + ")"
+			}
+			head, tail, err := raid.ReadEnds(d, size)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got, err := raid.Contents(head, tail, size); got != want || err != nil {
+				t.Errorf("Contents = %q, %v, want %q", got, err, want)
+			}
+			if _, err := b.run(metadata, "{}"); err != nil {
+				t.Fatal(err)
+			}
+			if got := judge(d.Bytes); got != "" || !blank(d) {
+				t.Errorf("after it was erased blkid says %q; blank: %v", got, blank(d))
 			}
 		})
 	}

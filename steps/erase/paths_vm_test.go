@@ -9,7 +9,6 @@ import (
 	"errors"
 	"flag"
 	"fmt"
-	"log/slog"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -19,15 +18,13 @@ import (
 	"testing"
 	"time"
 
-	"github.com/ironhand/ironhand/initramfs/boot"
-	"github.com/ironhand/ironhand/initramfs/tool"
 	"github.com/ironhand/ironhand/initramfs/vmtest"
 	"github.com/ironhand/ironhand/inspect"
 	"github.com/ironhand/ironhand/steps"
 	"github.com/ironhand/ironhand/steps/erase"
+	"github.com/ironhand/ironhand/steps/guesttest"
 	"github.com/ironhand/ironhand/steps/holders"
 	"github.com/ironhand/ironhand/steps/raid"
-	"github.com/ironhand/ironhand/stream"
 )
 
 var guest = flag.Bool("guest", false, "run the tests for a virtual machine with disks on two host adapters")
@@ -66,31 +63,11 @@ func TestGuestPaths(t *testing.T) {
 	if !*guest {
 		t.Skip("runs in the machine of TestVMPaths")
 	}
-	run := func(name string, args ...string) string {
-		t.Helper()
-		out, err := exec.Command(name, args...).CombinedOutput()
-		if err != nil {
-			t.Fatalf("%s %s: %v\n%s", name, strings.Join(args, " "), err, out)
-		}
-		return string(out)
-	}
-	var said []string
-	host := steps.Host{Machine: inspect.Local(), Local: true, Tools: tool.Exec{}, Log: slog.New(slog.DiscardHandler), LoadModules: boot.LoadModules,
-		Open:     func(path string) (steps.Disk, error) { return stream.OpenDevice(path) },
-		Say:      func(format string, args ...any) { said = append(said, fmt.Sprintf(format, args...)) },
-		Progress: func(any) {},
-	}
-	t.Cleanup(func() {
-		if t.Failed() {
-			t.Logf("said:\n%s", strings.Join(said, "\n"))
-		}
-	})
-	if err := boot.LoadModules(t.Context(), "virtio_scsi", "sd_mod", "raid1", "dm_mod", "ext4"); err != nil {
-		t.Fatal(err)
-	}
+	b := guesttest.New(t, "virtio_scsi", "sd_mod", "raid1", "dm_mod", "dm_multipath", "dm_round_robin", "ext4")
+	said := func() string { return strings.Join(b.Said, "\n") + "\n" }
 	list := func() map[string][]string { // names by serial number
 		t.Helper()
-		disks, err := host.Machine.Disks(t.Context())
+		disks, err := b.Host.Machine.Disks(t.Context())
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -120,10 +97,9 @@ func TestGuestPaths(t *testing.T) {
 	}
 
 	// An array has each disk once.
-	node := steps.Node{UUID: "n1", Properties: map[string]json.RawMessage{"capabilities": json.RawMessage(`"boot_mode:uefi"`)}}
 	create := func(first, second string) error {
-		node.TargetRAIDConfig = json.RawMessage(fmt.Sprintf(`{"logical_disks":[{"size_gb":1,"raid_level":"1","controller":"software","volume_name":"system","physical_disks":[%s,%s]}]}`, first, second))
-		_, err := raid.Create(t.Context(), host, steps.Job{Node: node})
+		b.Node.TargetRAIDConfig = json.RawMessage(fmt.Sprintf(`{"logical_disks":[{"size_gb":1,"raid_level":"1","controller":"software","volume_name":"system","physical_disks":[%s,%s]}]}`, first, second))
+		_, err := raid.Create(t.Context(), b.Host, steps.Job{Node: b.Node})
 		return err
 	}
 	if err := create(`{"name":"`+one[0]+`"}`, `{"name":"`+one[1]+`"}`); !errors.Is(err, inspect.ErrNoDisk) {
@@ -138,62 +114,51 @@ func TestGuestPaths(t *testing.T) {
 		if err != nil || len(running) != 1 {
 			t.Fatalf("arrays %v, %v", running, err)
 		}
-		return run("mdadm", "--detail", "--export", "/dev/"+filepath.Base(running[0]))
+		return b.Run("mdadm", "--detail", "--export", "/dev/"+filepath.Base(running[0]))
 	}
 	if got := members(); strings.Count(got, "_DEV=") != 2 || !strings.Contains(got, one[0]+"1") || !strings.Contains(got, two[0]+"1") {
 		t.Errorf("the array is of\n%s", got)
 	}
 
 	// After a reset the kernel has the partitions of all paths, and the array starts of one path to each.
-	run("mdadm", "--stop", "--scan")
-	reread := func() {
-		t.Helper()
-		for _, name := range append(append([]string{}, one...), two...) {
-			d, err := host.Open(name)
-			if err != nil {
-				t.Fatal(err)
-			}
-			if err := errors.Join(d.RereadPartitions(t.Context()), d.Close()); err != nil {
-				t.Fatal(err)
-			}
-		}
-	}
-	reread()
-	if err := raid.Assemble(t.Context(), host); err != nil {
+	b.Run("mdadm", "--stop", "--scan")
+	paths := slices.Concat(one, two)
+	b.Reread(paths...)
+	if err := raid.Assemble(t.Context(), b.Host); err != nil {
 		t.Fatal(err)
 	}
 	if got := members(); strings.Count(got, "_DEV=") != 2 {
 		t.Errorf("after a reset the array is of\n%s", got)
 	}
-	run("mdadm", "--stop", "--scan")
+	b.Run("mdadm", "--stop", "--scan")
 
 	// Somebody started it by the other paths: it is taken down, and goes.
 	byOthers := func() {
 		t.Helper()
-		reread()
-		run("mdadm", "--assemble", "/dev/md0", one[1]+"1", two[1]+"1")
+		b.Reread(paths...)
+		b.Run("mdadm", "--assemble", "/dev/md0", one[1]+"1", two[1]+"1")
 	}
 	byOthers()
-	if err := create(`{"serial":"ONE"}`, `{"serial":"TWO"}`); err != nil || !slices.Contains(said, "leave /dev/md0 system, raid1, of "+one[0]+"1, "+two[0]+"1 as it is") {
+	if err := create(`{"serial":"ONE"}`, `{"serial":"TWO"}`); err != nil || !strings.Contains(said(), "leave /dev/md0 system, raid1, of "+one[0]+"1, "+two[0]+"1 as it is\n") {
 		t.Errorf("the array that runs by the other paths is not known: %v", err)
 	}
-	all, err := host.Machine.Disks(t.Context())
+	all, err := b.Host.Machine.Disks(t.Context())
 	if err != nil {
 		t.Fatal(err)
 	}
 	all = slices.DeleteFunc(all, func(d inspect.Disk) bool { return d.Name != one[0] })
-	if _, _, err := raid.OpenDisks(t.Context(), host, all); !errors.Is(err, syscall.EBUSY) || !strings.Contains(err.Error(), one[1]+" is the same disk") {
+	if _, _, err := raid.OpenDisks(t.Context(), b.Host, all); !errors.Is(err, syscall.EBUSY) || !strings.Contains(err.Error(), one[1]+" is the same disk") {
 		t.Errorf("a disk that is in use by its other path is opened: %v", err)
 	}
-	if _, err := raid.Delete(t.Context(), host, steps.Job{Node: node}); err != nil {
+	if _, err := raid.Delete(t.Context(), b.Host, steps.Job{Node: b.Node}); err != nil {
 		t.Fatal(err)
 	}
 	if err := create(`{"serial":"ONE"}`, `{"serial":"TWO"}`); err != nil {
 		t.Fatal(err)
 	}
-	run("mdadm", "--stop", "--scan")
+	b.Run("mdadm", "--stop", "--scan")
 	byOthers()
-	run("mke2fs", "-q", "/dev/md0")
+	b.Run("mke2fs", "-q", "/dev/md0")
 	if err := errors.Join(os.MkdirAll("/mnt", 0o700), syscall.Mount("/dev/md0", "/mnt", "ext4", 0, "")); err != nil {
 		t.Fatal(err)
 	}
@@ -207,36 +172,85 @@ func TestGuestPaths(t *testing.T) {
 			t.Errorf("the kernel still has %v", parts)
 		}
 	}
-	said = nil
-	if _, err := erase.Local().Metadata(t.Context(), host, steps.Job{Node: steps.Node{Properties: skip}}); err != nil {
+	b.Said = nil
+	if _, err := erase.Local().Metadata(t.Context(), b.Host, steps.Job{Node: steps.Node{Properties: skip}}); err != nil {
 		t.Fatal(err)
 	}
-	for _, name := range append(append([]string{}, one...), two...) {
+	for _, name := range paths {
 		erased(name)
 	}
-	text := strings.Join(said, "\n")
 	for _, want := range []string{"unmount /mnt", "stop /dev/md0", one[0] + ": clearing", liar[0] + " is on the skip list"} {
-		if !strings.Contains(text, want) {
+		if !strings.Contains(said(), want) {
 			t.Errorf("%q was not said", want)
 		}
 	}
-	if strings.Contains(text, one[1]+": clearing") {
+	if strings.Contains(said(), one[1]+": clearing") {
 		t.Error("a disk was erased twice")
 	}
 
-	// Two disks of one name: neither is taken for the other.
-	for _, name := range liar {
-		run("mke2fs", "-q", "-F", name)
+	// A path that is dead does not keep the disk from being erased by the other; if all are, it fails, and the others are erased.
+	state := func(name, value string) {
+		t.Helper()
+		if err := os.WriteFile("/sys/block/"+filepath.Base(name)+"/device/state", []byte(value+"\n"), 0); err != nil {
+			t.Fatal(err)
+		}
 	}
-	_, err = erase.Local().Metadata(t.Context(), host, steps.Job{})
+	for i := range one {
+		b.Run("mke2fs", "-q", "-F", one[1-i])
+		state(one[i], "offline")
+		b.Said = nil
+		if _, err := erase.Local().Metadata(t.Context(), b.Host, steps.Job{Node: steps.Node{Properties: skip}}); err != nil {
+			t.Fatal(err)
+		}
+		if want := one[i] + " is another path to " + one[1-i] + ", and does not work (offline): left out"; !strings.Contains(said(), " "+want+"\n") {
+			t.Errorf("%q was not said", want)
+		}
+		erased(one[1-i])
+		state(one[i], "running")
+		erased(one[i])
+	}
+	b.Run("mke2fs", "-q", "-F", one[0])
+	b.Run("mke2fs", "-q", "-F", two[0])
+	state(one[0], "offline")
+	state(one[1], "offline")
+	_, err = erase.Local().Metadata(t.Context(), b.Host, steps.Job{Node: steps.Node{Properties: skip}})
+	if !errors.Is(err, steps.ErrErase) || !strings.Contains(err.Error(), one[0]) || strings.Contains(err.Error(), two[0]) {
+		t.Errorf("a disk all of whose paths are dead: %v", err)
+	}
+	erased(two[0])
+	state(one[0], "running")
+	state(one[1], "running")
+
+	// Two disks of one name: neither is taken for the other. With a skip list that does not tell which of them is meant nothing is touched at all.
+	for _, name := range liar {
+		b.Run("mke2fs", "-q", "-F", name)
+	}
+	ext2 := func(name string) {
+		t.Helper()
+		if out, err := exec.Command("blkid", "-p", name).CombinedOutput(); err != nil || !strings.Contains(string(out), "ext2") {
+			t.Errorf("%s was touched: %s, %v", name, out, err)
+		}
+	}
+	shared := map[string]json.RawMessage{"skip_block_devices": json.RawMessage(`[{"serial": "LIAR"}]`)}
+	if _, err := erase.Local().Metadata(t.Context(), b.Host, steps.Job{Node: steps.Node{Properties: shared}}); !errors.Is(err, steps.ErrErase) || !strings.Contains(err.Error(), "so they are two disks") {
+		t.Errorf("two disks of one name, which is on the skip list: %v", err)
+	}
+	for _, name := range append([]string{one[0]}, liar...) {
+		ext2(name)
+	}
+	_, err = erase.Local().Metadata(t.Context(), b.Host, steps.Job{})
 	if err == nil || !strings.Contains(err.Error(), liar[1]+" says that it is this disk too: what is written to one is not read from the other") {
 		t.Errorf("two disks of one name: %v", err)
 	}
-	if out, err := exec.Command("blkid", "-p", liar[1]).CombinedOutput(); err != nil || !strings.Contains(string(out), "ext2") {
-		t.Errorf("the second one was touched: %s, %v", out, err)
+	ext2(liar[1])
+	b.Run("mke2fs", "-q", "-F", liar[0])
+	if _, err := erase.Local().Metadata(t.Context(), b.Host, steps.Job{Node: steps.Node{Properties: skip}}); err != nil {
+		t.Errorf("two disks of one name, one of them on the skip list: %v", err)
 	}
+	erased(liar[0])
+	ext2(liar[1])
 
-	// A device of dm-multipath stands for the paths; to write to one of them is refused.
+	// A device of dm-multipath stands for the paths; to write to one of them is refused. That one is dead is dm-multipath's business then.
 	sectors, err := os.ReadFile("/sys/block/" + filepath.Base(one[0]) + "/size")
 	if err != nil {
 		t.Fatal(err)
@@ -246,23 +260,28 @@ func TestGuestPaths(t *testing.T) {
 	if _, err := fmt.Sscan(string(sectors), &size); err != nil {
 		t.Fatal(err)
 	}
-	cmd.Stdin = strings.NewReader(fmt.Sprintf("0 2048 linear %s 0\n2048 %d linear %s 2048\n", one[0], size-2048, one[1]))
+	cmd.Stdin = strings.NewReader(fmt.Sprintf("0 %d multipath 0 0 1 1 round-robin 0 2 1 %s 1 %s 1\n", size, one[0], one[1]))
 	if out, err := cmd.CombinedOutput(); err != nil {
 		t.Fatalf("dmsetup: %v\n%s", err, out)
 	}
 	if disks = list(); disks["ONE"] != nil {
 		t.Errorf("a path of a multipath device is listed: %v", disks)
 	}
-	run("mke2fs", "-q", "-F", "/dev/dm-0")
-	tree, err := holders.Of(t.Context(), host.Machine.FS, one[0])
+	b.Run("mke2fs", "-q", "-F", "/dev/dm-0")
+	tree, err := holders.Of(t.Context(), b.Host.Machine.FS, one[0])
 	if err != nil || !errors.Is(tree.Refusal(), holders.ErrBusy) {
 		t.Errorf("a path of a multipath device may be used: %v, %v\n%v", err, tree.Refusal(), tree)
 	}
-	if _, err := erase.Local().Metadata(t.Context(), host, steps.Job{Node: steps.Node{Properties: skip}}); err != nil {
+	state(one[0], "offline")
+	if _, err := erase.Local().Metadata(t.Context(), b.Host, steps.Job{Node: steps.Node{Properties: skip}}); err != nil {
 		t.Fatal(err)
 	}
 	erased("/dev/dm-0")
-	run("dmsetup", "remove", "--noudevsync", "mpatha")
+	if status := b.Run("dmsetup", "status", "mpatha"); strings.Count(status, " F ") != 1 || strings.Count(status, " A ") < 1 {
+		t.Errorf("dm-multipath has not seen that a path is dead: %s", status)
+	}
+	state(one[0], "running")
+	b.Run("dmsetup", "remove", "--noudevsync", "mpatha")
 	for _, name := range one {
 		erased(name)
 	}

@@ -56,8 +56,17 @@ func within[T any](ctx context.Context, limit time.Duration, work func(context.C
 
 // read has a function read a device, as long as that may take. If it hangs, it stays behind, with the device open, until the device answers.
 func read[T any](ctx context.Context, j *job, path string, f func(io.ReaderAt) (T, error)) (T, error) {
+	return readBy(ctx, j.System.Read, path, f)
+}
+
+// readPast is read past all caches.
+func readPast[T any](ctx context.Context, j *job, path string, f func(io.ReaderAt) (T, error)) (T, error) {
+	return readBy(ctx, j.System.ReadPast, path, f)
+}
+
+func readBy[T any](ctx context.Context, open func(string) (io.ReaderAt, io.Closer, error), path string, f func(io.ReaderAt) (T, error)) (T, error) {
 	return within(ctx, lookLimit, func(ctx context.Context) (T, error) {
-		r, closer, err := j.System.Read(path)
+		r, closer, err := open(path)
 		if err != nil {
 			var none T
 			return none, err

@@ -60,8 +60,17 @@ func (j *job) judgeDisk(ctx context.Context, t *target) (found []string, err err
 		return nil, nil
 	}
 	j.host.Say("%s: looking at what is on it", t.disk.Name)
+	dead := map[*holders.Device]bool{}
 	for _, d := range descendants(t.tree) {
-		if d.Size == 0 {
+		if slices.Contains(j.dead[t.disk.Name], d.Path()) {
+			dead[d] = true
+			for _, p := range d.Partitions() { // they are on the other paths too
+				dead[p] = true
+			}
+		}
+	}
+	for _, d := range descendants(t.tree) {
+		if d.Size == 0 || dead[d] {
 			continue // an array that is not running, an extended partition
 		}
 		what, err := read(ctx, j, d.Path(), func(r io.ReaderAt) (string, error) { return special(r, d.Size) })

@@ -20,8 +20,9 @@ func OpenDrive(string) (Drive, error) { return nil, errors.ErrUnsupported }
 
 type local struct{}
 
-func (local) Read(string) (io.ReaderAt, io.Closer, error) { return nil, nil, errors.ErrUnsupported }
-func (local) Drive(string) (Drive, error)                 { return nil, errors.ErrUnsupported }
+func (local) Read(string) (io.ReaderAt, io.Closer, error)     { return nil, nil, errors.ErrUnsupported }
+func (local) ReadPast(string) (io.ReaderAt, io.Closer, error) { return nil, nil, errors.ErrUnsupported }
+func (local) Drive(string) (Drive, error)                     { return nil, errors.ErrUnsupported }
 func (local) Teardown(context.Context, holders.Tree, func(holders.Change) error) error {
 	return errors.ErrUnsupported
 }

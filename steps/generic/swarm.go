@@ -3,10 +3,12 @@
 package generic
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"net/http"
 	"net/url"
+	"time"
 
 	"github.com/ironhand/ironhand/steps"
 	"github.com/ironhand/ironhand/stream"
@@ -22,7 +24,11 @@ func (i imageInfo) places() []string {
 	return places
 }
 
-// swarm takes part in the swarm of the image, if one of its URLs is that of a torrent; nil if none is. The others are mirrors, which serve what no peer has.
+// patience is how long a torrent is tried for where there are mirrors.
+const patience = 30 * time.Second
+
+// swarm takes part in the swarm of the image, if one of its URLs is that of a torrent. The others are mirrors, which serve what no peer has; and all of it, if the torrent cannot be had: then,
+// and where no URL is that of a torrent, it returns nil.
 func (i imageInfo) swarm(ctx context.Context, h steps.Host) (*torrent.Source, error) {
 	where, mirrors := "", []string(nil)
 	for _, one := range i.URLs {
@@ -36,17 +42,30 @@ func (i imageInfo) swarm(ctx context.Context, h steps.Host) (*torrent.Source, er
 	if where == "" {
 		return nil, nil
 	}
+	s, err := i.join(ctx, h, where, mirrors)
+	if err == nil || len(mirrors) == 0 || ctx.Err() != nil {
+		return s, err
+	}
+	h.Say("WARNING: the image comes from its mirrors alone, over HTTP: %v", err)
+	return nil, nil
+}
+
+// join takes part in the swarm of a torrent.
+func (i imageInfo) join(ctx context.Context, h steps.Host, where string, mirrors []string) (*torrent.Source, error) {
 	o, err := i.options(h)
 	if err != nil {
 		return nil, err
 	}
-	meta := o
+	meta, reader := o, stream.ReaderOptions{Patience: h.Download.Budget, Log: h.Log}
 	meta.KeepTLS = true
+	if len(mirrors) > 0 {
+		reader.Patience = min(cmp.Or(reader.Patience, patience), patience)
+		meta.Stall = min(cmp.Or(meta.Stall, patience/3), patience/3)
+	}
 	src, err := stream.NewHTTP(where, meta)
 	if err != nil {
 		return nil, fmt.Errorf("%w: image_info.urls: %v", steps.ErrArgs, err)
 	}
-	reader := stream.ReaderOptions{Patience: h.Download.Budget, Log: h.Log}
 	m, err := torrent.Fetch(ctx, src, reader)
 	if err != nil {
 		return nil, err

@@ -92,6 +92,38 @@ func TestWriteImageTorrent(t *testing.T) {
 	}
 }
 
+// A torrent that cannot be had is no reason to fail where there are mirrors: the image comes from these, and the console says so.
+func TestTorrentThatIsAway(t *testing.T) {
+	for _, c := range []struct {
+		name   string
+		answer http.HandlerFunc
+		said   string
+	}{
+		{"not there", http.NotFound, "404 Not Found"},
+		{"not a torrent", func(w http.ResponseWriter, _ *http.Request) { w.Write([]byte("<!DOCTYPE html>")) }, "not a usable torrent"},
+		{"server breaks off", func(http.ResponseWriter, *http.Request) { panic(http.ErrAbortHandler) }, "EOF"},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			b := newBench(t)
+			srv := httptest.NewServer(c.answer)
+			defer srv.Close()
+			away := srv.URL + "/debian.img.torrent"
+			if _, err := b.run(t, rootDiskHint, change{"urls": []string{away}}, nil); err == nil || !strings.Contains(err.Error(), c.said) || !b.untouched() {
+				t.Errorf("without a mirror: error is %v, want %q, and the disk as it was", err, c.said)
+			}
+			if _, err := b.run(t, rootDiskHint, change{"urls": []string{away, b.url}}, nil); err != nil {
+				t.Fatalf("with a mirror: %v", err)
+			}
+			if !bytes.Equal(b.disk.Bytes[mib:4*mib], b.server.Content[mib:]) {
+				t.Error("the image is not on the disk")
+			}
+			if said := strings.Join(b.said, "\n"); !strings.Contains(said, "WARNING: the image comes from its mirrors alone") || !strings.Contains(said, c.said) || !strings.Contains(said, "writing "+b.url) {
+				t.Errorf("the console does not say where it comes from, and why:\n%s", said)
+			}
+		})
+	}
+}
+
 func TestPlacesOfATorrent(t *testing.T) {
 	i := imageInfo{URLs: []string{"https://192.0.2.1/a%20b.img.torrent?key=1", "https://192.0.2.2/other.img"}}
 	if got := strings.Join(i.places(), " "); got != "https://192.0.2.1/a%20b.img?key=1 https://192.0.2.2/other.img" {

@@ -17,6 +17,7 @@ import (
 	"github.com/ironhand/ironhand/steps/lvm"
 	"github.com/ironhand/ironhand/steps/raid"
 	"github.com/ironhand/ironhand/stream"
+	"github.com/ironhand/ironhand/torrent"
 )
 
 // A request is what writeImage is asked for.
@@ -279,7 +280,7 @@ func (i imageInfo) fetchSignature(ctx context.Context, h steps.Host) (stream.Sig
 	return s, err
 }
 
-// sources are the places of the image, in order.
+// sources are the places of the image itself, in order.
 func (i imageInfo) sources(h steps.Host) ([]stream.Source, error) {
 	o, err := i.options(h)
 	if err != nil {
@@ -291,7 +292,9 @@ func (i imageInfo) sources(h steps.Host) ([]stream.Source, error) {
 		if err != nil {
 			return nil, fmt.Errorf("%w: image_info.urls[%d]: %v", steps.ErrArgs, n, err)
 		}
-		sources = append(sources, s)
+		if !torrent.IsTorrent(one) {
+			sources = append(sources, s)
+		}
 	}
 	return sources, nil
 }

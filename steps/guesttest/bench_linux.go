@@ -113,12 +113,32 @@ var ErrKilled = errors.New("killed")
 // KillAfter has the machine die after so many operations; -1 is never.
 func (b *Bench) KillAfter(n int) { b.ops, b.limit = 0, n }
 
+// Operations is how many there were since KillAfter.
+func (b *Bench) Operations() int { return b.ops }
+
 // Live counts an operation.
 func (b *Bench) Live() error {
-	if b.ops++; b.limit >= 0 && b.ops > b.limit {
+	if b.limit < 0 { // steps may do several things at once then
+		return nil
+	}
+	if b.ops++; b.ops > b.limit {
 		return ErrKilled
 	}
 	return nil
+}
+
+// Reread has the kernel read the partition tables of disks again.
+func (b *Bench) Reread(disks ...string) {
+	b.T.Helper()
+	for _, name := range disks {
+		d, err := stream.OpenDevice(name)
+		if err != nil {
+			b.T.Fatal(err)
+		}
+		if err := errors.Join(d.RereadPartitions(b.T.Context()), d.Close()); err != nil {
+			b.T.Fatal(err)
+		}
+	}
 }
 
 // Restart is what a reset does to logical volumes: mappings and the links to them go, and the kernel reads the partition tables of some disks.
@@ -136,15 +156,7 @@ func (b *Bench) Restart(disks ...string) {
 			}
 		}
 	}
-	for _, name := range disks {
-		d, err := stream.OpenDevice(name)
-		if err != nil {
-			b.T.Fatal(err)
-		}
-		if err := errors.Join(d.RereadPartitions(b.T.Context()), d.Close()); err != nil {
-			b.T.Fatal(err)
-		}
-	}
+	b.Reread(disks...)
 }
 
 // A disk whose operations are counted; after the last one that is allowed, none happens any more.

@@ -4,6 +4,7 @@ package raid
 
 import (
 	"bytes"
+	"encoding/binary"
 	"errors"
 	"fmt"
 	"io"
@@ -143,24 +144,70 @@ var signatures = []struct {
 	{64<<10 + 1372, "\x19\x01\x54\x19", "a file system (ufs)"},
 	{0, "hsqs", "a file system (squashfs)"},
 	{32<<10 + 1, "BEA01", "a file system (udf)"},
+	{9*512 + 32, "\xf0\x16\x78\x5a", "a member of an array of firmware (HighPoint)"},
+	{9*512 + 32, "\xfd\x16\x78\x5a", "a member of an array of firmware (HighPoint)"},
 }
 
 // endings are what marks the disks of firmware's RAID, and the copy of a GPT, counted from their ends: a disk that is not the first of its array shows no partitions. Sources: mdadm's
-// super-intel.c and super-ddf.c, for sectors of 512 and 4096 bytes, and Adaptec's place of libblkid/src/superblocks/ddf_raid.c.
+// super-intel.c and super-ddf.c, for sectors of 512 and 4096 bytes; for the others *_raid.c in util-linux' libblkid/src/superblocks. Where the mark is short it is not alone.
 var endings = []struct {
 	before     int
 	magic, say string
+	fits       func(at []byte) bool // the rest of the mark's sector; nil if the mark is enough
 }{
-	{2 * 512, "Intel Raid ISM Cfg Sig. ", "a member of an array of firmware (Intel)"},
-	{2 * 4096, "Intel Raid ISM Cfg Sig. ", "a member of an array of firmware (Intel)"},
-	{512, "\xde\x11\xde\x11", "a member of an array of firmware (DDF)"},
-	{4096, "\xde\x11\xde\x11", "a member of an array of firmware (DDF)"},
-	{257 * 512, "\xde\x11\xde\x11", "a member of an array of firmware (DDF)"},
-	{512, "EFI PART", backupGPT},
-	{4096, "EFI PART", backupGPT},
+	{2 * 512, "Intel Raid ISM Cfg Sig. ", "a member of an array of firmware (Intel)", nil},
+	{2 * 4096, "Intel Raid ISM Cfg Sig. ", "a member of an array of firmware (Intel)", nil},
+	{512, "\xde\x11\xde\x11", "a member of an array of firmware (DDF)", nil},
+	{4096, "\xde\x11\xde\x11", "a member of an array of firmware (DDF)", nil},
+	{257 * 512, "\xde\x11\xde\x11", "a member of an array of firmware (DDF)", nil},
+	{2 * 512, "NVIDIA  ", "a member of an array of firmware (NVIDIA)", nil},
+	{512, "JM", "a member of an array of firmware (JMicron)", func(b []byte) bool { return b[48] <= 5 && words(b[:128]) <= 1 }},
+	{512, "", "a member of an array of firmware (Silicon Image)", func(b []byte) bool {
+		return string(b[96:100]) == "\x00\x00\x00\x2f" && b[278] < 8 && words(b[:320]) == 0
+	}},
+	{512, "\x55\xaa", "a member of an array of firmware (VIA)", func(b []byte) bool { return b[2] <= 2 && octets(b[:50]) == b[50] }},
+	{11 * 512, "\xf3\x16\x78\x5a", "a member of an array of firmware (HighPoint)", nil},
+	{11 * 512, "\xfd\x16\x78\x5a", "a member of an array of firmware (HighPoint)", nil},
+	{512, "$XIDE$", "a member of an array of firmware (LSI)", nil},
+	{512, "\x37\xfc\x4d\x1e", "a member of an array of firmware (Adaptec)", func(b []byte) bool { return string(b[256:260]) == "DPTM" }},
+	{512, "EFI PART", backupGPT, nil},
+	{4096, "EFI PART", backupGPT, nil},
 }
 
-// Contents says what lies on the whole of a disk that somebody may count on, by its first MiB and its last; "" if nothing is known. Members of software RAID and physical volumes of
+// promise are the sectors before the end in which Promise's firmware has its mark: it counts in cylinders, by the disk's size. Source: libblkid's promise_raid.c.
+var promise = [...]int{63, 255, 256, 16, 399, 591, 675, 735, 911, 974, 991, 951, 3087}
+
+// words adds up words of 16 bits, and octets bytes.
+func words(b []byte) (sum uint16) {
+	for ; len(b) >= 2; b = b[2:] {
+		sum += binary.LittleEndian.Uint16(b)
+	}
+	return sum
+}
+
+func octets(b []byte) (sum byte) {
+	for _, c := range b {
+		sum += c
+	}
+	return sum
+}
+
+// firmwareEnd says what marks the end of a disk.
+func firmwareEnd(tail []byte) string {
+	for _, e := range endings {
+		if at := len(tail) - e.before; at >= 0 && string(tail[at:at+len(e.magic)]) == e.magic && (e.fits == nil || e.fits(tail[at:])) {
+			return e.say
+		}
+	}
+	for _, sectors := range promise {
+		if at := len(tail) - sectors*512; at >= 0 && bytes.HasPrefix(tail[at:], []byte("Promise Technology, Inc.")) {
+			return "a member of an array of firmware (Promise)"
+		}
+	}
+	return ""
+}
+
+// Contents says what lies on the whole of a disk that somebody may count on, by what [ReadEnds] reads; "" if nothing is known. Members of software RAID and physical volumes of
 // LVM are not told here: [Memberships], [HasLabel].
 func Contents(head, tail []byte, size int64) (string, error) {
 	if mbr, err := gpt.ParseMBR(head); err == nil && len(mbr.Partitions()) > 0 {
@@ -178,17 +225,15 @@ func Contents(head, tail []byte, size int64) (string, error) {
 	if f.Type != "" {
 		return "a file system (" + f.Type + ")", nil
 	}
-	for _, e := range endings {
-		if at := len(tail) - e.before; at >= 0 && string(tail[at:at+len(e.magic)]) == e.magic {
-			return e.say, nil
-		}
-	}
-	return "", nil
+	return firmwareEnd(tail), nil
 }
 
-// ReadEnds reads the first MiB of a device of size bytes and the last, or all of a smaller one twice.
+// tailSize is how much of the end of a disk is looked at, bytes: the farthest mark there is Promise's.
+const tailSize = 2 * mib
+
+// ReadEnds reads the first MiB of a device of size bytes and the last two, or all of a smaller one twice.
 func ReadEnds(r io.ReaderAt, size int64) (head, tail []byte, err error) {
-	head, tail = make([]byte, min(mib, size)), make([]byte, min(mib, size))
+	head, tail = make([]byte, min(mib, size)), make([]byte, min(tailSize, size))
 	for _, end := range []struct {
 		b  []byte
 		at int64

@@ -259,13 +259,7 @@ func (b *bench) restart() {
 		b.T.Fatal(err)
 	}
 	for _, d := range disks {
-		opened, err := b.Host.Open(d.Name)
-		if err != nil {
-			b.T.Fatal(err)
-		}
-		if err := errors.Join(opened.RereadPartitions(b.T.Context()), opened.Close()); err != nil {
-			b.T.Fatal(err)
-		}
+		b.Reread(d.Name)
 	}
 	if err := Assemble(b.T.Context(), b.Host); err != nil {
 		b.Said = append(b.Said, err.Error()) // a half-made array may not start
