@@ -4,17 +4,21 @@ package burnin
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
+	"log/slog"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
+	"testing/synctest"
 	"time"
 
 	"github.com/ironhand/ironhand/inspect"
 	"github.com/ironhand/ironhand/inspect/ocp/ocptest"
+	"github.com/ironhand/ironhand/steps"
 )
 
 // found is what a run of one load of each kind has found.
@@ -138,4 +142,32 @@ func TestReportFits(t *testing.T) {
 	if total > 24<<20 {
 		t.Errorf("the report has %d MiB", total>>20)
 	}
+}
+
+// The report that a step leaves is as that of a run by hand.
+func TestStepReport(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		h := steps.Host{
+			Machine: inspect.Machine{FS: machine("vda")}, Log: slog.New(slog.DiscardHandler), Say: t.Logf, Reports: filepath.Join(t.TempDir(), "reports"), Version: "VERSION",
+			Tools: runner(func(context.Context, string) (string, error) { return worked, nil }),
+		}
+		if _, err := CPU(t.Context(), h, steps.Job{Node: steps.Node{Record: map[string]any{"driver_info": map[string]any{"agent_burnin_cpu_timeout": "3600"}}}}); err != nil {
+			t.Fatal(err)
+		}
+		dir := filepath.Join(h.Reports, "burnin-processors")
+		b, err := os.ReadFile(filepath.Join(dir, "results.json"))
+		var r Result
+		if err == nil {
+			err = json.Unmarshal(b, &r)
+		}
+		if err != nil || r.Verdict != Pass {
+			t.Fatalf("results.json: %s, %v", b, err)
+		}
+		fitsSchema(t, r)
+		lines, err := os.ReadFile(filepath.Join(dir, "results.jsonl"))
+		if err != nil {
+			t.Fatal(err)
+		}
+		ocptest.Check(t, lines)
+	})
 }
