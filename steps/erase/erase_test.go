@@ -1066,8 +1066,8 @@ func TestSkippedPaths(t *testing.T) {
 	}{
 		{"one disk", `{"name": "/dev/sdb"}`, "", "", "/dev/sdb is the same disk as /dev/sda: left alone", ""},
 		{"one disk, by what it is", `{"serial": "S-da"}`, "", "", "/dev/sda is on the skip list: left alone", ""},
-		{"two disks, one by its name", `{"name": "/dev/sdb"}`, "other", "/dev/sda", "/dev/sda says that it is /dev/sda too", ""},
-		{"two disks, one by its place", `{"hctl": "0:0:0:0"}`, "other", "/dev/sdb", "/dev/sdb says that it is /dev/sda too, and holds other data", ""},
+		{"two disks, one by its name", `{"name": "/dev/sdb"}`, "other", "/dev/sda", "/dev/sda says that it is /dev/sdb, which is on the skip list, and holds other data", ""},
+		{"two disks, one by its place", `{"hctl": "0:0:0:0"}`, "other", "/dev/sdb", "/dev/sdb says that it is /dev/sda, which is on the skip list, and holds other data", ""},
 		{"two disks, both by their places", `{"hctl": "0:0:0:0"}, {"name": "/dev/sdb"}`, "other", "", "/dev/sdb is on the skip list: left alone", ""},
 		{"two disks, all of the kind", `{"vendor": "ATA"}`, "other", "", "/dev/sdb is on the skip list: left alone", ""},
 		{"two disks, by what they share", `{"serial": "S-da"}`, "other", "", "", "/dev/sda (hctl 0:0:0:0) and /dev/sdb (hctl 1:0:0:0) have one serial number and WWN, and hold different data, so they are two disks"},

@@ -31,7 +31,7 @@ func (j *job) apart(ctx context.Context, list inspect.SkipList, skipped []inspec
 			kept = append(kept, d)
 			continue
 		}
-		var free []inspect.Disk
+		var ours, free []inspect.Disk
 		doubtful := false
 		for _, paths := range drives {
 			drive, is := paths[0], false
@@ -44,12 +44,12 @@ func (j *job) apart(ctx context.Context, list inspect.SkipList, skipped []inspec
 				is, doubtful = is || keeps, doubtful || unsure
 			}
 			if is {
-				kept = append(kept, drive)
+				ours = append(ours, drive)
 			} else {
 				free = append(free, drive)
 			}
 		}
-		if doubtful || len(free) == len(drives) {
+		if doubtful || len(ours) == 0 {
 			var names []string
 			for _, paths := range drives {
 				names = append(names, place(paths[0]))
@@ -58,9 +58,9 @@ func (j *job) apart(ctx context.Context, list inspect.SkipList, skipped []inspec
 			continue
 		}
 		for _, f := range free {
-			j.host.Say("%s says that it is %s too, and holds other data: it is another disk, and that one is on the skip list alone", f.Name, d.Name)
+			j.host.Say("%s says that it is %s, which is on the skip list, and holds other data: it is another disk, and not on the list", f.Name, ours[0].Name)
 		}
-		use = append(use, free...)
+		use, kept = append(use, free...), append(kept, ours...)
 	}
 	if len(doubts) > 0 {
 		return nil, nil, fmt.Errorf("%w: no disk was touched: %s have one serial number and WWN, and hold different data, so they are two disks; skip_block_devices does not say which of them is meant: "+
