@@ -17,9 +17,10 @@ import (
 )
 
 // WriteVolume writes a partition image, which s describes, to all of a logical volume of size bytes with sectors of some bytes. When the image is known to be one for it, use is called, and has to call what it
-// is given with the volume, which until then may be inactive. The menus of the image name the volume afterwards, and with uefi the files that an EFI system partition needs to start it
+// is given with the volume, which until then may be inactive. The menus of the image name the volume afterwards, and the system starts without a disk if the volume is a mirror and the image's initial ramdisk one of
+// initramfs-tools with lvm2. With uefi the files that an EFI system partition needs to start it
 // are returned: who writes them does so last. No files are a warning. The config drive of s is only checked. After an error there is no file system in the volume, or what was there if use was not called.
-func WriteVolume(ctx context.Context, size int64, sector int, s Spec, at LogicalVolume, uefi bool, use func(write func(Disk, Volumes) error) error) (r Partitioned, files map[string][]byte, err error) {
+func WriteVolume(ctx context.Context, size int64, sector int, s Spec, at LogicalVolume, mirror, uefi bool, use func(write func(Disk, Volumes) error) error) (r Partitioned, files map[string][]byte, err error) {
 	if err := s.Check(size, sector); err != nil {
 		return r, nil, err
 	}
@@ -42,14 +43,14 @@ func WriteVolume(ctx context.Context, size int64, sector int, s Spec, at Logical
 		if dst.Size() != size || dst.SectorSize() != sector {
 			return fmt.Errorf("the volume has %d bytes and sectors of %d, and was to have %d and %d", dst.Size(), dst.SectorSize(), size, sector)
 		}
-		files, err = r.writeVolume(ctx, dst, s, o, meter, Root{FileSystem: found, Volume: at}, has, uefi, v)
+		files, err = r.writeVolume(ctx, dst, s, o, meter, Root{FileSystem: found, Volume: at}, has, mirror, uefi, v)
 		return err
 	})
 	return r, files, err
 }
 
 // writeVolume is WriteVolume when the image is open and the volume is there.
-func (r *Partitioned) writeVolume(ctx context.Context, dst Disk, s Spec, o *opened, meter *stream.Meter, self Root, has extent, uefi bool, v Volumes) (files map[string][]byte, err error) {
+func (r *Partitioned) writeVolume(ctx context.Context, dst Disk, s Spec, o *opened, meter *stream.Meter, self Root, has extent, mirror, uefi bool, v Volumes) (files map[string][]byte, err error) {
 	if v == nil {
 		return nil, errors.New("the image cannot be looked into here")
 	}
@@ -76,8 +77,14 @@ func (r *Partitioned) writeVolume(ctx context.Context, dst Disk, s Spec, o *open
 	r.grow(ctx, v, root, self.FileSystem, has)
 
 	// 2. The system has to find itself.
-	if err := v.Change(ctx, root, self.FileSystem, self.nameVolume); err != nil {
-		return nil, fmt.Errorf("name the volume in the boot menus of the image: %w", err)
+	err = v.Change(ctx, root, self.FileSystem, func(inside *os.Root) error {
+		if err := self.nameVolume(inside); err != nil || !mirror {
+			return err
+		}
+		return self.startDegraded(inside)
+	})
+	if err != nil {
+		return nil, fmt.Errorf("name the volume in what the image is started by: %w", err)
 	}
 	if uefi {
 		err := v.View(ctx, root, self.FileSystem, func(fsys fs.FS) (err error) {

@@ -117,6 +117,7 @@ func TestWriteVolume(t *testing.T) {
 		name, fail string
 		failAt     int64
 		bios       bool
+		mirror     bool
 		digest     []byte
 		size       int64
 		want       string // part of the error
@@ -125,11 +126,12 @@ func TestWriteVolume(t *testing.T) {
 		did        string
 	}{
 		{name: "all goes well", did: "grow to 12582912, change, view"},
+		{name: "a mirror", mirror: true, did: "grow to 12582912, change, view"},
 		{name: "BIOS", bios: true, did: "grow to 12582912, change"},
 		{name: "as large as the volume", size: 8 * mib, did: "change, view"},
 		{name: "cannot grow", fail: "grow", warns: "the root file system stays as it is in the image"},
 		{name: "cannot be looked into", fail: "view", warns: "the EFI system partition is empty"},
-		{name: "cannot be changed", fail: "change", want: "name the volume in the boot menus of the image: broken"},
+		{name: "cannot be changed", fail: "change", want: "name the volume in what the image is started by: broken"},
 		{name: "too small", size: 7 * mib, want: "root partition is too small", refused: true},
 		{name: "bad sector", failAt: 5 * mib, want: "bad sector"},
 		{name: "another digest", digest: []byte("x"), want: "digest"},
@@ -144,13 +146,13 @@ func TestWriteVolume(t *testing.T) {
 				d.failAt = tt.failAt
 			}
 			var did []string
-			v := treeVolumes{root: rootTree(t, debianTree()...), did: &did, fail: tt.fail}
+			v := treeVolumes{root: rootTree(t, append(debianTree(), initramfsTools()...)...), did: &did, fail: tt.fail}
 			digest := sha(published)
 			if tt.digest != nil {
 				digest = sha(tt.digest)
 			}
 			used := false
-			r, files, err := WriteVolume(t.Context(), size, 512, Spec{Sources: []stream.Source{source{b: published}}, Digest: digest}, testVolume, !tt.bios, func(write func(Disk, Volumes) error) error {
+			r, files, err := WriteVolume(t.Context(), size, 512, Spec{Sources: []stream.Source{source{b: published}}, Digest: digest}, testVolume, tt.mirror, !tt.bios, func(write func(Disk, Volumes) error) error {
 				used = true
 				return write(d, v)
 			})
@@ -177,6 +179,9 @@ func TestWriteVolume(t *testing.T) {
 			}
 			if out := run(t, "", "blkid", "-p", d.Name()); !strings.Contains(out, rootUUID) {
 				t.Errorf("blkid: %s", out)
+			}
+			if has := isFile(v.root.FS(), degradedFile); has != tt.mirror {
+				t.Errorf("the system starts without a disk: %v", has)
 			}
 		})
 	}

@@ -141,20 +141,33 @@ func onArray(t *testing.T, l *lab, firmware, level string, disks int, expect ...
 // starts wants the deployed system to start by the machine's firmware with each set of disks, each time from what they hold now.
 func starts(t *testing.T, m vmtest.Machine, sets ...[]vmtest.Disk) {
 	t.Helper()
+	startsTo(t, m, `lab-host login:`, sets...) // of its config drive, a partition of the array
+}
+
+// startsTo wants the machine to start to some text with each of the sets of disks, none of which it changes.
+func startsTo(t *testing.T, m vmtest.Machine, text string, sets ...[]vmtest.Disk) {
+	t.Helper()
 	m.Extra = append(m.Extra, "-snapshot")
 	for _, m.Disks = range sets {
 		vm := vmtest.Start(t, m)
-		vm.Expect(t, `lab-host login:`, 10*time.Minute) // of its config drive, a partition of the array
+		vm.Expect(t, text, 10*time.Minute)
 		vm.Stop()
 	}
 }
 
-// bringInStep has the ramdisk finish what the deployment began: an array of level 5 or 6 whose members are not in step does not do without one of them.
-func bringInStep(t *testing.T, disks []vmtest.Disk) {
+// Commands of the ramdisk that finish what a deployment began: an array of level 5 or 6, or a volume, whose members are not in step does not do without one of them.
+const (
+	arraysInStep = "for m in raid1 raid10 raid456; do modprobe $m; done; mdadm --assemble --scan; while grep resync /proc/mdstat; do sleep 5; done; mdadm --stop --scan"
+	volumeInStep = `for m in dm_mod dm_raid raid1; do modprobe $m; done; c='activation{udev_sync=0 udev_rules=0 monitoring=0}'; lvm vgchange --config "$c" -ay sys-1; ` +
+		`until lvm lvs --config "$c" --noheadings -o sync_percent sys-1/root-1 | grep 100.00; do sleep 5; done; lvm vgchange --config "$c" -an sys-1`
+)
+
+// bringInStep has the ramdisk do that.
+func bringInStep(t *testing.T, disks []vmtest.Disk, commands string) {
 	t.Helper()
 	vm := vmtest.Start(t, vmtest.Machine{Cmdline: "ironhand.shell=only", Disks: disks})
 	vm.Expect(t, "/ # ", bootTime)
-	vm.Send(t, "for m in raid1 raid10 raid456; do modprobe $m; done; mdadm --assemble --scan; while grep resync /proc/mdstat; do sleep 5; done; mdadm --stop --scan && echo all $((40+2)) in step\n")
+	vm.Send(t, commands+" && echo all $((40+2)) in step\n")
 	vm.Expect(t, `all 42 in step`, 10*time.Minute)
 	vm.Stop()
 }
@@ -217,7 +230,7 @@ func TestVMDeployOnArrayLevels(t *testing.T) {
 			}
 			sets := [][]vmtest.Disk{m.Disks}
 			if tt.without > 0 {
-				bringInStep(t, m.Disks)
+				bringInStep(t, m.Disks, arraysInStep)
 				sets = append(sets, m.Disks[tt.without:])
 			}
 			starts(t, m, sets...)

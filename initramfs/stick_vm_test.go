@@ -115,7 +115,7 @@ func TestVMStick(t *testing.T) {
 		Disks: []vmtest.Disk{{Size: 24 << 20, Serial: "GOOD"}, {Path: data, Serial: "DATA"}},
 	})
 	vm.Expect(t, `4 +own: seconds`, 5*time.Minute)
-	vm.Expect(t, `the report goes to /dev/sd`, time.Minute)
+	vm.Expect(t, `the report goes to /dev/sd\w+, 6\d\.\d MiB free`, time.Minute)
 	vm.Send(t, "d")
 	vm.Expect(t, `/dev/vda serial GOOD, 24.0 MiB: empty`, time.Minute)
 	vm.Expect(t, `/dev/vdb serial DATA, 24.0 MiB: it holds data: a file system ext4 keep`, time.Minute)

@@ -41,10 +41,11 @@ const (
 
 // steer keeps the window full, until the source is closed: it says which pieces are wanted, and the library asks peers for them.
 func (s *Source) steer() {
-	tick := time.NewTicker(steerEvery / 5)
+	tick := time.NewTimer(0)
 	defer tick.Stop()
 	for {
-		s.askSwarm()
+		every := s.askSwarm()
+		tick.Reset(every)
 		s.mu.Lock()
 		s.fill(time.Now())
 		s.hurry(time.Now())
@@ -67,8 +68,8 @@ func (s *Source) steer() {
 	}
 }
 
-// askSwarm notes which peer has what.
-func (s *Source) askSwarm() {
+// askSwarm notes which peer has what, and returns when to do so again.
+func (s *Source) askSwarm() time.Duration {
 	s.mu.Lock()
 	every, next, end := steerEvery, s.next, s.ahead()
 	if s.mode == inOrder { // what somebody has is to be with all before it is read
@@ -76,7 +77,7 @@ func (s *Source) askSwarm() {
 	}
 	s.mu.Unlock()
 	if time.Since(s.asked) < every {
-		return
+		return every
 	}
 	var rivals []uint64
 	conns := s.t.PeerConns()
@@ -114,6 +115,7 @@ func (s *Source) askSwarm() {
 		s.called = time.Now()
 		s.addPeers(nil)
 	}
+	return every
 }
 
 // havers is how many peers have a piece. It needs the lock.

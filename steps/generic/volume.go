@@ -65,7 +65,7 @@ func writeVolume(ctx context.Context, h steps.Host, j steps.Job, r *request, roo
 			err = fmt.Errorf("%w; afterwards: %w", err, uerr)
 		}
 	}()
-	result, files, err := image.WriteVolume(ctx, root.Size(), int(root.Disks[0].LogicalSectors), spec, root.LogicalVolume, uefi, func(write func(image.Disk, image.Volumes) error) error {
+	result, files, err := image.WriteVolume(ctx, root.Size(), int(root.Disks[0].LogicalSectors), spec, root.LogicalVolume, root.Mirror, uefi, func(write func(image.Disk, image.Volumes) error) error {
 		if root.Array {
 			letSync, err := raid.Hold(h)
 			if err != nil {

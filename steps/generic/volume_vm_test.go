@@ -27,6 +27,7 @@ import (
 	"github.com/ironhand/ironhand/steps"
 	"github.com/ironhand/ironhand/steps/guesttest"
 	"github.com/ironhand/ironhand/steps/lvm"
+	"github.com/ironhand/ironhand/steps/raid"
 )
 
 var (
@@ -43,7 +44,7 @@ cd "$1"
 mkdir -p root/boot/efi/EFI/debian root/boot/loader/entries root/sys-data
 for f in boot/vmlinuz-1 boot/initrd.img-1 boot/efi/EFI/debian/shimx64.efi boot/efi/EFI/debian/grubx64.efi; do echo "$f of $2" >root/$f; done
 printf 'title %s\nversion 1\nlinux /boot/vmlinuz-1\ninitrd /boot/initrd.img-1\noptions ro quiet\n' $2 >root/boot/loader/entries/one.conf
-head -c 12M /dev/urandom >root/sys-data/data
+head -c 2M /dev/urandom >root/sys-data/data
 (cd root && sha256sum sys-data/data boot/vmlinuz-1 boot/initrd.img-1) >sums
 mv sums root/sums
 mke2fs -q -t ext4 -U "$3" -d root image 32M
@@ -55,6 +56,12 @@ func TestVMVolumeWriteKilled(t *testing.T) {
 	if os.Getenv("LONG") == "" {
 		t.Skip("takes minutes: make test-long")
 	}
+	runGuest(t, fmt.Sprintf("TestGuestVolumeWriteKilled -every=%d", *every), 40*time.Minute)
+}
+
+// runGuest runs tests in a machine with two disks, and the images of two systems.
+func runGuest(t *testing.T, tests string, limit time.Duration) {
+	t.Helper()
 	vmtest.Require(t)
 	files := vmtest.Programs(t, "blkid", "dmsetup")
 	for name, uuid := range systems {
@@ -67,15 +74,82 @@ func TestVMVolumeWriteKilled(t *testing.T) {
 	disk := vmtest.Disk{Size: 4 << 30}
 	vmtest.RunInGuest(t, ".", vmtest.Guest{
 		Machine: vmtest.Machine{MemoryMiB: 1024, Disks: []vmtest.Disk{disk, disk}}, Files: files,
-		Args: fmt.Sprintf("-guest -every=%d -test.run=TestGuestVolumeWriteKilled", *every), Timeout: 40 * time.Minute,
+		Args: "-guest -test.run=" + tests, Timeout: limit,
 	})
 }
+
+// The image is on the volume of an array, and its last act fails: what firmware starts, which is on the disks below the array, goes again.
+func TestVMVolumeOnArrayFails(t *testing.T) {
+	t.Parallel()
+	runGuest(t, "TestGuestVolumeOnArrayFails", 10*time.Minute)
+}
+
+func TestGuestVolumeOnArrayFails(t *testing.T) {
+	if !*guest {
+		t.Skip("runs in the machine of TestVMVolumeOnArrayFails")
+	}
+	b := &guestBench{guesttest.New(t, modules...), "2"}
+	b.Host.Transport = shelf{}
+	b.Node.TargetRAIDConfig = json.RawMessage(`{"logical_disks": [{"size_gb": "MAX", "raid_level": "1", "controller": "software", "volume_name": "system"}]}`)
+	const layout = `[{"name": "vg", "volume_name": "system", "volumes": [{"name": "root", "size_gb": 1, "is_root_volume": true}]}]`
+	if _, err := raid.Create(t.Context(), b.Host, steps.Job{Node: b.Node}); err != nil {
+		t.Fatal(err)
+	}
+	if _, err := lvm.Create(t.Context(), b.Host, steps.Job{Node: b.Node, Args: json.RawMessage(`{"logical_volumes": ` + layout + `}`)}); err != nil {
+		t.Fatal(err)
+	}
+	open := b.Host.Open
+	for _, step := range []struct {
+		system string
+		writes int    // of the array's start, before one fails
+		want   string // systems that firmware starts
+	}{
+		{"one", 100, "[one one]"},
+		{"two", 1, "[]"}, // the mark; its end is the last act
+		{"two", 100, "[two two]"},
+	} {
+		b.Host.Open = func(path string) (steps.Disk, error) {
+			d, err := open(path)
+			if err == nil && path == "/dev/md0" {
+				d = worn{d, &step.writes}
+			}
+			return d, err
+		}
+		fails := step.want == "[]"
+		if err := b.deploy(step.system); (err != nil) != fails || fails && !errors.Is(err, errWorn) {
+			t.Fatalf("system %s: %v, want %s", step.system, err, step.want)
+		}
+		if got := fmt.Sprint(b.startable()); got != step.want {
+			t.Errorf("system %s: firmware starts %s, want %s", step.system, got, step.want)
+		}
+	}
+}
+
+// worn is a disk whose start can be written so many times.
+type worn struct {
+	steps.Disk
+	writes *int
+}
+
+var errWorn = errors.New("the start is worn out")
+
+func (w worn) WriteAt(b []byte, at int64) (int, error) {
+	if at == 0 {
+		if *w.writes--; *w.writes == -1 { // once
+			return 0, errWorn
+		}
+	}
+	return w.Disk.WriteAt(b, at)
+}
+
+// modules are those that the tests in a machine need.
+var modules = []string{"raid1", "dm_mod", "ext4", "vfat", "nls_cp437", "nls_ascii", "loop"}
 
 func TestGuestVolumeWriteKilled(t *testing.T) {
 	if !*guest {
 		t.Skip("runs in the machine of TestVMVolumeWriteKilled")
 	}
-	b := &guestBench{guesttest.New(t, "raid1", "dm_mod", "ext4", "vfat", "nls_cp437", "nls_ascii")}
+	b := &guestBench{guesttest.New(t, modules...), "1"}
 	b.Host.Transport = shelf{}
 	const layout = `[{"name": "vg", "physical_disks": [{"name": "/dev/vda"}, {"name": "/dev/vdb"}], "volumes": [{"name": "root", "size_gb": 1, "type": "raid1", "is_root_volume": true}]}]`
 	if _, err := lvm.Create(t.Context(), b.Host, steps.Job{Node: b.Node, Args: json.RawMessage(`{"logical_volumes": ` + layout + `}`)}); err != nil {
@@ -89,6 +163,7 @@ func TestGuestVolumeWriteKilled(t *testing.T) {
 		b.Said = nil
 		b.KillAfter(n)
 		err := b.deploy(name)
+		did := b.Operations()
 		if killed = errors.Is(err, guesttest.ErrKilled); err != nil && !killed {
 			t.Fatalf("killed after %d operations: %v", n, err)
 		}
@@ -108,12 +183,15 @@ func TestGuestVolumeWriteKilled(t *testing.T) {
 		if t.Failed() {
 			t.Fatalf("killed after %d operations", n)
 		}
-		t.Logf("killed after %d operations: %v; firmware starts %s in between", n, killed, between)
+		t.Logf("killed after %d operations: %v, of %d; firmware starts %s in between", n, killed, did, between)
 	}
 }
 
 // guestBench is the machine that a test runs in.
-type guestBench struct{ *guesttest.Bench }
+type guestBench struct {
+	*guesttest.Bench
+	esp string // number of each disk's EFI system partition
+}
 
 func (b *guestBench) restart() {
 	b.T.Helper()
@@ -172,11 +250,15 @@ func (b *guestBench) startable() (names []string) {
 // fromESP is the system in whose root file system the loader in a disk's EFI system partition looks for the kernel.
 func (b *guestBench) fromESP(disk string) string {
 	b.T.Helper()
-	if out, _ := exec.Command("blkid", "-p", disk+"1").Output(); !bytes.Contains(out, []byte(`TYPE="vfat"`)) { // fails if there is nothing
+	b.Run("busybox", "blockdev", "--flushbufs", disk+b.esp)                                                                          // an array that it is a member of is written beside what was read here before
+	if out, _ := exec.Command("blkid", "-p", "-u", "filesystem", disk+b.esp).Output(); !bytes.Contains(out, []byte(`TYPE="vfat"`)) { // fails if there is nothing
 		return ""
 	}
 	dir := b.T.TempDir()
-	b.Run("busybox", "mount", "-t", "vfat", "-o", "ro", disk+"1", dir)
+	const loop = "/dev/loop0" // what is a member cannot be mounted itself
+	b.Run("busybox", "losetup", "-r", loop, disk+b.esp)
+	defer b.Run("busybox", "losetup", "-d", loop)
+	b.Run("busybox", "mount", "-t", "vfat", "-o", "ro", loop, dir)
 	defer b.Run("busybox", "umount", dir)
 	menu, err := os.ReadFile(dir + "/EFI/debian/grub.cfg")
 	if err != nil {

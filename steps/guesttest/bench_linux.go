@@ -113,6 +113,9 @@ var ErrKilled = errors.New("killed")
 // KillAfter has the machine die after so many operations; -1 is never.
 func (b *Bench) KillAfter(n int) { b.ops, b.limit = 0, n }
 
+// Operations is how many there were since KillAfter.
+func (b *Bench) Operations() int { return b.ops }
+
 // Live counts an operation.
 func (b *Bench) Live() error {
 	if b.limit < 0 { // steps may do several things at once then

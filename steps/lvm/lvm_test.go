@@ -347,6 +347,13 @@ func TestPlanCreation(t *testing.T) {
 		s.disk("/dev/sda").holds = []string{what}
 		return s
 	}
+	alike := func(change func(*disk)) state {
+		s := machine()
+		for _, name := range []string{"/dev/sda", "/dev/sdb"} {
+			change(s.disk(name))
+		}
+		return s
+	}
 	labelled := machine()
 	labelled.disk("/dev/sda").labels = []int{0}
 	degraded := machine()
@@ -420,6 +427,15 @@ make volume group vg of /dev/sda1
 		{"no such disk", machine(), strings.Replace(simple, "/dev/sda", "/dev/sdx", 1), "", "! physical_disks, entry 1"},
 		{"a disk for two groups", machine(), strings.TrimSuffix(simple, "]") + "," + strings.TrimPrefix(strings.Replace(simple, `"vg"`, `"b"`, 1), "["), "", `! volume group "b": physical_disks, entry 1`},
 		{"a disk on the skip list", machine(), simple, `[{"name": "/dev/sda"}]`, "! physical_disks, entry 1"},
+		{"one disk on two paths", alike(func(d *disk) { d.WWN = "0x5000c500a1b2c3d4" }), vg2(`{"name": "a", "size_gb": 10}`), "", "! /dev/sda and /dev/sdb have the same WWN 0x5000c500a1b2c3d4: they may be one disk on two paths"},
+		{"one disk on two paths, in two groups", alike(func(d *disk) { d.Serial = "S1" }), strings.TrimSuffix(simple, "]") + "," + strings.TrimPrefix(strings.NewReplacer(`"vg"`, `"b"`, "sda", "sdb").Replace(simple), "["), "",
+			`! volume group "b": /dev/sda and /dev/sdb have the same serial number S1: they may be`},
+		{"two disks with one serial number and different WWNs", alike(func(d *disk) { d.Serial, d.WWN = "S1", inspect.Text(d.Name) }), vg2(`{"name": "a", "size_gb": 10}`), "", `partition /dev/sda sata 100.0 GiB serial S1: gpt
+  /dev/sda1 from 1 MiB to 102399 MiB, physical volume
+partition /dev/sdb sata 100.0 GiB serial S1: gpt
+  /dev/sdb1 from 1 MiB to 102399 MiB, physical volume
+make volume group vg of /dev/sda1, /dev/sdb1
+  make volume vg/a, linear, 10 GiB, no file system, on /dev/sda1`},
 		{"no such array", machine(), strings.Replace(onArray, "system", "data", 1), "", `! no array "data" runs; there are: /dev/md0 "system"`},
 		{"an array that is degraded", degraded, onArray, "", "! lacks some of its members"},
 		{"an array on the skip list", machine(), onArray, `[{"volume_name": "system"}]`, "! is on the skip list"},
@@ -732,6 +748,30 @@ func TestLook(t *testing.T) {
 			if got := fmt.Sprint(s.places()); got != test.want || (err == nil) != (host.Tools != nil) {
 				t.Errorf("look() = %s, %v, want %s", got, err, test.want)
 			}
+		})
+	}
+}
+
+// A disk that hangs is named, and nothing is decided.
+func TestLookHangs(t *testing.T) {
+	for _, name := range []string{"dev/sda", "dev/md0"} {
+		t.Run(name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				m := files()
+				for file, text := range map[string]string{"size": "16384", "ro": "0", "md/array_state": "clean", "md/level": "raid1", "md/raid_disks": "0", "queue/logical_block_size": "512"} {
+					m["sys/block/md0/"+file] = &fstest.MapFile{Data: []byte(text)}
+				}
+				m["sys/block/md0/slaves"] = &fstest.MapFile{Mode: fs.ModeDir}
+				m["dev/md0"] = &fstest.MapFile{Data: make([]byte, 8*mib)}
+				gate := make(chan struct{})
+				start := time.Now()
+				_, err := look(t.Context(), steps.Host{Machine: inspect.Machine{FS: hanging{m, name, gate}}})
+				took := time.Since(start)
+				close(gate)
+				if want := "look at /" + name + ": no answer within 20s"; err == nil || err.Error() != want || took > time.Minute {
+					t.Errorf("look() = %v after %v, want %q", err, took, want)
+				}
+			})
 		})
 	}
 }

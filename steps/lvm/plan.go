@@ -202,6 +202,13 @@ func planCreation(groups []group, s state, skip inspect.SkipList, b bootPart) (p
 				fail("%s %s", d.Name, why)
 			}
 		}
+		for i, t := range tables {
+			for _, o := range slices.Concat(p.tables, tables[:i]) {
+				if what := raid.SamePlace(o.disk, t.disk); what != "" {
+					fail("%s and %s have the same %s: they may be one disk on two paths, and its data would be there once", o.disk.Name, t.disk.Name, what)
+				}
+			}
+		}
 		p.tables = append(p.tables, tables...)
 		p.groups = append(p.groups, wanted)
 	}

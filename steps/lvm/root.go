@@ -108,8 +108,9 @@ func layoutOf(n steps.Node) (groups []layoutGroup, err error) {
 // A Root is the logical volume that a node's operating system goes onto.
 type Root struct {
 	image.LogicalVolume
-	Disks []inspect.Disk // that its group is on: disks, or one array
-	Array bool
+	Disks  []inspect.Disk // that its group is on: disks, or one array
+	Array  bool
+	Mirror bool // it does without one of several disks
 
 	size    int64 // bytes
 	devices []string
@@ -264,7 +265,7 @@ func (s state) rootOn(e existing, v existingVolume) (*Root, error) {
 	if e.missing > 0 {
 		return nil, fmt.Errorf("the group lacks %d of its physical volumes", e.missing)
 	}
-	r := &Root{LogicalVolume: image.LogicalVolume{Group: e.name, Name: v.name}, size: v.size, devices: e.devices()}
+	r := &Root{LogicalVolume: image.LogicalVolume{Group: e.name, Name: v.name}, Mirror: v.layout == layouts["raid1"], size: v.size, devices: e.devices()}
 	for _, p := range e.places {
 		d := s.disk(p.disk)
 		switch {

@@ -103,24 +103,27 @@ func look(ctx context.Context, h steps.Host) (s state, err error) {
 			members[m] = true
 		}
 	}
+	running := func(d inspect.Disk) int {
+		return slices.IndexFunc(arrays, func(a raid.RunningArray) bool { return a.Device == d.Name })
+	}
+	all = slices.DeleteFunc(all, func(d inspect.Disk) bool {
+		if d.ReadOnly || d.Size == 0 || d.Type != "disk" && running(d) < 0 {
+			return true
+		}
+		_, err := fs.Stat(h.Machine.FS, strings.TrimPrefix(d.Name, "/"))
+		return errors.Is(err, fs.ErrNotExist) // it is gone since it was listed
+	})
 	var errs []error
-	for _, d := range all {
-		if d.ReadOnly || d.Size == 0 {
-			continue
-		}
-		one := disk{Disk: d}
-		if i := slices.IndexFunc(arrays, func(a raid.RunningArray) bool { return a.Device == d.Name }); i >= 0 {
+	s.disks, err = raid.Look(ctx, all, func(d inspect.Disk) (one disk, err error) {
+		one.Disk = d
+		if i := running(d); i >= 0 {
 			one.isArray, one.array, one.broken, one.below = true, arrays[i].Name, !arrays[i].Whole, arrays[i].Disks
-		} else if d.Type != "disk" {
-			continue
 		}
-		if _, err := fs.Stat(h.Machine.FS, strings.TrimPrefix(d.Name, "/")); errors.Is(err, fs.ErrNotExist) {
-			continue // it is gone since it was listed
-		}
-		if err := one.read(h.Machine.FS, members); err != nil {
-			errs = append(errs, fmt.Errorf("look at %s: %w", d.Name, err))
-		}
-		s.disks = append(s.disks, one)
+		err = one.read(h.Machine.FS, members)
+		return one, err
+	})
+	if err != nil {
+		errs = append(errs, err)
 	}
 	if s.dev, err = deviceNames(h.Machine.FS); err != nil {
 		errs = append(errs, err)

@@ -476,7 +476,11 @@ func Hold(h steps.Host) (release func(), err error) {
 	var held []string
 	release = func() {
 		for _, name := range held {
-			if err := setSync(name, "idle"); err != nil {
+			err := setSync(name, "idle")
+			if errors.Is(err, fs.ErrNotExist) {
+				continue // it was one of EFI system partitions, and was stopped
+			}
+			if err != nil {
 				h.Say("WARNING: let the members of %s be brought in step again: %v", name, err)
 				continue
 			}

@@ -282,14 +282,17 @@ func (s state) assemble(ctx context.Context, h steps.Host) error {
 	return errors.Join(append(errs, err)...)
 }
 
-// deviceList is what mdadm is told to look at where a disk is reached on several paths: it starts no array that has one member twice. "" if there is no such disk.
+// deviceList is what mdadm is told to look at where a disk is reached on several paths, for it starts no array that has one member twice, or hangs, as mdadm would. "" if there is no such disk.
 func (s state) deviceList() string {
-	if !slices.ContainsFunc(s.disks, func(d disk) bool { return len(d.Paths) > 0 }) {
+	if !slices.ContainsFunc(s.disks, func(d disk) bool { return d.hangs || len(d.Paths) > 0 }) {
 		return ""
 	}
 	var b strings.Builder
 	b.WriteString("DEVICE containers\n")
 	for _, d := range s.disks {
+		if d.hangs {
+			continue
+		}
 		fmt.Fprintf(&b, "DEVICE %s\n", d.Name)
 		for _, p := range d.parts {
 			fmt.Fprintf(&b, "DEVICE %s\n", member{d.Name, p.Number}.device())

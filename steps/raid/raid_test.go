@@ -9,9 +9,12 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"io/fs"
 	"strings"
 	"testing"
 	"testing/fstest"
+	"testing/synctest"
+	"time"
 
 	"github.com/ironhand/ironhand/image/gpt"
 	"github.com/ironhand/ironhand/inspect"
@@ -730,6 +733,47 @@ func TestLook(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A disk that hangs is named, and what the others have is known all the same, while those who start arrays still wait.
+func TestLookHangs(t *testing.T) {
+	for _, test := range []struct{ name, file, want string }{
+		{"a disk", "dev/sdb", "look at /dev/sdb: no answer within 20s"},
+		{"a partition", "dev/sdb2", "look at /dev/sdb: no answer within 20s"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				gate := make(chan struct{})
+				start := time.Now()
+				s, err := look(t.Context(), steps.Host{Machine: inspect.Machine{FS: hanging{files(t), test.file, gate}}})
+				took := time.Since(start)
+				close(gate)
+				if err == nil || err.Error() != test.want || took >= assembleTime {
+					t.Errorf("look() = %v after %v, want %q", err, took, test.want)
+				}
+				if got := printState(s); !strings.Contains(got, `/dev/sda 2 partitions, raid [1 2]`) || !strings.Contains(got, `"/dev/md127" "system"`) || !strings.Contains(got, `/dev/sdb 0 partitions`) {
+					t.Errorf("look() =\n%s", got)
+				}
+				if got, want := s.deviceList(), "DEVICE containers\nDEVICE /dev/sda\nDEVICE /dev/sda1\nDEVICE /dev/sda2\n"; got != want {
+					t.Errorf("mdadm looks at\n%s\nwant\n%s", got, want)
+				}
+			})
+		})
+	}
+}
+
+// hanging is a machine one of whose files does not open before the gate does.
+type hanging struct {
+	fstest.MapFS
+	name string
+	gate chan struct{}
+}
+
+func (h hanging) Open(name string) (fs.File, error) {
+	if name == h.name {
+		<-h.gate
+	}
+	return h.MapFS.Open(name)
 }
 
 // lookAtContent looks at a disk of 8 MiB without partitions.

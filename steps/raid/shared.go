@@ -114,6 +114,9 @@ func ClearFor(ctx context.Context, d steps.Disk, parts []stream.Partition) error
 // Announce shows a plan, and asks whoever runs the step by hand.
 func Announce(ctx context.Context, h steps.Host, plan string) error { return announce(ctx, h, plan) }
 
+// SamePlace says by what two disks may be one, which is reached on two paths and not known to be one; "" if by nothing.
+func SamePlace(a, b inspect.Disk) string { return samePlace(a, b) }
+
 // FormatSize writes bytes in the largest unit that is exact.
 func FormatSize(n int64) string { return size(n) }
 

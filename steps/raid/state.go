@@ -13,6 +13,8 @@ import (
 	"slices"
 	"strconv"
 	"strings"
+	"sync"
+	"time"
 
 	"github.com/ironhand/ironhand/image/gpt"
 	"github.com/ironhand/ironhand/inspect"
@@ -40,6 +42,7 @@ type disk struct {
 	stale []int              // numbers of the partitions, 0 for the disk, with a superblock
 	mark  mark               // of a creation that was not finished; the zero mark if there is none
 	other string             // a partition that no mark speaks for; "" if there is none
+	hangs bool               // nothing else is known of it
 	holds string             // what it holds as a whole, without partitions: "a file system (xfs)"; "" if nothing is known
 }
 
@@ -94,24 +97,78 @@ func (s state) disk(name string) *disk {
 func look(ctx context.Context, h steps.Host) (s state, err error) {
 	all, err := h.Machine.Disks(ctx)
 	errs := []error{err}
-	for _, d := range all {
+	all = slices.DeleteFunc(all, func(d inspect.Disk) bool {
 		if d.Type != "disk" || d.ReadOnly || d.Size == 0 {
-			continue // a disk whose type cannot be read has made Disks fail
+			return true // a disk whose type cannot be read has made Disks fail
 		}
-		if _, err := fs.Stat(h.Machine.FS, strings.TrimPrefix(d.Name, "/")); errors.Is(err, fs.ErrNotExist) {
-			continue // it is gone since it was listed
-		}
-		one, found, err := lookAtDisk(h.Machine.FS, d)
-		if err != nil {
-			errs = append(errs, fmt.Errorf("look at %s: %w", d.Name, err))
-		}
-		s.disks = append(s.disks, one)
-		for _, f := range found {
+		_, err := fs.Stat(h.Machine.FS, strings.TrimPrefix(d.Name, "/"))
+		return errors.Is(err, fs.ErrNotExist) // it is gone since it was listed
+	})
+	type contents struct {
+		disk
+		found []foundBlock
+	}
+	looks, failed := Look(ctx, all, func(d inspect.Disk) (c contents, err error) {
+		c.disk, c.found, err = lookAtDisk(h.Machine.FS, d)
+		return c, err
+	})
+	for i, c := range looks {
+		c.hangs = c.Name == "" // there was no answer
+		c.Disk = all[i]
+		s.disks = append(s.disks, c.disk)
+		for _, f := range c.found {
 			s.add(f.superblock, f.member)
 		}
 	}
-	errs = append(errs, s.lookAtArrays(h.Machine.FS))
+	errs = append(errs, failed, s.lookAtArrays(h.Machine.FS))
 	return s, errors.Join(errs...)
+}
+
+// lookTime is how long one disk may take, which sleeps at first, perhaps. It is shorter than [assembleTime]: what hangs does not keep the arrays on other disks from being started.
+const lookTime = 20 * time.Second
+
+// looksAtOnce bounds how many disks are looked at beside each other: of each, some MiB are in memory.
+const looksAtOnce = 8
+
+// Look looks at disks, each with a time limit, and returns what was found on each, or the zero value, and one error for all that failed. What hangs goes on alone until the disk lets it go: at must
+// not write to what others read.
+func Look[T any](ctx context.Context, disks []inspect.Disk, at func(inspect.Disk) (T, error)) ([]T, error) {
+	results, errs := make([]T, len(disks)), make([]error, len(disks))
+	room := make(chan struct{}, looksAtOnce)
+	var all sync.WaitGroup
+	for i, d := range disks {
+		room <- struct{}{}
+		all.Go(func() {
+			defer func() { <-room }()
+			var err error
+			if results[i], err = within(ctx, func() (T, error) { return at(d) }); err != nil {
+				errs[i] = fmt.Errorf("look at %s: %w", d.Name, err)
+			}
+		})
+	}
+	all.Wait()
+	return results, join(slices.DeleteFunc(errs, func(err error) bool { return err == nil }))
+}
+
+// within does work that may hang.
+func within[T any](ctx context.Context, work func() (T, error)) (result T, err error) {
+	ctx, cancel := context.WithTimeoutCause(ctx, lookTime, fmt.Errorf("no answer within %v", lookTime))
+	defer cancel()
+	type done struct {
+		result T
+		err    error
+	}
+	ended := make(chan done, 1)
+	go func() {
+		result, err := work()
+		ended <- done{result, err}
+	}()
+	select {
+	case d := <-ended:
+		return d.result, d.err
+	case <-ctx.Done():
+		return result, context.Cause(ctx)
+	}
 }
 
 type foundBlock struct {
