@@ -197,6 +197,8 @@ func newAgent(o Options) *agent {
 		Say:        func(format string, args ...any) { a.console.Stage("step", format, args...) },
 		LoadKernel: a.loadKernel,
 		Tools:      a.sys.Tools,
+		Reports:    a.state.reportDir(),
+		Version:    a.version,
 
 		LoadModules: a.sys.LoadModules,
 	}

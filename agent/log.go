@@ -13,6 +13,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"os"
 	"path"
 	"regexp"
 	"strings"
@@ -115,6 +116,20 @@ func (a *agent) packLogs(ctx context.Context, to *bytes.Buffer) error {
 		add("health.json", health, healthErr),
 		add("network.json", network, networkErr),
 	}
+	reports := os.DirFS(a.state.reportDir())
+	errs = append(errs, fs.WalkDir(reports, ".", func(name string, d fs.DirEntry, err error) error {
+		if err == nil && !d.Type().IsRegular() {
+			return nil
+		}
+		if err != nil {
+			return add(path.Join("reports", name), nil, err)
+		}
+		b, err := tail(reports, name, maxLogFile+1)
+		if len(b) > maxLogFile {
+			err = fmt.Errorf("left out, it has more than %d bytes", maxLogFile) // a part of a page is of no use
+		}
+		return add(path.Join("reports", name), b, err)
+	}))
 	for _, name := range machineFiles() {
 		if ctx.Err() != nil {
 			break

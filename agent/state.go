@@ -34,6 +34,9 @@ func (s state) keepMedia(m []media.Medium) error {
 	return media.Save(filepath.Join(s.dir, "media"), m)
 }
 
+// reportDir is where steps keep their reports. [agent.packLogs] takes them along.
+func (s state) reportDir() string { return filepath.Join(s.dir, "reports") }
+
 func (s state) certificateDir() string { return filepath.Join(s.dir, "certificate") }
 
 // token returns the token that the conductor gave out earlier in this boot, or "".

@@ -38,6 +38,8 @@ type lab struct {
 	dir     string
 	network *vmtest.Network
 
+	uuid     string
+	mac      string
 	hint     string // root_device, as YAML
 	handoff  string
 	bootMode string
@@ -79,7 +81,7 @@ func newLab(t testing.TB) *lab {
 	t.Cleanup(func() { os.RemoveAll(dir) })
 	return &lab{
 		t: t, dir: dir, network: vmtest.NewNetwork(t, int(networks.Add(1))),
-		hint: "{serial: ROOT}", handoff: "kexec", bootMode: "bios", medium: "floppy", poll: "1s",
+		uuid: labUUID, mac: labMAC, hint: "{serial: ROOT}", handoff: "kexec", bootMode: "bios", medium: "floppy", poll: "1s",
 		image: grubSystem.make(t), done: make(chan struct{}),
 	}
 }
@@ -125,7 +127,7 @@ func (l *lab) start() {
 	go images.ServeTLS(listener, l.path("tls/server.crt"), l.path("tls/server.key"))
 	l.t.Cleanup(func() { images.Close() })
 
-	config, err := conductor.ParseConfig([]byte(fmt.Sprintf(`
+	l.conduct(fmt.Sprintf(`
 listen: ["%s:6385", "[%s]:6385"]
 public_url: %s
 tls: {cert: %s, key: %s}
@@ -146,7 +148,13 @@ nodes:
     raid: %s
     handoff: %s
 `, l.network.Host4.Addr(), l.network.Host6.Addr(), l.api(), l.path("tls/server.crt"), l.path("tls/server.key"), l.poll, l.timeouts,
-		labUUID, labMAC, l.path("token"), l.bootMode, l.hint, listener.Addr(), l.digest, l.sizes, cmp.Or(l.raid, "null"), l.handoff)))
+		l.uuid, l.mac, l.path("token"), l.bootMode, l.hint, listener.Addr(), l.digest, l.sizes, cmp.Or(l.raid, "null"), l.handoff))
+}
+
+// conduct starts a conductor.
+func (l *lab) conduct(yaml string) {
+	l.t.Helper()
+	config, err := conductor.ParseConfig([]byte(yaml))
 	if err != nil {
 		l.t.Fatal(err)
 	}
@@ -195,7 +203,7 @@ func (l *lab) machine() vmtest.Machine {
 	m := vmtest.Machine{
 		Cmdline: "boot_method=vmedia", Hopeless: `step: \w+ FAILED.*\n`,
 		Disks: []vmtest.Disk{{Size: 5 << 30, Serial: "OTHER"}, {Size: 6 << 30, Serial: "ROOT"}},
-		NICs:  []vmtest.NIC{{MAC: labMAC, Network: l.network}},
+		NICs:  []vmtest.NIC{{MAC: l.mac, Network: l.network}},
 	}
 	switch l.medium {
 	case "none":
@@ -223,13 +231,13 @@ func (l *lab) makeMedium() string {
 	}
 	data := l.network4
 	if data == "" {
-		data = l.networkData(labMAC)
+		data = l.networkData(l.mac)
 	}
 	if err := os.WriteFile(l.path("network_data.json"), []byte(data), 0o600); err != nil {
 		l.t.Fatal(err)
 	}
 	out := l.path("medium.img")
-	args := []string{"media", "--type", l.medium, "--out", out, "--node-uuid", labUUID, "--token-file", token,
+	args := []string{"media", "--type", l.medium, "--out", out, "--node-uuid", l.uuid, "--token-file", token,
 		"--ca", ca, "--network-data", l.path("network_data.json"), "--param", "ipa-api-url=" + cmp.Or(l.apiURL, l.api())}
 	for _, p := range l.params {
 		args = append(args, "--param", p)

@@ -115,7 +115,7 @@ func TestVMStick(t *testing.T) {
 		Disks: []vmtest.Disk{{Size: 24 << 20, Serial: "GOOD"}, {Path: data, Serial: "DATA"}},
 	})
 	vm.Expect(t, `4 +own: seconds`, 5*time.Minute)
-	vm.Expect(t, `the report goes to /dev/sd`, time.Minute)
+	vm.Expect(t, `the report goes to /dev/sd\w+, 6\d\.\d MiB free`, time.Minute)
 	vm.Send(t, "d")
 	vm.Expect(t, `/dev/vda serial GOOD, 24.0 MiB: empty`, time.Minute)
 	vm.Expect(t, `/dev/vdb serial DATA, 24.0 MiB: it holds data: a file system ext4 keep`, time.Minute)
@@ -155,6 +155,42 @@ func TestVMStick(t *testing.T) {
 	}
 	if after, err := os.ReadFile(data); err != nil || string(after) != string(before) {
 		t.Errorf("the disk that holds data has changed, %v", err)
+	}
+}
+
+// The same image as a CD, with UEFI and Secure Boot: there is nowhere to keep a report, which the menu says, and the verdict is on the screen. It takes minutes; `make test-long` runs it.
+func TestVMBurnInCD(t *testing.T) {
+	vmtest.Require(t)
+	if os.Getenv("LONG") == "" {
+		t.Skip("LONG is not set")
+	}
+	vm := vmtest.Start(t, vmtest.Machine{
+		Firmware: "secureboot", Kernel: "none", CD: []string{burnInStick(t, "3s", "")}, MemoryMiB: 1024, Disks: []vmtest.Disk{{Size: 24 << 20, Serial: "GOOD"}},
+	})
+	vm.Expect(t, `no report is kept`, 5*time.Minute)
+	vm.Expect(t, `there is no FAT partition with the label IRONHAND`, time.Minute)
+	vm.Send(t, "h")
+	vm.Expect(t, `exit leads back to the menu`, time.Minute)
+	// The variable of the firmware is its attributes, four bytes, and its value.
+	vm.Send(t, "mount -t efivarfs none /sys/firmware/efi/efivars 2>/dev/null; echo secure boot is $(od -An -tu1 /sys/firmware/efi/efivars/SecureBoot-*); exit\n")
+	vm.Expect(t, `secure boot is 6 0 0 0 1\s`, time.Minute)
+	vm.Expect(t, `shell on this console`, time.Minute)
+	vm.Send(t, "1s")
+	vm.Expect(t, `Type yes and Enter`, time.Minute)
+	vm.Send(t, "y\n")
+	vm.Expect(t, `processors +runs`, time.Minute)
+	vm.Send(t, "q")
+	vm.Expect(t, `Stop all of the burn-in\?`, time.Minute)
+	vm.Send(t, "y")
+	vm.Expect(t, `VERDICT: NOT TESTED`, 2*time.Minute)
+	vm.Expect(t, `The report is nowhere: there is no FAT partition`, time.Minute)
+	vm.Send(t, "\n")
+	vm.Expect(t, `shell on this console`, time.Minute)
+	vm.Send(t, "o")
+	vm.Expect(t, `Power off\?`, time.Minute)
+	vm.Send(t, "y")
+	if why := vm.Wait(t, 2*time.Minute); why != "guest-shutdown" {
+		t.Errorf("the machine ended by %s", why)
 	}
 }
 

@@ -295,7 +295,7 @@ func TestRootNoServer(t *testing.T) {
 	defer cancel()
 	start := time.Now()
 	_, err := plan.Acquire(ctx, k, netconfig.NewAsker(), nil, func(line string) { t.Log(line) })
-	if err == nil || time.Since(start) > 8*time.Second {
+	if err == nil || time.Since(start) > 30*time.Second {
 		t.Errorf("Acquire without server = %v after %v", err, time.Since(start))
 	}
 }

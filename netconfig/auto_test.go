@@ -66,7 +66,7 @@ func given(address, gateway, dns string, renew time.Duration) Lease {
 	return l
 }
 
-// linkLocal is what the kernel gives each NIC.
+// withLinkLocal gives each NIC the address that the kernel gives it.
 func withLinkLocal(s State) State {
 	for i := range s.NICs {
 		if !s.NICs[i].Loopback && s.NICs[i].Kind != "bond" {

@@ -143,6 +143,9 @@ type Host struct {
 	Progress func(v any)
 	// Local says that Machine is the one on which the program runs, so that a step may go past the fields here to its hardware. Where it is false, everything is a fake.
 	Local bool
+	// Reports is a directory for reports for people, from which the conductor gets them with the logs; "" for none. A step has one below it by its own name, in the place of an older one.
+	Reports string
+	Version string // of this program, for reports
 	// Confirm shows somebody what will be destroyed and asks. An error ends the step with nothing touched. Nil: nobody is asked.
 	Confirm func(ctx context.Context, plan string) error
 	// Media are the devices from which this machine's settings were read since it was started: "/dev/sdb", "/dev/sdc1".

@@ -157,6 +157,9 @@ func (s *Source) Stats() Stats {
 	s.mu.Lock()
 	defer s.mu.Unlock()
 	st.Web = s.web
+	if s.place != nil {
+		st.Found = s.place.found
+	}
 	return st
 }
 

@@ -590,9 +590,9 @@ func TestGoesOnAfterRestart(t *testing.T) {
 		t.Fatal(err)
 	}
 	sameDisk(t, d, image)
-	again := seed.Stats().Up - before
-	if s.place.found < 15<<20 || again > int64(len(image))-s.place.found+4<<20 {
-		t.Errorf("%d bytes were found on the disk, and %d came again, of %d", s.place.found, again, len(image))
+	again, found := seed.Stats().Up-before, s.Stats().Found
+	if found < 15<<20 || again > int64(len(image))-found+4<<20 {
+		t.Errorf("%d bytes were found on the disk, and %d came again, of %d", found, again, len(image))
 	}
 }
 

@@ -113,22 +113,22 @@ func burnIn(ctx context.Context, c *call) error {
 	if err != nil {
 		return notTested{err}
 	}
-	var out *reportDir
+	var out *burnin.ReportDir
 	var todo *burnin.Plan
 	if *resume {
-		if out, err = openReportDir(*dir); err != nil {
+		if out, err = burnin.OpenReportDir(*dir, Version()); err != nil {
 			return notTested{err}
 		}
-		state, err := burnin.Unfinished(out.path)
+		state, err := burnin.Unfinished(out.Path)
 		if errors.Is(err, fs.ErrNotExist) {
 			err = fmt.Errorf("no run to go on with: %w", err)
 		}
 		if err != nil {
 			return notTested{err}
 		}
-		todo, err = state.Plan(ctx, host, out.logs(), *force)
+		todo, err = state.Plan(ctx, host, out.Logs(), *force)
 		if err != nil {
-			err = fmt.Errorf("go on with the run in %s: %w", out.path, err)
+			err = fmt.Errorf("go on with the run in %s: %w", out.Path, err)
 		}
 		if err := whyNotPlanned(err); err != nil {
 			return err
@@ -136,10 +136,10 @@ func burnIn(ctx context.Context, c *call) error {
 		todo.Every = *every
 	} else {
 		if *dir != "" && !*plan {
-			if out, err = makeReportDir(*dir); err != nil {
+			if out, err = burnin.MakeReportDir(*dir, Version()); err != nil {
 				return notTested{err}
 			}
-			order.Logs = out.logs()
+			order.Logs = out.Logs()
 		}
 		todo, err = order.Plan(ctx, host)
 		if err := whyNotPlanned(err); err != nil {
@@ -166,12 +166,17 @@ func burnIn(ctx context.Context, c *call) error {
 		}
 	}
 	if out != nil {
+		if err := room(out.Path, todo.Room(host)); err != nil && !*resume {
+			return notTested{err}
+		} else if err != nil {
+			host.Say("%v", err) // there may be less to write now
+		}
 		for _, c := range todo.Crashes {
-			if err := burnin.WriteWhole(filepath.Join(out.logs(), c.Name), c.Text); err != nil {
+			if err := burnin.WriteWhole(filepath.Join(out.Logs(), c.Name), c.Text); err != nil {
 				return notTested{fmt.Errorf("keep what the kernel said: %w", err)}
 			}
 		}
-		if err := todo.Keep(ctx, host, out.path); err != nil {
+		if err := todo.Keep(ctx, host, out.Path); err != nil {
 			return notTested{err}
 		}
 	}
@@ -195,7 +200,7 @@ func burnIn(ctx context.Context, c *call) error {
 		return notTested{err}
 	}
 	if out != nil {
-		if err := out.write(result, inventory, problems); err != nil {
+		if err := out.Write(result, inventory, problems); err != nil {
 			err = fmt.Errorf("write the report: %w", err)
 			if result.Verdict == burnin.Fail {
 				return err // a part that failed counts more
@@ -207,7 +212,7 @@ func burnIn(ctx context.Context, c *call) error {
 		}
 		fmt.Fprintf(c.stderr, "The report is in %s.\n", *dir)
 		if sent != nil {
-			if err := sent.send(context.WithoutCancel(ctx), out.path); err != nil {
+			if err := sent.send(context.WithoutCancel(ctx), out.Path); err != nil {
 				if result.Verdict == burnin.Fail {
 					return err
 				}
@@ -223,6 +228,15 @@ func burnIn(ctx context.Context, c *call) error {
 		return errShown
 	}
 	return notTested{errors.New("not all was tested")}
+}
+
+// room is nil if a directory has room for so many bytes.
+func room(dir string, need int64) error {
+	free, err := freeSpace(dir)
+	if err == nil && free < need {
+		err = fmt.Errorf("%s has %s free, and the report of this run may need %s", dir, inspect.Size(free), inspect.Size(need))
+	}
+	return err
 }
 
 // whyNotPlanned is what the error of a plan means for whoever asked for it.

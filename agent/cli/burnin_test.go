@@ -4,9 +4,9 @@ package cli
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
-	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -15,8 +15,7 @@ import (
 	"testing/synctest"
 	"time"
 
-	"github.com/ironhand/ironhand/inspect"
-	"github.com/ironhand/ironhand/inspect/ocp/ocptest"
+	"github.com/ironhand/ironhand/initramfs/tool"
 	"github.com/ironhand/ironhand/steps/burnin"
 )
 
@@ -31,116 +30,6 @@ func found(disk burnin.Verdict) burnin.Result {
 		{Load: "memory for 2m0s", Started: at.Add(4 * time.Minute), Ended: at.Add(4 * time.Minute), Celsius: map[string]float64{},
 			Parts: []burnin.Part{{Name: "memory", Verdict: burnin.Skipped, Reasons: []string{"stopped before it began"}}}},
 	}}
-}
-
-func TestBurnInOCP(t *testing.T) {
-	var i inspect.Inventory
-	i.Disks = []inspect.Disk{{Name: "/dev/sda", Serial: "S1"}}
-	i.Hostname = "machine"
-	for _, test := range []struct {
-		name     string
-		verdict  burnin.Verdict
-		problems error
-		want     []string
-	}{
-		{"all is well", burnin.Pass, nil, []string{
-			`"testRunStart":{"name":"ironhand burnin"`, `"parameters":{"profile":"quick"}`, `"serialNumber":"S1"`,
-			`"timestamp":"2026-01-02T03:04:05.000Z"`, `"testStepStart":{"name":"processors for 2m0s"}`,
-			`{"name":"highest temperature of hwmon0 coretemp Package id 0","value":61.5,"unit":"degrees Celsius"}`,
-			`{"verdict":"part-to-watch","type":"UNKNOWN","message":"DIMM_A1 (mc0 dimm0): 1 corrected memory errors"}`,
-			`{"verdict":"part-good","type":"PASS","message":"/dev/sda M serial S1: <b> & more","hardwareInfoId":"disk-sda"}`,
-			`{"verdict":"part-not-tested","type":"UNKNOWN","message":"/dev/sdb: it was not named"}`,
-			`"testStepEnd":{"status":"SKIP"}`, `"testRunEnd":{"status":"COMPLETE","result":"PASS"}`}},
-		{"a disk is broken", burnin.Fail, nil, []string{`"verdict":"part-broken","type":"FAIL","message":"/dev/sda`, `"result":"FAIL"`}},
-		{"not tested, and not all could be read", burnin.Skipped, errors.New("read a\nread b"), []string{`"symptom":"not-read","message":"read b"`, `"result":"NOT_APPLICABLE"`}},
-	} {
-		t.Run(test.name, func(t *testing.T) {
-			var out bytes.Buffer
-			if err := burninOCP(&out, found(test.verdict), i, test.problems); err != nil {
-				t.Fatal(err)
-			}
-			ocptest.Check(t, out.Bytes())
-			for _, want := range test.want {
-				if !strings.Contains(out.String(), want) {
-					t.Errorf("lacks %s:\n%s", want, out.String())
-				}
-			}
-		})
-	}
-}
-
-func TestReportDir(t *testing.T) {
-	path := filepath.Join(t.TempDir(), "a", "b")
-	d, err := makeReportDir(path)
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := d.write(found(burnin.Pass), inspect.Inventory{}, nil); err != nil {
-		t.Fatal(err)
-	}
-	entries, err := os.ReadDir(path)
-	var names []string
-	for _, e := range entries {
-		names = append(names, e.Name())
-	}
-	if got := strings.Join(names, " "); err != nil || got != "logs report.html results.json results.jsonl" {
-		t.Errorf("the directory has %s, %v", got, err)
-	}
-	b, err := os.ReadFile(filepath.Join(path, "results.json"))
-	var r burnin.Result
-	if err != nil || json.Unmarshal(b, &r) != nil || r.Verdict != burnin.Pass || len(r.Loads) != 3 || !strings.Contains(string(b), `"problems":[]`) {
-		t.Errorf("results.json: %s, %v", b, err)
-	}
-	if _, err := makeReportDir(path); err == nil || !strings.Contains(err.Error(), "has the results of another run") {
-		t.Errorf("the same directory again: %v", err)
-	}
-	if _, err := makeReportDir(filepath.Join(path, "results.json", "c")); err == nil {
-		t.Error("a directory below a file is made")
-	}
-	// What cannot be put in its place leaves nothing half done.
-	if err := os.MkdirAll(filepath.Join(path, "full", "x"), 0o755); err != nil {
-		t.Fatal(err)
-	}
-	if err := d.file("full", []byte("text")); err == nil {
-		t.Error("a file takes the place of a directory")
-	}
-	if left, err := filepath.Glob(filepath.Join(path, ".*")); err != nil || len(left) > 0 {
-		t.Errorf("left over: %v, %v", left, err)
-	}
-}
-
-// The report of a long run on a server of many sensors fits the partition of a stick, and a second one beside it.
-func TestReportFits(t *testing.T) {
-	r := burnin.Result{Profile: "standard", Verdict: burnin.Pass, Problems: []string{}, Baseline: []burnin.Part{}}
-	for range 4 {
-		l := burnin.Report{Load: "load", Parts: []burnin.Part{}, Counters: []burnin.Counter{}}
-		for n := range 250 {
-			s := burnin.Series{Kind: "temperature", Name: fmt.Sprintf("hwmon%d nct6775 temp1", n), Unit: "°C"}
-			for i := range 512 {
-				s.Points = append(s.Points, burnin.Point{Second: 7.983 * float64(i), Min: 45.5, Mean: 46.123, Max: 47})
-			}
-			l.Series = append(l.Series, s)
-		}
-		r.Loads = append(r.Loads, l)
-	}
-	d, err := makeReportDir(filepath.Join(t.TempDir(), "report"))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := d.write(r, inspect.Inventory{}, nil); err != nil {
-		t.Fatal(err)
-	}
-	total := int64(0)
-	for _, name := range []string{"report.html", "results.json", "results.jsonl"} {
-		info, err := os.Stat(filepath.Join(d.path, name))
-		if err != nil {
-			t.Fatal(err)
-		}
-		total += info.Size()
-	}
-	if total > 24<<20 {
-		t.Errorf("the report has %d MiB", total>>20)
-	}
 }
 
 func TestWatchdogTime(t *testing.T) {
@@ -344,6 +233,99 @@ func TestSkipTooLate(t *testing.T) {
 			l.key('y')
 			if got := len(l.skip); got != test.want {
 				t.Errorf("%d loads are skipped, want %d", got, test.want)
+			}
+		})
+	}
+}
+
+// Who halts a load as it ends does not halt the next one, which would stand still on a page that says that it runs.
+func TestHaltTooLate(t *testing.T) {
+	dir := t.TempDir()
+	if err := os.WriteFile(filepath.Join(dir, "busybox"), []byte("#!/bin/sh\nexec sleep 60\n"), 0o700); err != nil {
+		t.Fatal(err)
+	}
+	l := newLiveRun(&bytes.Buffer{})
+	l.tools.Exec.Dirs = []string{dir, "/usr/bin", "/bin"}
+	ctx, stop := context.WithCancel(t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		l.tools.Run(ctx, tool.Busybox, "sh") // until it is stopped
+	}()
+	defer func() { stop(); <-done }()
+	for l.tools.Running() == 0 {
+		time.Sleep(time.Millisecond)
+	}
+	halted := func() bool {
+		before := l.tools.Halted()
+		time.Sleep(time.Millisecond)
+		return l.tools.Halted() > before
+	}
+	for _, test := range []struct {
+		name string
+		do   func(f burnin.Following, halt func())
+		want bool
+	}{
+		{"while it runs", func(_ burnin.Following, halt func()) { halt() }, true},
+		{"it has ended", func(f burnin.Following, halt func()) { f.Ended(0, burnin.Report{}); halt() }, false},
+		{"the next one runs", func(f burnin.Following, halt func()) { f.Ended(0, burnin.Report{}); f.Began(1); halt() }, false},
+		{"then it ends", func(f burnin.Following, halt func()) { halt(); f.Ended(0, burnin.Report{}); f.Began(1) }, false},
+		{"both at once", func(f burnin.Following, _ func()) {
+			f.Ended(0, burnin.Report{})
+			for i := range 300 {
+				f.Began(i % 2)
+				var typed sync.WaitGroup
+				typed.Go(func() { l.key('p') })
+				f.Ended(i%2, burnin.Report{})
+				f.Began((i + 1) % 2)
+				typed.Wait()
+				f.Ended((i+1)%2, burnin.Report{})
+				if halted() {
+					t.Errorf("halted between two loads, the %d. time", i)
+					return
+				}
+			}
+		}, false},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			l.page = newBurninPage("m", "p", []burnin.PlannedLoad{{Part: "processors"}, {Part: "memory"}})
+			f := l.following()
+			f.Began(0)
+			test.do(f, l.typed('p'))
+			if got, shown := halted(), !l.page.halted.IsZero(); got != test.want || shown != test.want {
+				t.Errorf("halted %v, and the page says %v; want %v", got, shown, test.want)
+			}
+			f.Ended(0, burnin.Report{})
+			if halted() {
+				t.Error("halted when the load has ended")
+			}
+		})
+	}
+}
+
+func TestBurnInWrongUse(t *testing.T) {
+	dir := t.TempDir()
+	broken := found(burnin.Fail)
+	broken.Machine = &burnin.Machine{}
+	b, err := json.Marshal(broken)
+	if err != nil {
+		t.Fatal(err)
+	}
+	failed, empty := filepath.Join(dir, "failed.json"), filepath.Join(dir, "empty.json")
+	if err := errors.Join(os.WriteFile(failed, b, 0o644), os.WriteFile(empty, nil, 0o644)); err != nil {
+		t.Fatal(err)
+	}
+	for _, test := range []struct{ name, flag, value, want string }{
+		{"too often", "--every", "5ms", "want 100ms to 1h"},
+		{"too seldom", "--every", "2h", "want 100ms to 1h"},
+		{"no file to compare with", "--baseline", filepath.Join(dir, "none"), "no such file"},
+		{"no results to compare with", "--baseline", empty, "read results"},
+		{"compared with a broken machine", "--baseline", failed, "its machine failed"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			code, _, stderr := run(t, "", "burnin", test.flag, test.value)
+			if code != exitUsage || !strings.Contains(stderr, test.want) {
+				t.Errorf("exit %d: %s", code, stderr)
 			}
 		})
 	}

@@ -5,8 +5,13 @@
 package cli
 
 import (
+	"archive/tar"
+	"bytes"
 	"encoding/json"
 	"flag"
+	"io"
+	"net/http"
+	"net/http/httptest"
 	"os"
 	"path/filepath"
 	"strings"
@@ -42,6 +47,53 @@ func TestGuestBurnIn(t *testing.T) {
 		t.Fatal(err)
 	}
 	report := func(name string) string { return filepath.Join(dir, name) }
+	setUp(t, "lo")
+	uploaded := map[string][]byte{}
+	server := httptest.NewServer(http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
+		for archive := tar.NewReader(r.Body); ; {
+			h, err := archive.Next()
+			if err == io.EOF {
+				break
+			}
+			if err != nil {
+				t.Errorf("what is sent: %v", err)
+				break
+			}
+			if uploaded[h.Name], err = io.ReadAll(archive); err != nil {
+				t.Error(err)
+			}
+		}
+		if r.Method != http.MethodPut || r.URL.Path != "/reports/1" {
+			t.Errorf("%s %s", r.Method, r.URL.Path)
+		}
+	}))
+	defer server.Close()
+	// scaled makes another run of the one before: so many times as fast, for what virtual machines do in a time differs by more than what makes a real one fail.
+	scaled := func(by float64) string {
+		b, err := os.ReadFile(filepath.Join(report("answered"), "results.json"))
+		var r burnin.Result
+		if err != nil || json.Unmarshal(b, &r) != nil {
+			t.Fatalf("results.json: %s, %v", b, err)
+		}
+		for _, l := range r.Loads {
+			for name, rate := range l.Rates {
+				rate.Value *= by
+				l.Rates[name] = rate
+			}
+			for i := range l.Series { // a disk's throughput, for one
+				for j := range l.Series[i].Points {
+					l.Series[i].Points[j].Mean *= by
+				}
+			}
+		}
+		if b, err = json.Marshal(r); err == nil {
+			err = os.WriteFile(report("scaled.json"), b, 0o600)
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		return report("scaled.json")
+	}
 	for _, test := range []struct {
 		name, disks, stdin string
 		more               []string
@@ -49,19 +101,25 @@ func TestGuestBurnIn(t *testing.T) {
 		want               []string // in what is printed
 		verdict            burnin.Verdict
 		parts              string
+		baseline           float64 // how much faster the run is that it is compared with; 0: it is compared with none
+		outlier            string  // in comparison
 	}{
 		{name: "plan", disks: "vda", more: []string{"--plan"}, code: exitDone, want: []string{"overwrite all of /dev/vda serial GOOD, 24.0 MiB", "leave /dev/vdc serial OTHER as it is"}},
 		{name: "not answered", disks: "vda", code: exitOther, want: []string{"the answer was not yes"}},
 		{name: "answered", disks: "vda", stdin: "yes\n", code: exitDone, verdict: burnin.Pass,
 			parts: "PASS processors, PASS memory, PASS /dev/vda serial GOOD, SKIPPED /dev/vdb serial UNREADABLE, SKIPPED /dev/vdc serial OTHER"},
-		{name: "again, and by serial number", disks: "GOOD", more: []string{"--yes"}, code: exitDone, verdict: burnin.Pass,
+		{name: "again, and by serial number", disks: "GOOD", more: []string{"--yes", "--upload", server.URL + "/reports/1?signature=secret"}, code: exitDone, verdict: burnin.Pass,
+			baseline: 0.01, want: []string{"It was sent to " + server.URL + "/reports/1."},
 			parts: "PASS processors, PASS memory, PASS /dev/vda serial GOOD, SKIPPED /dev/vdb serial UNREADABLE, SKIPPED /dev/vdc serial OTHER"},
-		{name: "a broken disk", disks: "GOOD,vdb", more: []string{"--yes"}, code: exitFailed, verdict: burnin.Fail, want: []string{"Input/output error"},
+		{name: "a broken disk", disks: "GOOD,vdb", more: []string{"--yes"}, code: exitFailed, verdict: burnin.Fail, want: []string{"Input/output error"}, baseline: 100, outlier: "/dev/vda serial GOOD",
 			parts: "PASS processors, PASS memory, PASS /dev/vda serial GOOD, FAIL /dev/vdb serial UNREADABLE, SKIPPED /dev/vdc serial OTHER"},
 		{name: "no such disk", disks: "vdx", more: []string{"--yes"}, code: exitOther, want: []string{`serial number "vdx"`}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			out := report(test.name)
+			if test.baseline != 0 {
+				test.more = append(test.more, "--baseline", scaled(test.baseline))
+			}
 			code, stdout, stderr := run(t, test.stdin, append([]string{"burnin", "--profile", profile, "--disks", test.disks, "--report", out}, test.more...)...)
 			if code != test.code {
 				t.Fatalf("exit %d, want %d:\n%s%s", code, test.code, stdout, stderr)
@@ -91,6 +149,15 @@ func TestGuestBurnIn(t *testing.T) {
 			if got := strings.Join(parts, ", "); r.Verdict != test.verdict || got != test.parts || r.Ended.Sub(r.Started) < 4*time.Second {
 				t.Errorf("results.json:\n%s\nwant %s: %s", b, test.verdict, test.parts)
 			}
+			var outliers []string
+			for _, p := range r.Baseline {
+				if p.Verdict == burnin.Fail {
+					outliers = append(outliers, p.Name)
+				}
+			}
+			if got := strings.Join(outliers, ", "); !strings.Contains(got, test.outlier) || test.outlier == "" && got != "" {
+				t.Errorf("farther from the other run than it may be are %q, want %q", got, test.outlier)
+			}
 			if test.verdict == burnin.Pass && !strings.Contains(string(b), "read back") {
 				t.Errorf("results.json does not say how much was read back:\n%s", b)
 			}
@@ -111,6 +178,13 @@ func TestGuestBurnIn(t *testing.T) {
 				}
 			}
 		})
+	}
+	// What was sent is what is in the directory.
+	for _, name := range []string{"report.html", "results.json", "results.jsonl", "logs/3-disk.log.vda"} {
+		b, err := os.ReadFile(filepath.Join(report("again, and by serial number"), name))
+		if sent := uploaded["again, and by serial number/"+name]; err != nil || len(b) == 0 || !bytes.Equal(b, sent) {
+			t.Errorf("%s: %d bytes were sent of %d, %v", name, len(sent), len(b), err)
+		}
 	}
 	// What a file system may be in is not overwritten.
 	disk, err := os.OpenFile("/dev/vdc", os.O_WRONLY, 0)

@@ -23,6 +23,9 @@ type liveRun struct {
 	tools *tool.Halting // the programs that make the load
 	skip  chan struct{}
 
+	// turn is held by who halts, lets go on or skips, and by the end of a load: what was asked of one load is not done to the next.
+	turn sync.Mutex
+
 	mu   sync.Mutex
 	out  io.Writer   // gets lines while there is no page
 	page *burninPage // nil: lines
@@ -88,37 +91,55 @@ func (l *liveRun) following() burnin.Following {
 	if p == nil {
 		return burnin.Following{}
 	}
-	return burnin.Following{Began: p.load, Sampled: p.sampled, Ended: func(i int, r burnin.Report) { l.resume(p); p.end(i, r) }, Skip: l.skip}
+	return burnin.Following{Began: p.load, Sampled: p.sampled, Skip: l.skip, Ended: func(i int, r burnin.Report) {
+		l.turn.Lock()
+		defer l.turn.Unlock()
+		l.resume(p)
+		p.end(i, r)
+	}}
 }
 
-// key is what somebody typed.
+// key does what somebody typed.
 func (l *liveRun) key(key rune) {
+	if do := l.typed(key); do != nil {
+		l.turn.Lock()
+		defer l.turn.Unlock()
+		do()
+	}
+}
+
+// typed is what is to be done for a key, in turn; nil for nothing.
+func (l *liveRun) typed(key rune) (do func()) {
 	p := l.shown()
 	if p == nil {
-		return
+		return nil
 	}
 	p.mu.Lock()
-	asked, running, halted := p.asks, p.current >= 0, !p.halted.IsZero()
+	defer p.mu.Unlock()
+	load := p.current
+	asked, running, halted := p.asks, load >= 0, !p.halted.IsZero()
 	p.asks = ""
 	if key != 'p' {
 		p.help = key == '?' && !p.help && asked == ""
 	}
-	var do func()
 	switch {
 	case p.ending:
 	case asked != "" && key != 'y' && key != 'Y':
 	case asked == askStop:
 		p.ending = true
-		do = func() {
+		return func() {
 			l.resume(p)
 			l.stop(errStopped)
 		}
 	case asked != "" && running:
-		do = func() {
+		return func() {
 			l.resume(p)
+			if !p.runs(load) {
+				return
+			}
 			select {
 			case l.skip <- struct{}{}:
-			default: // it has ended meanwhile
+			default: // it ends just now
 			}
 		}
 	case key == 'q' || key == keyBreak:
@@ -126,22 +147,19 @@ func (l *liveRun) key(key rune) {
 	case key == 's' && running:
 		p.asks = "Skip " + p.loads[p.current].Part + "?"
 	case key == 'p' && halted:
-		do = func() { l.resume(p) }
+		return func() { l.resume(p) }
 	case key == 'p' && running:
-		do = func() { l.halt(p) }
+		return func() { l.halt(p, load) }
 	}
-	p.mu.Unlock()
-	if do != nil {
-		do()
-	}
+	return nil
 }
 
 // askStop asks whether all is to be stopped.
 const askStop = "Stop all of the burn-in?"
 
-// halt halts the programs that run. Where none does, such as while a drive tests itself, there is nothing to halt.
-func (l *liveRun) halt(p *burninPage) {
-	if l.tools.Running() == 0 {
+// halt halts the programs of a load. Where none runs, such as while a drive tests itself, or since the load has ended, there is nothing to halt.
+func (l *liveRun) halt(p *burninPage, load int) {
+	if !p.runs(load) || l.tools.Running() == 0 {
 		l.Say("nothing runs that can be paused")
 		return
 	}

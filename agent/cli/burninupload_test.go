@@ -23,17 +23,17 @@ import (
 // A report is sent whole, with its length, to whom it is meant for and nobody else; what goes wrong is said without what is secret.
 func TestUpload(t *testing.T) {
 	dir := filepath.Join(t.TempDir(), "report")
-	d, err := makeReportDir(dir)
+	d, err := burnin.MakeReportDir(dir, "VERSION")
 	if err != nil {
 		t.Fatal(err)
 	}
-	if err := d.write(found(burnin.Pass), inspect.Inventory{}, nil); err != nil {
+	if err := d.Write(found(burnin.Pass), inspect.Inventory{}, nil); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.WriteFile(filepath.Join(d.logs(), "1-disk.log"), bytes.Repeat([]byte("x"), 100_000), 0o600); err != nil {
+	if err := os.WriteFile(filepath.Join(d.Logs(), "1-disk.log"), bytes.Repeat([]byte("x"), 100_000), 0o600); err != nil {
 		t.Fatal(err)
 	}
-	if err := os.Symlink("/etc/shadow", filepath.Join(d.logs(), "link")); err != nil {
+	if err := os.Symlink("/etc/shadow", filepath.Join(d.Logs(), "link")); err != nil {
 		t.Fatal(err)
 	}
 	var mu sync.Mutex

@@ -103,6 +103,7 @@ type menuText struct {
 type stick struct {
 	device string
 	dir    string // where it is mounted; "" if there is none
+	free   int64  // bytes
 	why    string // there is none
 }
 
@@ -295,7 +296,21 @@ func (m *menu) run(ctx context.Context, args ...string) {
 		if syncErr := m.system.sync(); syncErr != nil {
 			err = errors.Join(err, notTested{fmt.Errorf("write the report: %w", syncErr)})
 		}
-		m.news <- func() { m.ended(out, err) }
+		m.mu.Lock()
+		dir := m.stick.dir
+		m.mu.Unlock()
+		free, freeErr := int64(0), fs.ErrNotExist
+		if dir != "" {
+			free, freeErr = freeSpace(dir)
+		}
+		m.news <- func() {
+			m.ended(out, err)
+			if freeErr == nil {
+				m.mu.Lock()
+				m.stick.free = free
+				m.mu.Unlock()
+			}
+		}
 	}()
 }
 

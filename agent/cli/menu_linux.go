@@ -89,8 +89,15 @@ const stickTries = 10
 
 // findStick finds the partition for reports and mounts it. One that is mounted by an earlier menu of this boot stays.
 func findStick(ctx context.Context) stick {
+	mounted := func(device string) stick {
+		free, err := freeSpace(stickDir)
+		if err != nil {
+			return stick{why: err.Error()}
+		}
+		return stick{device: device, dir: stickDir, free: free}
+	}
 	if device := mountedAt(stickDir); device != "" {
-		return stick{device: device, dir: stickDir}
+		return mounted(device)
 	}
 	for try := 1; ; try++ {
 		device := labelled(stickLabel)
@@ -98,7 +105,7 @@ func findStick(ctx context.Context) stick {
 			if err := mountStick(ctx, device); err != nil {
 				return stick{why: err.Error()}
 			}
-			return stick{device: device, dir: stickDir}
+			return mounted(device)
 		}
 		if try == stickTries {
 			return stick{why: "there is no FAT partition with the label " + stickLabel}
@@ -154,6 +161,15 @@ func mountStick(ctx context.Context, device string) error {
 		return fmt.Errorf("mount %s: %w", device, err)
 	}
 	return nil
+}
+
+// freeSpace is how much can still be written to the file system of a directory, bytes.
+func freeSpace(dir string) (int64, error) {
+	var s unix.Statfs_t
+	if err := unix.Statfs(dir, &s); err != nil {
+		return 0, fmt.Errorf("free space of %s: %w", dir, err)
+	}
+	return int64(s.Bavail) * s.Bsize, nil
 }
 
 // syncStick has all written that was written to the stick, and to nothing else: a disk that was tested may be broken, and never ready. Without a stick there is nothing to do.

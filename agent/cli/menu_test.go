@@ -116,7 +116,7 @@ func TestMenu(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	here, none := stick{device: "/dev/sdz1", dir: dir}, stick{why: "there is no FAT partition with the label IRONHAND"}
+	here, none := stick{device: "/dev/sdz1", dir: dir, free: 61 << 20}, stick{why: "there is no FAT partition with the label IRONHAND"}
 	for _, test := range []struct {
 		name     string
 		cmdline  string
@@ -129,7 +129,7 @@ func TestMenu(t *testing.T) {
 		not      string
 		did      string
 	}{
-		{name: "at the start", stick: here, shows: "1 * quick             processors 2m, memory 3m, |short self-tests|4   own: acceptance   processors 30m, disks whole, 2 x|none; then none is tested|the report goes to /dev/sdz1|wrong.yml: "},
+		{name: "at the start", stick: here, shows: "1 * quick             processors 2m, memory 3m, |short self-tests|4   own: acceptance   processors 30m, disks whole, 2 x|none; then none is tested|the report goes to /dev/sdz1, 61.0 MiB free|wrong.yml: "},
 		{name: "no stick", stick: none, shows: "no report is kept: there is no FAT partition", not: "own:"},
 		{name: "without disks, by yes", stick: here, keys: "2syes\n", shows: "burn-in starts", did: "burnin --profile standard --yes --report DIR/reports/S_1___1m-20000101-00000X"},
 		{name: "no report", stick: none, keys: "3sy\n", did: "burnin --profile full --yes"},

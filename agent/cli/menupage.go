@@ -84,9 +84,9 @@ func (m *menu) mainRows(width int) []row {
 		}
 		rows = append(rows, say(plain, "     %s", diskLine(d.Disk)))
 	}
-	report := "the report goes to " + m.stick.device
-	if m.stick.dir == "" {
-		report = "no report is kept: " + m.stick.why
+	report := "no report is kept: " + m.stick.why
+	if m.stick.dir != "" {
+		report = fmt.Sprintf("the report goes to %s, %s free", m.stick.device, inspect.Size(m.stick.free))
 	}
 	rows = append(rows, say(plain, "     %s", report), nil)
 	if m.open != "" {

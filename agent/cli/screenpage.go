@@ -61,6 +61,13 @@ func (p *burninPage) load(i int) {
 	p.shot.Findings = nil
 }
 
+// runs tells whether a load is the one that runs.
+func (p *burninPage) runs(i int) bool {
+	p.mu.Lock()
+	defer p.mu.Unlock()
+	return p.current == i && i >= 0
+}
+
 func (p *burninPage) end(i int, r burnin.Report) {
 	p.mu.Lock()
 	defer p.mu.Unlock()

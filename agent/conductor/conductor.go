@@ -176,7 +176,7 @@ func (c *Conductor) publicURL() string {
 // done, when every node is active or has failed. It returns nil if all are active, an [ErrFailed] if one has failed, else
 // why it ended. The listeners are closed.
 func (c *Conductor) Run(ctx context.Context) error {
-	defer c.swarms.close()
+	defer c.swarms.close(c)
 	defer c.shutDown()
 	if limit := time.Duration(c.config.Timeout); limit > 0 {
 		var cancel context.CancelFunc
@@ -186,6 +186,11 @@ func (c *Conductor) Run(ctx context.Context) error {
 	ctx, cancel := context.WithCancelCause(ctx)
 	defer cancel(nil)
 
+	for _, name := range c.config.Torrent.Share {
+		if err := c.swarms.publish(ctx, c, name, c.fileURL(name)); err != nil {
+			return fmt.Errorf("torrent: share: %s: %w", name, err)
+		}
+	}
 	var nodes sync.WaitGroup
 	for _, n := range c.nodes {
 		nodes.Go(func() { c.deploy(ctx, n) })
@@ -289,16 +294,20 @@ func (c *Conductor) PowerCycled(uuid string) {
 	}
 }
 
-// Pause makes the conductor vanish: connections are cut, new ones refused, agents are not asked. For tests of outages.
+// Pause makes the conductor vanish: connections are cut, new ones refused, agents are not asked, nothing is seeded. For tests of outages.
 func (c *Conductor) Pause() {
 	if s := c.takeServer(); s != nil {
 		s.Close() // also ends transfers under way
 	}
+	c.swarms.pause(c)
 	c.event("", EventServer, "paused")
 }
 
 // Resume ends a pause. Time spent away is not counted as silence of an agent.
 func (c *Conductor) Resume() error {
+	if err := c.swarms.resume(context.Background(), c); err != nil {
+		return err
+	}
 	if err := c.Listen(); err != nil {
 		return err
 	}

@@ -47,6 +47,7 @@ type Torrent struct {
 	Port  int      `yaml:"port"`  // on which nodes fetch the first image of Nodes that is shared from this conductor, the next one for the next; default: any
 	UpKB  int      `yaml:"up_kb"` // KiB per second that it sends at the most; 0: no limit
 	Peers []string `yaml:"peers"` // networks that nodes may be in; default: all
+	Share []string `yaml:"share"` // files below the files directory that are shared whatever the nodes get: for nodes of Ironic
 }
 
 // TLS is the server's certificate. Written as the single word auto, it means ca.crt, server.crt and server.key in the
@@ -235,7 +236,12 @@ func (c *Config) check() error {
 			return fmt.Errorf("torrent: peers: %q is not a network, such as 192.0.2.0/24", printable(p))
 		}
 	}
-	if len(c.Nodes) == 0 {
+	for _, name := range c.Torrent.Share {
+		if c.Files == "" || !isPublic(name) {
+			return fmt.Errorf("torrent: share: %q is not a path below the files directory, or is hidden", printable(name))
+		}
+	}
+	if len(c.Nodes) == 0 && len(c.Torrent.Share) == 0 {
 		return errors.New("nodes: none")
 	}
 	if n := len(c.shared()); c.Torrent.Port > 0 && c.Torrent.Port+n-1 > 65535 {
@@ -257,11 +263,16 @@ func (c *Config) check() error {
 	return nil
 }
 
-// shared are the images that are shared by BitTorrent, in the order of their first nodes.
+// shared are the images that are shared by BitTorrent, in the order of their first nodes, and then those for other nodes.
 func (c *Config) shared() (files []string) {
 	for _, n := range c.Nodes {
 		if n.Image.Torrent && !slices.Contains(files, n.Image.File) {
 			files = append(files, n.Image.File)
+		}
+	}
+	for _, name := range c.Torrent.Share {
+		if !slices.Contains(files, name) {
+			files = append(files, name)
 		}
 	}
 	return files

@@ -31,7 +31,7 @@ func TestParseConfig(t *testing.T) {
 	}
 	got := fmt.Sprintf("%+v", c)
 	want := "{Listen:[192.0.2.1:6385] PublicURL: TLS:{Auto:true Cert: Key:} Files:images Poll:0 HeartbeatTimeout:300000000000 " +
-		"CallbackTimeout:1800000000000 CommandTimeout:60000000000 BootTimeout:900000000000 Timeout:0 Exit:never Torrent:{Port:0 UpKB:0 Peers:[]} " +
+		"CallbackTimeout:1800000000000 CommandTimeout:60000000000 BootTimeout:900000000000 Timeout:0 Exit:never Torrent:{Port:0 UpKB:0 Peers:[] Share:[]} " +
 		"Nodes:[{Name:6b4b3c1e-5a0f-4a53-8d0e-2f6d3c9a7b10 UUID:6b4b3c1e-5a0f-4a53-8d0e-2f6d3c9a7b10 MACs:[52:54:00:00:02:0a] " +
 		"TokenFile: BootMode:uefi Properties:map[] Image:{File:disk.img URL: SHA512: DiskFormat:raw Torrent:false RootMB:0 SwapMB:0 EphemeralMB:0} ConfigDrive:<nil> HandOff:reboot RAID:map[]}]}"
 	if got != want {
@@ -59,6 +59,7 @@ func TestParseConfigRefuses(t *testing.T) {
 		{"tls without key", "listen: ['192.0.2.1:1']\ntls: {cert: x}" + goodNode, "tls: want auto, or cert and key"},
 		{"a torrent of what is elsewhere", goodTop + strings.Replace(goodNode, "{file: disk.img}", "{url: 'https://192.0.2.2/a', torrent: true}", 1), "torrent: only a file can be shared"},
 		{"peers that are no network", goodTop + "torrent: {peers: [rack]}" + goodNode, `torrent: peers: "rack" is not a network`},
+		{"a hidden file is shared", goodTop + "torrent: {share: [.key]}" + goodNode, `torrent: share: ".key" is not a path below the files directory`},
 		{"bad time", goodTop + "poll: 2" + goodNode, `line 5: "2" is not a length of time`},
 		{"negative time", goodTop + "poll: -2s" + goodNode, `line 5: "-2s" is not a length of time`},
 		{"no timeout at all", goodTop + "boot_timeout: 0s" + goodNode, "boot_timeout is 0"},

@@ -61,6 +61,16 @@ func (c *Conductor) openPublic(name string) (*os.File, fs.FileInfo, error) {
 	return f, info, nil
 }
 
+// fileURL is where a file is published.
+func (c *Conductor) fileURL(name string) string {
+	return c.publicURL() + (&url.URL{Path: "/files/" + name}).EscapedPath()
+}
+
+// torrentURL is where the metainfo of a file is published.
+func (c *Conductor) torrentURL(name string) string {
+	return c.publicURL() + (&url.URL{Path: "/torrents/" + name + ".torrent"}).EscapedPath()
+}
+
 // serveFile publishes a file, or parts of it, with an entity tag that changes when the file does.
 func (c *Conductor) serveFile(w http.ResponseWriter, r *http.Request) {
 	name := r.PathValue("path")
@@ -118,14 +128,12 @@ func (c *Conductor) prepareImage(ctx context.Context, i Image) (*image, error) {
 		return nil, fmt.Errorf("image %s: %w", i.File, err)
 	}
 	c.event("", EventImage, "%s: %.1f MiB, SHA-512 %s...", i.File, float64(info.Size())/(1<<20), digest[:16])
-	u := url.URL{Path: "/files/" + i.File}
-	made := &image{ID: path.Base(i.File), URL: c.publicURL() + u.EscapedPath(), SHA512: digest, DiskFormat: i.DiskFormat}
+	made := &image{ID: path.Base(i.File), URL: c.fileURL(i.File), SHA512: digest, DiskFormat: i.DiskFormat}
 	if i.Torrent {
 		if err := c.swarms.publish(ctx, c, i.File, made.URL); err != nil {
 			return nil, fmt.Errorf("image %s: %w", i.File, err)
 		}
-		u := url.URL{Path: "/torrents/" + i.File + ".torrent"}
-		made.Torrent = c.publicURL() + u.EscapedPath()
+		made.Torrent = c.torrentURL(i.File)
 	}
 	return made, nil
 }

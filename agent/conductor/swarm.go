@@ -25,8 +25,10 @@ type swarms struct {
 type shared struct {
 	once sync.Once
 	err  error
-	meta []byte
-	seed *torrent.Seeder
+	port int // that is asked for; 0 is any
+	m    torrent.Meta
+	meta []byte          // m as it is published; nil until all is ready
+	seed *torrent.Seeder // nil while paused, too
 }
 
 // publish makes the torrent of a file, once, and seeds it. web is the URL of the file itself.
@@ -63,18 +65,10 @@ func (s *swarms) share(ctx context.Context, c *Conductor, one *shared, name, web
 	if err != nil {
 		return err
 	}
-	o := torrent.Options{NoTrackers: true, Up: int64(c.config.Torrent.UpKB) << 10}
 	if c.config.Torrent.Port > 0 { // each image has a port of its own
-		o.Port = c.config.Torrent.Port + slices.Index(c.config.shared(), name)
+		one.port = c.config.Torrent.Port + slices.Index(c.config.shared(), name)
 	}
-	for _, p := range c.config.Torrent.Peers {
-		o.Allow = append(o.Allow, netip.MustParsePrefix(p).Masked()) // the configuration was checked
-	}
-	again, _, err := c.openPublic(name)
-	if err != nil {
-		return err
-	}
-	seed, err := torrent.SeedOf(ctx, m, again, o)
+	seed, err := c.seed(ctx, name, m, one.port)
 	if err != nil {
 		return err
 	}
@@ -84,22 +78,69 @@ func (s *swarms) share(ctx context.Context, c *Conductor, one *shared, name, web
 		seed.Close() // only read
 		return context.Canceled
 	}
-	one.meta, one.seed = meta, seed
+	one.m, one.meta, one.seed = m, meta, seed
 	s.tracker.Add(m, seed.Port())
-	c.event("", EventImage, "%s: shared as %s, port %d", name, m, seed.Port())
+	c.event("", EventImage, "%s: shared as %s, port %d, %s", name, m, seed.Port(), c.torrentURL(name))
+	return nil
+}
+
+// seed shares a file on a port; 0 is any.
+func (c *Conductor) seed(ctx context.Context, name string, m torrent.Meta, port int) (*torrent.Seeder, error) {
+	o := torrent.Options{NoTrackers: true, Port: port, Up: int64(c.config.Torrent.UpKB) << 10}
+	for _, p := range c.config.Torrent.Peers {
+		o.Allow = append(o.Allow, netip.MustParsePrefix(p).Masked()) // the configuration was checked
+	}
+	f, _, err := c.openPublic(name)
+	if err != nil {
+		return nil, err
+	}
+	return torrent.SeedOf(ctx, m, f, o)
+}
+
+// end stops the seeding of one image, and says how much of it was sent.
+func (one *shared) end(c *Conductor, name string) {
+	if one.seed == nil {
+		return
+	}
+	sent := one.seed.Stats().Up
+	one.seed.Close() // only read
+	one.seed = nil
+	c.event("", EventImage, "%s: %d MiB were sent to nodes that share it, %.2f copies", name, sent>>20, float64(sent)/float64(one.m.Size))
+}
+
+// pause stops all seeding.
+func (s *swarms) pause(c *Conductor) {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name, one := range s.shared {
+		one.end(c, name)
+	}
+}
+
+// resume seeds again what pause has stopped.
+func (s *swarms) resume(ctx context.Context, c *Conductor) error {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for name, one := range s.shared {
+		if one.meta == nil || one.seed != nil || s.closed {
+			continue
+		}
+		seed, err := c.seed(ctx, name, one.m, one.port)
+		if err != nil {
+			return err
+		}
+		one.seed = seed
+		s.tracker.Add(one.m, seed.Port())
+	}
 	return nil
 }
 
 // close ends all sharing.
-func (s *swarms) close() {
+func (s *swarms) close(c *Conductor) {
 	s.mu.Lock()
-	defer s.mu.Unlock()
 	s.closed = true
-	for _, one := range s.shared {
-		if one.seed != nil {
-			one.seed.Close() // only read
-		}
-	}
+	s.mu.Unlock()
+	s.pause(c)
 }
 
 // serveTorrent publishes the metainfo of an image that is shared.

@@ -69,6 +69,75 @@ func TestTorrent(t *testing.T) {
 	}
 }
 
+// Images for the nodes of another conductor are shared from the start, which looks at their torrents before it names them. While this one is away nobody gets anything, and afterwards all goes on.
+func TestTorrentShare(t *testing.T) {
+	l := newLab(t, "exit: never\ntorrent: {share: [disk.img]}", "")
+	address := l.url + "/torrents/disk.img.torrent"
+	for {
+		resp, err := l.client.Head(address)
+		if err != nil {
+			t.Fatal(err)
+		}
+		resp.Body.Close()
+		if resp.StatusCode == http.StatusOK && resp.ContentLength > 0 {
+			break
+		}
+		if resp.StatusCode != http.StatusNotFound {
+			t.Fatalf("HEAD: %s, %d bytes", resp.Status, resp.ContentLength)
+		}
+		time.Sleep(time.Millisecond)
+	}
+	if !strings.Contains(l.timeline(), address) {
+		t.Errorf("the torrent's URL is not told:\n%s", l.timeline())
+	}
+	src, err := stream.NewHTTP(address, stream.HTTPOptions{Transport: l.client.Transport})
+	if err != nil {
+		t.Fatal(err)
+	}
+	m, err := torrent.Fetch(t.Context(), src, stream.ReaderOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	fetch := func() (torrent.Stats, error) {
+		o := torrent.Options{Transport: l.client.Transport, Patience: 5 * time.Second}
+		s, err := torrent.Open(t.Context(), m, o)
+		if err != nil {
+			return torrent.Stats{}, err
+		}
+		defer s.Close()
+		r, err := s.Open(t.Context(), 0)
+		if err != nil {
+			return torrent.Stats{}, err
+		}
+		_, err = io.Copy(io.Discard, r)
+		return s.Stats(), err
+	}
+	if st, err := fetch(); err != nil || st.Down != m.Size {
+		t.Errorf("%d bytes came from the seeder, %v", st.Down, err)
+	}
+	l.c.Pause()
+	if st, err := fetch(); err == nil {
+		t.Errorf("%d bytes came from the seeder, %d from the web, while the conductor was away", st.Down, st.Web)
+	}
+	if want := "disk.img: 2 MiB were sent to nodes that share it, 1.00 copies"; !strings.Contains(l.timeline(), want) {
+		t.Errorf("want %q in\n%s", want, l.timeline())
+	}
+	if err := l.c.Resume(); err != nil {
+		t.Fatal(err)
+	}
+	if st, err := fetch(); err != nil || st.Down != m.Size {
+		t.Errorf("%d bytes came from the seeder afterwards, %v", st.Down, err)
+	}
+}
+
+// A file that is not there ends it at once.
+func TestTorrentShareNothing(t *testing.T) {
+	l := newLab(t, "exit: never\ntorrent: {share: [other.img]}", "")
+	if err := <-l.done; err == nil || !strings.Contains(err.Error(), "torrent: share: other.img: ") {
+		t.Errorf("Run() = %v", err)
+	}
+}
+
 // The images have the ports from the one that is configured on, in the order of the configuration. One that is taken is an error that names it: the node fails, and so does the program.
 func TestTorrentPorts(t *testing.T) {
 	var taken, before net.Listener

@@ -6,6 +6,7 @@ package interop
 
 import (
 	"bytes"
+	"context"
 	"encoding/json"
 	"errors"
 	"fmt"
@@ -18,11 +19,13 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"sync/atomic"
 	"syscall"
 	"testing"
 	"time"
 
+	"github.com/ironhand/ironhand/agent/conductor"
 	"github.com/ironhand/ironhand/initramfs/vmtest"
 )
 
@@ -81,6 +84,7 @@ func newBench(t testing.TB, settings map[string]string) *bench {
 	go server.Serve(listener)
 	t.Cleanup(func() { server.Close() })
 
+	b.must(conductor.WriteCertificates(b.path("tls"), []string{host}))
 	b.write("ironic.conf", []byte(b.config(host, settings)))
 	b.run("ironic-dbsync", "--config-file", b.path("ironic.conf"), "create_schema")
 	b.conductor = b.start("ironic-conductor")
@@ -109,6 +113,7 @@ func (b *bench) config(host string, changes map[string]string) string {
 		"DEFAULT.tempdir":                  b.path("tmp"),
 		"DEFAULT.debug":                    "true",
 		"DEFAULT.hash_ring_reset_interval": "2",
+		"DEFAULT.webserver_verify_ca":      b.path("tls/ca.crt"),
 		// manual-management takes the ordinary way through the conductor (prepare the ramdisk, install the boot loader, set the boot device)
 		// and writes the kernel's parameters; power is a pretence that the tests see and follow.
 		"DEFAULT.enabled_hardware_types":        "manual-management",
@@ -196,6 +201,39 @@ func (b *bench) config(host string, changes map[string]string) string {
 		fmt.Fprintf(&text, "[%s]\n%s\n\n", section, strings.Join(sections[section], "\n"))
 	}
 	return text.String()
+}
+
+// share has labconductor describe, track and seed what is published as an image, beside Ironic, and returns the URL of the torrent. ended says how it went.
+func (b *bench) share(name string) (address string, ended func() string) {
+	b.t.Helper()
+	host := b.network.Host4.Addr().String()
+	config, err := conductor.ParseConfig(fmt.Appendf(nil, "{listen: ['%s:6386'], tls: {cert: %q, key: %q}, files: %q, torrent: {share: [%q]}}",
+		host, b.path("tls/server.crt"), b.path("tls/server.key"), b.path("http/images"), name))
+	b.must(err)
+	var mu sync.Mutex
+	var events strings.Builder
+	c, err := conductor.New(config, conductor.Options{Event: func(e conductor.Event) {
+		mu.Lock()
+		defer mu.Unlock()
+		fmt.Fprintln(&events, e.Text)
+	}})
+	b.must(err)
+	b.must(c.Listen())
+	ctx, cancel := context.WithCancel(b.t.Context())
+	done := make(chan struct{})
+	go func() {
+		defer close(done)
+		if err := c.Run(ctx); err != nil && !errors.Is(err, context.Canceled) {
+			b.t.Errorf("labconductor: %v", err)
+		}
+	}()
+	ended = func() string {
+		cancel()
+		<-done
+		return events.String()
+	}
+	b.t.Cleanup(func() { ended() })
+	return fmt.Sprintf("https://%s:6386/torrents/%s.torrent", host, name), ended
 }
 
 // serve hands out what is below http, as slowly as it is told.

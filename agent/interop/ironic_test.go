@@ -13,6 +13,7 @@ import (
 	"net"
 	"os"
 	"path/filepath"
+	"regexp"
 	"strconv"
 	"strings"
 	"testing"
@@ -106,20 +107,40 @@ func TestIronicBIOS(t *testing.T) {
 	})
 }
 
-// One boot of the ramdisk serves cleaning and deployment.
+// One boot of the ramdisk serves cleaning and deployment. The image comes by BitTorrent, and the conductor, which looks at all images, is content with the torrent.
 func TestIronicFastTrack(t *testing.T) {
-	b := newBench(t, map[string]string{"deploy.fast_track": "true"})
+	b := newBench(t, map[string]string{"deploy.fast_track": "true", "conductor.conductor_always_validates_images": "true"})
 	n := b.newNode("fast", "bios")
 	n.do("provide")
 	n.until("available", 5*time.Minute)
 	boots := n.boots
 	n.setImage(b.smallImage(16<<20), nil)
+	torrent, ended := b.share(n.name + ".img")
+	n.patch("/instance_info/image_source", torrent)
 	n.do("active")
 	n.until("active", 5*time.Minute)
+	wantConsole(t, n, "writing torrent fast.img (")
 	if n.boots != boots {
 		t.Errorf("the ramdisk was booted %d times more: the deployment did not use the one that was running\n%s", n.boots-boots, n.timeline())
 	}
 	n.fromDisk("BOOT CODE RUNS", time.Minute)
+
+	// What docs/using.md says that does not work with a torrent ends before anything is asked of the machine.
+	for _, c := range []struct{ name, key, value, reason string }{
+		{"a format that the torrent is not of", "image_disk_format", "qcow2", "The requested image is not valid for use"},
+		{"conductor hands on the torrent", "image_download_source", "local", "checksum is invalid or does not match"},
+	} {
+		b.sub(c.name, func(t *testing.T) {
+			n.setImage(b.path("small.img"), map[string]any{"image_source": torrent, c.key: c.value})
+			n.do("rebuild")
+			if r := n.until("deploy failed", 5*time.Minute); !strings.Contains(r.LastError, c.reason) {
+				t.Errorf("last error = %q, want %q in it", r.LastError, c.reason)
+			}
+		})
+	}
+	if text := ended(); !regexp.MustCompile(`fast.img: (1[0-9]|[1-9]) MiB were sent`).MatchString(text) {
+		t.Errorf("the image did not come from the seeder:\n%s", text)
+	}
 }
 
 // What goes wrong ends in the state that it should, says what happened, and after it all goes well again.

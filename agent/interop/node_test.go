@@ -72,7 +72,7 @@ func (b *bench) newNode(name, firmware string) *node {
   "links": [{"id": "port0", "type": "phy", "ethernet_mac_address": %q}],
   "networks": [{"id": "n4", "network_id": "x", "link": "port0", "type": "ipv4", "ip_address": "%s", "netmask": "255.255.255.0", "routes": []}],
   "services": []}`, n.mac, b.network.Guest4.Addr()))
-	b.run(vmtest.Artefact(b.t, "mkramdisk"), "media", "--out", b.path(name+".floppy"), "--network-data", b.path("network_data.json"))
+	b.run(vmtest.Artefact(b.t, "mkramdisk"), "media", "--out", b.path(name+".floppy"), "--ca", b.path("tls/ca.crt"), "--network-data", b.path("network_data.json"))
 	n.machine = vmtest.Machine{
 		Firmware: firmware, MemoryMiB: 768, Floppy: b.path(name + ".floppy"),
 		NICs: []vmtest.NIC{{MAC: n.mac, Network: b.network}},

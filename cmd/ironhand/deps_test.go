@@ -37,7 +37,7 @@ var imports = map[string][]string{
 	"agent/cli":                  {"agent", "inspect", "inspect/lldp", "inspect/ocp", "inspect/recording", "image", "netconfig", "stream", "steps", "steps/burnin", "steps/raid", "initramfs/boot", "initramfs/media", "initramfs/tool", "torrent"},
 	"agent":                      {"agent/ironic", "inspect", "inspect/lldp", "image", "netconfig", "stream", "steps", "steps/lvm", "steps/raid", "initramfs/boot", "initramfs/media", "initramfs/tool"},
 	"agent/conductor":            {"image", "agent/ironic", "torrent"},
-	"steps/burnin":               {"steps", "steps/erase", "image", "inspect", "inspect/ipmi", "initramfs/tool"},
+	"steps/burnin":               {"steps", "steps/erase", "image", "inspect", "inspect/ipmi", "inspect/ocp", "initramfs/tool"},
 	"steps/generic":              {"steps", "steps/burnin", "steps/erase", "steps/lvm", "steps/raid", "image", "stream", "torrent", "inspect", "initramfs/tool"},
 	"steps/erase":                {"steps", "steps/holders", "steps/raid", "image", "image/gpt", "inspect"},
 	"steps/raid":                 {"steps", "steps/holders", "image", "image/gpt", "stream", "inspect", "initramfs/tool"},

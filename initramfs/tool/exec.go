@@ -63,7 +63,7 @@ func (e Exec) run(ctx context.Context, halts *Halting, t Tool, args ...string) (
 		if cmd.ProcessState != nil {
 			exit = cmd.ProcessState.ExitCode()
 		}
-		return nil, fail(exit, message, err)
+		return stdout.b.Bytes(), fail(exit, message, err)
 	}
 	return stdout.b.Bytes(), nil
 }

@@ -35,7 +35,7 @@ func TestExec(t *testing.T) {
 		{name: "empty input", script: `/bin/cat; echo end`, want: "end\n"},
 		{name: "standard error of a success", script: `echo noise >&2`, want: ""},
 		{name: "exit status", script: `echo out; echo "  no such
-array" >&2; exit 3`, args: []string{"--stop", "/dev/md 0"}, err: `busybox --stop "/dev/md 0": exit status 3: no such; array`, exit: 3},
+array" >&2; exit 3`, args: []string{"--stop", "/dev/md 0"}, want: "out\n", err: `busybox --stop "/dev/md 0": exit status 3: no such; array`, exit: 3},
 		{name: "killed by a signal", script: `kill -9 $$`, err: "busybox: signal: killed", exit: -1},
 		{name: "endless output", script: `exec /usr/bin/yes`, err: "wrote more than 4194304 bytes", exit: -1},
 		{name: "endless standard error", script: `/usr/bin/head -c 1000000 /dev/zero | /usr/bin/tr '\0' x >&2; echo last >&2; exit 1`, err: "xlast", exit: 1},

@@ -96,7 +96,7 @@ func (t Tool) Links() []string {
 
 // Runner runs programs. Exec is the real one; tooltest.Script plays one.
 type Runner interface {
-	// Run runs t to its end and returns what it wrote to standard output. If it ran and did not exit with 0, or
+	// Run runs t to its end and returns what it wrote to standard output, also if it did not exit with 0. If it did not, or
 	// could not be run, the error is an *Error.
 	Run(ctx context.Context, t Tool, args ...string) (stdout []byte, err error)
 }

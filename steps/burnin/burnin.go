@@ -12,6 +12,7 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"io/fs"
 	"maps"
 	"os"
 	"path/filepath"
@@ -79,16 +80,66 @@ func do(ctx context.Context, h steps.Host, l load) (any, error) {
 		}
 		h.Progress(now)
 	})
+	report.say(h)
+	keepReport(context.WithoutCancel(ctx), h, l.part, report, err)
+	if failed := report.failures(); failed != "" { // also if not all could be tested
+		err = errors.Join(fmt.Errorf("%w: %s", steps.ErrBurnIn, failed), err)
+	}
 	if err != nil {
 		return nil, err
-	}
-	report.say(h)
-	if failed := report.failures(); failed != "" {
-		return nil, fmt.Errorf("%w: %s", steps.ErrBurnIn, failed)
 	}
 	report.Series = thin(report.Series, mostStepPoints)
 	return report, nil
 }
+
+// stepReport is the directory for a step's report, nil if there is none.
+func stepReport(h steps.Host, part string) *ReportDir {
+	if h.Reports == "" {
+		return nil
+	}
+	return &ReportDir{filepath.Join(h.Reports, "burnin-"+part), h.Version}
+}
+
+// newReport makes the directory for a step's report, in the place of the older one of that part of the machine, and returns where a program reports to: to the file that somebody wants, else to one in the
+// directory.
+func newReport(h steps.Host, part, file string) string {
+	d := stepReport(h, part)
+	if d == nil {
+		return file
+	}
+	if err := errors.Join(os.RemoveAll(d.Path), os.MkdirAll(d.Logs(), 0o700)); err != nil {
+		h.Say("burn-in: no report is kept: %v", err)
+		return file
+	}
+	return cmp.Or(file, filepath.Join(d.Logs(), part))
+}
+
+// keepReport writes what a step has found as a person's burn-in does, with fewer points: it is kept in memory, and sent with the logs. unfinished is why not all was tested.
+func keepReport(ctx context.Context, h steps.Host, part string, found Report, unfinished error) {
+	d := stepReport(h, part)
+	if d == nil {
+		return
+	}
+	found.Series, found.Parts = thin(found.Series, mostStepReportPoints), append([]Part{}, found.Parts...)
+	r := Result{Profile: "of Ironic's step", Started: found.Started, Ended: found.Ended, Problems: []string{}, Baseline: []Part{}}
+	if unfinished != nil {
+		found.Parts = append(found.Parts, Part{Name: part, Verdict: Skipped, Reasons: []string{unfinished.Error()}})
+		r.Problems = []string{unfinished.Error()}
+	}
+	r.Loads = []Report{found}
+	r.Verdict = r.verdict()
+	ctx, cancel := context.WithTimeout(ctx, lookTime)
+	defer cancel()
+	inventory, problems := h.Machine.Inventory(ctx)
+	machine := Describe(inventory)
+	r.Machine = &machine
+	if err := d.Write(r, inventory, problems); err != nil {
+		h.Say("burn-in: no report is kept: %v", err)
+	}
+}
+
+// mostStepReportPoints are the points of a series in a step's report.
+const mostStepReportPoints = 64
 
 // mostStepPoints are the points of a series in a step's result, which the conductor asks for again and again, and keeps.
 const mostStepPoints = 16
@@ -129,23 +180,60 @@ func (r Report) say(h steps.Host) {
 	}
 }
 
-// judged is the verdict of a program on one part: it found an error if it ended by itself and with a status that says so.
-func judged(part string, err error, found func(exit int) bool) ([]Part, error) {
-	var failed *tool.Error
+// fault is what a program has found wrong with the part that it tests. Any other error means that it could not test.
+type fault struct{ error }
+
+func (f fault) Unwrap() error { return f.error }
+
+// judged is the verdict of a program on one part.
+func judged(part string, err error) ([]Part, error) {
 	switch {
 	case err == nil:
 		return []Part{{Name: part, Verdict: Pass, Reasons: []string{}}}, nil
-	case errors.As(err, &failed) && failed.Exit > 0 && found(failed.Exit):
+	case errors.As(err, new(fault)):
 		return []Part{{Name: part, Verdict: Fail, Reasons: []string{err.Error()}}}, nil
 	}
 	return nil, err
 }
 
+// exitStatus is that of a program which ended by itself; 0 for any other error.
+func exitStatus(err error) int {
+	var failed *tool.Error
+	if errors.As(err, &failed) {
+		return max(failed.Exit, 0)
+	}
+	return 0
+}
+
 // ownOutput is a program's own standard output, also where nobody has made /dev/stdout.
 const ownOutput = "/proc/self/fd/1"
 
-// stressFound is stress-ng's exit status of a stressor that failed, such as by a verification. Source: stress-ng(1), EXIT STATUS.
-func stressFound(exit int) bool { return exit == 2 }
+// stressFailed is stress-ng's exit status of a stressor that failed, such as by a verification. Source: stress-ng(1), EXIT STATUS.
+const stressFailed = 2
+
+// stressFound tells whether a stressor itself says what it has found. Of one that was killed stress-ng says nothing but that its count is corrupted, and exits with the same status.
+func stressFound(err error) bool {
+	var failed *tool.Error
+	if !errors.As(err, &failed) || failed.Exit != stressFailed {
+		return false
+	}
+	for line := range strings.Lines(failed.Stderr) {
+		if strings.Contains(line, "fail:") && !strings.Contains(line, "bogo-ops counter") && !strings.Contains(line, "metrics-check:") {
+			return true
+		}
+	}
+	return false
+}
+
+// killedForMemory is how many programs the kernel has killed since the machine was started. Source: Linux mm/vmstat.c, oom_kill.
+func killedForMemory(root fs.FS) (n int64) {
+	for line := range strings.Lines(text(root, "proc/vmstat")) {
+		if number, is := strings.CutPrefix(strings.TrimSpace(line), "oom_kill "); is {
+			n, _ = strconv.ParseInt(number, 10, 64) // what cannot be read is none
+		}
+	}
+	return n
+}
 
 // CPU is the step burnin_cpu.
 func CPU(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
@@ -175,6 +263,7 @@ func stress(ctx context.Context, h steps.Host, r *reader, part string, lasts tim
 	if err := makeOutput(file, file); err != nil {
 		return nil, err
 	}
+	file = newReport(h, part, file)
 	return do(ctx, h, stressLoad(h, part, lasts, file, args...))
 }
 
@@ -188,13 +277,19 @@ func stressLoad(h steps.Host, part string, lasts time.Duration, file string, arg
 		text:  fmt.Sprintf("%s for %v: %s", part, lasts, tool.Line(tool.StressNG, args...)),
 		lasts: lasts,
 		run: func(ctx context.Context) ([]Part, error) {
-			rates := map[string]Rate{}
+			rates, before := map[string]Rate{}, killedForMemory(h.Machine.FS)
 			err := lasting(h, lasts, "--timeout", func(more ...string) error {
 				out, err := h.Tools.Run(ctx, tool.StressNG, slices.Concat(args, []string{"--yaml", ownOutput}, more)...)
 				maps.Copy(rates, parseStress(out))
+				switch killed := killedForMemory(h.Machine.FS) - before; {
+				case killed > 0 && exitStatus(err) == stressFailed && !stressFound(err):
+					return errors.Join(fmt.Errorf("the kernel has killed %d programs for want of memory meanwhile", killed), err)
+				case exitStatus(err) == stressFailed:
+					return fault{err}
+				}
 				return err
 			})
-			parts, err := judged(part, err, stressFound)
+			parts, err := judged(part, err)
 			if err != nil || parts[0].Verdict != Pass {
 				return parts, err
 			}
@@ -243,6 +338,7 @@ func burnDisks(ctx context.Context, h steps.Host, j steps.Job, open opener) (any
 			return nil, err
 		}
 	}
+	file = newReport(h, "disks", file)
 	return do(ctx, h, diskLoad(disks, skipped, loops, lasts, func(ctx context.Context, d inspect.Disk) ([]Part, error) {
 		parts, err := testDisk(ctx, h, d, loops, lasts, true, file) // what is on it is the node's former life
 		if !smart || err != nil || parts[0].Verdict != Pass {
@@ -290,20 +386,35 @@ func makeFile(name string) error {
 	return f.Close()
 }
 
-// logged returns the option for a program's report, "" where the file cannot be made, such as on a stick that was pulled out: fio would end, with the status that a broken disk has.
-func logged(h steps.Host, option, name string) string {
-	if option == "" {
-		return ""
+// runFio runs fio, and keeps what it reports in a file, unless that is "". Its exit status is the number of jobs that failed, whatever for; the report has the error of each. Those that are
+// not in the list, such as too little memory, are fio's own and no fault of what it tests.
+func runFio(ctx context.Context, h steps.Host, file string, faults []fioError, args ...string) (volume, error) {
+	out, err := h.Tools.Run(ctx, tool.Fio, args...)
+	if file != "" && len(out) > 0 {
+		// Not by fio itself: it would end with the status that a broken disk has where the file cannot be written, and the report would be lost.
+		err := makeFile(file)
+		if err == nil {
+			err = os.WriteFile(file, out, 0o600)
+		}
+		if err != nil {
+			h.Say("burn-in: what the program reports is not kept: %v", err)
+		}
 	}
-	if err := makeFile(name); err != nil {
-		h.Say("burn-in: what the program reports is not kept: %v", err)
-		return ""
+	v, unread := parseFio(out)
+	switch {
+	case exitStatus(err) > 0 && slices.ContainsFunc(v.failed, func(e fioError) bool { return slices.Contains(faults, e) }):
+		return v, fault{err}
+	case err != nil && len(v.failed) > 0:
+		return v, fmt.Errorf("fio has found no fault, and ended with an error of its own: %w: %w", v.failed[0], err)
+	case err != nil:
+		return v, err
+	case unread != nil:
+		return v, unread
+	case len(v.failed) > 0:
+		return v, fmt.Errorf("fio ended with 0, and reports: %w", v.failed[0])
 	}
-	return option
+	return v, nil
 }
-
-// fioFound says that any exit status of fio but 0 is an error that it found: it has no others.
-func fioFound(int) bool { return true }
 
 // diskLoad tests disks beside each other.
 func diskLoad(disks []inspect.Disk, skipped []Part, loops int64, lasts time.Duration, test func(context.Context, inspect.Disk) ([]Part, error)) load {
@@ -338,17 +449,13 @@ func diskLoad(disks []inspect.Disk, skipped []Part, loops int64, lasts time.Dura
 // (rw=readwrite) fio verifies nothing, and with continue_on_error=verify it exits with 0 whatever it finds. Given a time, it reads nothing back unless it does so as it goes.
 //
 // As a thread fio ends when it is ended; a child of its own would go on writing. Its state for a later verification would be left in the working directory.
-func diskArgs(disk string, size, loops int64, lasts time.Duration, file string) []string {
+func diskArgs(disk string, size, loops int64, lasts time.Duration) []string {
 	args := []string{"--thread", "--verify_state_save", "0", "--name", disk, "--filename", disk, "--rw", "write", "--bs", "4k", "--direct", "1", "--ioengine", "libaio", "--iodepth", "32",
 		"--verify", "crc32c", "--verify_fatal", "1", "--loops", strconv.FormatInt(loops, 10)}
 	if lasts > 0 {
 		args = append(args, "--runtime", strconv.Itoa(int(lasts.Seconds())), "--time_based", "--verify_backlog", strconv.FormatInt(backlog(size), 10))
 	}
-	args = append(args, "--output-format", "json")
-	if file != "" {
-		args = append(args, "--output", diskLog(file, disk))
-	}
-	return args
+	return append(args, "--output-format", "json")
 }
 
 // diskLog is where fio's report on one disk goes.
@@ -513,7 +620,7 @@ func Network(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 			return nil, err
 		}
 	}
-	return do(ctx, h, networkLoad(h, p, lasts, file))
+	return do(ctx, h, networkLoad(h, p, lasts, newReport(h, "network", file)))
 }
 
 func networkLoad(h steps.Host, p pairing, lasts time.Duration, file string) load {
@@ -544,8 +651,11 @@ func exchange(ctx context.Context, h steps.Host, role, partner string, lasts tim
 	limit := partnerLimit + lasts
 	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("no end of the exchange with %s as the %s within %v: it did not come, or went away", partner, role, limit))
 	defer cancel()
-	file = logged(h, file, networkLog(file, role))
-	args := networkArgs(role, partner, lasts, file)
+	log := ""
+	if file != "" {
+		log = networkLog(file, role)
+	}
+	args := networkArgs(role, partner, lasts)
 	if role == "reader" {
 		select {
 		case <-time.After(readerPause):
@@ -554,24 +664,21 @@ func exchange(ctx context.Context, h steps.Host, role, partner string, lasts tim
 		}
 	}
 	for told := false; ; told = true {
-		out, err := h.Tools.Run(ctx, tool.Fio, args...)
-		var failed *tool.Error
-		if role != "reader" || !errors.As(err, &failed) || failed.Exit != readerEarly {
-			parts, err := judged("network to "+partner, err, fioFound)
-			if err != nil || parts[0].Verdict != Pass {
-				return parts, err
-			}
-			if file != "" {
-				if out, err = readLog(networkLog(file, role)); err != nil {
-					return nil, err
-				}
-			}
-			v, err := parseFio(out)
+		v, err := runFio(ctx, h, log, networkFaults(), args...)
+		waits := role == "reader" && exitStatus(err) == readerEarly && !slices.ContainsFunc(v.failed, func(e fioError) bool { return !slices.Contains(notThere(), e) })
+		if !waits {
+			parts, err := judged("network to "+partner, err)
 			if err != nil {
 				return nil, fmt.Errorf("network to %s: %w", partner, err)
 			}
+			if parts[0].Verdict != Pass {
+				return parts, nil
+			}
 			if v.wrote+v.read == 0 {
 				return nil, fmt.Errorf("network to %s: as the %s nothing went over it", partner, role)
+			}
+			if v.lasted < lasts-time.Second { // such as of a partner that was stopped
+				return nil, fmt.Errorf("network to %s: as the %s it ended after %v of %v", partner, role, v.lasted, lasts)
 			}
 			parts[0].rates = withPart("network to "+partner, v.rates)
 			return parts, nil
@@ -587,18 +694,14 @@ func exchange(ctx context.Context, h steps.Host, role, partner string, lasts tim
 	}
 }
 
-func networkArgs(role, partner string, lasts time.Duration, file string) []string {
+func networkArgs(role, partner string, lasts time.Duration) []string {
 	args := []string{"--thread", "--ioengine", "net", "--port", "9000", "--fill_device", "1", "--group_reporting", "--gtod_reduce", "1", "--numjobs", "16", "--name", role}
 	if role == "writer" {
 		args = append(args, "--rw", "write", "--runtime", strconv.Itoa(int(lasts.Seconds())), "--time_based", "--listen")
 	} else {
 		args = append(args, "--rw", "read", "--hostname", partner)
 	}
-	args = append(args, "--output-format", "json")
-	if file != "" {
-		args = append(args, "--output", networkLog(file, role))
-	}
-	return args
+	return append(args, "--output-format", "json")
 }
 
 // networkLog is where fio's report on one way goes.

@@ -248,7 +248,7 @@ func TestSteps(t *testing.T) {
 		{name: "a hostile file", run: CPU, options: options{"agent_burnin_cpu_outputfile": "--log"}, want: "want the path of a file"},
 
 		{name: "disks, by default", run: Disk, disks: []string{"vda"}, script: "$ fio --version\n" +
-			"$ fio --thread --verify_state_save 0 --name /dev/vda --filename /dev/vda --rw write --bs 4k --direct 1 --ioengine libaio --iodepth 32 --verify crc32c --verify_fatal 1 --loops 4 --output-format json --verify_interval 4096\n{\"jobs\": [{\"read\": {\"io_bytes\": 4096}, \"write\": {\"io_bytes\": 8192}}]}\n", want: "PASS|/dev/vda serial S-vda|8.0 KiB written, 4.0 KiB read back, of 1.0 MiB\n"},
+			"$ fio --thread --verify_state_save 0 --name /dev/vda --filename /dev/vda --rw write --bs 4k --direct 1 --ioengine libaio --iodepth 32 --verify crc32c --verify_fatal 1 --loops 4 --output-format json --verify_interval 4096\n{\"jobs\": [{\"read\": {\"io_bytes\": 4194304}, \"write\": {\"io_bytes\": 4194304}}]}\n", want: "PASS|/dev/vda serial S-vda|4.0 MiB written, 4.0 MiB read back, of 1.0 MiB\n"},
 		{name: "disks", run: Disk, disks: []string{"vda", "vdb", "vdc"}, skip: `[{"serial": "S-vdb"}]`, media: "/dev/vdc1",
 			options: options{"agent_burnin_fio_disk_loops": json.Number("1"), "agent_burnin_fio_disk_runtime": json.Number("5")}, script: "$ fio --version\n" +
 				"$ fio --thread --verify_state_save 0 --name /dev/vda --filename /dev/vda --rw write --bs 4k --direct 1 --ioengine libaio --iodepth 32 --verify crc32c --verify_fatal 1 --loops 1 --runtime 5 --time_based --verify_backlog 64 --output-format json --verify_interval 4096\n{\"jobs\": [{\"read\": {\"io_bytes\": 4096}, \"write\": {\"io_bytes\": 8192}}]}\n",
@@ -257,8 +257,28 @@ func TestSteps(t *testing.T) {
 			"$ fio --thread --verify_state_save 0 --name /dev/vda --filename /dev/vda --rw write --bs 4k --direct 1 --ioengine libaio --iodepth 32 --verify crc32c --verify_fatal 1 --loops 4 --output-format json --verify_interval 4096\n{\"jobs\": [{\"write\": {\"io_bytes\": 8192}}]}\n",
 			want: "nothing was read back"},
 		{name: "a disk that errs", run: Disk, disks: []string{"vda"}, script: "$ fio --version\n" +
-			"$ fio --thread --verify_state_save 0 --name /dev/vda --filename /dev/vda --rw write --bs 4k --direct 1 --ioengine libaio --iodepth 32 --verify crc32c --verify_fatal 1 --loops 4 --output-format json --verify_interval 4096\n2> crc32c: verify failed at file /dev/vda offset 4096\n? 1\n",
+			"$ fio --thread --verify_state_save 0 --name /dev/vda --filename /dev/vda --rw write --bs 4k --direct 1 --ioengine libaio --iodepth 32 --verify crc32c --verify_fatal 1 --loops 4 --output-format json --verify_interval 4096\n{\"jobs\": [{\"error\": 84}]}\n2> crc32c: verify failed at file /dev/vda offset 4096\n? 1\n",
 			want: "burn-in found broken parts: /dev/vda serial S-vda: fio"},
+		{name: "fio has too little memory", run: Disk, disks: []string{"vda"}, script: "$ fio --version\n" +
+			"$ fio --thread --verify_state_save 0 --name /dev/vda --filename /dev/vda --rw write --bs 4k --direct 1 --ioengine libaio --iodepth 32 --verify crc32c --verify_fatal 1 --loops 4 --output-format json --verify_interval 4096\n{\"jobs\": [{\"error\": 12}]}\n2> fio: x\n? 1\n", want: "/dev/vda serial S-vda: fio has found no fault, and ended with an error of its own: cannot allocate memory: fio"},
+		{name: "fio has no room of its own", run: Disk, disks: []string{"vda"}, script: "$ fio --version\n" +
+			"$ fio --thread --verify_state_save 0 --name /dev/vda --filename /dev/vda --rw write --bs 4k --direct 1 --ioengine libaio --iodepth 32 --verify crc32c --verify_fatal 1 --loops 4 --output-format json --verify_interval 4096\n{\"jobs\": [{\"error\": 28}]}\n2> fio: x\n? 1\n", want: "/dev/vda serial S-vda: fio has found no fault, and ended with an error of its own: no space left on device: fio"},
+		{name: "fio has too many open files", run: Disk, disks: []string{"vda"}, script: "$ fio --version\n" +
+			"$ fio --thread --verify_state_save 0 --name /dev/vda --filename /dev/vda --rw write --bs 4k --direct 1 --ioengine libaio --iodepth 32 --verify crc32c --verify_fatal 1 --loops 4 --output-format json --verify_interval 4096\n{\"jobs\": [{\"error\": 24}]}\n2> fio: x\n? 1\n", want: "/dev/vda serial S-vda: fio has found no fault, and ended with an error of its own: too many open files: fio"},
+		{name: "fio finds a node of the disk that is not there", run: Disk, disks: []string{"vda"}, script: "$ fio --version\n" +
+			"$ fio --thread --verify_state_save 0 --name /dev/vda --filename /dev/vda --rw write --bs 4k --direct 1 --ioengine libaio --iodepth 32 --verify crc32c --verify_fatal 1 --loops 4 --output-format json --verify_interval 4096\n{\"jobs\": [{\"error\": 2}]}\n2> fio: x\n? 1\n", want: "/dev/vda serial S-vda: fio has found no fault, and ended with an error of its own: no such file or directory: fio"},
+		{name: "fio ends with an error and says nothing", run: Disk, disks: []string{"vda"}, script: "$ fio --version\n" +
+			"$ fio --thread --verify_state_save 0 --name /dev/vda --filename /dev/vda --rw write --bs 4k --direct 1 --ioengine libaio --iodepth 32 --verify crc32c --verify_fatal 1 --loops 4 --output-format json --verify_interval 4096\n2> fio: failed to setup shm segment\n? 1\n", want: "/dev/vda serial S-vda: fio --thread"},
+		{name: "fio ends with 0 and an error", run: Disk, disks: []string{"vda"}, script: "$ fio --version\n" +
+			"$ fio --thread --verify_state_save 0 --name /dev/vda --filename /dev/vda --rw write --bs 4k --direct 1 --ioengine libaio --iodepth 32 --verify crc32c --verify_fatal 1 --loops 4 --output-format json --verify_interval 4096\n{\"jobs\": [{\"error\": 5, \"read\": {\"io_bytes\": 4194304}, \"write\": {\"io_bytes\": 4194304}}]}\n", want: "/dev/vda serial S-vda: fio ended with 0, and reports: input/output error"},
+		{name: "fio ends in the middle", run: Disk, disks: []string{"vda"}, script: "$ fio --version\n" +
+			"$ fio --thread --verify_state_save 0 --name /dev/vda --filename /dev/vda --rw write --bs 4k --direct 1 --ioengine libaio --iodepth 32 --verify crc32c --verify_fatal 1 --loops 4 --output-format json --verify_interval 4096\n{\"jobs\": [{\"read\": {\"io_bytes\": 1048576}, \"write\": {\"io_bytes\": 4194304}}]}\n", want: "/dev/vda serial S-vda: fio ended early: 4.0 MiB were to be written and read back, 4.0 MiB were written and 1.0 MiB read back"},
+		{name: "a disk that vanishes", run: Disk, disks: []string{"vda"}, script: "$ fio --version\n" +
+			"$ fio --thread --verify_state_save 0 --name /dev/vda --filename /dev/vda --rw write --bs 4k --direct 1 --ioengine libaio --iodepth 32 --verify crc32c --verify_fatal 1 --loops 4 --output-format json --verify_interval 4096\n{\"jobs\": [{\"error\": 19}]}\n? 1\n", want: "burn-in found broken parts: /dev/vda serial S-vda: fio"},
+		{name: "a disk that does not answer", run: Disk, disks: []string{"vda"}, script: "$ fio --version\n" +
+			"$ fio --thread --verify_state_save 0 --name /dev/vda --filename /dev/vda --rw write --bs 4k --direct 1 --ioengine libaio --iodepth 32 --verify crc32c --verify_fatal 1 --loops 4 --output-format json --verify_interval 4096\n{\"jobs\": [{\"error\": 110}]}\n? 1\n", want: "burn-in found broken parts: /dev/vda serial S-vda: fio"},
+		{name: "a disk whose medium is broken", run: Disk, disks: []string{"vda"}, script: "$ fio --version\n" +
+			"$ fio --thread --verify_state_save 0 --name /dev/vda --filename /dev/vda --rw write --bs 4k --direct 1 --ioengine libaio --iodepth 32 --verify crc32c --verify_fatal 1 --loops 4 --output-format json --verify_interval 4096\n{\"jobs\": [{\"error\": 61}]}\n? 1\n", want: "burn-in found broken parts: /dev/vda serial S-vda: fio"},
 		{name: "a disk in use", run: Disk, disks: []string{"vda", "vdb"}, busy: "/dev/vdb", script: "$ fio --version\n", want: "nothing was written: /dev/vdb serial S-vdb: device or resource busy"},
 		{name: "nobody wants it", run: Disk, disks: []string{"vda"}, asked: errors.New("no"), script: "$ fio --version\n", want: "no"},
 		{name: "no disk", run: Disk, script: "$ fio --version\n", want: "to burn in"},
@@ -266,12 +286,18 @@ func TestSteps(t *testing.T) {
 
 		{name: "network", run: Network, options: options{"agent_burnin_fio_network_runtime": json.Number("5"), "agent_burnin_fio_network_config": map[string]any{"role": "reader", "partner": "10.0.0.2"}}, script: "$ fio --version\n" +
 			"$ fio --thread --ioengine net --port 9000 --fill_device 1 --group_reporting --gtod_reduce 1 --numjobs 16 --name reader --rw read --hostname 10.0.0.2 --output-format json\n? 16\n" +
-			"$ fio --thread --ioengine net --port 9000 --fill_device 1 --group_reporting --gtod_reduce 1 --numjobs 16 --name reader --rw read --hostname 10.0.0.2 --output-format json\n{\"jobs\": [{\"read\": {\"io_bytes\": 4096}}]}\n" +
-			"$ fio --thread --ioengine net --port 9000 --fill_device 1 --group_reporting --gtod_reduce 1 --numjobs 16 --name writer --rw write --runtime 5 --time_based --listen --output-format json\n{\"jobs\": [{\"write\": {\"io_bytes\": 4096}}]}\n", want: "PASS|network to 10.0.0.2|\n"},
+			"$ fio --thread --ioengine net --port 9000 --fill_device 1 --group_reporting --gtod_reduce 1 --numjobs 16 --name reader --rw read --hostname 10.0.0.2 --output-format json\n{\"jobs\": [{\"read\": {\"io_bytes\": 4096, \"runtime\": 5002}}]}\n" +
+			"$ fio --thread --ioengine net --port 9000 --fill_device 1 --group_reporting --gtod_reduce 1 --numjobs 16 --name writer --rw write --runtime 5 --time_based --listen --output-format json\n{\"jobs\": [{\"write\": {\"io_bytes\": 4096, \"runtime\": 4999}}]}\n", want: "PASS|network to 10.0.0.2|\n"},
 		{name: "network on which nothing was sent", run: Network, options: options{"agent_burnin_fio_network_config": `{"role": "writer", "partner": "b"}`}, script: "$ fio --version\n" +
 			"$ fio --thread --ioengine net --port 9000 --fill_device 1 --group_reporting --gtod_reduce 1 --numjobs 16 --name writer --rw write --runtime 21600 --time_based --listen --output-format json\n{\"jobs\": []}\n", want: "network to b: as the writer nothing went over it"},
+		{name: "network whose partner ends early", run: Network, options: options{"agent_burnin_fio_network_config": `{"role": "writer", "partner": "b"}`}, script: "$ fio --version\n" +
+			"$ fio --thread --ioengine net --port 9000 --fill_device 1 --group_reporting --gtod_reduce 1 --numjobs 16 --name writer --rw write --runtime 21600 --time_based --listen --output-format json\n{\"jobs\": [{\"write\": {\"io_bytes\": 4096, \"runtime\": 3000}}]}\n", want: "network to b: as the writer it ended after 3s of 6h0m0s"},
 		{name: "network that breaks", run: Network, options: options{"agent_burnin_fio_network_config": `{"role": "writer", "partner": "b"}`}, script: "$ fio --version\n" +
-			"$ fio --thread --ioengine net --port 9000 --fill_device 1 --group_reporting --gtod_reduce 1 --numjobs 16 --name writer --rw write --runtime 21600 --time_based --listen --output-format json\n? 1\n", want: "burn-in found broken parts: network to b"},
+			"$ fio --thread --ioengine net --port 9000 --fill_device 1 --group_reporting --gtod_reduce 1 --numjobs 16 --name writer --rw write --runtime 21600 --time_based --listen --output-format json\n{\"jobs\": [{\"error\": 104}]}\n? 1\n", want: "burn-in found broken parts: network to b"},
+		{name: "a port that somebody else has", run: Network, options: options{"agent_burnin_fio_network_config": `{"role": "writer", "partner": "b"}`}, script: "$ fio --version\n" +
+			"$ fio --thread --ioengine net --port 9000 --fill_device 1 --group_reporting --gtod_reduce 1 --numjobs 16 --name writer --rw write --runtime 21600 --time_based --listen --output-format json\n{\"jobs\": [{\"error\": 98}]}\n? 16\n", want: "network to b: fio has found no fault, and ended with an error of its own: address already in use"},
+		{name: "a reader without file descriptors does not wait", run: Network, options: options{"agent_burnin_fio_network_config": `{"role": "reader", "partner": "b"}`}, script: "$ fio --version\n" +
+			"$ fio --thread --ioengine net --port 9000 --fill_device 1 --group_reporting --gtod_reduce 1 --numjobs 16 --name reader --rw read --hostname b --output-format json\n{\"jobs\": [{\"error\": 24}]}\n? 16\n", want: "network to b: fio has found no fault, and ended with an error of its own: too many open files"},
 		{name: "no partner", run: Network, want: "agent_burnin_fio_network_config is \"not given\""},
 		{name: "a service that is not spoken", run: Network, options: options{"agent_burnin_fio_network_pairing_backend_url": "etcd3+https://secret@x"}, want: "agent_burnin_fio_network_pairing_backend_url: its scheme is \"etcd3+https\": nodes find each other by ZooKeeper alone"},
 		{name: "a group that is no name", run: Network, options: options{"agent_burnin_fio_network_pairing_backend_url": "zookeeper://u:secret@x", "agent_burnin_fio_network_pairing_group_name": "a/b"}, want: "agent_burnin_fio_network_pairing_group_name is \"a/b\", want a name"},
@@ -289,7 +315,7 @@ func TestSteps(t *testing.T) {
 					t.Fatal(err)
 				}
 				h := steps.Host{
-					Machine: inspect.Machine{FS: root}, Tools: tooltest.New(t, strings.ReplaceAll(test.script, "TMP", dir)), Log: slog.New(slog.DiscardHandler), Say: t.Logf, Media: []string{test.media},
+					Machine: inspect.Machine{FS: root}, Tools: scripted{tooltest.New(t, strings.ReplaceAll(test.script, "TMP", dir))}, Log: slog.New(slog.DiscardHandler), Say: t.Logf, Media: []string{test.media},
 					Open: func(path string) (steps.Disk, error) {
 						if path == test.busy {
 							return nil, errors.New("device or resource busy")

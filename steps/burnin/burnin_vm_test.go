@@ -148,7 +148,7 @@ func TestGuestDroppedWrites(t *testing.T) {
 	dmsetup("create", "flakey", "--noudevsync", "--table", fmt.Sprintf("0 %d linear /dev/vda 0", sectors))
 	defer dmsetup("remove", "--noudevsync", "flakey")
 	fio := func(interval int, lasts time.Duration) error {
-		args := append(diskArgs(disk, sectors*512, 1, lasts, ""), "--verify_interval", strconv.Itoa(interval))
+		args := append(diskArgs(disk, sectors*512, 1, lasts), "--verify_interval", strconv.Itoa(interval))
 		_, err := h.Tools.Run(t.Context(), tool.Fio, args...)
 		return err
 	}

@@ -130,7 +130,7 @@ func BenchmarkFio(b *testing.B) {
 	h := steps.Host{Machine: inspect.Local(), Tools: tool.Exec{}, Log: slog.New(slog.DiscardHandler), Say: func(string, ...any) {}}
 	var report []byte
 	fio := func(ctx context.Context) (parts []Part, err error) {
-		report, err = h.Tools.Run(ctx, tool.Fio, diskArgs(disk, size, 1, lasts, "")...)
+		report, err = h.Tools.Run(ctx, tool.Fio, diskArgs(disk, size, 1, lasts)...)
 		return nil, err
 	}
 	rate := func() float64 {

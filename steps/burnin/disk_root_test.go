@@ -7,13 +7,17 @@ package burnin
 import (
 	"context"
 	"encoding/json"
+	"errors"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"golang.org/x/sys/unix"
+
 	"github.com/ironhand/ironhand/initramfs/tool"
+	"github.com/ironhand/ironhand/steps"
 )
 
 // fioFile is an empty file in a disk's place.
@@ -45,7 +49,7 @@ func TestRootDiskAborted(t *testing.T) {
 	disk := fioFile(t, 1<<30)
 	ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
 	defer cancel()
-	if _, err := (tool.Exec{}).Run(ctx, tool.Fio, buffered(diskArgs(disk, 1<<30, 1, 8*time.Second, ""))...); err == nil {
+	if _, err := (tool.Exec{}).Run(ctx, tool.Fio, buffered(diskArgs(disk, 1<<30, 1, 8*time.Second))...); err == nil {
 		t.Fatal("fio ended before it was stopped")
 	}
 	time.Sleep(time.Second)
@@ -63,7 +67,7 @@ func TestRootDiskAborted(t *testing.T) {
 // A disk that takes longer to be written than there is time is verified all the same.
 func TestRootDiskTime(t *testing.T) {
 	disk := fioFile(t, 64<<30)
-	out, err := tool.Exec{}.Run(t.Context(), tool.Fio, buffered(diskArgs(disk, 16<<20, 1, time.Second, ""))...)
+	out, err := tool.Exec{}.Run(t.Context(), tool.Fio, buffered(diskArgs(disk, 16<<20, 1, time.Second))...)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -80,5 +84,44 @@ func TestRootDiskTime(t *testing.T) {
 	}
 	if len(report.Jobs) != 1 || report.Jobs[0].Read.Bytes == 0 {
 		t.Errorf("nothing was read back: %+v", report)
+	}
+}
+
+// What fio itself lacks is no fault of the disk, whatever it exits with.
+func TestRootFioOwnErrors(t *testing.T) {
+	fioFile(t, 1) // it is there
+	for _, test := range []struct {
+		name, limit string // of the shell
+		size        string // of the file system that the file is on
+		is          error
+	}{
+		{name: "nothing", size: "64m"},
+		{name: "no room", size: "1m", is: errNoRoom},
+		{name: "no memory", limit: "ulimit -v 300000", size: "64m"},
+		{name: "not even for its libraries", limit: "ulimit -v 100000", size: "64m"},
+		{name: "files of a few blocks", limit: "ulimit -f 1000", size: "64m"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			dir := t.TempDir()
+			if err := unix.Mount("disk", dir, "tmpfs", 0, "size="+test.size); err != nil {
+				t.Fatal(err)
+			}
+			defer unix.Unmount(dir, unix.MNT_DETACH) // it ends with the test's directory otherwise
+			disk, bin := filepath.Join(dir, "disk"), t.TempDir()
+			if err := errors.Join(os.WriteFile(disk, nil, 0o600), os.Truncate(disk, 8<<20), os.WriteFile(filepath.Join(bin, "fio"), []byte("#!/bin/sh\n"+test.limit+"\nexec /usr/bin/fio \"$@\"\n"), 0o700)); err != nil {
+				t.Fatal(err)
+			}
+			h := steps.Host{Tools: tool.Exec{Dirs: []string{bin, "/usr/bin", "/bin"}}, Say: t.Logf}
+			v, err := runFio(t.Context(), h, "", diskFaults(), buffered(diskArgs(disk, 8<<20, 1, 0))...)
+			if test.name == "nothing" {
+				if err != nil || v.read != 8<<20 {
+					t.Errorf("%+v, %v", v, err)
+				}
+				return
+			}
+			if parts, verdict := judged("disk", err); err == nil || verdict == nil || len(parts) > 0 || test.is != nil && !errors.Is(err, test.is) {
+				t.Errorf("%v, %v; want an error and no verdict", parts, err)
+			}
+		})
 	}
 }

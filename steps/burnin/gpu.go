@@ -59,6 +59,7 @@ func burnGPUs(ctx context.Context, h steps.Host, j steps.Job, run runIn) (any, e
 			return nil, fmt.Errorf("%w: GPUs: %s finds %d, and agent_burnin_gpu_count is %d", steps.ErrBurnIn, gpuProgram, found, count)
 		}
 	}
+	newReport(h, "GPUs", "")
 	return do(ctx, h, load{
 		part:  "GPUs",
 		text:  fmt.Sprintf("GPUs for %v: %s -m %s", lasts, path.Join(dir, gpuProgram), memory),

@@ -86,8 +86,11 @@ func lasting(h steps.Host, lasts time.Duration, flag string, run func(more ...st
 		}
 		pause := halted(h) - before
 		lasts -= time.Since(began) - pause
-		if pause < time.Second || lasts < time.Second {
+		switch {
+		case lasts < time.Second:
 			return nil
+		case pause < time.Second: // such as of stress-ng, whose workers the kernel has killed for memory: it exits with 0
+			return fmt.Errorf("the program ended %v before its time, and does not say why", lasts.Round(time.Second))
 		}
 		more = []string{flag, strconv.Itoa(int(lasts.Seconds()))}
 	}

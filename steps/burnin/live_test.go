@@ -153,3 +153,76 @@ func TestSnapshotReads(t *testing.T) {
 		}
 	})
 }
+
+// A program that ends before its time with 0, such as stress-ng whose workers were killed for memory, has not tested anything.
+func TestEndsEarly(t *testing.T) {
+	for _, test := range []struct {
+		name    string
+		profile ProfileLoad
+		out     string
+		want    string
+	}{
+		{"stress-ng", ProfileLoad{Processors: &ProcessorsLoad{Time: Duration(time.Minute)}}, worked, "SKIPPED|processors|the program ended 40s before its time, and does not say why\n"},
+		{"fio", ProfileLoad{Disks: &DisksLoad{Time: Duration(time.Minute), Write: []string{"vda"}}}, `{"jobs": [{"read": {"io_bytes": 1048576}, "write": {"io_bytes": 1048576}}]}`,
+			"SKIPPED|disks|/dev/vda serial S-vda: the program ended 40s before its time, and does not say why\n"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := &bench{root: machine("vda"), content: map[string][]byte{}}
+				h := b.host(short(test.out))
+				plan, err := Order{Profile: Profile{Loads: []ProfileLoad{test.profile}}}.Plan(t.Context(), h)
+				if err != nil {
+					t.Fatal(err)
+				}
+				r := plan.Run(t.Context(), h, Following{})
+				if got := lines(r.Loads[0].Parts); r.Verdict != Skipped || got != test.want {
+					t.Errorf("%s, result:\n%swant:\n%s", r.Verdict, got, test.want)
+				}
+			})
+		})
+	}
+}
+
+// short are programs that end after 20 seconds.
+type short string
+
+func (s short) Run(_ context.Context, _ tool.Tool, args ...string) ([]byte, error) {
+	if args[0] != "--version" {
+		time.Sleep(20 * time.Second)
+	}
+	return []byte(s), nil
+}
+
+// stress-ng ends with the status of a stressor that has found an error also where its workers were killed for want of memory, which tells nothing of the processors.
+func TestKilledForMemory(t *testing.T) {
+	const corrupted = "stress-ng: fail:  [7] cpu instance 0 corrupted bogo-ops counter, 1083 vs 0\nstress-ng: fail:  [7] metrics-check: stressor metrics corrupted, data is compromised"
+	for _, test := range []struct {
+		name   string
+		killed string // oom_kill at the end
+		err    error
+		want   string
+	}{
+		{"killed", "4", &tool.Error{Tool: tool.StressNG, Exit: 2, Stderr: corrupted, Err: fmt.Errorf("exit status 2")}, "SKIPPED|processors|the kernel has killed 3 programs for want of memory meanwhile\nstress-ng: exit status 2"},
+		{"killed, and stress-ng has started it again", "2", nil, "PASS|processors|\n"},
+		{"ended by something else", "1", &tool.Error{Tool: tool.StressNG, Exit: 2, Stderr: corrupted, Err: fmt.Errorf("exit status 2")}, "FAIL|processors|stress-ng: exit status 2"},
+		{"killed, and one has found an error", "2", &tool.Error{Tool: tool.StressNG, Exit: 2, Stderr: corrupted + "\nstress-ng: fail:  [9] cpu: fft error detected", Err: fmt.Errorf("exit status 2")}, "FAIL|processors|stress-ng: exit status 2"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := &bench{root: machine("vda"), content: map[string][]byte{}}
+				b.change("proc/vmstat", "nr_free_pages 5\noom_kill 1\n")
+				h := b.host(runner(func(context.Context, string) (string, error) {
+					b.change("proc/vmstat", "nr_free_pages 5\noom_kill "+test.killed+"\n")
+					return "", test.err
+				}))
+				plan, err := Order{Profile: Profile{Loads: []ProfileLoad{{Processors: &ProcessorsLoad{Time: Duration(time.Minute)}}}}}.Plan(t.Context(), h)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if got := lines(plan.Run(t.Context(), h, Following{}).Loads[0].Parts); !strings.HasPrefix(got, test.want) {
+					t.Errorf("result:\n%swant:\n%s", got, test.want)
+				}
+			})
+		})
+	}
+}

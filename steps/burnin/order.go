@@ -11,7 +11,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"os"
 	"path/filepath"
 	"slices"
 	"strconv"
@@ -88,6 +87,11 @@ func (o Order) Plan(ctx context.Context, h steps.Host) (*Plan, error) {
 	p := &Plan{Profile: o.Profile.Name, force: o.Force, Every: o.Every}
 	var programs []tool.Tool
 	disksWanted := false
+	machine := listDisks(ctx, h)
+	for _, name := range machine.silent {
+		merge(&p.found, Part{Name: name, Verdict: Fail, Reasons: []string{isSilent}})
+		fmt.Fprintf(&p.text, "%s is not tested, and fails: %s\n", name, isSilent)
+	}
 	for i, l := range o.Profile.Loads {
 		log := func(name string) string {
 			if o.Logs == "" {
@@ -113,11 +117,10 @@ func (o Order) Plan(ctx context.Context, h steps.Host) (*Plan, error) {
 			made = networkLoad(h, pairing{l.Network.Role, l.Network.Partner}, time.Duration(l.Network.Time), log("network"))
 		case l.SelfTest != nil:
 			program = ""
-			disks, err := h.Machine.Disks(ctx)
-			if err != nil {
-				return nil, err
+			if machine.err != nil {
+				return nil, machine.err
 			}
-			disks = slices.DeleteFunc(disks, func(d inspect.Disk) bool { return d.Size == 0 || d.Type != "disk" })
+			disks := slices.DeleteFunc(slices.Clone(machine.disks), func(d inspect.Disk) bool { return d.Size == 0 || d.Type != "disk" })
 			open := o.drives
 			if open == nil {
 				open = localDrives(h)
@@ -129,7 +132,7 @@ func (o Order) Plan(ctx context.Context, h steps.Host) (*Plan, error) {
 			if len(names) == 0 {
 				names = l.Disks.Write
 			}
-			disks, skipped, err := named(ctx, h, names)
+			disks, skipped, err := machine.named(h, names)
 			if err != nil {
 				return nil, err
 			}
@@ -346,12 +349,43 @@ func (r Result) verdict() Verdict {
 	return Pass
 }
 
-// named returns the disks that names mean, and the others with the reason that they are not among them.
-func named(ctx context.Context, h steps.Host, names []string) (disks []inspect.Disk, skipped []Part, err error) {
+// isSilent is why a disk fails of which nothing is known.
+const isSilent = "the disk does not answer when it is asked what it is"
+
+// listing is the machine's disks.
+type listing struct {
+	disks  []inspect.Disk // that said what they are
+	silent []string       // names of those that did not
+	why    error          // what the silent ones did
+	err    error          // anything else that is wrong with the list
+}
+
+// listDisks lists the disks. One that hangs is a finding, and keeps nobody from testing the rest of the machine.
+func listDisks(ctx context.Context, h steps.Host) (l listing) {
 	all, err := h.Machine.Disks(ctx)
-	if err != nil && len(names) > 0 {
-		return nil, nil, err
+	others := ctx.Err() != nil
+	for _, d := range all {
+		if d.Type == "" {
+			l.silent = append(l.silent, d.Name)
+			continue
+		}
+		l.disks = append(l.disks, d)
+		others = others || len(d.Unread) > 0
 	}
+	if len(l.silent) > 0 && !others {
+		l.why = err
+	} else {
+		l.err = err
+	}
+	return l
+}
+
+// named returns the disks that names mean, and the others with the reason that they are not among them. A silent disk cannot be named.
+func (l listing) named(h steps.Host, names []string) (disks []inspect.Disk, skipped []Part, err error) {
+	if l.err != nil && len(names) > 0 {
+		return nil, nil, l.err
+	}
+	all := slices.Clone(l.disks)
 	for _, d := range all {
 		if d.Type == "mpath" { // the disks that it is made of are not listed
 			skipped = append(skipped, Part{Name: title(d), Verdict: Skipped, Reasons: []string{errMultipath}})
@@ -370,6 +404,8 @@ func named(ctx context.Context, h steps.Host, names []string) (disks []inspect.D
 		}
 		switch {
 		case name == AllDisks:
+		case len(meant) == 0 && l.why != nil: // it may be the silent one's name or number
+			return nil, nil, fmt.Errorf("no disk that answers has the name or the serial number %.100q: %w", name, l.why)
 		case len(meant) == 0:
 			return nil, nil, fmt.Errorf("%w: no disk here has the name or the serial number %.100q", inspect.ErrNoDisk, name)
 		case len(meant) > 1:
@@ -504,55 +540,47 @@ func testDisk(ctx context.Context, h steps.Host, d inspect.Disk, loops int64, la
 			return nil, fmt.Errorf("%s: nothing was written: %w", title(d), err)
 		}
 	}
-	log = logged(h, log, diskLog(log, d.Name))
+	if log != "" {
+		log = diskLog(log, d.Name)
+	}
 	var v volume
 	err = lasting(h, lasts, "--runtime", func(more ...string) error {
-		args := append(diskArgs(d.Name, opened.Size(), max(loops, 1), lasts, log), "--verify_interval", strconv.Itoa(headerInterval(opened)))
-		out, err := h.Tools.Run(ctx, tool.Fio, append(args, more...)...)
-		if err != nil {
-			return err
-		}
-		if log != "" {
-			if out, err = readLog(diskLog(log, d.Name)); err != nil {
-				return err
-			}
-		}
+		args := append(diskArgs(d.Name, opened.Size(), max(loops, 1), lasts), "--verify_interval", strconv.Itoa(headerInterval(opened)))
 		before := v // it was halted
-		if v, err = parseFio(out); err != nil {
-			return fmt.Errorf("%s: %w", title(d), err)
-		}
+		v, err = runFio(ctx, h, log, diskFaults(), append(args, more...)...)
 		v.wrote, v.read = v.wrote+before.wrote, v.read+before.read
-		return nil
+		// The kernel has no room on a disk that vanishes, either.
+		var ended *tool.Error
+		if errors.Is(err, errNoRoom) && errors.As(err, &ended) && steps.SameDisk(ctx, h.Machine, d, opened.Size(), opened.SectorSize()) != nil {
+			return fault{fmt.Errorf("it is gone: %w", ended)}
+		}
+		return err
 	})
-	parts, err = judged(title(d), err, fioFound)
-	if err != nil || parts[0].Verdict != Pass {
-		return parts, err
+	parts, err = judged(title(d), err)
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", title(d), err)
+	}
+	if parts[0].Verdict != Pass {
+		return parts, nil
 	}
 	h.Say("burn-in: %s is through", d.Name)
 	if v.read == 0 {
 		return nil, fmt.Errorf("%s: of %s that were written nothing was read back in the time", title(d), inspect.Size(v.wrote))
+	}
+	if all := max(loops, 1) * (opened.Size() / blockSize * blockSize); lasts == 0 && min(v.wrote, v.read) < all {
+		return nil, fmt.Errorf("%s: fio ended early: %s were to be written and read back, %s were written and %s read back", title(d), inspect.Size(all), inspect.Size(v.wrote), inspect.Size(v.read))
 	}
 	parts[0].Reasons = append(parts[0].Reasons, fmt.Sprintf("%s written, %s read back, of %s", inspect.Size(v.wrote), inspect.Size(v.read), inspect.Size(d.Size)))
 	parts[0].rates = withPart(d.Name, v.rates)
 	return parts, nil
 }
 
-// mostLog is how much of a program's own report is read, bytes.
-const mostLog = 4 << 20
-
-func readLog(name string) ([]byte, error) {
-	f, err := os.Open(name)
-	if err != nil {
-		return nil, err
-	}
-	defer f.Close() // only read
-	return io.ReadAll(io.LimitReader(f, mostLog))
-}
-
 // volume is what fio reports.
 type volume struct {
 	wrote, read int64           // bytes
 	rates       map[string]Rate // of "read" and "write", while it did that
+	failed      []fioError      // of jobs
+	lasted      time.Duration   // the longest of all directions of all jobs, without what they waited for
 }
 
 // parseFio reads fio's report. Lines of warnings may stand before it.
@@ -560,9 +588,13 @@ func parseFio(report []byte) (volume, error) {
 	type direction struct {
 		Bytes     int64   `json:"io_bytes"`
 		PerSecond float64 `json:"bw_bytes"`
+		Runtime   int64   // milliseconds
 	}
 	var r struct {
-		Jobs []struct{ Read, Write direction } `json:"jobs"`
+		Jobs []struct {
+			Read, Write direction
+			Error       fioError
+		} `json:"jobs"`
 	}
 	v := volume{rates: map[string]Rate{}}
 	if err := json.Unmarshal(report[max(bytes.IndexByte(report, '{'), 0):], &r); err != nil {
@@ -577,6 +609,10 @@ func parseFio(report []byte) (volume, error) {
 		v.wrote, v.read = v.wrote+j.Write.Bytes, v.read+j.Read.Bytes
 		add("write", j.Write)
 		add("read", j.Read)
+		v.lasted = max(v.lasted, time.Duration(max(j.Write.Runtime, j.Read.Runtime))*time.Millisecond)
+		if j.Error != 0 {
+			v.failed = append(v.failed, j.Error)
+		}
 	}
 	return v, nil
 }

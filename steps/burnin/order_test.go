@@ -283,11 +283,41 @@ func (r runner) Run(ctx context.Context, t tool.Tool, args ...string) ([]byte, e
 	if strings.HasSuffix(line, "--version") {
 		return nil, nil
 	}
-	out, err := r(ctx, line)
-	if t == tool.StressNG && err == nil && !strings.Contains(out, "stressor") {
-		out = worked
+	return lasted(ctx, t, args, func() ([]byte, error) {
+		out, err := r(ctx, line)
+		if t == tool.StressNG && err == nil && !strings.Contains(out, "stressor") {
+			out = worked
+		}
+		return []byte(out), err
+	})
+}
+
+// lasted runs a program that works for the time which it is given, if it does not end with an error before.
+func lasted(ctx context.Context, t tool.Tool, args []string, run func() ([]byte, error)) ([]byte, error) {
+	seconds := 0
+	for i, a := range args {
+		if a == "--timeout" || a == "--runtime" { // the last counts
+			fmt.Sscan(args[i+1], &seconds)
+		}
 	}
-	return []byte(out), err
+	end := time.After(time.Duration(seconds) * time.Second)
+	out, err := run()
+	if err != nil || seconds == 0 {
+		return out, err
+	}
+	select {
+	case <-end:
+		return out, nil
+	case <-ctx.Done():
+		return nil, &tool.Error{Tool: t, Exit: -1, Err: context.Cause(ctx)}
+	}
+}
+
+// scripted are the programs of a script, which work for their time.
+type scripted struct{ tool.Runner }
+
+func (s scripted) Run(ctx context.Context, t tool.Tool, args ...string) ([]byte, error) {
+	return lasted(ctx, t, args, func() ([]byte, error) { return s.Runner.Run(ctx, t, args...) })
 }
 
 // worked is what stress-ng says of itself, in a few of its lines.
@@ -309,7 +339,7 @@ func TestPlanRun(t *testing.T) {
 		}
 	}
 	all := Profile{Name: "p", Loads: []ProfileLoad{
-		{Processors: &ProcessorsLoad{Time: Duration(25 * time.Second)}}, {Memory: &MemoryLoad{Time: Duration(30 * time.Second), Amount: "1G"}},
+		{Processors: &ProcessorsLoad{Time: Duration(25 * time.Second)}}, {Memory: &MemoryLoad{Time: Duration(28 * time.Second), Amount: "1G"}},
 		{Disks: &DisksLoad{Time: Duration(20 * time.Second)}},
 	}}
 	for _, test := range []struct {
@@ -340,7 +370,7 @@ func TestPlanRun(t *testing.T) {
 			}
 		}, want: "PASS\nPASS|processors|\nPASS|memory|\nPASS|/dev/vda serial S-vda|2.0 MiB written, 1.0 MiB read back, of 1.0 MiB\nSKIPPED|/dev/vdb serial S-vdb|it was not named\n",
 			followed: "0 began;0 10s;0 parts;0 20s;0 parts;0 ended, 1 parts;1 began;1 10s;0 parts;1 20s;0 parts;1 ended, 1 parts;2 began;2 10s;0 parts;",
-			said:     "burn-in: processors: 10s of 25s, 1m5s left in all\nburn-in: processors: 20s of 25s, 55s left in all\nburn-in: PASS    processors\n"},
+			said:     "burn-in: processors: 10s of 25s, 1m3s left in all\nburn-in: processors: 20s of 25s, 53s left in all\nburn-in: PASS    processors\n"},
 		{name: "no disk is named", run: func(*bench) runner {
 			return func(context.Context, string) (string, error) { return "", nil }
 		}, want: "PASS\nPASS|processors|\nPASS|memory|\nSKIPPED|/dev/vda serial S-vda|it was not named\nSKIPPED|/dev/vdb serial S-vdb|it was not named\nSKIPPED|disks|no disk was named to be overwritten\n"},
@@ -355,11 +385,27 @@ func TestPlanRun(t *testing.T) {
 		{name: "a disk is broken, the other is not", disks: "all", run: func(*bench) runner {
 			return func(ctx context.Context, line string) (string, error) {
 				if strings.Contains(line, "vdb") {
-					return "", exit(1)
+					return `{"jobs": [{"error": 84}]}`, exit(1)
 				}
 				return good, nil
 			}
 		}, want: "FAIL\nPASS|processors|\nPASS|memory|\nPASS|/dev/vda serial S-vda|2.0 MiB written, 1.0 MiB read back, of 1.0 MiB\nFAIL|/dev/vdb serial S-vdb|program: exit status 1\n"},
+		{name: "a disk vanishes, and has no room then", disks: "vda", run: func(b *bench) runner {
+			return func(ctx context.Context, line string) (string, error) {
+				if !strings.HasPrefix(line, "fio") {
+					return "", nil
+				}
+				b.mu.Lock()
+				defer b.mu.Unlock()
+				for name := range b.root {
+					if strings.HasPrefix(name, "sys/block/vda") {
+						delete(b.root, name)
+					}
+				}
+				return `{"jobs": [{"error": 28}]}`, exit(1)
+			}
+		}, want: "FAIL\nPASS|processors|\nPASS|memory|\nFAIL|/dev/vda serial S-vda|it is gone: program: exit status 1\nSKIPPED|/dev/vdb serial S-vdb|it was not named\n" +
+			"FAIL|disk /dev/vda|lost since the burn-in began: virtio 1.0 MiB serial S-vda\n"},
 		{name: "nothing was read back", disks: "vda", run: func(*bench) runner {
 			return func(context.Context, string) (string, error) {
 				return `{"jobs": [{"read": {"io_bytes": 0}, "write": {"io_bytes": 1048576}}]}`, nil
@@ -477,10 +523,7 @@ func TestRunWithoutLogs(t *testing.T) {
 	synctest.Test(t, func(t *testing.T) {
 		b := &bench{root: machine("vda"), content: map[string][]byte{}}
 		h := b.host(runner(func(ctx context.Context, line string) (string, error) {
-			if strings.Contains(line, "--output ") {
-				return "", exit(1)
-			}
-			return `{"jobs": [{"read": {"io_bytes": 4096}, "write": {"io_bytes": 8192}}]}`, nil
+			return `{"jobs": [{"read": {"io_bytes": 1048576}, "write": {"io_bytes": 1048576}}]}`, nil
 		}))
 		plan, err := Order{Profile: disksFor(DisksLoad{Loops: 1}), Disks: []string{"vda"}, Logs: filepath.Join(t.TempDir(), "gone")}.Plan(t.Context(), h)
 		if err != nil {
@@ -539,8 +582,55 @@ func TestMultipathIsTold(t *testing.T) {
 	if got := lines(skipped); err != nil || !strings.Contains(got, "SKIPPED|/dev/dm-0") || !strings.Contains(got, errMultipath) {
 		t.Errorf("chooseDisks: %q, %v", got, err)
 	}
-	_, skipped, err = named(t.Context(), h, []string{AllDisks})
+	_, skipped, err = listDisks(t.Context(), h).named(h, []string{AllDisks})
 	if got := lines(skipped); err != nil || !strings.Contains(got, "SKIPPED|/dev/dm-0") || !strings.Contains(got, errMultipath) {
 		t.Errorf("named: %q, %v", got, err)
+	}
+}
+
+// A disk that hangs has failed, and keeps nobody from testing the rest; who names it is told why not.
+func TestSilentDisk(t *testing.T) {
+	const whole = "FAIL|/dev/vdb|" + isSilent + "\n"
+	for _, test := range []struct {
+		name    string
+		profile Profile
+		disks   string
+		want    string // parts, or the error
+	}{
+		{"the other one is named", disksFor(DisksLoad{Loops: 1}), "S-vda", "PASS|/dev/vda serial S-vda|1.0 MiB written, 1.0 MiB read back, of 1.0 MiB\n" + whole},
+		{"all", disksFor(DisksLoad{Loops: 1}), "all", "PASS|/dev/vda serial S-vda|1.0 MiB written, 1.0 MiB read back, of 1.0 MiB\n" + whole},
+		{"none is named", disksFor(DisksLoad{Loops: 1}), "", "SKIPPED|/dev/vda serial S-vda|it was not named\nSKIPPED|disks|no disk was named to be overwritten\n" + whole},
+		{"no disk is wanted", Profile{Loads: []ProfileLoad{{Processors: &ProcessorsLoad{Time: Duration(time.Minute)}}}}, "", "PASS|processors|\n" + whole},
+		{"self-tests", Profile{Loads: []ProfileLoad{{SelfTest: &SelfTestLoad{Kind: shortTest}}}}, "", "SKIPPED|/dev/vda serial S-vda: self-test|the disk has no self-test: its drive cannot be reached\n" + whole},
+		{"it is named", disksFor(DisksLoad{Loops: 1}), "vda vdb", `no disk that answers has the name or the serial number "vdb": list disks: disk vdb: no answer`},
+		{"it may have the serial number", disksFor(DisksLoad{Loops: 1}), "S-vdb", "disk vdb: no answer"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := &bench{root: machine("vda", "vdb"), content: map[string][]byte{}, slow: "sys/block/vdb/size"}
+				h := b.host(runner(func(context.Context, string) (string, error) {
+					return `{"jobs": [{"read": {"io_bytes": 1048576}, "write": {"io_bytes": 1048576}}]}`, nil
+				}))
+				defer time.Sleep(time.Minute) // what hangs was left behind, and comes to its end
+				plan, err := Order{Profile: test.profile, Disks: strings.Fields(test.disks)}.Plan(t.Context(), h)
+				if err != nil {
+					if !strings.Contains(err.Error(), test.want) {
+						t.Errorf("error %v, want %q", err, test.want)
+					}
+					return
+				}
+				if !strings.Contains(plan.String(), "/dev/vdb is not tested, and fails: ") {
+					t.Errorf("plan:\n%s", plan)
+				}
+				r := plan.Run(t.Context(), h, Following{})
+				got := ""
+				for _, l := range r.Loads {
+					got += lines(l.Parts)
+				}
+				if got != test.want || r.Verdict != Fail {
+					t.Errorf("%s, result:\n%swant:\n%s", r.Verdict, got, test.want)
+				}
+			})
+		})
 	}
 }

@@ -17,15 +17,15 @@ func TestParseRates(t *testing.T) {
 	const stress = "---\nsystem-info:\n      cpus: 4\n\nmetrics:\n    - stressor: cpu\n      bogo-ops: 437\n      bogo-ops-per-second-usr-sys-time: 1517.635129\n      bogo-ops-per-second-real-time: 425.804409\n\n" +
 		"    - stressor: vm\n      bogo-ops: 3360\n      bogo-ops-per-second-real-time: 2204.202437\n\n...\n"
 	const fio = `fio: this is a warning
-{"jobs": [{"read": {"io_bytes": 10, "bw_bytes": 2500000}, "write": {"io_bytes": 20, "bw_bytes": 1000000}}, {"write": {"io_bytes": 2, "bw_bytes": 500000}}]}`
+{"jobs": [{"read": {"io_bytes": 10, "bw_bytes": 2500000}, "write": {"io_bytes": 20, "bw_bytes": 1000000, "runtime": 2500}}, {"write": {"io_bytes": 2, "bw_bytes": 500000}}]}`
 	for _, test := range []struct{ name, got, want string }{
 		{"stress-ng", fmt.Sprint(withPart("processors", parseStress([]byte(stress)))), "map[processors cpu:{425.804409 bogo-ops/s} processors vm:{2204.202437 bogo-ops/s}]"},
 		{"a stressor that did nothing", fmt.Sprint(parseStress([]byte("- stressor: cpu\nbogo-ops-per-second-real-time: 0.0\n- stressor: vm\nbogo-ops-per-second-real-time: nan\n"))), "map[]"},
 		{"a rate of nobody", fmt.Sprint(parseStress([]byte("bogo-ops-per-second-real-time: 1.0\n"))), "map[]"},
 		{"nothing", fmt.Sprint(parseStress(nil)), "map[]"},
-		{"fio", fmt.Sprint(parseFio([]byte(fio))), "{22 10 map[read:{2.5 MB/s} write:{1.5 MB/s}]} <nil>"},
-		{"fio that did nothing", fmt.Sprint(parseFio([]byte(`{"jobs": []}`))), "{0 0 map[]} <nil>"},
-		{"no report of fio", fmt.Sprint(parseFio(nil)), "{0 0 map[]} read what fio reports: unexpected end of JSON input"},
+		{"fio", fmt.Sprint(parseFio([]byte(fio))), "{22 10 map[read:{2.5 MB/s} write:{1.5 MB/s}] [] 2500000000} <nil>"},
+		{"fio that did nothing", fmt.Sprint(parseFio([]byte(`{"jobs": []}`))), "{0 0 map[] [] 0} <nil>"},
+		{"no report of fio", fmt.Sprint(parseFio(nil)), "{0 0 map[] [] 0} read what fio reports: unexpected end of JSON input"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
 			if test.got != test.want {

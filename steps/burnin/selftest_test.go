@@ -431,8 +431,8 @@ func TestDiskSelfTest(t *testing.T) {
 		drive *selfDrive // nil: it cannot be opened
 		want  string
 	}{
-		{"a drive that has them", &selfDrive{bus: "ata", takes: 3 * time.Hour}, "PASS|/dev/sda|2.0 MiB written, 1.0 MiB read back, of 1.0 MiB\nPASS|/dev/sda: self-test|long, after 3h0m0s\n"},
-		{"a drive that has none", &selfDrive{bus: "ata", lacks: true}, "PASS|/dev/sda|2.0 MiB written, 1.0 MiB read back, of 1.0 MiB\nSKIPPED|/dev/sda: self-test|the disk has no self-test, it says\n"},
+		{"a drive that has them", &selfDrive{bus: "ata", takes: 3 * time.Hour}, "PASS|/dev/sda|4.0 MiB written, 4.0 MiB read back, of 1.0 MiB\nPASS|/dev/sda: self-test|long, after 3h0m0s\n"},
+		{"a drive that has none", &selfDrive{bus: "ata", lacks: true}, "PASS|/dev/sda|4.0 MiB written, 4.0 MiB read back, of 1.0 MiB\nSKIPPED|/dev/sda: self-test|the disk has no self-test, it says\n"},
 		{"a drive that fails", &selfDrive{bus: "ata", takes: 3 * time.Hour, ends: 7, lba: 9}, "/dev/sda: self-test: long: failed in reading, at LBA 9"},
 		{"a drive that cannot be reached", nil, "/dev/sda: self-test: permission denied"},
 	} {
@@ -441,7 +441,7 @@ func TestDiskSelfTest(t *testing.T) {
 				b := &bench{root: machine("sda")}
 				b.change("sys/block/sda/device/vendor", "ATA")
 				h := b.host(runner(func(context.Context, string) (string, error) {
-					return `{"jobs": [{"read": {"io_bytes": 1048576}, "write": {"io_bytes": 2097152}}]}`, nil
+					return `{"jobs": [{"read": {"io_bytes": 4194304}, "write": {"io_bytes": 4194304}}]}`, nil
 				}))
 				result, err := burnDisks(t.Context(), h, steps.Job{Node: steps.Node{Record: map[string]any{"driver_info": map[string]any{"agent_burnin_fio_disk_smart_test": "True"}}}}, func(string) (erase.Drive, error) {
 					if test.drive == nil {

@@ -349,8 +349,24 @@ func merge(to *[]Part, more ...Part) {
 	for _, m := range more {
 		p := find(to, m.Name)
 		p.Verdict = cmp.Or(m.Verdict, p.Verdict)
-		p.Reasons = append(p.Reasons, m.Reasons...)
+		for _, reason := range m.Reasons {
+			if !slices.Contains(p.Reasons, reason) { // a disk may be silent before a reset and after it
+				p.Reasons = append(p.Reasons, reason)
+			}
+		}
 	}
+}
+
+// What a report and the state of a run take at the most, bytes: of each series in each load, a full one in results.json, and fewer points of it in results.jsonl and the two files of the state; and beside
+// them the page with its plots, what the programs report, and dumps of a kernel that has crashed.
+const (
+	seriesRoom = 24 << 10
+	otherRoom  = 3 << 20
+)
+
+// Room is how much a directory needs to have free that the run is kept in, and its report; bytes.
+func (p *Plan) Room(h steps.Host) int64 {
+	return otherRoom + seriesRoom*int64(len(p.kept))*int64(min(len(sensors(h.Machine.FS, places{h.Machine.Places()})), mostSeries))
 }
 
 // keeper writes what a run has come to into its directory. A stick may be slow, so what is written now and then is written beside the run.

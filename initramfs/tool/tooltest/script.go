@@ -97,12 +97,12 @@ func (s *Script) Run(ctx context.Context, t tool.Tool, args ...string) ([]byte, 
 	}
 	c := s.calls[s.next]
 	s.next++
-	if c.exit != 0 {
-		return nil, fail(c.exit, strings.Join(c.stderr, "\n"), fmt.Errorf("exit status %d", c.exit))
-	}
 	var out strings.Builder
 	for _, l := range c.stdout {
 		out.WriteString(l + "\n")
+	}
+	if c.exit != 0 {
+		return []byte(out.String()), fail(c.exit, strings.Join(c.stderr, "\n"), fmt.Errorf("exit status %d", c.exit))
 	}
 	return []byte(out.String()), nil
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package cli
+package burnin
 
 import (
 	"bytes"
@@ -18,73 +18,76 @@ import (
 
 	"github.com/ironhand/ironhand/inspect"
 	"github.com/ironhand/ironhand/inspect/ocp"
-	"github.com/ironhand/ironhand/steps/burnin"
 )
 
-// reportDir is the directory of a burn-in's report: report.html, results.json, results.jsonl, and the programs' own reports in logs.
-type reportDir struct{ path string }
+// ReportDir is the directory of a burn-in's report: report.html, results.json, results.jsonl, and the programs' own reports in logs.
+type ReportDir struct {
+	Path    string
+	version string // of this program, which stands in the report
+}
 
-// makeReportDir makes the directory. One that has the results of another run, or a run that did not come to its end, is left alone.
-func makeReportDir(path string) (*reportDir, error) {
-	d, err := openReportDir(path)
+// MakeReportDir makes the directory. One that has the results of another run, or a run that did not come to its end, is left alone.
+func MakeReportDir(path, version string) (*ReportDir, error) {
+	d, err := OpenReportDir(path, version)
 	if err != nil {
 		return nil, err
 	}
-	_, err = burnin.Unfinished(d.path)
+	_, err = Unfinished(d.Path)
 	switch {
 	case err == nil:
-		return nil, fmt.Errorf("%s has a run that did not come to its end: --resume goes on with it", d.path)
+		return nil, fmt.Errorf("%s has a run that did not come to its end: --resume goes on with it", d.Path)
 	case !errors.Is(err, fs.ErrNotExist):
 		return nil, err
 	}
-	_, err = os.Lstat(filepath.Join(d.path, "results.json"))
+	_, err = os.Lstat(filepath.Join(d.Path, "results.json"))
 	switch {
 	case err == nil:
-		return nil, fmt.Errorf("%s has the results of another run", d.path)
+		return nil, fmt.Errorf("%s has the results of another run", d.Path)
 	case !errors.Is(err, fs.ErrNotExist):
 		return nil, err
 	}
-	return d, os.MkdirAll(d.logs(), 0o755)
+	return d, os.MkdirAll(d.Logs(), 0o755)
 }
 
-// openReportDir is for a directory that is there.
-func openReportDir(path string) (*reportDir, error) {
+// OpenReportDir is for a directory that is there.
+func OpenReportDir(path, version string) (*ReportDir, error) {
 	path, err := filepath.Abs(path)
-	return &reportDir{path}, err
+	return &ReportDir{path, version}, err
 }
 
-func (d *reportDir) logs() string { return filepath.Join(d.path, "logs") }
+// Logs is where the programs' own reports go.
+func (d *ReportDir) Logs() string { return filepath.Join(d.Path, "logs") }
 
-// write writes what was found. problems are of reading the inventory.
-func (d *reportDir) write(r burnin.Result, i inspect.Inventory, problems error) error {
+// Write writes what was found. problems are of reading the inventory.
+func (d *ReportDir) Write(r Result, i inspect.Inventory, problems error) error {
 	text, err := json.Marshal(r) // in one line: indented, the points of a server's sensors take more than a stick has
 	if err != nil {
 		return err
 	}
 	var lines bytes.Buffer
-	if err := burninOCP(&lines, r, i, problems); err != nil {
+	if err := writeOCP(&lines, d.version, r, i, problems); err != nil {
 		return err
 	}
 	if err := d.file("results.jsonl", lines.Bytes()); err != nil {
 		return err
 	}
-	if err := d.file("report.html", reportPage(r, i, problems)); err != nil {
+	if err := d.file("report.html", reportPage(d.version, r, i, problems)); err != nil {
 		return err
 	}
 	return d.file("results.json", append(text, '\n')) // last: with it the report is whole
 }
 
-func (d *reportDir) file(name string, content []byte) error {
-	return burnin.WriteWhole(filepath.Join(d.path, name), content)
+func (d *ReportDir) file(name string, content []byte) error {
+	return WriteWhole(filepath.Join(d.Path, name), content)
 }
 
-// burninOCP writes a run of burn-in as lines that the tools of fleets read: a step for each load, with a diagnosis for each part.
-func burninOCP(out io.Writer, r burnin.Result, i inspect.Inventory, problems error) error {
+// writeOCP writes a run of burn-in as lines that the tools of fleets read: a step for each load, with a diagnosis for each part.
+func writeOCP(out io.Writer, version string, r Result, i inspect.Inventory, problems error) error {
 	at := r.Started
 	w := ocp.NewWriter(out, func() time.Time { return at })
 	dut := i.DUT()
-	dut.Software = append(dut.Software, ocp.Software{ID: "ironhand", Name: "ironhand", Version: Version(), Type: "APPLICATION"})
-	if err := w.Start(ocp.Start{Name: "ironhand burnin", Version: Version(), CommandLine: "ironhand burnin", Parameters: map[string]any{"profile": r.Profile}, DUT: dut}); err != nil {
+	dut.Software = append(dut.Software, ocp.Software{ID: "ironhand", Name: "ironhand", Version: version, Type: "APPLICATION"})
+	if err := w.Start(ocp.Start{Name: "ironhand burnin", Version: version, CommandLine: "ironhand burnin", Parameters: map[string]any{"profile": r.Profile}, DUT: dut}); err != nil {
 		return err
 	}
 	if problems != nil {
@@ -101,7 +104,7 @@ func burninOCP(out io.Writer, r burnin.Result, i inspect.Inventory, problems err
 			return err
 		}
 		at = l.Ended
-		if err := burninStep(step, l, dut); err != nil {
+		if err := ocpStep(step, l, dut); err != nil {
 			return err
 		}
 	}
@@ -111,7 +114,7 @@ func burninOCP(out io.Writer, r burnin.Result, i inspect.Inventory, problems err
 		if err != nil {
 			return err
 		}
-		if err := burninStep(step, burnin.Report{Parts: r.Baseline}, dut); err != nil {
+		if err := ocpStep(step, Report{Parts: r.Baseline}, dut); err != nil {
 			return err
 		}
 	}
@@ -122,20 +125,20 @@ func burninOCP(out io.Writer, r burnin.Result, i inspect.Inventory, problems err
 			return err
 		}
 	}
-	return w.End(status, map[burnin.Verdict]ocp.Result{burnin.Pass: ocp.Pass, burnin.Fail: ocp.Fail, burnin.Skipped: ocp.NotApplicable}[r.Verdict])
+	return w.End(status, map[Verdict]ocp.Result{Pass: ocp.Pass, Fail: ocp.Fail, Skipped: ocp.NotApplicable}[r.Verdict])
 }
 
 // mostOCPPoints are the points of a series there, of which each is a line of 200 bytes.
 const mostOCPPoints = 32
 
-func burninStep(step *ocp.Step, l burnin.Report, dut ocp.DUT) error {
+func ocpStep(step *ocp.Step, l Report, dut ocp.DUT) error {
 	for _, sensor := range slices.Sorted(maps.Keys(l.Celsius)) {
 		if err := step.Measure(ocp.Measurement{Name: "highest temperature of " + sensor, Value: l.Celsius[sensor], Unit: "degrees Celsius"}); err != nil {
 			return err
 		}
 	}
 	for _, s := range l.Series {
-		points := burnin.Thin(s.Points, mostOCPPoints)
+		points := Thin(s.Points, mostOCPPoints)
 		list := make([]ocp.Element, len(points))
 		for i, p := range points {
 			list[i] = ocp.Element{Value: p.Mean, Time: l.Started.Add(time.Duration(p.Second * float64(time.Second)))}
@@ -153,11 +156,11 @@ func burninStep(step *ocp.Step, l burnin.Report, dut ocp.DUT) error {
 	for _, p := range l.Parts {
 		d := ocp.Diagnosis{Verdict: "part-to-watch", Type: "UNKNOWN", Message: strings.Join(append([]string{p.Name}, p.Reasons...), ": "), HardwareID: partID(dut, p.Name)}
 		switch p.Verdict {
-		case burnin.Pass:
+		case Pass:
 			d.Verdict, d.Type, tested = "part-good", "PASS", true
-		case burnin.Fail:
+		case Fail:
 			d.Verdict, d.Type, tested = "part-broken", "FAIL", true
-		case burnin.Skipped:
+		case Skipped:
 			d.Verdict = "part-not-tested"
 		}
 		if err := step.Diagnose(d); err != nil {

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package cli
+package burnin
 
 import (
 	"cmp"
@@ -9,8 +9,6 @@ import (
 	"slices"
 	"strings"
 	"time"
-
-	"github.com/ironhand/ironhand/steps/burnin"
 )
 
 // The size of a plot, in units of its own; the page gives it its width.
@@ -36,7 +34,7 @@ func strokes() []stroke {
 // plotted is a line of a plot: a series, of each load in which it was measured a piece.
 type plotted struct {
 	name   string
-	pieces [][]burnin.Point // seconds are since the run began
+	pieces [][]Point // seconds are since the run began
 	most   float64
 }
 
@@ -46,7 +44,7 @@ type stretch struct {
 	from, to float64
 }
 
-func stretches(r burnin.Result) (list []stretch) {
+func stretches(r Result) (list []stretch) {
 	for i, l := range r.Loads {
 		name, _, _ := strings.Cut(l.Load, ":")
 		name, _, _ = strings.Cut(name, ",")
@@ -57,7 +55,7 @@ func stretches(r burnin.Result) (list []stretch) {
 }
 
 // plottedOf are all series of a kind, the highest first.
-func plottedOf(r burnin.Result, kind string) (list []plotted, unit string) {
+func plottedOf(r Result, kind string) (list []plotted, unit string) {
 	for _, l := range r.Loads {
 		began := l.Started.Sub(r.Started).Seconds()
 		for _, s := range l.Series {
@@ -83,7 +81,7 @@ func plottedOf(r burnin.Result, kind string) (list []plotted, unit string) {
 }
 
 // plot draws what was measured of a kind. Without anything it draws nothing and returns false.
-func (h *hypertext) plot(r burnin.Result, kind, title string, fromZero, stairs bool) bool {
+func (h *hypertext) plot(r Result, kind, title string, fromZero, stairs bool) bool {
 	lines, unit := plottedOf(r, kind)
 	if len(lines) == 0 {
 		return false
@@ -143,7 +141,7 @@ func (h *hypertext) plot(r burnin.Result, kind, title string, fromZero, stairs b
 	for i, l := range lines {
 		look := strokes()[i%len(strokes())]
 		for _, piece := range l.pieces {
-			piece = burnin.Thin(piece, mostDrawn)
+			piece = Thin(piece, mostDrawn)
 			var path, over, under strings.Builder
 			for j, p := range piece {
 				switch {

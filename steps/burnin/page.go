@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package cli
+package burnin
 
 import (
 	"bytes"
@@ -14,7 +14,6 @@ import (
 	"unicode"
 
 	"github.com/ironhand/ironhand/inspect"
-	"github.com/ironhand/ironhand/steps/burnin"
 )
 
 // hypertext is a page in the making. html/template is not used: it calls methods by names that it reads, so the linker would have to keep those that nobody calls, in an agent that is to be small.
@@ -62,7 +61,7 @@ svg text{font:12px system-ui,"DejaVu Sans",Arial,sans-serif;fill:#222}svg .end{t
 `
 
 // reportPage is the report for people: one page that needs nothing but itself, runs nothing, and prints. problems are of reading the inventory.
-func reportPage(r burnin.Result, i inspect.Inventory, problems error) []byte {
+func reportPage(version string, r Result, i inspect.Inventory, problems error) []byte {
 	h := &hypertext{}
 	v := i.SystemVendor
 	name := cmp.Or(words(v.Manufacturer, v.ProductName), i.Hostname, "this machine")
@@ -74,26 +73,26 @@ func reportPage(r burnin.Result, i inspect.Inventory, problems error) []byte {
 		h.put("Serial number %s. ", v.SerialNumber)
 	}
 	h.put("Profile %s, from %s to %s UTC (%s). ironhand %s.</p>\n", cmp.Or(r.Profile, "of its own"), r.Started.UTC().Format("2006-01-02 15:04:05"), r.Ended.UTC().Format("2006-01-02 15:04:05"),
-		r.Ended.Sub(r.Started).Round(time.Second).String(), Version())
+		r.Ended.Sub(r.Started).Round(time.Second).String(), version)
 
 	// 1. The verdict, and why.
-	var failed, passed, skipped, told []burnin.Part
+	var failed, passed, skipped, told []Part
 	for _, l := range r.Loads {
 		for _, p := range l.Parts {
 			switch {
-			case p.Verdict == burnin.Fail:
+			case p.Verdict == Fail:
 				failed = append(failed, p)
-			case p.Verdict == burnin.Pass:
+			case p.Verdict == Pass:
 				passed = append(passed, p)
-			case p.Verdict == burnin.Skipped:
+			case p.Verdict == Skipped:
 				skipped = append(skipped, p)
 			default:
 				told = append(told, p)
 			}
 		}
 	}
-	sentence := map[burnin.Verdict]string{
-		burnin.Pass: "All that was to be tested was tested, and passed.", burnin.Fail: "Parts of this machine are broken, or do not do what they should.", burnin.Skipped: "Not all was tested. This is no pass.",
+	sentence := map[Verdict]string{
+		Pass: "All that was to be tested was tested, and passed.", Fail: "Parts of this machine are broken, or do not do what they should.", Skipped: "Not all was tested. This is no pass.",
 	}[r.Verdict]
 	h.put(`<div class="verdict %s"><b>%s</b><span>%s<br/>`, string(r.Verdict), string(r.Verdict), sentence)
 	h.put("%s passed, %s failed, %s skipped, %s to look at.</span></div>\n", fmt.Sprint(len(passed)), fmt.Sprint(len(failed)), fmt.Sprint(len(skipped)), fmt.Sprint(len(told)))
@@ -160,7 +159,7 @@ func reportPage(r burnin.Result, i inspect.Inventory, problems error) []byte {
 }
 
 // parts writes a table of verdicts.
-func (h *hypertext) parts(list []burnin.Part) {
+func (h *hypertext) parts(list []Part) {
 	h.raw("<table class=\"parts\"><tr><th>Verdict</th><th>Part</th><th>Reasons</th></tr>\n")
 	for _, p := range list {
 		h.put(`<tr><td class="v %s">%s</td><td>%s</td><td>`, string(p.Verdict), cmp.Or(string(p.Verdict), "look at"), p.Name)
@@ -174,6 +173,9 @@ func (h *hypertext) parts(list []burnin.Part) {
 	}
 	h.raw("</table>\n")
 }
+
+// words joins those that are there.
+func words(list ...string) string { return strings.Join(strings.Fields(strings.Join(list, " ")), " ") }
 
 // row writes a row of a table; what is empty is a dash.
 func (h *hypertext) row(cell string, cells ...string) {
@@ -191,13 +193,17 @@ func (h *hypertext) inventory(i inspect.Inventory, problems error) {
 	h.row("td", "System", words(v.Manufacturer, v.ProductName))
 	h.row("td", "Serial number", v.SerialNumber)
 	h.row("td", "Firmware", words(v.Firmware.Vendor, v.Firmware.Version, v.Firmware.BuildDate))
-	h.row("td", "Processors", fmt.Sprintf("%d × %s, %d threads%s", i.CPU.SocketCount, cmp.Or(i.CPU.ModelName, "processor"), i.CPU.Count, prefixed(", microcode ", i.CPU.Microcode)))
+	microcode := ""
+	if i.CPU.Microcode != "" {
+		microcode = ", microcode " + i.CPU.Microcode
+	}
+	h.row("td", "Processors", fmt.Sprintf("%d × %s, %d threads%s", i.CPU.SocketCount, cmp.Or(i.CPU.ModelName, "processor"), i.CPU.Count, microcode))
 	memory := inspect.Size(int64(i.Memory.Total)) + " usable"
 	if mb := i.Memory.PhysicalMB; mb != nil {
 		memory += ", " + inspect.Size(*mb<<20) + " installed"
 	}
 	h.row("td", "Memory", memory)
-	h.row("td", "BMC", words(strings.TrimPrefix(string(i.BMCAddress), "0.0.0.0"), unlessNone(string(i.BMCv6Address)), string(i.BMCMAC)))
+	h.row("td", "BMC", words(strings.TrimPrefix(string(i.BMCAddress), "0.0.0.0"), strings.TrimPrefix(string(i.BMCv6Address), "::/0"), string(i.BMCMAC)))
 	h.raw("</table>\n")
 	if len(i.Memory.Modules) > 0 {
 		h.raw("<table>")
@@ -217,7 +223,11 @@ func (h *hypertext) inventory(i inspect.Inventory, problems error) {
 			if d.Bay != "" {
 				place = "bay " + d.Bay
 			}
-			h.row("td", d.Name, inspect.Size(d.Size), words(unlessHex(string(d.Vendor)), string(d.Model)), string(d.Serial), d.Firmware, place)
+			vendor := string(d.Vendor)
+			if strings.HasPrefix(vendor, "0x") { // a number in place of a name
+				vendor = ""
+			}
+			h.row("td", d.Name, inspect.Size(d.Size), words(vendor, string(d.Model)), string(d.Serial), d.Firmware, place)
 		}
 		h.raw("</table>\n")
 	}
@@ -227,7 +237,10 @@ func (h *hypertext) inventory(i inspect.Inventory, problems error) {
 		for _, n := range i.Interfaces {
 			link := "down"
 			if n.HasCarrier {
-				link = cmp.Or(speed(n.LinkMbps), "up")
+				link = "up"
+				if n.LinkMbps > 0 {
+					link = fmt.Sprintf("%g Gbit/s", float64(n.LinkMbps)/1000)
+				}
 			}
 			h.row("td", n.Name, string(n.MACAddress), link, string(n.Driver), n.Firmware, string(n.PCIAddress))
 		}
