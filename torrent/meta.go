@@ -256,9 +256,6 @@ func (m Meta) Magnet() string {
 	if len(m.WebSeeds) > 0 {
 		link.Params["ws"] = m.WebSeeds
 	}
-	if m.Name != "" {
-		link.Params.Set("dn", m.Name)
-	}
 	return link.String()
 }
 

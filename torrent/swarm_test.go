@@ -392,7 +392,11 @@ func TestMagnet(t *testing.T) {
 			o := local(1)
 			o.Transport = transport
 			mustSeed(t, m, name, o)
-			link, err := ParseMagnet(m.Magnet())
+			text := m.Magnet()
+			if strings.Count(text, "dn="+filepath.Base(name)) != 1 {
+				t.Errorf("the image's name is not there once: %s", text)
+			}
+			link, err := ParseMagnet(text)
 			if err != nil {
 				t.Fatal(err)
 			}
