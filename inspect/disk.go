@@ -208,8 +208,13 @@ func cutKind(name string) (value string, named bool) {
 // deviceName is the name in /dev of a block device: sysfs writes cciss!c0d0.
 func deviceName(name string) string { return "/dev/" + strings.ReplaceAll(name, "!", "/") }
 
-// findDisk reads one block device.
+// findDisk reads one block device with a reader of its own. One that goes meanwhile is none, as if it had gone before.
 func findDisk(r *reader, name string) (f foundDisk) {
+	defer func() {
+		if r.count() > 0 && !r.exists("sys/block/"+name) { // the kernel takes this link away first, and the files, which then give ENODEV, after it
+			*r, f = reader{ctx: r.ctx, fsys: r.fsys, asker: r.asker}, foundDisk{}
+		}
+	}()
 	dir := r.real("sys/block/" + name)
 	if strings.HasPrefix(name, "md") && r.text(dir+"/size") == "0" {
 		return f // an array that was stopped: its other files are busy until the kernel has taken it away

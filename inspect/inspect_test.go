@@ -774,6 +774,20 @@ func TestStoppedArray(t *testing.T) {
 	}
 }
 
+// A disk that goes while it is read is none; one that stays and cannot be read is an error.
+func TestDiskGoes(t *testing.T) {
+	root := fstest.MapFS{"sys/block/md9/size": {Data: []byte("2048\n")}, "sys/block/sda/size": {Data: []byte("2048\n")}}
+	broken := map[string]error{"sys/block/md9/size": syscall.ENODEV, "sys/block/md9": fs.ErrNotExist}
+	m := Machine{FS: inspecttest.Broken{ReadLinkFS: root, Errors: broken}}
+	if disks, err := m.Disks(t.Context()); err != nil || len(disks) != 1 || disks[0].Name != "/dev/sda" {
+		t.Errorf("Disks() = %v, %v", disks, err)
+	}
+	delete(broken, "sys/block/md9")
+	if _, err := m.Disks(t.Context()); !errors.Is(err, syscall.ENODEV) {
+		t.Errorf("Disks() of a disk that is still there: %v", err)
+	}
+}
+
 // A disk that is reached on several paths is one disk, by its best path. What may be two disks stays two.
 func TestPaths(t *testing.T) {
 	scsi := func(name, hctl, wwid, more string) string {
