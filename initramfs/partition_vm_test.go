@@ -21,7 +21,7 @@ func TestVMDeployPartitionImage(t *testing.T) {
 	m.Firmware, m.Variables = "uefi", l.path("variables")
 	run(t, "cp", "/usr/share/OVMF/OVMF_VARS_4M.fd", m.Variables)
 	vm := vmtest.Start(t, m)
-	vm.Expect(t, `/dev/vdb: boot loader in EFI/debian, from Debian's signed shim and GRUB; it starts /boot/vmlinuz-1`, deployTime+bootTime)
+	vm.Expect(t, `/dev/vd[ab]: boot loader in EFI/debian, from Debian's signed shim and GRUB; it starts /boot/vmlinuz-1`, deployTime+bootTime)
 	vm.Expect(t, `boot loader: Boot[0-9A-F]{4} .*shimx64.efi`, deployTime)
 	vm.Expect(t, `hand-off: reboot`, deployTime)
 	if why := vm.Wait(t, time.Minute); why != "guest-reset" {
@@ -64,7 +64,7 @@ func TestVMDeployPartitionImageBIOS(t *testing.T) {
 	l.handoff, l.sizes = "reboot", ", root_mb: 1000, swap_mb: 16, ephemeral_mb: 64"
 	l.start()
 	vm := vmtest.Start(t, l.machine())
-	vm.Expect(t, `boot loader: /dev/vdb: GRUB for BIOS, from /usr/lib/grub/i386-pc; it starts /boot/vmlinuz-1`, deployTime+bootTime)
+	vm.Expect(t, `boot loader: /dev/vd[ab]: GRUB for BIOS, from /usr/lib/grub/i386-pc; it starts /boot/vmlinuz-1`, deployTime+bootTime)
 	vm.Expect(t, `hand-off: reboot`, deployTime)
 	if why := vm.Wait(t, time.Minute); why != "guest-reset" {
 		t.Errorf("the machine ended by %s, want guest-reset", why)
@@ -116,7 +116,7 @@ func TestVMDeployPartitionImageFileSystems(t *testing.T) {
 			l.handoff, l.sizes = "reboot", ", root_mb: 1000"
 			l.start()
 			vm := vmtest.Start(t, l.machine())
-			vm.Expect(t, `boot loader: /dev/vdb: GRUB for BIOS`, deployTime+bootTime)
+			vm.Expect(t, `boot loader: /dev/vd[ab]: GRUB for BIOS`, deployTime+bootTime)
 			vm.Expect(t, `hand-off: reboot`, deployTime)
 			vm.Wait(t, time.Minute)
 			if strings.Contains(vm.Console(), "WARNING") {

@@ -84,7 +84,7 @@ func TestVMDeployOverArray(t *testing.T) {
 	}
 	vm := vmtest.Start(t, m)
 	vm.Expect(t, `hardware: disk /dev/md\d+ 5.0 GiB`, bootTime)
-	vm.Expect(t, `writing .* to /dev/vdb .* serial ROOT`, deployTime)
+	vm.Expect(t, `writing .* to /dev/vd[ab] .* serial ROOT`, deployTime)
 	vm.Expect(t, `stop /dev/md\d+ old, raid1, of /dev/vda, /dev/vdb, which would be in the way`, deployTime)
 	vm.Expect(t, `IMAGE RUNS`, deployTime)
 	if err := l.result(time.Minute); err != nil {

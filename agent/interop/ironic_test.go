@@ -86,7 +86,7 @@ func TestIronicBIOS(t *testing.T) {
 		n.until("rescue", 5*time.Minute)
 		n.vm.Expect(t, `rescue: Ironic may move the ports`, time.Minute)
 		n.vm.Expect(t, `end: rescue mode`, time.Minute)
-		if out, err := n.ssh(password, "echo I am $USER; mount -o ro /dev/vdb2 /mnt && cat /mnt/openstack/latest/meta_data.json"); err != nil || !strings.Contains(out, "I am rescue") || !strings.Contains(out, "from-ironic") {
+		if out, err := n.ssh(password, "echo I am $USER; { mount -o ro /dev/vdb2 /mnt || mount -o ro /dev/vda2 /mnt; } && cat /mnt/openstack/latest/meta_data.json"); err != nil || !strings.Contains(out, "I am rescue") || !strings.Contains(out, "from-ironic") {
 			t.Errorf("ssh: %v\n%s", err, out)
 		}
 		if out, err := n.ssh("guessed", "id"); err == nil {

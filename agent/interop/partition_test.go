@@ -22,7 +22,7 @@ func TestIronicPartitionImageBIOS(t *testing.T) {
 	n.setImage(b.rootImage(), map[string]any{"image_type": "partition", "root_gb": 3, "swap_mb": 64})
 	n.do("active", "configdrive", map[string]any{"meta_data": map[string]any{"hostname": "from-partition"}})
 	n.until("active", 10*time.Minute)
-	wantConsole(t, n, "step: write_image done", "boot loader: /dev/vdb: GRUB for BIOS, from /usr/lib/grub/i386-pc; it starts the menu in /boot/grub/grub.cfg")
+	wantConsole(t, n, "step: write_image done", ": GRUB for BIOS, from /usr/lib/grub/i386-pc; it starts the menu in /boot/grub/grub.cfg")
 	n.fromDisk(`from-partition login:`, 5*time.Minute)
 }
 
