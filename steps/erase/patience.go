@@ -27,31 +27,9 @@ const (
 
 var errSilent = errors.New("the disk does not answer")
 
-// within waits no longer than limit for work that may hang. What hangs is left to itself.
+// within waits no longer than limit for work that may hang.
 func within[T any](ctx context.Context, limit time.Duration, work func(context.Context) (T, error)) (T, error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, limit, fmt.Errorf("%w within %v", errSilent, limit))
-	defer cancel()
-	type result struct {
-		value T
-		err   error
-	}
-	done := make(chan result, 1)
-	go func() {
-		v, err := work(ctx)
-		done <- result{v, err}
-	}()
-	select {
-	case r := <-done:
-		return r.value, r.err
-	case <-ctx.Done():
-	}
-	select {
-	case r := <-done: // at the same time
-		return r.value, r.err
-	default:
-		var none T
-		return none, context.Cause(ctx)
-	}
+	return steps.Within(ctx, limit, fmt.Errorf("%w within %v", errSilent, limit), work)
 }
 
 // read has a function read a device, as long as that may take. If it hangs, it stays behind, with the device open, until the device answers.

@@ -134,6 +134,7 @@ const looksAtOnce = 8
 // not write to what others read.
 func Look[T any](ctx context.Context, disks []inspect.Disk, at func(inspect.Disk) (T, error)) ([]T, error) {
 	results, errs := make([]T, len(disks)), make([]error, len(disks))
+	silent := fmt.Errorf("no answer within %v", lookTime)
 	room := make(chan struct{}, looksAtOnce)
 	var all sync.WaitGroup
 	for i, d := range disks {
@@ -141,34 +142,13 @@ func Look[T any](ctx context.Context, disks []inspect.Disk, at func(inspect.Disk
 		all.Go(func() {
 			defer func() { <-room }()
 			var err error
-			if results[i], err = within(ctx, func() (T, error) { return at(d) }); err != nil {
+			if results[i], err = steps.Within(ctx, lookTime, silent, func(context.Context) (T, error) { return at(d) }); err != nil {
 				errs[i] = fmt.Errorf("look at %s: %w", d.Name, err)
 			}
 		})
 	}
 	all.Wait()
 	return results, join(slices.DeleteFunc(errs, func(err error) bool { return err == nil }))
-}
-
-// within does work that may hang.
-func within[T any](ctx context.Context, work func() (T, error)) (result T, err error) {
-	ctx, cancel := context.WithTimeoutCause(ctx, lookTime, fmt.Errorf("no answer within %v", lookTime))
-	defer cancel()
-	type done struct {
-		result T
-		err    error
-	}
-	ended := make(chan done, 1)
-	go func() {
-		result, err := work()
-		ended <- done{result, err}
-	}()
-	select {
-	case d := <-ended:
-		return d.result, d.err
-	case <-ctx.Done():
-		return result, context.Cause(ctx)
-	}
 }
 
 type foundBlock struct {
