@@ -37,6 +37,7 @@ func TestWithin(t *testing.T) {
 				if !errors.Is(err, tt.want) || (err == nil) != (got == 7 && tt.gives == nil) || time.Since(began) != tt.after {
 					t.Errorf("Within() = %d, %v after %v, want %v after %v", got, err, time.Since(began), tt.want, tt.after)
 				}
+				time.Sleep(tt.takes) // until what was left to itself has ended
 			})
 		})
 	}
