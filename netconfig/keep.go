@@ -120,16 +120,21 @@ func (a Acquired) again(ctx context.Context, k Kernel, was map[string]int, more 
 	}
 	for _, l := range a.Plan.Links {
 		n, ok := a.Plan.device(l, have)
-		if !ok {
-			continue // it may come again
-		}
-		switch before, known := was[l.ID]; {
-		case !known || before == -n.Index && n.Up:
+		before, known := was[l.ID]
+		switch {
+		case !ok && !known:
+			was[l.ID] = 0
+		case !ok: // it may come again
+		case !known || before == -n.Index && n.Up || before == 0 && l.Kind != Physical: // that comes with what it is made of
 			was[l.ID] = n.Index
 		case before == -n.Index:
 			changed = true
 		case before != n.Index:
-			said(fmt.Sprintf("%s: %s has gone and come again", l.ID, n.Name))
+			what := "has gone and come again"
+			if before == 0 {
+				what = "has come"
+			}
+			said(fmt.Sprintf("%s: %s %s", l.ID, n.Name, what))
 			was[l.ID], changed = -n.Index, true
 		}
 	}
