@@ -11,8 +11,8 @@ import (
 )
 
 // Keep asks again for what was given, each time before it ends, until ctx does, and takes
-// over what has changed. What has ended is given up, with its routes, and asked for anew at once (RFC 2131, section 4.4.5). Every minute it asks for what got no answer; try is that of Acquire, and if nothing led to the conductor,
-// it is tried again with the network as it is, and with what the links are given by then. A NIC that has gone and come again, as with new firmware, has
+// over what has changed. What has ended is given up, with its routes, and asked for anew at once (RFC 2131, section 4.4.5).
+// Every minute it asks for what got no answer; try is that of Acquire, and if nothing led to the conductor, it is tried again with the network as it is, and with what the links are given by then. A NIC that has gone and come again, as with new firmware, has
 // nothing of what it had: within a minute that is made again. So is what a NIC lacks that comes for the first time, and its place in a bond or a bridge.
 func (a Acquired) Keep(ctx context.Context, k Kernel, asker Asker, try func(context.Context) error, said func(string)) {
 	lost := map[asking]bool{} // given once, and ended: any address may take the place
@@ -91,6 +91,9 @@ func (a Acquired) Keep(ctx context.Context, k Kernel, asker Asker, try func(cont
 		}
 		if err == nil && at < 0 && try != nil && !lost[next] && !a.base.holds(ctx, k, link, lease) {
 			err = errors.New("another address than the one that works")
+		}
+		if err == nil && at >= 0 && len(lease.Addresses) == 0 && len(a.leases[at].lease.Addresses) > 0 { // the address counts until it ends
+			err = errors.New("the router answers, and nobody gives the address again")
 		}
 		due[next] = time.Now().Add(searchWait)
 		switch {

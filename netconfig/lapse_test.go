@@ -5,6 +5,7 @@ package netconfig
 import (
 	"context"
 	"errors"
+	"net/netip"
 	"slices"
 	"strings"
 	"testing"
@@ -101,6 +102,31 @@ func sortedLines(s string) string {
 	all := strings.Fields(s)
 	slices.Sort(all)
 	return strings.Join(all, "\n")
+}
+
+// A router that answers when the DHCPv6 server does not takes no address away that still counts.
+func TestKeepBesideSilentDHCPv6(t *testing.T) {
+	synctest.Test(t, func(t *testing.T) {
+		k := &fakeKernel{state: withLinkLocal(machine()), cables: map[string]time.Duration{"eth0": 0}}
+		k.state.NICs[1].Addresses = append(k.state.NICs[1].Addresses, Address{Prefix: netip.MustParsePrefix("2001:db8::aa/64")}) // by advertisement
+		servers := &fakeServers{answers: map[string]fakeAnswer{}}
+		servers.answer("eth0 ipv6-auto", lasting("2001:db8::50/128", "", time.Hour))
+		plan := Plan{Links: []Link{{ID: "eth0", Kind: Physical, Device: "eth0", Auto: []Method{Auto6}}}}
+		a, err := plan.Acquire(t.Context(), k, servers, nil, quiet)
+		if err != nil {
+			t.Fatal(err)
+		}
+		before := k.String()
+		ctx, cancel := context.WithCancel(t.Context())
+		ended := make(chan struct{})
+		go func() { defer close(ended); a.Keep(ctx, k, servers, nil, quiet) }()
+		defer func() { cancel(); <-ended }()
+		servers.answer("eth0 ipv6-auto", Lease{From: "router fe80::1"})
+		time.Sleep(59 * time.Minute)
+		compare(t, "machine before the address ends", k.String(), before)
+		time.Sleep(2 * time.Minute)
+		compare(t, "machine after that", k.String(), strings.Replace(before, " 2001:db8::50/128", "", 1))
+	})
 }
 
 // While the conductor is away the lease is renewed, and stays; only if its time is over it goes, and any answer on that NIC is good then.
