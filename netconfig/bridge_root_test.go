@@ -104,6 +104,13 @@ func TestRootBridge(t *testing.T) {
 	}
 	across("192.0.2.1", "192.0.2.2")
 
+	r := netconfig.Check(t.Context(), k, netconfig.Target{Host: "192.0.2.1", Port: 81})
+	for _, line := range []string{"bridge br0: mtu 1400, link, 192.0.2.10/24", "bridge br0: member eth0 is up", "bridge br0: member eth1 is up", "192.0.2.1 refuses connections to port 81"} {
+		if !strings.Contains(r.String(), line) {
+			t.Errorf("no %q in the verdict\n%s", line, r)
+		}
+	}
+
 	join("eth2", "52:54:00:aa:bb:01", "192.0.2.3") // with a lower address than the others, which a bridge would take by itself
 	for range 2 {
 		if err := plan.Apply(t.Context(), k); err != nil {
