@@ -34,6 +34,7 @@ type Source struct {
 	changed chan struct{} // closed, and made anew, when something may go on
 	mode    mode
 	pieces  []piece
+	zeros   []bool   // pieces that are nothing but zeros, and come from nobody; not changed
 	free    [][]byte // memory of pieces, for the next
 	next    int      // in order: the piece that is read
 	kept    []int    // in order: pieces that were read, oldest first
@@ -48,6 +49,7 @@ type Source struct {
 	asked   time.Time // when swarm was
 	failed  error     // ends all reading
 	web     int64     // bytes that came from web seeds
+	nothing int64     // bytes in pieces of zeros; not changed
 	lastWeb error
 
 	rivals    []uint64      // in order: the nodes that read nearby, by their numbers
@@ -81,7 +83,7 @@ const (
 	have          // verified, and in memory
 	handed        // by place: in memory, and on its way to the disk
 	on            // by place: on the disk
-	blank         // by place: all zeros, and so on the disk
+	blank         // all zeros
 	changed       // by place: was on the disk, until somebody changed it there
 )
 
@@ -131,7 +133,14 @@ func Open(ctx context.Context, m Meta, o Options) (*Source, error) {
 	s := &Source{session: ses, seed: maphash.MakeSeed(), changed: make(chan struct{}), turnOf: -1, last: time.Now(), company: time.Now(), size: m.Size, length: m.info.PieceLength, fetches: map[int]*fetch{}}
 	s.begun()
 	s.part = min(s.length, max(minPart, (s.length/maxParts+4095)&^4095))
-	s.pieces = make([]piece, (s.size+s.length-1)/s.length)
+	s.zeros = m.zeros()
+	s.pieces = make([]piece, len(s.zeros))
+	for i, zero := range s.zeros {
+		if zero {
+			s.pieces[i].state = blank
+			s.nothing += s.pieceSize(i)
+		}
+	}
 	if err := s.t.OpenStorage(ctx, store{s}); err != nil {
 		ses.close()
 		return nil, fmt.Errorf("%v: %w", m, err)
@@ -156,7 +165,7 @@ func (s *Source) Stats() Stats {
 	st := s.stats()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	st.Web = s.web
+	st.Web, st.Zero = s.web, s.nothing
 	if s.place != nil {
 		st.Found = s.place.found
 	}
@@ -335,11 +344,13 @@ var errGone = errors.New("the piece is not here any more")
 func (s *Source) passed(i int) {
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	if s.mode != inOrder || s.pieces[i].state != have {
+	if state := s.pieces[i].state; s.mode != inOrder || state != have && state != blank {
 		return
 	}
 	s.next = i + 1
-	s.kept = append(s.kept, i)
+	if s.pieces[i].state == have { // zeros take no memory
+		s.kept = append(s.kept, i)
+	}
 	if len(s.kept) > s.room()/2 {
 		old := s.kept[0]
 		s.kept = s.kept[1:]

@@ -89,11 +89,11 @@ func (s *Source) askSwarm() time.Duration {
 			whole[c] = true
 			continue
 		}
-		near := false
+		near := false // zeros, which all have, tell nothing of it
 		for at := has.Iterator(); at.HasNext(); {
 			if i := int(at.Next()); i < len(some) {
 				some[i]++
-				near = near || i >= next-(end-next)/2 && i < end
+				near = near || i >= next-(end-next)/2 && i < end && !s.zeros[i]
 			}
 		}
 		if near && string(c.PeerID[:len(clientID)]) == clientID {
@@ -142,10 +142,21 @@ func (s *Source) fill(now time.Time) {
 	case byPlace:
 		s.fillAnyOrder()
 	}
+	if !s.waits() { // for a disk that is slow nobody in the swarm has to answer
+		s.last = now
+	}
 }
 
-// ahead is where the window ends that is before who reads in order. It needs the lock.
-func (s *Source) ahead() int { return min(len(s.pieces), s.next+s.room()-s.room()/2) }
+// ahead is where the window ends that is before who reads in order. Zeros take no room in it. It needs the lock.
+func (s *Source) ahead() int {
+	end := s.next
+	for room := s.room() - s.room()/2; end < len(s.pieces) && room > 0; end++ {
+		if s.pieces[end].state != blank {
+			room--
+		}
+	}
+	return end
+}
 
 // fillInOrder takes what is read next, as soon as anybody has it. Nodes that read side by side all need the same at the same time: of what is with those alone who have all, each takes those pieces that are its
 // own by a rule that all of them know, and the others have them from it.
