@@ -4,6 +4,7 @@ package torrent
 
 import (
 	"bytes"
+	"cmp"
 	"context"
 	"crypto/sha1"
 	"errors"
@@ -14,6 +15,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"time"
 	"unicode"
 
 	"github.com/anacrolix/torrent/bencode"
@@ -138,6 +140,13 @@ func Fetch(ctx context.Context, src stream.Source, o stream.ReaderOptions) (Meta
 	}
 	m.From = u.Hostname()
 	return m, nil
+}
+
+// Hasten has Fetch give up soon: where there are mirrors of the image, from which it comes alone then.
+func Hasten(o *stream.HTTPOptions, r *stream.ReaderOptions) {
+	const patience = 30 * time.Second
+	r.Patience = min(cmp.Or(r.Patience, patience), patience)
+	o.Stall = min(cmp.Or(o.Stall, patience/3), patience/3)
 }
 
 // ParseMagnet reads a magnet link, which has to name a tracker: there is no other way to peers. The error wraps ErrMetainfo.
