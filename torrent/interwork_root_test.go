@@ -12,6 +12,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
+	"strings"
 	"testing"
 	"time"
 )
@@ -111,16 +112,25 @@ func TestRootOtherClients(t *testing.T) {
 				}
 
 				t.Run("seeds to us", func(t *testing.T) {
-					ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+					ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 					defer cancel()
 					port := freePort(t)
 					run(ctx, t, func() *exec.Cmd { return o.seed(ctx, dir, torrent, port) })
 					opts := local(2)
-					opts.Peers, opts.Patience = []netip.AddrPort{netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(port))}, 2*time.Minute
-					s := mustOpen(t, m, opts)
-					d := newDisk(32 << 20)
-					if _, err := deploy(ctx, s, d, digestOf(image)); err != nil {
-						t.Fatal(err)
+					opts.Peers, opts.Patience = []netip.AddrPort{netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(port))}, 45*time.Second
+					s, d := mustOpen(t, m, opts), newDisk(32<<20)
+					for {
+						_, err := deploy(ctx, s, d, digestOf(image))
+						if err == nil {
+							break
+						}
+						if ctx.Err() != nil || !strings.Contains(err.Error(), "nothing has come") {
+							t.Fatal(err)
+						}
+						// Transmission, on a busy machine, one time in ten takes the connection and sends nothing by it, though it calls itself a seeder of one peer; usually it begins after 20 s.
+						t.Logf("again: %v", err)
+						s.Close()
+						s, d = mustOpen(t, m, opts), newDisk(32<<20)
 					}
 					sameDisk(t, d, image)
 					if st := s.Stats(); st.Down < dataIn(image, 256<<10) || st.Banned > 0 {
@@ -128,7 +138,7 @@ func TestRootOtherClients(t *testing.T) {
 					}
 				})
 				t.Run("fetches from us", func(t *testing.T) {
-					ctx, cancel := context.WithTimeout(t.Context(), 2*time.Minute)
+					ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 					defer cancel()
 					// From a node that has written the image to its disk, not from a file.
 					seed := mustSeed(t, m, name, local(1))
