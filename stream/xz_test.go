@@ -481,10 +481,10 @@ func mendXZ(in []byte) []byte {
 }
 
 func FuzzXZBlocks(f *testing.F) {
-	raw := join(program(f, 42_000)[40_000:], make([]byte, 3000))
+	raw := join(program(f, 42_000)[40_000:], make([]byte, 1000))
 	for _, args := range []string{
-		"-T2 --block-size=1200 --check=none", "-T2 --block-size=1200 --check=none --delta --x86 --lzma2=preset=0", "-T2 --block-size=1800 --check=crc32", "-T2 --block-size=900 --check=sha256",
-		"-T1 --block-size=1800 --check=none", "-T1", "-T2 --block-list=1,1,1,1000,1", "-T2 --block-size=1200 --arm --lzma2=preset=1,lc=0,lp=4,pb=4",
+		"-0 -T2 --block-size=1200 --check=none", "-T2 --block-size=1200 --check=none --delta --x86 --lzma2=preset=0", "-0 -T2 --block-size=1800 --check=crc32", "-0 -T1 --block-size=900 --check=sha256",
+		"-0 -T1", "-0 -T2 --block-list=1,1,1,1000,0", "-T2 --block-size=1200 --arm --lzma2=preset=0,lc=0,lp=4,pb=4",
 	} {
 		packed := run(f, raw, "xz", strings.Fields(args)...)
 		if !bytes.Equal(mendXZ(packed), packed) {
@@ -492,7 +492,7 @@ func FuzzXZBlocks(f *testing.F) {
 		}
 		f.Add(packed)
 	}
-	f.Add(join(run(f, raw[:100], "xz"), make([]byte, 8), run(f, nil, "xz"), run(f, raw[:100], "xz", "--check=none")))
+	f.Add(join(run(f, raw[:100], "xz", "-0"), make([]byte, 8), run(f, nil, "xz", "-0"), run(f, raw[:100], "xz", "-0", "--check=none")))
 	f.Fuzz(func(t *testing.T, in []byte) {
 		compareXZ(t, in)
 		compareXZ(t, mendXZ(in))
