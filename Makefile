@@ -67,7 +67,7 @@ test-ironic: packages ramdisk image ## the real ramdisk, driven by a real Ironic
 
 .PHONY: test-fuzz
 test-fuzz: packages ## what reads images and all that is fetched with them, a minute for each fuzz target
-	@echo "== fuzzing"; scripts/fuzz 60s ./image/qcow2 FuzzDecode $(foreach t,Decompress Gzip Zstd XZ Bzip2 LZ4 ParseChecksums ContentRange Signature PublicKeys Manifest RegistryAnswers,./stream Fuzz$(t)) $(foreach t,Metainfo Magnet TrackerAnswer,./torrent Fuzz$(t))
+	@echo "== fuzzing"; scripts/fuzz 60s ./image/qcow2 FuzzDecode $(foreach t,Decompress Gzip Zstd XZ XZBlocks Bzip2 LZ4 ParseChecksums ContentRange Signature PublicKeys Manifest RegistryAnswers,./stream Fuzz$(t)) $(foreach t,Metainfo Magnet TrackerAnswer,./torrent Fuzz$(t))
 
 .PHONY: fuzz
 fuzz: ## each fuzz target for FUZZTIME (20s)

@@ -87,11 +87,7 @@ func unpackTo(c Compression, packed *bufio.Reader, maxWindow int64, a *ahead) er
 	case Zstd:
 		return unzstd(packed, maxWindow, a)
 	case XZ:
-		r, err := xz.NewReader(packed, uint32(maxWindow))
-		if err != nil {
-			return err
-		}
-		return a.copy(r)
+		return unxz(packed, maxWindow, a)
 	case Bzip2:
 		return a.copy(bzip2.NewReader(packed))
 	}
