@@ -10,7 +10,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/fstest"
 	"testing/synctest"
@@ -978,6 +981,67 @@ func TestPaths(t *testing.T) {
 	s.disks = s.disks[2:]
 	if got := s.deviceList(); got != "" {
 		t.Errorf("deviceList() = %s, and each disk has one path", got)
+	}
+}
+
+// failing is a machine some of whose devices cannot be read.
+type failing struct {
+	fstest.MapFS
+	errs map[string]error
+}
+
+func (f failing) Open(name string) (fs.File, error) {
+	if err := f.errs[name]; err != nil {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
+	}
+	return f.MapFS.Open(name)
+}
+
+// A disk whose first path does not work is looked at by the other, also what runs on a partition of the dead one; what is to be taken down is found by either.
+func TestDeadPath(t *testing.T) {
+	eio := func(names ...string) map[string]error {
+		errs := map[string]error{}
+		for _, name := range names {
+			errs["dev/"+name] = syscall.EIO
+		}
+		return errs
+	}
+	for _, test := range []struct {
+		name string
+		errs map[string]error
+		want string // the disk's names, and the members of the array; or an error
+		said string
+	}{
+		{"both work", nil, "[/dev/sda /dev/sdc] /dev/sda1, /dev/sdb1", ""},
+		{"the first is dead", eio("sda", "sda1", "sda2"), "[/dev/sdc /dev/sda] /dev/sdb1, /dev/sdc1", "/dev/sda does not work (open dev/sda: input/output error): /dev/sdc is another path to this disk, and is used\n"},
+		{"the second is dead", eio("sdc", "sdc1", "sdc2"), "[/dev/sda /dev/sdc] /dev/sda1, /dev/sdb1", ""},
+		{"both are dead", eio("sda", "sdc"), "look at /dev/sda: open dev/sda: input/output error", ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			m := files(t)
+			for name, file := range maps.Clone(m) {
+				if strings.Contains(name, "sda") && !strings.Contains(name, "slaves") {
+					m[strings.ReplaceAll(name, "sda", "sdc")] = file
+				}
+			}
+			for i, name := range []string{"sda", "sdc"} {
+				m[fmt.Sprintf("sys/block/%s/device/scsi_device/%d:0:0:0/x", name, i)] = &fstest.MapFile{}
+				m["sys/block/"+name+"/device/wwid"] = &fstest.MapFile{Data: []byte("naa.5000c500a1b2c3d4")}
+			}
+			said := ""
+			s, err := look(t.Context(), steps.Host{Machine: inspect.Machine{FS: failing{m, test.errs}}, Say: func(f string, args ...any) { said += fmt.Sprintf(f, args...) + "\n" }})
+			got := ""
+			switch {
+			case err != nil:
+				got = err.Error()
+			case len(s.disks) == 2:
+				one := s.disks[slices.IndexFunc(s.disks, func(d disk) bool { return len(d.Paths) > 0 })]
+				got = fmt.Sprint(one.Names(), " ", devices(s.arrays[len(s.arrays)-1].members))
+			}
+			if got != test.want || said != test.said {
+				t.Errorf("look() = %s, want %s; it said %q, want %q", got, test.want, said, test.said)
+			}
+		})
 	}
 }
 
