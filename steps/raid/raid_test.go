@@ -765,15 +765,15 @@ func TestLookHangs(t *testing.T) {
 	}
 }
 
-// hanging is a machine one of whose files does not open before the gate does.
+// hanging is a machine some of whose files do not open before the gate does.
 type hanging struct {
 	fstest.MapFS
-	name string
-	gate chan struct{}
+	names string
+	gate  chan struct{}
 }
 
 func (h hanging) Open(name string) (fs.File, error) {
-	if name == h.name {
+	if slices.Contains(strings.Fields(h.names), name) {
 		<-h.gate
 	}
 	return h.MapFS.Open(name)
@@ -1018,16 +1018,7 @@ func TestDeadPath(t *testing.T) {
 		{"both are dead", eio("sda", "sdc"), "look at /dev/sda: open dev/sda: input/output error", ""},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			m := files(t)
-			for name, file := range maps.Clone(m) {
-				if strings.Contains(name, "sda") && !strings.Contains(name, "slaves") {
-					m[strings.ReplaceAll(name, "sda", "sdc")] = file
-				}
-			}
-			for i, name := range []string{"sda", "sdc"} {
-				m[fmt.Sprintf("sys/block/%s/device/scsi_device/%d:0:0:0/x", name, i)] = &fstest.MapFile{}
-				m["sys/block/"+name+"/device/wwid"] = &fstest.MapFile{Data: []byte("naa.5000c500a1b2c3d4")}
-			}
+			m := twoPaths(t)
 			said := ""
 			s, err := look(t.Context(), steps.Host{Machine: inspect.Machine{FS: failing{m, test.errs}}, Say: func(f string, args ...any) { said += fmt.Sprintf(f, args...) + "\n" }})
 			got := ""
@@ -1043,6 +1034,40 @@ func TestDeadPath(t *testing.T) {
 			}
 		})
 	}
+}
+
+// A disk all of whose paths hang keeps the arrays on others from being started no longer than any that hangs.
+func TestPathsHang(t *testing.T) {
+	for _, names := range []string{"dev/sda", "dev/sdc", "dev/sda dev/sdc"} {
+		t.Run(names, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				gate := make(chan struct{})
+				start := time.Now()
+				s, err := look(t.Context(), steps.Host{Machine: inspect.Machine{FS: hanging{twoPaths(t), names, gate}}, Say: func(string, ...any) {}})
+				took := time.Since(start)
+				close(gate)
+				if hung := strings.Contains(names, "sda"); took >= assembleTime || hung != (err != nil) || !strings.Contains(printState(s), "/dev/sdb 2 partitions") {
+					t.Errorf("look() = %v after %v:\n%s", err, took, printState(s))
+				}
+			})
+		})
+	}
+}
+
+// twoPaths is the machine of files whose first disk is reached as sda and sdc.
+func twoPaths(t *testing.T) fstest.MapFS {
+	t.Helper()
+	m := files(t)
+	for name, file := range maps.Clone(m) {
+		if strings.Contains(name, "sda") && !strings.Contains(name, "slaves") {
+			m[strings.ReplaceAll(name, "sda", "sdc")] = file
+		}
+	}
+	for i, name := range []string{"sda", "sdc"} {
+		m[fmt.Sprintf("sys/block/%s/device/scsi_device/%d:0:0:0/x", name, i)] = &fstest.MapFile{}
+		m["sys/block/"+name+"/device/wwid"] = &fstest.MapFile{Data: []byte("naa.5000c500a1b2c3d4")}
+	}
+	return m
 }
 
 // An array on what is no disk here cannot be deleted, and that is said.

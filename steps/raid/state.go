@@ -127,7 +127,7 @@ func look(ctx context.Context, h steps.Host) (s state, err error) {
 	return s, errors.Join(errs...)
 }
 
-// pathTime is how long one path to a disk may take to show whether it works. One that does not answer is not known to be dead: the disk is looked at as any.
+// pathTime is how long the paths to a disk may take to show whether they work. One that does not answer is not known to be dead: the disk is looked at as any. With [lookTime] it is shorter than [assembleTime].
 const pathTime = 5 * time.Second
 
 // Disks lists the machine's disks, each by a path that works if it has several. Those that do not are the last of its other paths, for it may be in use by them.
@@ -144,6 +144,8 @@ func livingDisks(ctx context.Context, h steps.Host) (disks []inspect.Disk, moved
 	var all sync.WaitGroup
 	for i, d := range disks {
 		all.Go(func() {
+			ctx, cancel := context.WithTimeoutCause(ctx, pathTime, silent)
+			defer cancel()
 			living, dead := steps.LivingPath(d, func(path string) error {
 				_, err := steps.Within(ctx, pathTime, silent, func(context.Context) (struct{}, error) { return struct{}{}, readStart(h.Machine.FS, path) })
 				return err
