@@ -18,7 +18,7 @@ func (l *lab) rootImage(disk string) {
 	l.run("bash", "-c", `set -eu -o pipefail; cd "$2"
 		zstd -dc "$1" | { dd bs=1M skip=66 count=1536 iflag=fullblock conv=sparse of=root.img status=none; cat >/dev/null; }
 		debugfs -R 'dump /etc/fstab fstab' root.img 2>/dev/null
-		echo '/dev/mapper/sys--1-data /srv ext4 defaults 0 2' >>fstab
+		echo '/dev/mapper/sys--1-data /srv ext4 x-systemd.device-timeout=10min 0 2' >>fstab
 		printf 'rm /etc/fstab\nwrite fstab /etc/fstab\n' | debugfs -w root.img >/dev/null 2>&1
 		debugfs -R 'cat /etc/fstab' root.img 2>/dev/null | cmp - fstab
 		e2fsck -fn root.img >/dev/null
