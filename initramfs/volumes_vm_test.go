@@ -31,7 +31,7 @@ func (l *lab) rootImage(disk string) {
 func TestVMDeployOnVolume(t *testing.T) {
 	disks := `physical_disks: [{serial: OTHER}, {serial: ROOT}]`
 	volumes := func(on string) string {
-		return `[{name: sys-1, ` + on + `, volumes: [{name: data, size_gb: 1, type: TYPE, file_system: ext4}, {name: root-1, size_gb: 2, type: TYPE, is_root_volume: true}]}]`
+		return `[{name: sys-1, ` + on + `, volumes: [{name: data, size_percent: 4, type: TYPE, file_system: ext4}, {name: root-1, size_gb: 2, type: TYPE, is_root_volume: true}]}]`
 	}
 	both := func(m []vmtest.Disk) [][]vmtest.Disk { return [][]vmtest.Disk{m} }
 	either := func(m []vmtest.Disk) [][]vmtest.Disk { return [][]vmtest.Disk{m[1:], m[:1]} }
