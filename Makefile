@@ -51,7 +51,7 @@ test-vm: packages ramdisk ramdisk-burnin image iso ## tests of the real ramdisk 
 	@echo "== virtual machine tests"; REQUIRE=root,vm $(GO) test -count=1 -p 2 -timeout 60m -run 'TestVM' ./...
 
 .PHONY: test-long
-test-long: packages ramdisk ramdisk-burnin image ## a loss of power at each operation, systems on volumes and arrays of all levels, a Debian from a swarm, a whole burn-in: more than an hour
+test-long: packages ramdisk ramdisk-burnin image $(B)/image/debian-dracut.img.zst ## a loss of power at each operation, systems on volumes and arrays of all levels, a Debian from a swarm, a whole burn-in: more than an hour
 	@LONG=1 REQUIRE=root,vm $(GO) test -count=1 -timeout 90m -run 'TestVMVolumesKilled|TestVMVolumeWriteKilled|TestVMRaid' ./steps/lvm ./steps/raid ./steps/generic
 	@LONG=1 REQUIRE=root,vm $(GO) test -count=1 -timeout 90m -parallel 2 -run 'TestVMDeployOnVolume$$|TestVMDeployOnArrayLevels$$|TestVMStickQuick$$|TestVMBurnInCD$$|TestVMSwarm$$' ./initramfs
 
@@ -152,6 +152,9 @@ image: $(B)/image/debian.img.zst $(B)/image/debian-raid.img.zst ## the operating
 
 $(B)/image/debian.img.zst: $(wildcard demo/image/*) $(wildcard demo/image/files/*)
 	@demo/image/build $(B)/image
+
+$(B)/image/debian-dracut.img.zst: $(wildcard demo/image/*) $(wildcard demo/image/files/*)
+	@demo/image/build $(B)/image dracut
 
 $(B)/image/debian-raid.img.zst: $(wildcard demo/image/*) $(wildcard demo/image/files/*)
 	@demo/image/build $(B)/image raid

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/ironhand/ironhand/initramfs/boot"
+	"github.com/ironhand/ironhand/steps"
 )
 
 // Limits of the logs that a conductor collects, in bytes. It keeps them in one JSON document, and stores them in a file.
@@ -161,23 +162,7 @@ func (a *agent) networkLog(ctx context.Context) ([]byte, error) {
 // within waits for a read for readTime. The kernel answers some files only when a disk or a device does, and such a read cannot be interrupted: it
 // is left to itself.
 func within(ctx context.Context, read func() ([]byte, error)) ([]byte, error) {
-	type result struct {
-		b   []byte
-		err error
-	}
-	ctx, cancel := context.WithTimeout(ctx, readTime)
-	defer cancel()
-	done := make(chan result, 1)
-	go func() {
-		b, err := read()
-		done <- result{b, err}
-	}()
-	select {
-	case r := <-done:
-		return r.b, r.err
-	case <-ctx.Done():
-		return nil, errors.New("it cannot be read in time")
-	}
+	return steps.Within(ctx, readTime, errors.New("it cannot be read in time"), func(context.Context) ([]byte, error) { return read() })
 }
 
 // tail reads the last bytes of a file, however long it is.

@@ -13,20 +13,20 @@ import (
 	"path"
 )
 
-// degradedScript has an initial ramdisk of initramfs-tools start the root volume without a disk that is missing. Since lvm2 2.03.15 (Debian 12) nothing else does: udev activates a group when all of
-// it is there, whatever activation_mode in lvm.conf says (udev/69-dm-lvm.rules.in of lvm2; https://github.com/lvmteam/lvm2/issues/174). dracut does so itself (modules.d/90lvm).
+// degradedScript has an initial ramdisk of initramfs-tools start the root volume without a disk that is missing, and the group's other volumes, which the system would wait for in vain. Since lvm2 2.03.15
+// (Debian 12) nothing else does: udev activates a group when all of it is there, whatever activation_mode in lvm.conf says (udev/69-dm-lvm.rules.in of lvm2; https://github.com/lvmteam/lvm2/issues/174).
 //
 // Scripts in local-block are run about each second until the root is there, for 30 seconds or those of rootdelay=. This one waits as long as mdadm's does for the missing disk of an array, for a volume that
 // was started without one does not take it back by itself. initramfs-tools(7); scripts/local in initramfs-tools.
 const degradedScript = `#!/bin/sh
-# Starts the volume of the root file system, a mirror, without the disks that are missing.
+# Starts the volume group of the root file system, a mirror, without the disks that are missing.
 # Made when this system was deployed: by itself lvm2 starts a volume group only when all its disks are there.
 case $1 in prereqs) echo; exit 0 ;; esac
 limit=${ROOTDELAY:-0}
 [ "$limit" -gt 30 ] || limit=30
 read -r now rest </proc/uptime
 [ $((${now%%%%.*} - ${starttime:-0})) -ge $((limit * 2 / 3)) ] || exit 0
-[ -e %[1]s ] || lvm lvchange --sysinit --yes -aay --activationmode degraded %[2]s
+[ -e %[1]s ] || lvm vgchange --sysinit --yes -aay --activationmode degraded %[2]s
 exit 0
 `
 
@@ -40,39 +40,71 @@ done
 
 const (
 	localBlock   = "scripts/local-block"
-	degradedName = "ironhand-root-volume"
-	degradedFile = "etc/initramfs-tools/" + localBlock + "/" + degradedName
+	volumeName   = "ironhand-root-volume"
+	degradedFile = "etc/initramfs-tools/" + localBlock + "/" + volumeName
+	cmdlineDir   = "etc/cmdline.d"
+	dracutFile   = "etc/dracut.conf.d/" + volumeName + ".conf"
 )
 
-// startDegraded has the system that is in root start also when a disk of its volume, which is a mirror, is missing: now, by what is put behind its initial ramdisks, and when others are made in their place. Images
-// without lvm2 and initramfs-tools are left as they are.
-func (r Root) startDegraded(root *os.Root) error {
-	for _, name := range []string{"usr/share/initramfs-tools/init", "usr/share/initramfs-tools/hooks/lvm2"} {
-		if !isFile(root.FS(), name) {
-			return nil
-		}
-	}
+// tellRamdisks has the initial ramdisks of the system that is in root start its volume, and if that is a mirror, also when a disk is missing: now, by what is put behind them, and when others are made in their
+// place. They are left as they are if the image has neither dracut nor, for a mirror, initramfs-tools with lvm2.
+func (r Root) tellRamdisks(root *os.Root, mirror bool) error {
 	if !plainWord.MatchString(r.Volume.Device() + r.Volume.String()) {
 		return fmt.Errorf("the volume is called %q", r.Volume)
 	}
-	script := fmt.Appendf(nil, degradedScript, r.Volume.Device(), r.Volume)
-	mode := fs.FileMode(0o755)
-	if err := (File{Path: degradedFile, Content: script, Mode: &mode, Owner: -1, Group: -1}).Put(root); err != nil {
+	has := func(name string) bool { return isFile(root.FS(), name) }
+	switch {
+	case !has("usr/share/initramfs-tools/init") && has("usr/lib/dracut/dracut-functions.sh"):
+		return r.tellDracut(root, mirror)
+	case mirror && has("usr/share/initramfs-tools/init") && has("usr/share/initramfs-tools/hooks/lvm2"):
+		return r.tellInitramfsTools(root)
+	}
+	return nil
+}
+
+// tellDracut names the volume for initial ramdisks of dracut, which activate nothing that is not named: a menu that is made anew in the image by grub-mkconfig may name it no longer. Of a mirror all of the group is named:
+// dracut activates what is there without waiting for disks that are late, as activation_mode in lvm.conf is "degraded" by default, and udev in the system that is started would wait for all disks before it activates the
+// rest. Files in /etc/cmdline.d count as the kernel's command line: getcmdline in modules.d/99base/dracut-lib.sh, lvm_scan.sh in modules.d/90lvm; dracut.conf(5), kernel_cmdline.
+func (r Root) tellDracut(root *os.Root, mirror bool) error {
+	words := "rd.lvm.lv=" + r.Volume.String()
+	if mirror {
+		words += " rd.lvm.vg=" + r.Volume.Group
+	}
+	return r.putRamdisks(root, File{Path: dracutFile, Content: []byte("# Made when this system was deployed: the volume of its root file system.\nkernel_cmdline+=\" " + words + " \"\n")}, 0o644, []archived{
+		{name: cmdlineDir, mode: unixDir | 0o755},
+		{name: cmdlineDir + "/" + volumeName + ".conf", mode: unixFile | 0o644, content: []byte(words + "\n")},
+	})
+}
+
+// tellInitramfsTools has the system start when a disk of its volume, which is a mirror, is missing.
+func (r Root) tellInitramfsTools(root *os.Root) error {
+	script := fmt.Appendf(nil, degradedScript, r.Volume.Device(), r.Volume.Group)
+	return r.putRamdisks(root, File{Path: degradedFile, Content: script}, 0o755, []archived{
+		{name: path.Dir(localBlock), mode: unixDir | 0o755},
+		{name: localBlock, mode: unixDir | 0o755},
+		{name: localBlock + "/ORDER", mode: unixFile | 0o644, content: []byte(degradedOrder)},
+		{name: localBlock + "/" + volumeName, mode: unixFile | 0o755, content: script},
+	})
+}
+
+// putRamdisks puts a file into root for initial ramdisks to come, and others behind those that are there.
+func (r Root) putRamdisks(root *os.Root, later File, mode fs.FileMode, now []archived) error {
+	later.Mode, later.Owner, later.Group = &mode, -1, -1
+	if err := later.Put(root); err != nil {
 		return err
 	}
-	initrds, err := fs.Glob(root.FS(), "boot/initrd.img-*")
-	if err != nil {
-		return err
+	var initrds []string
+	for _, pattern := range []string{"boot/initrd-*", "boot/initrd.img-*", "boot/initramfs-*.img"} { // of SUSE, Debian, Red Hat
+		found, err := fs.Glob(root.FS(), pattern)
+		if err != nil {
+			return err
+		}
+		initrds = append(initrds, found...)
 	}
 	if len(initrds) > grubEntries {
 		return fmt.Errorf("there are %d initial ramdisks", len(initrds))
 	}
-	more := archive([]archived{
-		{name: path.Dir(localBlock), mode: unixDir | 0o755},
-		{name: localBlock, mode: unixDir | 0o755},
-		{name: localBlock + "/ORDER", mode: unixFile | 0o644, content: []byte(degradedOrder)},
-		{name: localBlock + "/" + degradedName, mode: unixFile | 0o755, content: script},
-	})
+	more := archive(now)
 	for _, name := range initrds {
 		if !isFile(root.FS(), name) {
 			continue

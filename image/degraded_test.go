@@ -25,7 +25,7 @@ func TestStartDegradedZstd(t *testing.T) {
 		t.Fatal(err)
 	}
 	for range 2 { // the same again changes nothing
-		if err := (Root{FileSystem: FileSystem{UUID: rootUUID}, Volume: testVolume}).startDegraded(root); err != nil {
+		if err := (Root{FileSystem: FileSystem{UUID: rootUUID}, Volume: testVolume}).tellRamdisks(root, true); err != nil {
 			t.Fatal(err)
 		}
 	}
@@ -66,7 +66,7 @@ func TestStartDegraded(t *testing.T) {
 			}
 			at := Root{FileSystem: FileSystem{Type: "ext4", UUID: rootUUID}, Volume: testVolume}
 			for range 2 { // the same again changes nothing
-				if err := at.startDegraded(root); err != nil {
+				if err := at.tellRamdisks(root, true); err != nil {
 					t.Fatal(err)
 				}
 			}
@@ -90,7 +90,7 @@ func TestStartDegraded(t *testing.T) {
 			if out, err := cmd.CombinedOutput(); err != nil {
 				t.Fatalf("cpio: %v\n%s", err, out)
 			}
-			script := filepath.Join(dir, localBlock, degradedName)
+			script := filepath.Join(dir, localBlock, volumeName)
 			b, err := os.ReadFile(script)
 			if err != nil {
 				t.Fatal(err)
@@ -98,7 +98,7 @@ func TestStartDegraded(t *testing.T) {
 			if later, err := root.ReadFile(degradedFile); err != nil || !bytes.Equal(later, b) {
 				t.Errorf("the next initial ramdisk would get another script: %v\n%s", err, later)
 			}
-			if want := "[ -e /dev/mapper/sys--1-root ] || lvm lvchange --sysinit --yes -aay --activationmode degraded sys-1/root\n"; !strings.Contains(string(b), want) {
+			if want := "[ -e /dev/mapper/sys--1-root ] || lvm vgchange --sysinit --yes -aay --activationmode degraded sys-1\n"; !strings.Contains(string(b), want) {
 				t.Errorf("the script is\n%s", b)
 			}
 			run(t, "", "sh", "-n", filepath.Join(dir, localBlock, "ORDER"))
@@ -124,6 +124,51 @@ func TestStartDegraded(t *testing.T) {
 				if _, err := os.Stat(calls); (err == nil) != wait.runs {
 					t.Errorf("started at %s, rootdelay %q: it starts the volume: %v", wait.since, wait.delay, err == nil)
 				}
+			}
+		})
+	}
+}
+
+// What dracut has made knows the volume, whatever the menu says, and what it will make too: by the word of cpio, and of a shell that reads the configuration as dracut does.
+func TestTellDracut(t *testing.T) {
+	const dracut = "usr/lib/dracut/dracut-functions.sh\n#!/bin/bash"
+	for _, tt := range []struct {
+		name, initrd string
+		tree         []string
+		mirror       bool
+		want         string // words; "" if nothing is changed
+	}{
+		{"Debian", "boot/initrd.img-6.1.0-9-amd64", []string{dracut}, true, "rd.lvm.lv=sys-1/root rd.lvm.vg=sys-1"},
+		{"SUSE", "boot/initrd-6.4.0-150600.21-default", []string{dracut}, true, "rd.lvm.lv=sys-1/root rd.lvm.vg=sys-1"},
+		{"Red Hat", "boot/initramfs-5.14.0-427.el9.x86_64.img", []string{dracut}, true, "rd.lvm.lv=sys-1/root rd.lvm.vg=sys-1"},
+		{"no mirror", "boot/initramfs-5.14.0-427.el9.x86_64.img", []string{dracut}, false, "rd.lvm.lv=sys-1/root"},
+		{"initramfs-tools makes them", "boot/initrd.img-6.1.0-9-amd64", append(initramfsTools(), dracut), false, ""},
+		{"neither", "boot/initramfs-5.14.0-427.el9.x86_64.img", nil, true, ""},
+	} {
+		t.Run(tt.name, func(t *testing.T) {
+			root := rootTree(t, append(tt.tree, tt.initrd+"\nwhat was there")...)
+			before, err := root.ReadFile(tt.initrd)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range 2 { // the same again changes nothing
+				if err := (Root{FileSystem: FileSystem{UUID: rootUUID}, Volume: testVolume}).tellRamdisks(root, tt.mirror); err != nil {
+					t.Fatal(err)
+				}
+			}
+			after, err := root.ReadFile(tt.initrd)
+			added, found := bytes.CutPrefix(after, before)
+			if err != nil || !found || (len(added) > 0) != (tt.want != "") || isFile(root.FS(), dracutFile) != (tt.want != "") {
+				t.Fatalf("%d bytes became %d, %v", len(before), len(after), err)
+			}
+			if tt.want == "" {
+				return
+			}
+			if got := run(t, string(bytes.TrimLeft(added, "\x00")), "cpio", "-i", "--quiet", "--to-stdout", "etc/cmdline.d/*.conf"); got != tt.want+"\n" {
+				t.Errorf("/etc/cmdline.d has %q, want %q", got, tt.want)
+			}
+			if got := run(t, "", "bash", "-c", `kernel_cmdline="quiet"; . "$1"; echo $kernel_cmdline`, "bash", filepath.Join(root.Name(), dracutFile)); got != "quiet "+tt.want+"\n" {
+				t.Errorf("dracut reads %q, want %q", got, tt.want)
 			}
 		})
 	}

@@ -18,7 +18,7 @@ import (
 
 // WriteVolume writes a partition image, which s describes, to all of a logical volume of size bytes with sectors of some bytes. When the image is known to be one for it, use is called, and has to call what it
 // is given with the volume, which until then may be inactive. The menus of the image name the volume afterwards, and the system starts without a disk if the volume is a mirror and the image's initial ramdisk one of
-// initramfs-tools with lvm2. With uefi the files that an EFI system partition needs to start it
+// initramfs-tools or of dracut, with lvm2. With uefi the files that an EFI system partition needs to start it
 // are returned: who writes them does so last. No files are a warning. The config drive of s is only checked. After an error there is no file system in the volume, or what was there if use was not called.
 func WriteVolume(ctx context.Context, size int64, sector int, s Spec, at LogicalVolume, mirror, uefi bool, use func(write func(Disk, Volumes) error) error) (r Partitioned, files map[string][]byte, err error) {
 	if err := s.Check(size, sector); err != nil {
@@ -78,10 +78,10 @@ func (r *Partitioned) writeVolume(ctx context.Context, dst Disk, s Spec, o *open
 
 	// 2. The system has to find itself.
 	err = v.Change(ctx, root, self.FileSystem, func(inside *os.Root) error {
-		if err := self.nameVolume(inside); err != nil || !mirror {
+		if err := self.nameVolume(inside); err != nil {
 			return err
 		}
-		return self.startDegraded(inside)
+		return self.tellRamdisks(inside, mirror)
 	})
 	if err != nil {
 		return nil, fmt.Errorf("name the volume in what the image is started by: %w", err)

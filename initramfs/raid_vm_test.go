@@ -138,19 +138,13 @@ func onArray(t *testing.T, l *lab, firmware, level string, disks int, expect ...
 	return m
 }
 
-// starts wants the deployed system to start by the machine's firmware with each set of disks, each time from what they hold now.
+// starts wants the deployed system to start by the machine's firmware with each of the sets of disks, none of which it changes, up to its login.
 func starts(t *testing.T, m vmtest.Machine, sets ...[]vmtest.Disk) {
-	t.Helper()
-	startsTo(t, m, `lab-host login:`, sets...) // of its config drive, a partition of the array
-}
-
-// startsTo wants the machine to start to some text with each of the sets of disks, none of which it changes.
-func startsTo(t *testing.T, m vmtest.Machine, text string, sets ...[]vmtest.Disk) {
 	t.Helper()
 	m.Extra = append(m.Extra, "-snapshot")
 	for _, m.Disks = range sets {
 		vm := vmtest.Start(t, m)
-		vm.Expect(t, text, 10*time.Minute)
+		vm.Expect(t, `lab-host login:`, 10*time.Minute) // of its config drive
 		vm.Stop()
 	}
 }
@@ -159,7 +153,7 @@ func startsTo(t *testing.T, m vmtest.Machine, text string, sets ...[]vmtest.Disk
 const (
 	arraysInStep = "for m in raid1 raid10 raid456; do modprobe $m; done; mdadm --assemble --scan; while grep resync /proc/mdstat; do sleep 5; done; mdadm --stop --scan"
 	volumeInStep = `for m in dm_mod dm_raid raid1; do modprobe $m; done; c='activation{udev_sync=0 udev_rules=0 monitoring=0}'; lvm vgchange --config "$c" -ay sys-1; ` +
-		`until lvm lvs --config "$c" --noheadings -o sync_percent sys-1/root-1 | grep 100.00; do sleep 5; done; lvm vgchange --config "$c" -an sys-1`
+		`while lvm lvs --config "$c" --noheadings -o sync_percent sys-1 | grep -v 100.00; do sleep 5; done; lvm vgchange --config "$c" -an sys-1`
 )
 
 // bringInStep has the ramdisk do that.

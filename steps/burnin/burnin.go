@@ -320,12 +320,17 @@ func burnDisks(ctx context.Context, h steps.Host, j steps.Job, open opener) (any
 	if _, err := h.Tools.Run(ctx, tool.Fio, "--version"); err != nil {
 		return nil, err
 	}
-	disks, skipped, err := chooseDisks(ctx, h, j.Node)
+	disks, others, err := chooseDisks(ctx, h, j.Node)
 	if err != nil {
 		return nil, err
 	}
 	if h.Confirm != nil {
 		var plan strings.Builder
+		for _, p := range others {
+			if p.Verdict == Fail {
+				fmt.Fprintf(&plan, silentPlan, p.Name)
+			}
+		}
 		for _, d := range disks {
 			fmt.Fprintf(&plan, "overwrite all of %s\n", title(d))
 		}
@@ -339,7 +344,7 @@ func burnDisks(ctx context.Context, h steps.Host, j steps.Job, open opener) (any
 		}
 	}
 	file = newReport(h, "disks", file)
-	return do(ctx, h, diskLoad(disks, skipped, loops, lasts, func(ctx context.Context, d inspect.Disk) ([]Part, error) {
+	return do(ctx, h, diskLoad(disks, others, loops, lasts, func(ctx context.Context, d inspect.Disk) ([]Part, error) {
 		parts, err := testDisk(ctx, h, d, loops, lasts, true, file) // what is on it is the node's former life
 		if !smart || err != nil || parts[0].Verdict != Pass {
 			return parts, err
@@ -416,8 +421,8 @@ func runFio(ctx context.Context, h steps.Host, file string, faults []fioError, a
 	return v, nil
 }
 
-// diskLoad tests disks beside each other.
-func diskLoad(disks []inspect.Disk, skipped []Part, loops int64, lasts time.Duration, test func(context.Context, inspect.Disk) ([]Part, error)) load {
+// diskLoad tests disks beside each other. The result has others beside them, of which all is known already.
+func diskLoad(disks []inspect.Disk, others []Part, loops int64, lasts time.Duration, test func(context.Context, inspect.Disk) ([]Part, error)) load {
 	how := fmt.Sprintf("%d times", loops)
 	if lasts > 0 {
 		how = fmt.Sprintf("for %v", lasts)
@@ -440,7 +445,7 @@ func diskLoad(disks []inspect.Disk, skipped []Part, loops int64, lasts time.Dura
 				all.Go(func() { tested[i], errs[i] = test(ctx, d) })
 			}
 			all.Wait()
-			return append(slices.Concat(tested...), skipped...), errors.Join(errs...)
+			return append(slices.Concat(tested...), others...), errors.Join(errs...)
 		},
 	}
 }
@@ -463,22 +468,26 @@ func diskLog(file, disk string) string {
 	return file + "." + strings.ReplaceAll(strings.TrimPrefix(disk, "/dev/"), "/", "_")
 }
 
-// chooseDisks returns the disks to be written to, and what is left out and why. Nothing is written yet. A disk that somebody uses is an error.
-func chooseDisks(ctx context.Context, h steps.Host, n steps.Node) (disks []inspect.Disk, skipped []Part, err error) {
-	all, err := h.Machine.Disks(ctx)
-	if err != nil {
-		return nil, nil, err
+// chooseDisks returns the disks to be written to, and of the others why they are left out, or have failed already: one that does not answer is a finding, and keeps nobody from testing the rest. Nothing is
+// written yet. A disk that somebody uses is an error.
+func chooseDisks(ctx context.Context, h steps.Host, n steps.Node) (disks []inspect.Disk, others []Part, err error) {
+	machine := listDisks(ctx, h)
+	if machine.err != nil {
+		return nil, nil, machine.err
 	}
 	list, err := inspect.ParseSkipList(n.Properties["skip_block_devices"])
 	if err != nil {
 		return nil, nil, fmt.Errorf("skip_block_devices: %w", err)
 	}
-	use, skip, err := list.Split(all)
+	for _, name := range machine.silent {
+		others = append(others, Part{Name: name, Verdict: Fail, Reasons: []string{isSilent}})
+	}
+	use, skip, err := list.Split(machine.disks)
 	if err != nil {
 		return nil, nil, err
 	}
 	leave := func(d inspect.Disk, why string) {
-		skipped = append(skipped, Part{Name: title(d), Verdict: Skipped, Reasons: []string{why}})
+		others = append(others, Part{Name: title(d), Verdict: Skipped, Reasons: []string{why}})
 	}
 	for _, d := range skip {
 		leave(d, "it is on the skip list")
@@ -509,10 +518,10 @@ func chooseDisks(ctx context.Context, h steps.Host, n steps.Node) (disks []inspe
 	if err := errors.Join(errs...); err != nil {
 		return nil, nil, fmt.Errorf("nothing was written: %w", err)
 	}
-	if len(disks) == 0 {
+	if len(disks)+len(machine.silent) == 0 {
 		return nil, nil, fmt.Errorf("%w to burn in", inspect.ErrNoDisk)
 	}
-	return disks, skipped, nil
+	return disks, others, nil
 }
 
 // errMultipath is why a multipath device is left out.

@@ -90,7 +90,7 @@ func (o Order) Plan(ctx context.Context, h steps.Host) (*Plan, error) {
 	machine := listDisks(ctx, h)
 	for _, name := range machine.silent {
 		merge(&p.found, Part{Name: name, Verdict: Fail, Reasons: []string{isSilent}})
-		fmt.Fprintf(&p.text, "%s is not tested, and fails: %s\n", name, isSilent)
+		fmt.Fprintf(&p.text, silentPlan, name)
 	}
 	for i, l := range o.Profile.Loads {
 		log := func(name string) string {
@@ -349,8 +349,11 @@ func (r Result) verdict() Verdict {
 	return Pass
 }
 
-// isSilent is why a disk fails of which nothing is known.
-const isSilent = "the disk does not answer when it is asked what it is"
+// isSilent is why a disk fails of which nothing is known, silentPlan its line in a plan.
+const (
+	isSilent   = "the disk does not answer when it is asked what it is"
+	silentPlan = "%s is not tested, and fails: " + isSilent + "\n"
+)
 
 // listing is the machine's disks.
 type listing struct {

@@ -5,6 +5,7 @@ package burnin
 import (
 	"bytes"
 	"context"
+	"encoding/json"
 	"errors"
 	"fmt"
 	"io/fs"
@@ -629,6 +630,44 @@ func TestSilentDisk(t *testing.T) {
 				}
 				if got != test.want || r.Verdict != Fail {
 					t.Errorf("%s, result:\n%swant:\n%s", r.Verdict, got, test.want)
+				}
+			})
+		})
+	}
+}
+
+// The same for Ironic's step: the disks that answer are tested first, and then it fails.
+func TestSilentDiskInStep(t *testing.T) {
+	for _, test := range []struct {
+		name, disks, skip, slow string
+		tested                  bool // vda
+		err                     string
+	}{
+		{"one of two hangs", "vda vdb", "", "sys/block/vdb/size", true, "/dev/vdb: " + isSilent},
+		{"the other is to be left alone", "vda vdb", `[{"serial": "S-vda"}]`, "sys/block/vdb/size", false, "/dev/vdb: " + isSilent},
+		{"all hang", "vdb", "", "sys/block/vdb/size", false, "/dev/vdb: " + isSilent},
+		{"nothing hangs", "vda", "", "", true, ""},
+		{"no disk", "", "", "", false, inspect.ErrNoDisk.Error()},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				b := &bench{root: machine(strings.Fields(test.disks)...), content: map[string][]byte{}, slow: test.slow}
+				h := b.host(runner(func(context.Context, string) (string, error) {
+					return `{"jobs": [{"read": {"io_bytes": 4194304}, "write": {"io_bytes": 4194304}}]}`, nil
+				}))
+				plan := ""
+				h.Confirm = func(_ context.Context, p string) error { plan = p; return nil }
+				n := steps.Node{Properties: map[string]json.RawMessage{"skip_block_devices": json.RawMessage(test.skip)}}
+				result, err := burnDisks(t.Context(), h, steps.Job{Node: n}, localDrives(h))
+				time.Sleep(time.Minute) // what hangs was left behind, and comes to its end
+				if test.err == "" && err != nil || test.err != "" && (err == nil || !strings.Contains(err.Error(), test.err)) {
+					t.Errorf("burnDisks() = %+v, %v, want %q", result, err, test.err)
+				}
+				if hung := test.slow != ""; errors.Is(err, steps.ErrBurnIn) != hung || strings.Contains(plan, "/dev/vdb is not tested, and fails: ") != hung {
+					t.Errorf("burnDisks() = %v; the plan was\n%s", err, plan)
+				}
+				if tested := strings.Contains(b.said.String(), "/dev/vda is through"); tested != test.tested {
+					t.Errorf("/dev/vda was tested: %v; it said\n%s", tested, b.said.String())
 				}
 			})
 		})

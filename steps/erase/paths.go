@@ -10,9 +10,7 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
-	"slices"
 	"strings"
-	"syscall"
 
 	"github.com/ironhand/ironhand/inspect"
 	"github.com/ironhand/ironhand/steps"
@@ -140,54 +138,21 @@ func differ(a, b io.ReaderAt, size int64) (bool, error) {
 	return false, nil
 }
 
-// alive leaves out the paths to a disk that do not work, if one does. If none can be read, as on a drive that is locked, those stay that the kernel uses.
+// alive leaves out the paths to a disk that do not work, if one does.
 func (j *job) alive(ctx context.Context, d inspect.Disk) (inspect.Disk, error) {
-	if len(d.Paths) == 0 {
-		return d, nil
+	living, dead := steps.LivingPath(d, func(path string) error {
+		_, err := readPast(ctx, j, path, func(r io.ReaderAt) (struct{}, error) { return struct{}{}, readFull(r, make([]byte, 4096), 0) })
+		return err
+	})
+	if ctx.Err() != nil {
+		return d, context.Cause(ctx)
 	}
-	paths := append([]inspect.Disk{d}, d.Paths...)
-	paths[0].Paths = nil
-	why := map[string]string{}
-	used := func(p inspect.Disk) bool { return p.State == "" }
-	works := func(p inspect.Disk) bool { return why[p.Name] == "" }
-	for _, p := range paths {
-		if why[p.Name] = p.State; !used(p) {
-			continue
-		}
-		_, err := readPast(ctx, j, p.Name, func(r io.ReaderAt) (struct{}, error) { return struct{}{}, readFull(r, make([]byte, 4096), 0) })
-		if ctx.Err() != nil {
-			return d, context.Cause(ctx)
-		}
-		if slices.ContainsFunc(deadErrors[:], func(e syscall.Errno) bool { return errors.Is(err, e) }) {
-			why[p.Name] = err.Error()
-		}
+	for _, p := range dead {
+		j.dead[living.Name] = append(j.dead[living.Name], p.Name)
+		j.host.Say("%s is another path to %s, and does not work (%s): left out", p.Name, living.Name, p.Why)
 	}
-	if !slices.ContainsFunc(paths, works) {
-		works = used
-	}
-	if !slices.ContainsFunc(paths, works) {
-		return d, nil // it fails as any disk does that cannot be opened
-	}
-	var left []inspect.Disk
-	for _, p := range paths {
-		if works(p) {
-			left = append(left, p)
-		}
-	}
-	for _, p := range paths {
-		if !works(p) {
-			j.dead[left[0].Name] = append(j.dead[left[0].Name], p.Name)
-			j.host.Say("%s is another path to %s, and does not work (%s): left out", p.Name, left[0].Name, why[p.Name])
-		}
-	}
-	d = left[0]
-	d.Paths = left[1:]
-	return d, nil
+	return living, nil
 }
-
-// deadErrors are what opening or reading a disk by a path gives that does not lead to it any more, or, on an array with controllers that take turns, not now: drivers/scsi/scsi_lib.c,
-// scsi_result_to_blk_status, and block/blk-core.c, blk_errors. Not every system has a name for the last one, EREMOTEIO.
-var deadErrors = [...]syscall.Errno{syscall.EIO, syscall.ENODEV, syscall.ENXIO, syscall.ENOLINK, syscall.ETIMEDOUT, syscall.Errno(121)}
 
 // names are the names of all paths to a disk, also of those that do not work: what is built on these is taken down too.
 func (j *job) names(d inspect.Disk) []string {

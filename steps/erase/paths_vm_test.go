@@ -29,12 +29,12 @@ import (
 
 var guest = flag.Bool("guest", false, "run the tests for a virtual machine with disks on two host adapters")
 
-// Disks that are on two host adapters each, and a pair of disks that only say so.
+// Disks that are on two host adapters each, two of which can be read by one of their paths only, and a pair of disks that only say so.
 func TestVMPaths(t *testing.T) {
 	vmtest.Require(t)
 	extra := []string{"-device", "virtio-scsi-pci,id=hba0", "-device", "virtio-scsi-pci,id=hba1"}
 	dir := t.TempDir()
-	for i, serial := range []string{"ONE", "TWO", "LIAR"} {
+	for i, serial := range []string{"ONE", "TWO", "LIAR", "HALF0", "HALF1"} {
 		for hba := range 2 {
 			file := filepath.Join(dir, serial)
 			if serial == "LIAR" {
@@ -48,7 +48,11 @@ func TestVMPaths(t *testing.T) {
 				t.Fatal(err)
 			}
 			id := fmt.Sprintf("%s-%d", strings.ToLower(serial), hba)
-			extra = append(extra, "-drive", "if=none,cache=unsafe,file.locking=off,format=raw,id="+id+",file="+file,
+			from := ",file.locking=off,file=" + file
+			if serial == fmt.Sprintf("HALF%d", hba) {
+				from = ",file.driver=blkdebug,file.image.driver=file,file.image.locking=off,file.image.filename=" + file + ",file.inject-error.0.event=read_aio,file.inject-error.0.errno=5"
+			}
+			extra = append(extra, "-drive", "if=none,cache=unsafe,format=raw,id="+id+from,
 				"-device", fmt.Sprintf("scsi-hd,bus=hba%d.0,share-rw=on,drive=%s,serial=%s,wwn=0x5000c5000000000%d", hba, id, serial, i+1))
 		}
 	}
@@ -85,14 +89,15 @@ func TestGuestPaths(t *testing.T) {
 	}
 	disks := list()
 	for range 50 { // adapters look for their disks when their drivers are there
-		if len(disks["LIAR"]) == 2 {
+		if len(disks["HALF1"]) == 2 {
 			break
 		}
 		time.Sleep(100 * time.Millisecond)
 		disks = list()
 	}
 	one, two, liar := disks["ONE"], disks["TWO"], disks["LIAR"]
-	if len(disks) != 4 || len(one) != 2 || len(two) != 2 || len(liar) != 2 || len(disks["PLAIN"]) != 1 {
+	half := [][]string{disks["HALF0"], disks["HALF1"]}
+	if len(disks) != 6 || len(half[0]) != 2 || len(half[1]) != 2 || len(one) != 2 || len(two) != 2 || len(liar) != 2 || len(disks["PLAIN"]) != 1 {
 		t.Fatalf("disks %v", disks)
 	}
 
@@ -105,9 +110,6 @@ func TestGuestPaths(t *testing.T) {
 	if err := create(`{"name":"`+one[0]+`"}`, `{"name":"`+one[1]+`"}`); !errors.Is(err, inspect.ErrNoDisk) {
 		t.Fatalf("an array of two paths to one disk: %v", err)
 	}
-	if err := create(`{"serial":"ONE"}`, `{"name":"`+two[1]+`"}`); err != nil {
-		t.Fatal(err)
-	}
 	members := func() string {
 		t.Helper()
 		running, err := filepath.Glob("/sys/block/md*")
@@ -115,6 +117,37 @@ func TestGuestPaths(t *testing.T) {
 			t.Fatalf("arrays %v, %v", running, err)
 		}
 		return b.Run("mdadm", "--detail", "--export", "/dev/"+filepath.Base(running[0]))
+	}
+
+	// A path that the kernel uses, and that cannot be read, is not the one by which an array is made, whichever of the two is listed first.
+	if err := create(`{"serial":"HALF0"}`, `{"serial":"HALF1"}`); err != nil {
+		t.Fatal(err)
+	}
+	for _, names := range half {
+		for _, name := range names {
+			f, err := os.Open(name)
+			if err != nil {
+				t.Fatal(err)
+			}
+			_, dead := f.ReadAt(make([]byte, 4096), 1<<30)
+			f.Close()
+			if got := members(); strings.Contains(got, "="+name+"1\n") != (dead == nil) || dead != nil && !errors.Is(dead, syscall.EIO) {
+				t.Errorf("reading %s: %v, and the array is of\n%s", name, dead, got)
+			}
+			if name == names[0] && (dead != nil) != strings.Contains(said(), name+" does not work (") {
+				t.Errorf("reading %s: %v, which was told otherwise", name, dead)
+			}
+		}
+	}
+	if _, err := raid.Delete(t.Context(), b.Host, steps.Job{Node: b.Node}); err != nil {
+		t.Fatal(err)
+	}
+	if left, err := filepath.Glob("/sys/block/md*"); err != nil || len(left) > 0 {
+		t.Errorf("arrays %v are left, %v", left, err)
+	}
+
+	if err := create(`{"serial":"ONE"}`, `{"name":"`+two[1]+`"}`); err != nil {
+		t.Fatal(err)
 	}
 	if got := members(); strings.Count(got, "_DEV=") != 2 || !strings.Contains(got, one[0]+"1") || !strings.Contains(got, two[0]+"1") {
 		t.Errorf("the array is of\n%s", got)

@@ -8,10 +8,12 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"os"
 	"reflect"
 	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/fstest"
 	"testing/synctest"
@@ -1085,6 +1087,49 @@ func TestLabels(t *testing.T) {
 	}
 }
 
+// A physical volume is found by the path to its disk that works.
+func TestLabelsDeadPath(t *testing.T) {
+	for _, test := range []struct {
+		name, dead, want string
+	}{
+		{"both work", "", "[/dev/sda1]"},
+		{"the first is dead", "sda", "[/dev/sdc1]"},
+		{"the second is dead", "sdc", "[/dev/sda1]"},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			m := files()
+			for name, file := range maps.Clone(m) {
+				m[strings.ReplaceAll(name, "sda", "sdc")] = file
+			}
+			for i, name := range []string{"sda", "sdc"} {
+				m[fmt.Sprintf("sys/block/%s/device/scsi_device/%d:0:0:0/x", name, i)] = &fstest.MapFile{}
+				m["sys/block/"+name+"/device/wwid"] = &fstest.MapFile{Data: []byte("naa.5000c500a1b2c3d4")}
+			}
+			h := steps.Host{Machine: inspect.Machine{FS: failing{m, "dev/" + test.dead}}, Say: func(string, ...any) {}}
+			if got := fmt.Sprint(labels(t.Context(), h)); got != test.want {
+				t.Errorf("labels() = %s, want %s", got, test.want)
+			}
+			s, _ := look(t.Context(), h) // without tools lvm cannot be asked
+			if len(s.places()) != 1 || "["+s.places()[0].device()+"]" != test.want {
+				t.Errorf("look() = %v, want %s", s.places(), test.want)
+			}
+		})
+	}
+}
+
+// failing is a machine one of whose disks cannot be read, nor its partitions.
+type failing struct {
+	fstest.MapFS
+	disk string
+}
+
+func (f failing) Open(name string) (fs.File, error) {
+	if f.disk != "dev/" && strings.HasPrefix(name, f.disk) {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: syscall.EIO}
+	}
+	return f.MapFS.Open(name)
+}
+
 // hanging is a machine one of whose files does not open before the gate does.
 type hanging struct {
 	fstest.MapFS
@@ -1176,20 +1221,23 @@ func (c *cleared) Zero(_ context.Context, at, n int64) error {
 // Nothing beside what firmware starts from is cleared: a BIOS boot partition that somebody else made may be smaller than ours, and lie right behind the table.
 func TestClearBoot(t *testing.T) {
 	for _, test := range []struct {
-		name string
-		boot stream.Partition
-		want string
+		name        string
+		boot, drive stream.Partition
+		want        string
 	}{
-		{"ours", stream.Partition{Start: mib, Size: 550 * mib}, "[1048576+1048576 576716800+1048576]"},
-		{"small, before the first MiB", stream.Partition{Start: 34 * 512, Size: 2014 * 512}, "[17408+1031168]"},
-		{"between", stream.Partition{Start: mib, Size: mib + 512}, "[1048576+1048576 1049088+1048576]"},
-		{"none", stream.Partition{}, "[]"},
+		{"ours", stream.Partition{Start: mib, Size: 550 * mib}, stream.Partition{Start: 551 * mib, Size: 64 * mib}, "[1048576+1048576 576716800+1048576 577765376+1048576 643825664+1048576]"},
+		{"small, before the first MiB", stream.Partition{Start: 34 * 512, Size: 2014 * 512}, stream.Partition{}, "[17408+1031168]"},
+		{"between", stream.Partition{Start: mib, Size: mib + 512}, stream.Partition{}, "[1048576+1048576 1049088+1048576]"},
+		{"none", stream.Partition{}, stream.Partition{}, "[]"},
 	} {
 		t.Run(test.name, func(t *testing.T) {
-			d := &cleared{}
-			r := &Root{Disks: make([]inspect.Disk, 1), boot: []stream.Partition{test.boot}}
-			if err := r.clearBoot(t.Context(), []steps.Disk{d}); err != nil || fmt.Sprint(d.spans) != test.want {
-				t.Errorf("clearBoot() = %v, cleared %v, want %s", err, d.spans, test.want)
+			first, second := &cleared{}, &cleared{}
+			r := &Root{Disks: make([]inspect.Disk, 2), boot: []stream.Partition{test.boot, test.boot}, drives: []stream.Partition{test.drive, test.drive}}
+			err := r.clearBoot(t.Context(), []steps.Disk{first, second})
+			for _, d := range []*cleared{first, second} {
+				if err != nil || fmt.Sprint(d.spans) != test.want {
+					t.Errorf("clearBoot() = %v, cleared %v, want %s", err, d.spans, test.want)
+				}
 			}
 		})
 	}

@@ -116,7 +116,7 @@ type Root struct {
 	devices []string
 	boot    []stream.Partition // what firmware starts from on each disk; of size 0 on an array
 	kinds   []gpt.GUID         // of these
-	drive   stream.Partition   // for a config drive, on the first disk; of size 0 if there is none
+	drives  []stream.Partition // for a config drive, the same on each disk; of size 0 if there is none
 	marked  bool               // the first disk says that it is not whole
 }
 
@@ -280,16 +280,16 @@ func (s state) rootOn(e existing, v existingVolume) (*Root, error) {
 		if slices.ContainsFunc(r.Disks, func(o inspect.Disk) bool { return o.Name == d.Name }) {
 			return nil, fmt.Errorf("%s has two physical volumes of the group", d.Name)
 		}
-		boot, kind := stream.Partition{}, gpt.GUID("")
+		boot, drive, kind := stream.Partition{}, stream.Partition{}, gpt.GUID("")
 		for _, part := range d.parts {
 			if k := d.kinds[part.Number]; k == gpt.EFISystem || k == gpt.BIOSBoot {
 				boot, kind = part, k
 			}
-			if part.Number == d.drive && len(r.Disks) == 0 {
-				r.drive = part
+			if part.Number == d.drive {
+				drive = part
 			}
 		}
-		r.Disks, r.boot, r.kinds = append(r.Disks, d.Disk), append(r.boot, boot), append(r.kinds, kind)
+		r.Disks, r.boot, r.drives, r.kinds = append(r.Disks, d.Disk), append(r.boot, boot), append(r.drives, drive), append(r.kinds, kind)
 	}
 	return r, nil
 }
@@ -304,9 +304,9 @@ func (r *Root) CheckBoot(uefi, drive bool) error {
 		if !r.Array && r.kinds[i] != kind {
 			return fmt.Errorf("root volume %s: %s has no %s: create_volumes makes it, by the node's boot mode", r, d.Name, what)
 		}
-	}
-	if drive && r.drive.Size == 0 {
-		return fmt.Errorf("root volume %s: %s has no partition for the config drive: create_volumes makes it", r, r.Disks[0].Name)
+		if drive && r.drives[i].Size == 0 {
+			return fmt.Errorf("root volume %s: %s has no partition for the config drive: create_volumes makes it", r, d.Name)
+		}
 	}
 	return nil
 }
@@ -329,7 +329,7 @@ func (r *Root) Paths(uefi, drive bool) map[string]string {
 		paths[string(image.RoleESP)] = raid.PartitionDevice(r.Disks[0].Name, r.boot[0].Number)
 	}
 	if drive {
-		paths[string(image.RoleConfigDrive)] = raid.PartitionDevice(r.Disks[0].Name, r.drive.Number)
+		paths[string(image.RoleConfigDrive)] = raid.PartitionDevice(r.Disks[0].Name, r.drives[0].Number)
 	}
 	return paths
 }
@@ -359,7 +359,7 @@ func (r *Root) Disarm(ctx context.Context, h steps.Host, n steps.Node) error {
 	})
 }
 
-// clearBoot clears the partitions that firmware starts from, and then that for a config drive: no system starts without its own.
+// clearBoot clears the partitions that firmware starts from, and those for a config drive: no system starts without its own.
 func (r *Root) clearBoot(ctx context.Context, disks []steps.Disk) error {
 	clearPart := func(i int, p stream.Partition) error {
 		if p.Size == 0 {
@@ -377,11 +377,13 @@ func (r *Root) clearBoot(ctx context.Context, disks []steps.Disk) error {
 		return nil
 	}
 	for i := range disks {
-		if err := clearPart(i, r.boot[i]); err != nil {
-			return err
+		for _, p := range []stream.Partition{r.boot[i], r.drives[i]} {
+			if err := clearPart(i, p); err != nil {
+				return err
+			}
 		}
 	}
-	return clearPart(0, r.drive)
+	return nil
 }
 
 // Unmark says that no image is being written any more, if Disarm said that one is.
@@ -392,7 +394,7 @@ func (r *Root) Unmark(ctx context.Context, h steps.Host) error {
 	return r.open(ctx, h, func(disks []steps.Disk) error { return stream.MarkBootCode(disks[0], true) })
 }
 
-// Finish puts beside a volume that was written what belongs to it: the config drive, and for UEFI an EFI system partition with some files on each disk, or each disk of the array. The last act takes the mark
+// Finish puts beside a volume that was written what belongs to it: the config drive on each disk, for any of them may be missing when the system starts for the first time, and for UEFI an EFI system partition with some files, on an array on each of its disks. The last act takes the mark
 // away. It returns the UUID of the first EFI system partition. After an error there is nothing on the disks of the group that firmware would start; the disks of an array are for [raid.Release].
 func (r *Root) Finish(ctx context.Context, h steps.Host, drive []byte, uefi bool, files map[string][]byte) (esp string, err error) {
 	err = r.open(ctx, h, func(disks []steps.Disk) (err error) {
@@ -403,9 +405,12 @@ func (r *Root) Finish(ctx context.Context, h steps.Host, drive []byte, uefi bool
 				err = errors.Join(err, r.clearBoot(late, disks))
 			}
 		}()
-		if r.drive.Size > 0 {
-			if err := image.WriteConfigDrive(ctx, disks[0], r.drive, drive); err != nil {
-				return fmt.Errorf("config drive on %s: %w", r.Disks[0].Name, err)
+		for i, p := range r.drives {
+			if p.Size == 0 {
+				continue
+			}
+			if err := image.WriteConfigDrive(ctx, disks[i], p, drive); err != nil {
+				return fmt.Errorf("config drive on %s: %w", r.Disks[i].Name, err)
 			}
 		}
 		if uefi && r.Array {

@@ -89,7 +89,7 @@ func (s state) disk(name string) *disk {
 
 // look reads what there is, and changes nothing. What cannot be read is an error: nothing is decided about disks that are not known.
 func look(ctx context.Context, h steps.Host) (s state, err error) {
-	all, err := h.Machine.Disks(ctx)
+	all, err := raid.Disks(ctx, h)
 	if err != nil {
 		return s, err
 	}
@@ -152,7 +152,7 @@ func hasOwn(ctx context.Context, h steps.Host, n steps.Node) (bool, error) {
 
 // labels are the physical volumes on disks and arrays. Only their first sectors are read, and a disk that hangs is left behind: most machines have no volumes.
 func labels(ctx context.Context, h steps.Host) (devices []string) {
-	all, _ := h.Machine.Disks(ctx) // what cannot be read has none for us
+	all, _ := raid.Disks(ctx, h) // what cannot be read has none for us
 	ctx, cancel := context.WithTimeout(ctx, patience)
 	defer cancel()
 	found := make([]chan string, len(all))

@@ -131,7 +131,7 @@ func takeDown(ctx context.Context, h steps.Host, disks ...string) error {
 	for i, name := range disks {
 		names[i] = []string{name}
 		for _, d := range all {
-			if d.Name == name {
+			if slices.Contains(d.Names(), name) {
 				names[i] = d.Names()
 			}
 		}
@@ -155,7 +155,7 @@ func clearDisks(ctx context.Context, h steps.Host, disks []string) error {
 	if err := takeDown(ctx, h, disks...); err != nil {
 		return err
 	}
-	all, err := h.Machine.Disks(ctx)
+	all, err := Disks(ctx, h)
 	if err != nil {
 		return err
 	}

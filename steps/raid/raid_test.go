@@ -10,7 +10,10 @@ import (
 	"fmt"
 	"io"
 	"io/fs"
+	"maps"
+	"slices"
 	"strings"
+	"syscall"
 	"testing"
 	"testing/fstest"
 	"testing/synctest"
@@ -762,15 +765,15 @@ func TestLookHangs(t *testing.T) {
 	}
 }
 
-// hanging is a machine one of whose files does not open before the gate does.
+// hanging is a machine some of whose files do not open before the gate does.
 type hanging struct {
 	fstest.MapFS
-	name string
-	gate chan struct{}
+	names string
+	gate  chan struct{}
 }
 
 func (h hanging) Open(name string) (fs.File, error) {
-	if name == h.name {
+	if slices.Contains(strings.Fields(h.names), name) {
 		<-h.gate
 	}
 	return h.MapFS.Open(name)
@@ -979,6 +982,92 @@ func TestPaths(t *testing.T) {
 	if got := s.deviceList(); got != "" {
 		t.Errorf("deviceList() = %s, and each disk has one path", got)
 	}
+}
+
+// failing is a machine some of whose devices cannot be read.
+type failing struct {
+	fstest.MapFS
+	errs map[string]error
+}
+
+func (f failing) Open(name string) (fs.File, error) {
+	if err := f.errs[name]; err != nil {
+		return nil, &fs.PathError{Op: "open", Path: name, Err: err}
+	}
+	return f.MapFS.Open(name)
+}
+
+// A disk whose first path does not work is looked at by the other, also what runs on a partition of the dead one; what is to be taken down is found by either.
+func TestDeadPath(t *testing.T) {
+	eio := func(names ...string) map[string]error {
+		errs := map[string]error{}
+		for _, name := range names {
+			errs["dev/"+name] = syscall.EIO
+		}
+		return errs
+	}
+	for _, test := range []struct {
+		name string
+		errs map[string]error
+		want string // the disk's names, and the members of the array; or an error
+		said string
+	}{
+		{"both work", nil, "[/dev/sda /dev/sdc] /dev/sda1, /dev/sdb1", ""},
+		{"the first is dead", eio("sda", "sda1", "sda2"), "[/dev/sdc /dev/sda] /dev/sdb1, /dev/sdc1", "/dev/sda does not work (open dev/sda: input/output error): /dev/sdc is another path to this disk, and is used\n"},
+		{"the second is dead", eio("sdc", "sdc1", "sdc2"), "[/dev/sda /dev/sdc] /dev/sda1, /dev/sdb1", ""},
+		{"both are dead", eio("sda", "sdc"), "look at /dev/sda: open dev/sda: input/output error", ""},
+	} {
+		t.Run(test.name, func(t *testing.T) {
+			m := twoPaths(t)
+			said := ""
+			s, err := look(t.Context(), steps.Host{Machine: inspect.Machine{FS: failing{m, test.errs}}, Say: func(f string, args ...any) { said += fmt.Sprintf(f, args...) + "\n" }})
+			got := ""
+			switch {
+			case err != nil:
+				got = err.Error()
+			case len(s.disks) == 2:
+				one := s.disks[slices.IndexFunc(s.disks, func(d disk) bool { return len(d.Paths) > 0 })]
+				got = fmt.Sprint(one.Names(), " ", devices(s.arrays[len(s.arrays)-1].members))
+			}
+			if got != test.want || said != test.said {
+				t.Errorf("look() = %s, want %s; it said %q, want %q", got, test.want, said, test.said)
+			}
+		})
+	}
+}
+
+// A disk all of whose paths hang keeps the arrays on others from being started no longer than any that hangs.
+func TestPathsHang(t *testing.T) {
+	for _, names := range []string{"dev/sda", "dev/sdc", "dev/sda dev/sdc"} {
+		t.Run(names, func(t *testing.T) {
+			synctest.Test(t, func(t *testing.T) {
+				gate := make(chan struct{})
+				start := time.Now()
+				s, err := look(t.Context(), steps.Host{Machine: inspect.Machine{FS: hanging{twoPaths(t), names, gate}}, Say: func(string, ...any) {}})
+				took := time.Since(start)
+				close(gate)
+				if hung := strings.Contains(names, "sda"); took >= assembleTime || hung != (err != nil) || !strings.Contains(printState(s), "/dev/sdb 2 partitions") {
+					t.Errorf("look() = %v after %v:\n%s", err, took, printState(s))
+				}
+			})
+		})
+	}
+}
+
+// twoPaths is the machine of files whose first disk is reached as sda and sdc.
+func twoPaths(t *testing.T) fstest.MapFS {
+	t.Helper()
+	m := files(t)
+	for name, file := range maps.Clone(m) {
+		if strings.Contains(name, "sda") && !strings.Contains(name, "slaves") {
+			m[strings.ReplaceAll(name, "sda", "sdc")] = file
+		}
+	}
+	for i, name := range []string{"sda", "sdc"} {
+		m[fmt.Sprintf("sys/block/%s/device/scsi_device/%d:0:0:0/x", name, i)] = &fstest.MapFile{}
+		m["sys/block/"+name+"/device/wwid"] = &fstest.MapFile{Data: []byte("naa.5000c500a1b2c3d4")}
+	}
+	return m
 }
 
 // An array on what is no disk here cannot be deleted, and that is said.

@@ -95,7 +95,10 @@ func (s state) disk(name string) *disk {
 // look reads what there is, and changes nothing. It returns all that could be read, and one error for the rest: nothing is decided about disks that
 // are not known.
 func look(ctx context.Context, h steps.Host) (s state, err error) {
-	all, err := h.Machine.Disks(ctx)
+	all, moved, err := livingDisks(ctx, h)
+	for _, line := range moved {
+		h.Say("%s", line)
+	}
 	errs := []error{err}
 	all = slices.DeleteFunc(all, func(d inspect.Disk) bool {
 		if d.Type != "disk" || d.ReadOnly || d.Size == 0 {
@@ -122,6 +125,53 @@ func look(ctx context.Context, h steps.Host) (s state, err error) {
 	}
 	errs = append(errs, failed, s.lookAtArrays(h.Machine.FS))
 	return s, errors.Join(errs...)
+}
+
+// pathTime is how long the paths to a disk may take to show whether they work. One that does not answer is not known to be dead: the disk is looked at as any. With [lookTime] it is shorter than [assembleTime].
+const pathTime = 5 * time.Second
+
+// Disks lists the machine's disks, each by a path that works if it has several. Those that do not are the last of its other paths, for it may be in use by them.
+func Disks(ctx context.Context, h steps.Host) ([]inspect.Disk, error) {
+	disks, _, err := livingDisks(ctx, h)
+	return disks, err
+}
+
+// livingDisks is [Disks] with a line for each disk that is listed by another path therefore.
+func livingDisks(ctx context.Context, h steps.Host) (disks []inspect.Disk, moved []string, err error) {
+	disks, err = h.Machine.Disks(ctx)
+	lines := make([]string, len(disks))
+	silent := fmt.Errorf("no answer within %v", pathTime)
+	var all sync.WaitGroup
+	for i, d := range disks {
+		all.Go(func() {
+			ctx, cancel := context.WithTimeoutCause(ctx, pathTime, silent)
+			defer cancel()
+			living, dead := steps.LivingPath(d, func(path string) error {
+				_, err := steps.Within(ctx, pathTime, silent, func(context.Context) (struct{}, error) { return struct{}{}, readStart(h.Machine.FS, path) })
+				return err
+			})
+			for _, p := range dead {
+				living.Paths = append(living.Paths, p.Disk)
+				if p.Name == d.Name {
+					lines[i] = fmt.Sprintf("%s does not work (%s): %s is another path to this disk, and is used", p.Name, p.Why, living.Name)
+				}
+			}
+			disks[i] = living
+		})
+	}
+	all.Wait()
+	return disks, slices.DeleteFunc(lines, func(l string) bool { return l == "" }), err
+}
+
+// readStart reads the first sectors of a device.
+func readStart(root fs.FS, path string) (err error) {
+	f, err := openToRead(root, path)
+	if err != nil {
+		return err
+	}
+	defer f.Close() // only read
+	_, err = f.ReadAt(make([]byte, 4096), 0)
+	return err
 }
 
 // lookTime is how long one disk may take, which sleeps at first, perhaps. It is shorter than [assembleTime]: what hangs does not keep the arrays on other disks from being started.
