@@ -21,7 +21,7 @@ import (
 const (
 	// xzMemory is what unpacking the blocks of an xz file side by side takes, in bytes: a half for dictionaries, three eighths for what is unpacked and has to wait for
 	// the blocks before it, an eighth for what is packed. A block whose dictionary alone is longer than the half is unpacked on its own.
-	xzMemory = 64 << 20
+	xzMemory = 48 << 20
 	// xzPiece is in how many bytes at a time what was unpacked is handed on.
 	xzPiece = 256 << 10
 	// xzChunk is in how many packed bytes at a time a block is fed to who unpacks it.
