@@ -545,22 +545,27 @@ func TestLosesAllPeersAndAllMirrors(t *testing.T) {
 	o = local(2)
 	o.Peers, o.Down = []netip.AddrPort{addr(first)}, 8<<20
 	s := mustOpen(t, m, o)
-	go func() {
-		for s.Stats().Down < 4<<20 {
+	second := mustSeed(t, m, name, local(4)) // of whom nobody knows yet
+	ctx, end := context.WithCancel(t.Context())
+	var all sync.WaitGroup
+	all.Go(func() {
+		for s.Stats().Down < 4<<20 && ctx.Err() == nil {
 			time.Sleep(10 * time.Millisecond)
 		}
 		first.Close() // all peers are gone
 		time.Sleep(200 * time.Millisecond)
 		web.broken.Store(false)
-		for s.Stats().Web < 4<<20 {
+		for s.Stats().Web < 4<<20 && ctx.Err() == nil {
 			time.Sleep(time.Millisecond)
 		}
 		web.broken.Store(true) // all mirrors
-		second := mustSeed(t, m, name, local(4))
 		s.addPeers([]netip.AddrPort{addr(second)})
-	}()
+	})
 	d := newDisk(64 << 20)
-	if _, err := deploy(t.Context(), s, d, digestOf(image)); err != nil {
+	_, err := deploy(ctx, s, d, digestOf(image))
+	end()
+	all.Wait()
+	if err != nil {
 		t.Fatal(err)
 	}
 	sameDisk(t, d, image)
@@ -726,7 +731,10 @@ func TestAllowedPeers(t *testing.T) {
 		o.Allow = []netip.Prefix{netip.MustParsePrefix(c.network)}
 		strict := mustSeed(t, m, name, o)
 		o = local(2)
-		o.Peers, o.Patience = []netip.AddrPort{addr(strict)}, 2*time.Second
+		o.Peers = []netip.AddrPort{addr(strict)}
+		if !c.gets {
+			o.Patience = 2 * time.Second
+		}
 		s = mustOpen(t, m, o)
 		if _, err := deploy(t.Context(), s, newDisk(8<<20), digestOf(image)); (err == nil) != c.gets {
 			t.Errorf("with peers of %s: error is %v", c.network, err)
