@@ -273,13 +273,27 @@ func from(t http.RoundTripper, host string) http.RoundTripper {
 	return own
 }
 
+// Nodes that start together have most of the image from each other. A machine that is too busy for them to keep up with the seeder has it send more, so they have three tries; each node asking
+// the seeder for whatever it lacks makes 1.5 copies and more every time.
 func TestSwarm(t *testing.T) {
+	const most = 1.4
+	copies := 0.0
+	for range 3 {
+		if copies = sentCopies(t); copies <= most || t.Failed() {
+			return
+		}
+	}
+	t.Errorf("the seeder has sent %.2f copies, three times in a row more than %v", copies, most)
+}
+
+// sentCopies has nodes fetch an image, and returns how many copies of it the seeder has sent.
+func sentCopies(t *testing.T) (copies float64) {
 	tr, url, transport := track(t)
-	name, image := makeImage(t, 48<<20)
+	name, image := makeImage(t, 32<<20)
 	m := mustMake(t, name, MakeOptions{Trackers: []string{url}, PieceLength: 256 << 10})
 	tr.Add(m, 0)
 	o := local(1)
-	o.Transport, o.Up = transport, 8<<20
+	o.Transport, o.Up = transport, 4<<20 // slow enough for most machines to keep up
 	seed := mustSeed(t, m, name, o)
 	const nodes = 6
 	var all sync.WaitGroup
@@ -298,11 +312,9 @@ func TestSwarm(t *testing.T) {
 		})
 	}
 	all.Wait()
-	copies := float64(seed.Stats().Up) / float64(len(image))
+	copies = float64(seed.Stats().Up) / float64(len(image))
 	t.Logf("%d nodes in %v; the seeder has sent %.2f copies", nodes, time.Since(begin), copies)
-	if copies > 1.4 { // each node asking the seeder for whatever it lacks makes 1.5 and more
-		t.Errorf("the seeder has sent %.2f copies for %d nodes", copies, nodes)
-	}
+	return copies
 }
 
 // Nodes that read the image in order, as packed images are, and start together have most of it from each other.
