@@ -135,6 +135,12 @@ iso: $(B)/ironhand.iso ## one ISO that boots every node: UEFI, Secure Boot, BIOS
 $(B)/ironhand.iso: $(B)/initramfs.cpio.zst $(B)/mkramdisk
 	@$(B)/mkramdisk iso --kernel $(B)/kernel/vmlinuz --initramfs $(B)/initramfs.cpio.zst --out $@
 
+.PHONY: uki
+uki: $(B)/ironhand.efi ## the same as one EFI program, for UEFI HTTP boot and boot entries
+
+$(B)/ironhand.efi: $(B)/initramfs.cpio.zst $(B)/mkramdisk
+	@$(B)/mkramdisk uki --kernel $(B)/kernel/vmlinuz --initramfs $(B)/initramfs.cpio.zst --out $@
+
 .PHONY: iso-burnin
 iso-burnin: $(B)/ironhand-burnin.iso ## a stick that starts into the menu of burn-in: dd it to a USB stick, or use it as a CD
 

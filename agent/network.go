@@ -18,7 +18,7 @@ import (
 	"github.com/ironhand/ironhand/netconfig"
 )
 
-// NewKernel returns the network of the running kernel. It loads the modules of bonds and VLANs
+// NewKernel returns the network of the running kernel. It loads the modules of bonds, bridges and VLANs
 // when one is made: the ramdisk has no modprobe that the kernel could call.
 func NewKernel() (netconfig.Kernel, error) {
 	k, err := netconfig.NewKernel()
@@ -34,6 +34,8 @@ func (k modular) Do(ctx context.Context, c netconfig.Change) error {
 	switch c.(type) {
 	case netconfig.AddBond:
 		module = "bonding"
+	case netconfig.AddBridge:
+		module = "bridge"
 	case netconfig.AddVLAN:
 		module = "8021q"
 	default:
@@ -118,6 +120,9 @@ func (a *agent) bringUpNetwork(ctx context.Context) error {
 		from = "nobody"
 	}
 	a.console.Stage("network", "as described by %s", from)
+	for _, note := range plan.Notes() {
+		a.console.Stage("network", "%s", note)
+	}
 	if len(plan.Everywhere) > 0 && a.sys.Asker != nil {
 		return a.askEverywhere(ctx, k, plan, sources.BootMAC(), asked)
 	}

@@ -3,12 +3,14 @@
 package initramfs_test
 
 import (
+	"bytes"
 	"os"
 	"path/filepath"
 	"strings"
 	"testing"
 	"time"
 
+	"github.com/ironhand/ironhand/image/volume"
 	"github.com/ironhand/ironhand/initramfs"
 	"github.com/ironhand/ironhand/initramfs/tool"
 	"github.com/ironhand/ironhand/initramfs/vmtest"
@@ -71,6 +73,35 @@ func TestVMISOFirmware(t *testing.T) {
 			vm.Wait(t, time.Minute)
 		})
 	}
+}
+
+// A firmware starts the unified kernel image from a stick that has nothing else, and the command line and the initramfs arrive.
+func TestVMUKI(t *testing.T) {
+	vmtest.Require(t)
+	var program bytes.Buffer
+	const cmdline = initramfs.DefaultCmdline + " some.key=a:b,c/d@e%f+g"
+	_, err := initramfs.UKI{
+		Kernel: vmtest.Artefact(t, "kernel/vmlinuz"), Initramfs: marker(t, initramfs.Spec{Tools: tool.Deploy(), Compression: initramfs.Best}), Cmdline: cmdline,
+	}.Write(&program)
+	if err != nil {
+		t.Fatal(err)
+	}
+	stick := filepath.Join(t.TempDir(), "stick")
+	b, err := volume.FAT{Size: 64 << 20, Label: "UKI", Files: map[string][]byte{"EFI/BOOT/BOOTX64.EFI": program.Bytes()}}.Bytes()
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := os.WriteFile(stick, b, 0o600); err != nil {
+		t.Fatal(err)
+	}
+	vm := vmtest.Start(t, vmtest.Machine{Firmware: "uefi", Kernel: "none", USB: stick})
+	if match := vm.Expect(t, `MARKER cmdline: ([^\r\n]*) <nil>`, 3*time.Minute); !strings.Contains(match[1], cmdline) {
+		t.Errorf("command line %q, want it to have %q", match[1], cmdline)
+	}
+	vm.Expect(t, `MARKER busybox: <nil>`, time.Minute)
+	vm.Expect(t, `MARKER efi: true`, time.Minute)
+	vm.Expect(t, `MARKER end`, time.Minute)
+	vm.Wait(t, time.Minute)
 }
 
 // Every compression is one that the kernel reads, also with another archive behind it.

@@ -46,7 +46,7 @@ func virtual() Set {
 		[]string{"crc32c_generic", "crc32c_intel", "xxhash_generic", "sha256_generic", "blake2b_generic"},
 		// md, device mapper, network on top of others
 		[]string{"raid0", "raid1", "raid10", "raid456", "linear", "dm_mod", "dm_raid", "dm_mirror", "dm_snapshot", "dm_thin_pool", "dm_multipath", "dm_round_robin", "dm_service_time"},
-		[]string{"bonding", "8021q", "af_packet", "ipv6"},
+		[]string{"bonding", "bridge", "8021q", "af_packet", "ipv6"},
 		// management
 		[]string{"ipmi_si", "ipmi_devintf", "i6300esb", "softdog", "iTCO_wdt"},
 	)}

@@ -50,7 +50,7 @@ func makeAll(ctx context.Context, k Kernel, steps []Step) (made []Change, err er
 		if err := k.Do(ctx, s.Change); err != nil {
 			errs = append(errs, fmt.Errorf("%s: %w", s.Change, err))
 			switch s.Change.(type) {
-			case AddBond, AddVLAN:
+			case AddBond, AddBridge, AddVLAN:
 				out[s.Link] = true
 			}
 			continue

@@ -191,6 +191,9 @@ func (a Acquired) acquire(ctx context.Context, k Kernel, asker Asker, try func(c
 			enough(errNoAnswer)
 			late = nil
 			continue
+		case <-a.end():
+			a, _ = a.lapse(ctx, k, said)
+			continue
 		case <-ctx.Done():
 			return a, errors.Join(append(errs, context.Cause(ctx))...)
 		}
@@ -214,8 +217,10 @@ func (a Acquired) acquire(ctx context.Context, k Kernel, asker Asker, try func(c
 			a = next
 			continue
 		}
-		if slices.ContainsFunc(a.leases, one.same) {
-			continue // in force already, and tried: Keep has just done so
+		if at := slices.IndexFunc(a.leases, one.same); at >= 0 {
+			a.leases = slices.Clone(a.leases)
+			a.leases[at] = one.leased // it counts for longer now
+			continue                  // in force already, and tried: Keep has just done so
 		}
 		next, err := a.instead(ctx, k, p.with(of(got, one.link)), try)
 		if err == nil {
@@ -286,6 +291,7 @@ func (p Plan) ask(ctx context.Context, k Kernel, asker Asker, l Link, m Method) 
 			if err != nil && ctx.Err() != nil {
 				err = context.Cause(ctx)
 			}
+			lease = lease.now()
 			if err == nil && m.is6() && len(lease.Addresses) == 0 {
 				err = p.awaitOwn(ctx, k, l)
 			}

@@ -573,7 +573,8 @@ func TestRenew(t *testing.T) {
 		{"as the server says", hour, 4 * hour, 8 * hour, time.Hour},
 		{"as we like", 0, 4 * hour, 8 * hour, 2 * time.Hour},
 		{"too late", 9 * hour, 4 * hour, 8 * hour, 2 * time.Hour},
-		{"soon", 0, 30, 60, time.Minute},
+		{"soon", 0, 60, 60, 30 * time.Second},
+		{"without end", 0, 1<<32 - 1, 1<<32 - 1, (1<<32 - 1) * time.Second / 2},
 	} {
 		t.Run(tt.name, func(t *testing.T) {
 			m4, err := dhcpv4.New(dhcpv4.WithYourIP(net.IPv4(192, 0, 2, 50)), dhcpv4.WithOption(dhcpv4.OptIPAddressLeaseTime(time.Duration(tt.pref)*time.Second)))
@@ -592,6 +593,13 @@ func TestRenew(t *testing.T) {
 			l6, err6 := lease6(m6, true)
 			if err4 != nil || err6 != nil || l4.Renew != tt.want || l6.Renew != tt.want {
 				t.Errorf("DHCPv4 after %v, %v; DHCPv6 after %v, %v; want %v", l4.Renew, err4, l6.Renew, err6, tt.want)
+			}
+			valid4, valid6 := time.Duration(tt.pref)*time.Second, time.Duration(tt.valid)*time.Second
+			if tt.valid == 1<<32-1 {
+				valid4, valid6 = 0, 0
+			}
+			if l4.Valid != valid4 || l6.Valid != valid6 {
+				t.Errorf("DHCPv4 for %v, want %v; DHCPv6 for %v, want %v", l4.Valid, valid4, l6.Valid, valid6)
 			}
 		})
 	}
@@ -647,8 +655,8 @@ func TestLease4(t *testing.T) {
 				return
 			}
 			compare(t, "lease", l.String(), tt.want)
-			if l.Renew < time.Minute {
-				t.Errorf("to be renewed after %v", l.Renew)
+			if l.Renew < time.Minute || l.Valid != 0 { // the server does not say
+				t.Errorf("to be renewed after %v, and good for %v", l.Renew, l.Valid)
 			}
 		})
 	}

@@ -105,15 +105,7 @@ func setBondExtras(index int, options map[string]int) error {
 	if !any {
 		return nil
 	}
-	request := nl.NewNetlinkRequest(unix.RTM_NEWLINK, unix.NLM_F_ACK)
-	message := nl.NewIfInfomsg(unix.AF_UNSPEC)
-	message.Index = int32(index)
-	request.AddData(message)
-	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
-	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated("bond"))
-	info.AddChild(data)
-	request.AddData(info)
-	if _, err := request.Execute(unix.NETLINK_ROUTE, 0); err != nil {
+	if err := setData(index, "bond", data); err != nil {
 		return err
 	}
 	got := map[string]int{}

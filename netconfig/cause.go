@@ -240,17 +240,23 @@ func (r Report) String() string {
 		if d.Carrier {
 			link = "link"
 		}
-		if d.Bond == nil {
+		kind := "bond"
+		byLACP := d.Bond != nil && d.Bond.Options["mode"] == lacp
+		switch {
+		case d.VLAN != 0:
 			fmt.Fprintf(&b, "vlan %s: %d on %s, mtu %d, %s%s\n", d.Name, d.VLAN, d.Parent, d.MTU, link, addressTexts(d.Addresses))
-			continue
+		case d.Bond == nil:
+			kind = "bridge"
+			fmt.Fprintf(&b, "bridge %s: mtu %d, %s%s\n", d.Name, d.MTU, link, addressTexts(d.Addresses))
+		default:
+			fmt.Fprintf(&b, "bond %s: %s, mtu %d, %s%s\n", d.Name, bondOptions()[0].text(d.Bond.Options["mode"]), d.MTU, link, addressTexts(d.Addresses))
 		}
-		fmt.Fprintf(&b, "bond %s: %s, mtu %d, %s%s\n", d.Name, bondOptions()[0].text(d.Bond.Options["mode"]), d.MTU, link, addressTexts(d.Addresses))
-		if d.Bond.Options["mode"] == lacp {
+		if byLACP {
 			fmt.Fprintf(&b, "bond %s: %s\n", d.Name, partners(d.Members))
 		}
 		for _, m := range d.Members {
 			partner := ""
-			if d.Bond.Options["mode"] == lacp {
+			if byLACP {
 				partner = ", no LACP partner"
 				if m.Partner != "" {
 					partner = ", LACP partner " + string(m.Partner)
@@ -260,7 +266,7 @@ func (r Report) String() string {
 			if m.Up {
 				state = "up"
 			}
-			fmt.Fprintf(&b, "bond %s: member %s is %s%s\n", d.Name, m.NIC, state, partner)
+			fmt.Fprintf(&b, "%s %s: member %s is %s%s\n", kind, d.Name, m.NIC, state, partner)
 		}
 	}
 	for _, g := range r.Gateways {

@@ -105,7 +105,7 @@ type maker struct {
 	have    State
 	devices map[string]*NIC   // id of link -> device, as it will be; absent: there is none
 	owned   map[string]string // name of device -> id of link
-	members map[string]string // id of link -> id of the bond that it is for
+	members map[string]string // id of link -> id of the bond or bridge that it is for
 	removed []string          // names of devices
 	flushed []string          // names of devices whose routes are gone by then
 	bare    map[string]string // names of devices whose addresses are -> id of the link that they are for
@@ -124,18 +124,16 @@ const marked = "ironhand link "
 
 // own reports whether a plan made the device.
 func (n NIC) own() bool {
-	return (n.Kind == "bond" || n.Kind == "vlan") && strings.HasPrefix(n.Alias, marked)
+	return (n.Kind == "bond" || n.Kind == "bridge" || n.Kind == "vlan") && strings.HasPrefix(n.Alias, marked)
 }
 
-// match finds a device for each link that the machine has one for. Bonds and VLANs
+// match finds a device for each link that the machine has one for. Bonds, bridges and VLANs
 // that are not as described do not count.
 func (m *maker) match() {
 	m.members = map[string]string{}
 	for _, l := range m.plan.Links {
-		if l.Bond != nil {
-			for _, id := range l.Bond.Members {
-				m.members[id] = l.ID
-			}
+		for _, id := range l.members() {
+			m.members[id] = l.ID
 		}
 	}
 	for _, l := range m.plan.Links {
@@ -165,13 +163,17 @@ func (m *maker) match() {
 	}
 }
 
-// differs says why a bond or VLAN is not what l says; nothing if it is.
+// differs says why a bond, bridge or VLAN is not what l says; nothing if it is.
 func (m *maker) differs(l Link, n NIC) string {
 	switch {
 	case l.MAC != "" && l.MAC != n.MAC:
 		return "its MAC is " + string(n.MAC)
 	case l.Bond != nil:
 		return m.bond(l).differs(n.Bond)
+	case l.Bridge != nil && n.Kind != "bridge":
+		return "it is no bridge"
+	case l.Bridge != nil:
+		return ""
 	case n.Kind != "vlan":
 		return "it is no VLAN"
 	case n.VLAN != l.VLAN.ID:
@@ -205,7 +207,7 @@ func (m *maker) infiniband(l Link) bool {
 func (m *maker) removeOld() {
 	nics := slices.Clone(m.have.NICs)
 	slices.SortFunc(nics, func(a, b NIC) int { return b.Index - a.Index }) // a VLAN is younger than the one that it stands on
-	for _, kind := range []string{"vlan", "bond"} {                        // what stands on others first
+	for _, kind := range []string{"vlan", "bridge", "bond"} {              // what stands on others first
 		for _, n := range nics {
 			if !n.own() || n.Kind != kind || m.owned[n.Name] != "" {
 				continue
@@ -220,13 +222,20 @@ func (m *maker) removeOld() {
 			m.do(id, Remove{n.Name}, why)
 			m.removed = append(m.removed, n.Name)
 			m.flushed = append(m.flushed, n.Name)
-			// The kernel switches the members of a bond off when it lets them go.
 			for _, d := range m.devices {
 				if d.Master == n.Name {
-					d.Master, d.Up, d.Carrier = "", false, false
+					d.released(kind)
 				}
 			}
 		}
+	}
+}
+
+// released is what becomes of a member when it is let go: the kernel switches that of a bond off, and leaves that of a bridge on.
+func (n *NIC) released(kind string) {
+	n.Master = ""
+	if kind == "bond" {
+		n.Up, n.Carrier = false, false
 	}
 }
 
@@ -238,20 +247,23 @@ func (m *maker) link(l Link) error {
 		return nil // told already, or a matter of its bond
 	case l.Kind == Physical && nic.Master != "":
 		m.do(l.ID, Join{NIC: nic.Name}, "it is in "+nic.Master)
-		nic.Master, nic.Up = "", false
+		nic.released(m.have.nic(nic.Master).Kind)
 		m.flushed = append(m.flushed, nic.Name)
 		m.address(l, nic)
 	case l.Kind == Physical:
 		m.address(l, nic)
-	case l.Bond != nil:
+	case l.Bond != nil || l.Bridge != nil:
 		var members []*NIC
-		for _, id := range l.Bond.Members {
+		for _, id := range l.members() {
 			if d := m.devices[id]; d != nil {
 				members = append(members, d)
 			}
 		}
 		if len(members) == 0 {
 			return errors.New("none of its members is there")
+		}
+		if l.Bridge != nil {
+			return m.bridge(l, nic, members)
 		}
 		if m.infiniband(l) {
 			if mode := l.Bond.Options["mode"]; mode != activeBackup {
@@ -277,6 +289,28 @@ func (m *maker) link(l Link) error {
 		})
 	}
 	up, err := m.settings(l, *nic)
+	m.steps = append(m.steps, up...)
+	return err
+}
+
+// bridge brings a bridge about. Its address is that of the first port, for by its own choice it would take another one's when that comes, and then neighbours
+// and DHCP servers take the machine for another.
+func (m *maker) bridge(l Link, nic *NIC, ports []*NIC) error {
+	for _, d := range ports {
+		if len(d.address()) > ethernetMAC {
+			return fmt.Errorf("%s is of InfiniBand, which has no bridges", d.Name)
+		}
+	}
+	nic = m.newDevice(l, nic, deviceName(cmp.Or(l.Device, l.ID), "bridge"), func(name string) Change {
+		return AddBridge{NIC: name, Alias: mark(l.ID), MAC: cmp.Or(l.MAC, ports[0].address())}
+	})
+	up, err := m.settings(l, *nic)
+	for _, d := range ports {
+		if d.MTU < l.MTU {
+			m.do(l.ID, SetMTU{d.Name, l.MTU}, fmt.Sprintf("it is %d, and its bridge has more", d.MTU))
+		}
+	}
+	m.join(l, nic.Name, ports)
 	m.steps = append(m.steps, up...)
 	return err
 }
@@ -317,6 +351,9 @@ func (m *maker) newDevice(l Link, nic *NIC, wanted string, add func(name string)
 	if nic.Name != wanted {
 		why = wanted + " is there and was made by somebody else"
 	}
+	if l.Note != "" {
+		why += "; " + l.Note
+	}
 	m.do(l.ID, add(nic.Name), why)
 	m.devices[l.ID], m.owned[nic.Name] = nic, l.ID
 	return nic
@@ -353,16 +390,19 @@ func deviceName(name, other string) string {
 	return name
 }
 
-// join makes NICs the members of a bond.
-func (m *maker) join(l Link, bond string, members []*NIC) {
+// join makes NICs the members of a bond or a bridge.
+func (m *maker) join(l Link, master string, members []*NIC) {
 	for _, n := range m.have.NICs {
 		wanted := slices.ContainsFunc(members, func(d *NIC) bool { return d.Name == n.Name })
-		if n.Master == bond && !wanted && m.owned[n.Name] == "" && !slices.Contains(m.removed, bond) {
+		if n.Master == master && !wanted && m.owned[n.Name] == "" && !slices.Contains(m.removed, master) {
 			m.do(l.ID, Join{NIC: n.Name}, "it is not a member any more")
 		}
 	}
 	for _, n := range members {
-		if n.Master == bond {
+		if n.Master == master {
+			if l.Bridge != nil && !n.Up {
+				m.do(l.ID, SetUp{n.Name}, "it is switched off")
+			}
 			continue
 		}
 		// The kernel leaves them to it, with the way to their network, and what comes in by the bond would go out there.
@@ -375,11 +415,16 @@ func (m *maker) join(l Link, bond string, members []*NIC) {
 		m.bare[n.Name] = l.ID
 		if n.Master != "" { // another one of ours
 			m.do(l.ID, Join{NIC: n.Name}, "it is in "+n.Master)
-		} else if n.Up {
+			n.released(m.have.nic(n.Master).Kind)
+		}
+		if n.Up && l.Bond != nil {
 			m.do(l.ID, SetDown{n.Name}, "only a NIC that is switched off can become a member")
 		}
-		m.do(l.ID, Join{n.Name, bond}, "it is a member")
-		n.Master, n.Up = bond, true
+		m.do(l.ID, Join{n.Name, master}, "it is a member")
+		if !n.Up && l.Bridge != nil {
+			m.do(l.ID, SetUp{n.Name}, "it is switched off")
+		}
+		n.Master, n.Up = master, true
 		m.flushed = append(m.flushed, n.Name)
 	}
 }
@@ -465,12 +510,12 @@ func (m *maker) route(link string, r Route, nic string) error {
 func (m *maker) sources() {
 	for _, s := range m.have.Sources {
 		held := slices.ContainsFunc(m.have.nic(s.NIC).Addresses, func(a Address) bool { return a.Prefix.Addr() == s.Address })
-		bond, bare := m.bare[s.NIC]
+		master, bare := m.bare[s.NIC]
 		if !held || slices.Contains(m.removed, s.NIC) {
-			bond = "" // also if that bond cannot be made
+			master = "" // also if that master cannot be made
 		}
 		if !held || bare || slices.Contains(m.removed, s.NIC) {
-			m.do(bond, RemoveSource{s.Address}, "no NIC has the address any more")
+			m.do(master, RemoveSource{s.Address}, "no NIC has the address any more")
 		}
 	}
 	for _, l := range m.plan.Links {

@@ -15,8 +15,8 @@ import (
 const wordsMost = 100
 
 // ParseCmdline reads what a kernel command line says of the network, in dracut's words
-// (dracut.cmdline(7), section "Network"): ip=, bond=, vlan=, bridge=, ifname=, nameserver=, rd.route=,
-// bootdev=, rd.peerdns=, BOOTIF= and rd.bootif=. The plan has no links if there is no ip=, bond= or vlan=. What firmware says,
+// (dracut.cmdline(7), section "Network"): ip=, bond=, team=, vlan=, bridge=, ifname=, nameserver=, rd.route=,
+// bootdev=, rd.peerdns=, BOOTIF= and rd.bootif=. The plan has no links if there is no ip=, bond=, team=, vlan= or bridge= of several NICs. What firmware says,
 // for ip=ibft, is in the directory of /sys/firmware/ibft; nil is for a machine whose firmware says nothing.
 //
 // Everything that is wrong is returned at once, as joined errors that begin with
@@ -25,7 +25,7 @@ const wordsMost = 100
 // An ip= that names no device is for the NIC of BOOTIF, or of bootdev=. Without these an address is for
 // the only NIC of the machine, and a method such as dhcp for all of them (Plan.Everywhere). Names of devices are those of this kernel (eth0) unless
 // ifname= gives them to a MAC. A device may be a MAC with dashes, too. A bridge with one device is another name for that:
-// nothing else of this machine is to be behind it.
+// nothing else of this machine is to be behind it. A team is made as the bond that does the same on the wire.
 func ParseCmdline(line string, firmware fs.FS) (Plan, error) {
 	plan, p := parseCmdline(line, firmware)
 	return plan, errors.Join(p.errs...)
@@ -49,6 +49,8 @@ func parseCmdline(line string, firmware fs.FS) (Plan, *cmdline) {
 			p.ifname(value)
 		case "bond":
 			p.bonds = append(p.bonds, value)
+		case "team":
+			p.teams = append(p.teams, value)
 		case "vlan":
 			p.vlans = append(p.vlans, value)
 		case "ip":
@@ -59,8 +61,6 @@ func parseCmdline(line string, firmware fs.FS) (Plan, *cmdline) {
 			routes = append(routes, value)
 		case "bridge":
 			p.bridge(word, value)
-		case "team":
-			p.fail(word, "a team is not supported; a bond does the same: bond=NAME:NIC,NIC:mode=active-backup")
 		case "bootdev":
 			p.bootDevice = value
 		case "rd.bootif":
@@ -82,6 +82,8 @@ func parseCmdline(line string, firmware fs.FS) (Plan, *cmdline) {
 		p.bootMAC = ""
 	}
 	p.addBonds()
+	p.addTeams()
+	p.addBridges()
 	p.addVLANs()
 	for _, value := range ips {
 		p.ip("ip="+value, anaconda(value, single))
@@ -103,8 +105,10 @@ type cmdline struct {
 	macs         map[string]MAC   // by names that ifname= gives
 	bootMAC      MAC
 	bridges      map[string]string // name -> the one device of it
+	switches     []string          // bridges of several
 	bootDevice   string
-	bonds, vlans []string
+	bonds, teams []string
+	vlans        []string
 	everywhere   []Method
 	dns          []netip.Addr
 	ignoreDNS    bool
@@ -136,7 +140,7 @@ func (p *cmdline) plan() Plan {
 			plan.Everywhere = append(plan.Everywhere, m)
 		}
 	}
-	for _, kind := range []Kind{Physical, Bonded, Tagged} {
+	for _, kind := range []Kind{Physical, Bonded, Bridged, Tagged} {
 		for _, l := range p.order {
 			if l.Kind == kind {
 				plan.Links = append(plan.Links, *l)
@@ -177,11 +181,13 @@ func (p *cmdline) prefer(links []Link) {
 	}
 	wanted := map[string]bool{first.ID: true}
 	for _, l := range slices.Backward(links) {
-		if wanted[l.ID] && l.Bond != nil {
-			for _, m := range l.Bond.Members {
-				wanted[m] = true
-			}
-		} else if wanted[l.ID] && l.VLAN != nil {
+		if !wanted[l.ID] {
+			continue
+		}
+		for _, m := range l.members() {
+			wanted[m] = true
+		}
+		if l.VLAN != nil {
 			wanted[l.VLAN.Link] = true
 		}
 	}

@@ -3,6 +3,8 @@
 package netconfig
 
 import (
+	"cmp"
+	"slices"
 	"strings"
 	"testing"
 	"unicode/utf8"
@@ -77,15 +79,17 @@ func TestParseCmdline(t *testing.T) {
 		{"two gateways", "ip=192.0.2.10::192.0.2.1:24::eth0:none ip=198.51.100.10::198.51.100.1:24::eth1:none",
 			"link eth0: physical, device eth0\n  address 192.0.2.10/24\n  route default via 192.0.2.1\nlink eth1: physical, device eth1\n  address 198.51.100.10/24\n  route default via 198.51.100.1 metric 1025\n", ""},
 
-		{"wrong", "BOOTIF=x ifname=a ifname=../x:52:54:00:aa:bb:01 nameserver=x nameserver=0.0.0.0 bridge=br0:eth0,eth1 bridge=br0 team=team0:eth0 rd.route=10.0.0.0/8",
+		{"wrong", "BOOTIF=x ifname=a ifname=../x:52:54:00:aa:bb:01 nameserver=x nameserver=0.0.0.0 bridge=../x:eth0,eth1 bridge=br0 team=team0:eth0:dummy team=../x team=team1:eth0:lacp:9000 rd.route=10.0.0.0/8",
 			"", `BOOTIF=x: "x" is not a MAC address
 ifname=a: "" is not a MAC address
 ifname=../x:52:54:00:aa:bb:01: "../x" is not a name for a device
 nameserver=x: "x" is not an IP address
 nameserver=0.0.0.0: 0.0.0.0 is not an address for a server
-bridge=br0:eth0,eth1: a bridge of several devices is not supported; one with a single device is
+bridge=../x:eth0,eth1: "../x" is not a name for a device
 bridge=br0: names no device for it to be on
-team=team0:eth0: a team is not supported; a bond does the same: bond=NAME:NIC,NIC:mode=active-backup
+team=team0:eth0:dummy: "dummy" is not a runner of teams, want one of activebackup, broadcast, lacp, loadbalance, random, roundrobin
+team=../x: "../x" is not a name for a device
+team=team1:eth0:lacp:9000: want NAME:NIC,NIC:RUNNER and no more
 rd.route=10.0.0.0/8: neither a gateway nor a device`},
 		{"wrong addresses", "ip=192.0.2.300:::24::eth0:none ip=192.0.2.10:::33::eth0:none ip=0.0.0.0:::24::eth0:none ip=192.0.2.10::2001:db8::1:24::eth0:none ip=192.0.2.10::[2001:db8::1]:24::eth0:none ip=192.0.2.10:::24::eth0:magic ip=192.0.2.10:::24::eth0:dhcp ip=192.0.2.10:::24::a/b:none",
 			"", `ip=192.0.2.300:::24::eth0:none: "192.0.2.300" is not an IP address
@@ -104,18 +108,36 @@ ip=192.0.2.10:::24::a/b:none: "a/b" is not a name for a device`},
 			"link eth0: physical, device eth0\nlink eth1: physical, device eth1\nlink bond0: bond of eth0 (balance-rr miimon 100), device bond0\nlink vlan6: vlan 6 of eth1, device vlan6\n",
 			`bond=bond0:eth0,eth0:mode=x,speed=1: mode: "x", want one of balance-rr, active-backup, balance-xor, broadcast, 802.3ad, balance-tlb, balance-alb
 bond=bond0:eth0,eth0:mode=x,speed=1: "speed" is not an option of bonds
-bond=bond0:eth0,eth0:mode=x,speed=1: "eth0" is a member of bond0 already
+bond=bond0:eth0,eth0:mode=x,speed=1: "eth0" is there twice
 bond=bond0:eth5: bond0 is there already
 bond=bond1:eth0,: "eth0" is a member of bond0 already
 bond=bond1:eth0,: a member without name
 bond=bond1:eth0,: no members
 vlan=vlan:eth0: "vlan" does not end with a number from 1 to 4094
 vlan=vlan5000:eth0: "vlan5000" does not end with a number from 1 to 4094
-vlan=vlan5:eth0: eth0 is a member of a bond
+vlan=vlan5:eth0: eth0 is a member of bond0
 vlan=vlan7:vlan6: vlan6 is a VLAN itself
 vlan=v6:eth1: VLAN 6 on eth1 is there already
 vlan=vlan8: names no device for it to be on
-ip=192.0.2.1:::24::eth0:none: eth0 is a member of a bond`},
+ip=192.0.2.1:::24::eth0:none: eth0 is a member of bond0`},
+		{"bridge", "bridge=br0:eth0,52-54-00-aa-bb-02 ip=192.0.2.10:::24::br0:none:9000 vlan=vlan5:br0",
+			"link eth0: physical, device eth0\nlink 52-54-00-aa-bb-02: physical, mac 52:54:00:aa:bb:02\nlink br0: bridge of eth0, 52-54-00-aa-bb-02, device br0, mtu 9000\n" +
+				loops("eth0, 52-54-00-aa-bb-02") + "  address 192.0.2.10/24\nlink vlan5: vlan 5 of br0, device vlan5\n", ""},
+		{"bridges that cannot be", "bond=bond0:eth0,eth1 bridge=br0:eth1,bond0 bridge=br1:eth2 bridge=br1:eth3,eth4 bridge=br2:eth3,eth3,,br1 bridge=br2:eth5,eth6 ip=eth3:dhcp",
+			"link eth0: physical, device eth0\nlink eth1: physical, device eth1\nlink eth3: physical, device eth3\nlink eth2: physical, device eth2\n" +
+				"link bond0: bond of eth0, eth1 (balance-rr miimon 100), device bond0\nlink br2: bridge of eth3, eth2, device br2\n" + loops("eth3, eth2"),
+			`bridge=br0:eth1,bond0: "eth1" is a member of bond0 already
+bridge=br0:eth1,bond0: "bond0" is a bond, want a NIC
+bridge=br0:eth1,bond0: no members
+bridge=br1:eth3,eth4: br1 is there already
+bridge=br2:eth3,eth3,,br1: "eth3" is there twice
+bridge=br2:eth3,eth3,,br1: a member without name
+bridge=br2:eth5,eth6: br2 is there already
+ip=eth3:dhcp: eth3 is a member of br2`},
+		{"team of dracut's default", "team", "link eth0: physical, device eth0\nlink eth1: physical, device eth1\nlink team0: bond of eth0, eth1 (active-backup miimon 100), device team0\n" +
+			"  note: a team with the runner activebackup is made as a bond, which does the same on the wire\n", ""},
+		{"team", "team=t:eth0,eth1:lacp vlan=vlan5:t ip=vlan5:dhcp", "link eth0: physical, device eth0\nlink eth1: physical, device eth1\nlink t: bond of eth0, eth1 (802.3ad miimon 100 xmit_hash_policy layer2+3), device t\n" +
+			"  note: a team with the runner lacp is made as a bond, which does the same on the wire\nlink vlan5: vlan 5 of t, device vlan5, dhcpv4\n", ""},
 	}
 	for _, tt := range tests {
 		t.Run(tt.name, func(t *testing.T) {
@@ -166,11 +188,45 @@ func TestSources(t *testing.T) {
 	}
 }
 
+// loops is what is said of a bridge.
+func loops(ports string) string {
+	return "  note: this machine is a switch between " + ports + ", without spanning tree: two of them in one network are a loop, which takes that network down\n"
+}
+
+// Each runner of a team is made as a bond of the mode that a switch cannot tell from it.
+func TestParseCmdlineTeams(t *testing.T) {
+	for runner, mode := range map[string]string{
+		"": "active-backup miimon 100", "activebackup": "active-backup miimon 100", "broadcast": "broadcast miimon 100", "roundrobin": "balance-rr miimon 100",
+		"random": "balance-rr miimon 100", "loadbalance": "balance-xor miimon 100 xmit_hash_policy layer2+3", "lacp": "802.3ad miimon 100 xmit_hash_policy layer2+3",
+	} {
+		t.Run(runner, func(t *testing.T) {
+			plan, err := ParseCmdline("team=team0:eth0,eth1:"+runner, nil)
+			if err != nil || len(plan.Links) != 3 {
+				t.Fatalf("ParseCmdline() = %s, %v", plan, err)
+			}
+			compare(t, "bond", plan.Links[2].Bond.String(), mode)
+			// And it is said, of the plan and of what is done.
+			want := "a team with the runner " + cmp.Or(runner, "activebackup") + " is made as a bond, which "
+			if notes := plan.Notes(); len(notes) != 1 || !strings.HasPrefix(notes[0], "team0: "+want) {
+				t.Errorf("Notes() = %q", notes)
+			}
+			steps, err := plan.Steps(machine())
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !slices.ContainsFunc(steps, func(s Step) bool { return strings.Contains(s.Why, want) }) {
+				t.Errorf("no reason has %q: %v", want, steps)
+			}
+		})
+	}
+}
+
 func FuzzParseCmdline(f *testing.F) {
 	for _, line := range []string{
 		"BOOTIF=01-52-54-00-aa-bb-01 ip=192.0.2.10:192.0.2.5:192.0.2.1:255.255.255.0", "ip=[2001:db8::10]::[fe80::1]:64::eth0:none:[2001:db8::53]",
 		"vlan=bond0.0100:bond0 bond=bond0:eth0,eth1:mode=802.3ad,lacp_rate=1:9000 ip=192.0.2.10::192.0.2.1:24::bond0.0100:none", "ip=dhcp", "ip=eth0:dhcp6:1500:52:54:00:aa:bb:01",
 		"ip=dhcp,dhcp6 bootdev=eth0 rd.peerdns=0 bridge=br0:eth0", "ip=192.0.2.10:192.0.2.11/30:::::link6 rd.route=default:[fe80::1]:eth0", "ip=192.0.2.10 netmask=24 ksdevice=eth0 gateway=192.0.2.1",
+		"bridge=br0:eth0,eth1 ip=br0:dhcp vlan=vlan5:br0", "team=t:eth0,eth1:lacp bridge=br0:eth2,eth0 ip=br0:dhcp:9000",
 		"bond=b:eth0:mode=active-backup,primary=eth0,arp_interval=100,arp_ip_target=192.0.2.1;192.0.2.2 rd.route=10.0.0.0/8:192.0.2.1:b nameserver=[::1] ifname=a:52:54:00:aa:bb:02",
 	} {
 		f.Add(line)

@@ -161,8 +161,8 @@ func (p *cmdline) automatic(word, device, methods, mtu, mac string) {
 // addressed returns the link of a device that gets an address, or nil.
 func (p *cmdline) addressed(word, name string) *Link {
 	l := p.device(word, name)
-	if l != nil && p.member(l) {
-		p.fail(word, "%s is a member of a bond", name)
+	if l != nil && p.member(l) != "" {
+		p.fail(word, "%s is a member of %s", name, p.member(l))
 		return nil
 	}
 	return l

@@ -3,6 +3,8 @@
 package netconfig
 
 import (
+	"cmp"
+	"fmt"
 	"maps"
 	"net/netip"
 	"slices"
@@ -39,7 +41,7 @@ func (p *cmdline) ifname(value string) {
 	}
 }
 
-// bridge reads NAME:DEVICE.
+// bridge reads NAME:DEVICE, which makes NAME another name for DEVICE; NAME:NIC,NIC is for later.
 func (p *cmdline) bridge(word, value string) {
 	name, devices, _ := strings.Cut(value, ":")
 	if value == "" {
@@ -51,9 +53,28 @@ func (p *cmdline) bridge(word, value string) {
 	case devices == "" || devices == name:
 		p.fail(word, "names no device for it to be on")
 	case strings.Contains(devices, ","):
-		p.fail(word, "a bridge of several devices is not supported; one with a single device is")
+		p.switches = append(p.switches, value)
 	default:
 		p.bridges[name] = devices
+	}
+}
+
+// addBridges reads NAME:NIC,NIC.
+func (p *cmdline) addBridges() {
+	for _, value := range p.switches {
+		word := "bridge=" + value
+		name, nics, _ := strings.Cut(value, ":")
+		if p.bridges[name] != "" {
+			p.fail(word, "%s is there already", name)
+			continue
+		}
+		l := p.master(word, Bridged, name)
+		if l == nil {
+			continue
+		}
+		l.Bridge = &Bridge{Ports: p.memberIDs(word, nics)}
+		l.Note = "this machine is a switch between " + strings.Join(l.Bridge.Ports, ", ") + ", without spanning tree: two of them in one network are a loop, which takes that network down"
+		p.addMaster(word, l)
 	}
 }
 
@@ -106,55 +127,113 @@ func (p *cmdline) device(word, name string) *Link {
 
 // addBonds reads NAME:MEMBER,MEMBER:OPTION=VALUE,OPTION=VALUE:MTU.
 func (p *cmdline) addBonds() {
-	members := map[*Link]string{}
 	for _, value := range p.bonds {
 		word := "bond=" + value
 		field := split(value)
-		name, slaves, options := field.at(0), field.at(1), field.at(2)
-		if name == "" {
-			name = "bond0"
-		}
-		if slaves == "" {
-			slaves = "eth0,eth1"
-		}
-		if deviceName(name, "") == "" {
-			p.fail(word, "%s is not a name for a device", quote(name))
+		l := p.master(word, Bonded, cmp.Or(field.at(0), "bond0"))
+		if l == nil {
 			continue
 		}
-		if p.links[name] != nil {
-			p.fail(word, "%s is there already", name)
-			continue
-		}
-		l := &Link{ID: name, Kind: Bonded, Device: name, MTU: p.mtu(word, field.at(3)), Bond: &Bond{Options: map[string]int{"mode": roundRobin}}}
-		p.bondOptions(word, l.Bond, options)
-		for slave := range strings.SplitSeq(slaves, ",") {
-			if slave == "" {
-				p.fail(word, "a member without name")
-				continue
-			}
-			m := p.device(word, slave)
-			switch {
-			case m == nil:
-			case m.Kind != Physical:
-				p.fail(word, "%s is a %s, want a NIC", quote(slave), m.Kind)
-			case members[m] != "":
-				p.fail(word, "%s is a member of %s already", quote(slave), members[m])
-			default:
-				members[m] = name
-				l.Bond.Members = append(l.Bond.Members, m.ID)
-			}
-		}
+		l.MTU, l.Bond = p.mtu(word, field.at(3)), &Bond{Options: map[string]int{"mode": roundRobin}}
+		p.bondOptions(word, l.Bond, field.at(2))
+		l.Bond.Members = p.memberIDs(word, cmp.Or(field.at(1), "eth0,eth1"))
 		if l.Bond.Primary != "" && !slices.Contains(l.Bond.Members, l.Bond.Primary) {
 			p.fail(word, "primary: %s is not one of its members", quote(l.Bond.Primary))
 			l.Bond.Primary = ""
 		}
-		if len(l.Bond.Members) == 0 {
-			p.fail(word, "no members")
+		p.addMaster(word, l)
+	}
+}
+
+// addTeams reads NAME:MEMBER,MEMBER:RUNNER. A team needs a daemon, so a bond is made that does the same on the wire.
+func (p *cmdline) addTeams() {
+	for _, value := range p.teams {
+		word := "team=" + value
+		field := split(value)
+		if len(field) > 3 {
+			p.fail(word, "want NAME:NIC,NIC:RUNNER and no more")
 			continue
 		}
-		p.links[name] = l
-		p.order = append(p.order, l)
+		name := cmp.Or(field.at(2), "activebackup") // as dracut; teamd's own is another
+		r, known := runners()[name]
+		if !known {
+			p.fail(word, "%s is not a runner of teams, want one of %s", quote(name), strings.Join(slices.Sorted(maps.Keys(runners())), ", "))
+			continue
+		}
+		l := p.master(word, Bonded, cmp.Or(field.at(0), "team0"))
+		if l == nil {
+			continue
+		}
+		l.Bond = &Bond{Options: map[string]int{}}
+		p.bondOptions(word, l.Bond, r.options)
+		l.Note = fmt.Sprintf("a team with the runner %s is made as a bond, %s", name, r.like)
+		l.Bond.Members = p.memberIDs(word, cmp.Or(field.at(1), "eth0,eth1"))
+		p.addMaster(word, l)
 	}
+}
+
+// runner is the bond in the place of a team.
+type runner struct{ options, like string }
+
+// runners are those of teams (teamd.conf(5), runner.name). Without a balancer, which the command line cannot name, loadbalance and lacp choose the port by a hash of
+// Ethernet and IP addresses.
+func runners() map[string]runner {
+	const same = "which does the same on the wire"
+	return map[string]runner{
+		"activebackup": {"mode=active-backup", same},
+		"broadcast":    {"mode=broadcast", same},
+		"lacp":         {"mode=802.3ad,xmit_hash_policy=layer2+3", same},
+		"loadbalance":  {"mode=balance-xor,xmit_hash_policy=layer2+3", same},
+		"random":       {"mode=balance-rr", "which takes the ports in turn instead of by chance; to the switch that is the same"},
+		"roundrobin":   {"mode=balance-rr", same},
+	}
+}
+
+// master returns a new link that is to be made of others, or nil if it cannot have the name.
+func (p *cmdline) master(word string, kind Kind, name string) *Link {
+	switch {
+	case deviceName(name, "") == "":
+		p.fail(word, "%s is not a name for a device", quote(name))
+	case p.links[name] != nil:
+		p.fail(word, "%s is there already", name)
+	default:
+		return &Link{ID: name, Kind: kind, Device: name}
+	}
+	return nil
+}
+
+// memberIDs reads NIC,NIC, and returns those that can be members of one more.
+func (p *cmdline) memberIDs(word, nics string) []string {
+	var ids []string
+	for nic := range strings.SplitSeq(nics, ",") {
+		if nic == "" {
+			p.fail(word, "a member without name")
+			continue
+		}
+		m := p.device(word, nic)
+		switch {
+		case m == nil:
+		case m.Kind != Physical:
+			p.fail(word, "%s is a %s, want a NIC", quote(nic), m.Kind)
+		case slices.Contains(ids, m.ID):
+			p.fail(word, "%s is there twice", quote(nic))
+		case p.member(m) != "":
+			p.fail(word, "%s is a member of %s already", quote(nic), p.member(m))
+		default:
+			ids = append(ids, m.ID)
+		}
+	}
+	return ids
+}
+
+// addMaster adds it to the plan if it has members.
+func (p *cmdline) addMaster(word string, l *Link) {
+	if len(l.members()) == 0 {
+		p.fail(word, "no members")
+		return
+	}
+	p.links[l.ID] = l
+	p.order = append(p.order, l)
 }
 
 func (p *cmdline) bondOptions(word string, b *Bond, options string) {
@@ -234,8 +313,8 @@ func (p *cmdline) addVLANs() {
 		case on.Kind == Tagged:
 			p.fail(word, "%s is a VLAN itself", below)
 			continue
-		case p.member(on):
-			p.fail(word, "%s is a member of a bond", below)
+		case p.member(on) != "":
+			p.fail(word, "%s is a member of %s", below, p.member(on))
 			continue
 		}
 		taken := slices.ContainsFunc(p.order, func(l *Link) bool { return l.VLAN != nil && *l.VLAN == VLAN{on.ID, n} })
@@ -249,6 +328,12 @@ func (p *cmdline) addVLANs() {
 	}
 }
 
-func (p *cmdline) member(l *Link) bool {
-	return slices.ContainsFunc(p.order, func(b *Link) bool { return b.Bond != nil && slices.Contains(b.Bond.Members, l.ID) })
+// member returns the id of the link that has l for a member; empty if none has.
+func (p *cmdline) member(l *Link) string {
+	for _, b := range p.order {
+		if slices.Contains(b.members(), l.ID) {
+			return b.ID
+		}
+	}
+	return ""
 }

@@ -43,7 +43,7 @@ func (k *fakeKernel) State(ctx context.Context) (State, error) {
 		delay, cable := k.cables[n.Name]
 		up := time.Since(k.since[n.Name])
 		n.Carrier = n.Up && cable && up >= delay
-		if n.Kind == "bond" || n.Kind == "vlan" { // have link when one below has
+		if n.Kind == "bond" || n.Kind == "bridge" || n.Kind == "vlan" { // have link when one below has
 			n.Carrier = false
 			for _, below := range k.state.NICs {
 				n.Carrier = n.Carrier || n.Up && below.Carrier && (below.Master == n.Name || below.Name == n.Parent)
@@ -91,13 +91,15 @@ func (k *fakeKernel) Do(ctx context.Context, c Change) error {
 		k.nic(c.NIC).Up = true
 	case SetDown:
 		k.down(c.NIC)
-	case AddBond, AddVLAN:
+	case AddBond, AddBridge, AddVLAN:
 		n := NIC{Index: 100 + len(k.state.NICs), MTU: 1500, Options: machine().NICs[0].Options}
 		switch c := c.(type) {
 		case AddBond:
 			bond := c.Bond
 			bond.Options = maps.Clone(bond.Options)
 			n.Name, n.Kind, n.MAC, n.Alias, n.Bond = c.NIC, "bond", c.MAC, c.Alias, &bond
+		case AddBridge:
+			n.Name, n.Kind, n.MAC, n.Alias = c.NIC, "bridge", c.MAC, c.Alias
 		case AddVLAN:
 			below := k.nic(c.Parent)
 			n.Name, n.Kind, n.MAC, n.Alias, n.Parent, n.VLAN, n.MTU = c.NIC, "vlan", c.MAC, c.Alias, c.Parent, c.ID, below.MTU
@@ -110,21 +112,23 @@ func (k *fakeKernel) Do(ctx context.Context, c Change) error {
 		k.down(c.NIC)
 		for i := range k.state.NICs {
 			if n := &k.state.NICs[i]; n.Master == c.NIC {
-				k.down(n.Name)
-				n.Master = ""
+				k.release(n)
 			}
 		}
 		k.state.NICs = slices.DeleteFunc(k.state.NICs, func(n NIC) bool { return n.Name == c.NIC || n.Parent == c.NIC })
 	case Join:
 		n := k.nic(c.NIC)
 		switch {
-		case c.Bond == "":
-			n.Master = ""
-			k.down(c.NIC)
+		case c.Master == "":
+			k.release(n)
+		case n.Master != "":
+			return errors.New("device or resource busy")
+		case k.nic(c.Master).Kind == "bridge":
+			n.Master = c.Master
 		case n.Up:
 			return errors.New("device can not be enslaved while up")
 		default:
-			n.Master, n.Up, n.MTU = c.Bond, true, k.nic(c.Bond).MTU
+			n.Master, n.Up, n.MTU = c.Master, true, k.nic(c.Master).MTU
 		}
 	case SetMAC:
 		if k.nic(c.NIC).Up {
@@ -137,7 +141,7 @@ func (k *fakeKernel) Do(ctx context.Context, c Change) error {
 		}
 		k.nic(c.NIC).MTU = c.MTU
 		for i := range k.state.NICs {
-			if n := &k.state.NICs[i]; n.Master == c.NIC {
+			if n := &k.state.NICs[i]; n.Master == c.NIC && k.nic(c.NIC).Kind == "bond" {
 				n.MTU = c.MTU
 			}
 		}
@@ -199,6 +203,14 @@ func (k *fakeKernel) nic(name string) *NIC {
 		}
 	}
 	panic("no NIC " + name)
+}
+
+// release takes a NIC out of what it is in, as Linux does: that of a bond is switched off.
+func (k *fakeKernel) release(n *NIC) {
+	if n.Master != "" && k.nic(n.Master).Kind == "bond" {
+		k.down(n.Name)
+	}
+	n.Master = ""
 }
 
 func (k *fakeKernel) removeSource(a netip.Addr) {

@@ -115,7 +115,7 @@ type question struct {
 type held struct {
 	addresses []netip.Prefix
 	routes    []Route
-	lease     Lease          // the last one; the zero Lease if it is to be put in force again
+	lease     Lease          // the last one; without a method if it is to be put in force again
 	fixed     []netip.Prefix // IPv6 addresses that no router gave: they stay
 	routers   []netip.Addr   // IPv6: all that were heard
 }
@@ -203,19 +203,26 @@ func (f *follower) follow(ctx context.Context, q question, linked <-chan struct{
 		if time.Since(begun) > followLong {
 			next = renew
 		}
+		f.mu.Lock()
+		ends := f.had[q].lease.ends
+		f.mu.Unlock()
+		if !ends.IsZero() {
+			next = min(next, max(time.Until(ends), time.Second))
+		}
 		timer := time.NewTimer(next)
 		select {
 		case <-linked:
 			begun, wait = time.Now(), followFirst
 			f.mu.Lock() // somebody may have switched it off, and with that its routes have gone
 			h := f.had[q]
-			h.lease = Lease{}
+			h.lease = h.lease.anew()
 			f.had[q] = h
 			f.mu.Unlock()
 		case <-timer.C:
 		case <-ctx.Done():
 		}
 		timer.Stop()
+		f.lapse(ctx, q)
 	}
 }
 
@@ -240,7 +247,7 @@ func (f *follower) ask(ctx context.Context, q question) (State, Lease, error) {
 			return have, Lease{}, ErrNoCarrier
 		case local || !q.method.is6():
 			lease, err := f.asker.Ask(ctx, n, q.method)
-			return have, lease, err
+			return have, lease.now(), err
 		}
 		if err := pause(ctx, followLook); err != nil {
 			return have, Lease{}, err
@@ -276,9 +283,11 @@ func (f *follower) take(ctx context.Context, q question, before State, lease Lea
 		}
 	}
 	if same(old.lease, lease) {
-		if q.method.is6() {
-			f.had[q] = now
+		if !q.method.is6() {
+			now = old
+			now.lease = lease // it counts for longer now
 		}
+		f.had[q] = now
 		return
 	}
 	for _, r := range lease.Routes {
@@ -331,12 +340,43 @@ func (f *follower) take(ctx context.Context, q question, before State, lease Lea
 		f.do(ctx, []Change{SetMTU{n.Name, lease.MTU}}) // what the NIC cannot do is not tried again until it loses its link
 	}
 	if !f.do(ctx, changes) {
-		now.lease = Lease{} // so it is tried again with the next answer
+		now.lease = now.lease.anew()
 	}
 	f.had[q] = now
 	if news && ctx.Err() == nil {
 		f.said(fmt.Sprintf("%s: %s", n.Name, lease))
 	}
+}
+
+// lapse gives up what was given for a time that is over (RFC 2131, section 4.4.5).
+func (f *follower) lapse(ctx context.Context, q question) {
+	f.mu.Lock()
+	defer f.mu.Unlock()
+	h := f.had[q]
+	if h.lease.ends.IsZero() || time.Now().Before(h.lease.ends) || ctx.Err() != nil {
+		return
+	}
+	var changes []Change
+	if !q.method.is6() { // those of IPv6 are routers', who have times of their own
+		for _, r := range h.routes {
+			changes = append(changes, RemoveRoute{q.nic, r})
+		}
+		h.routes = nil
+	}
+	for _, a := range h.lease.Addresses {
+		changes = append(changes, RemoveAddress{q.nic, a})
+	}
+	h.addresses = slices.DeleteFunc(slices.Clone(h.addresses), func(a netip.Prefix) bool { return slices.Contains(h.lease.Addresses, a) })
+	f.said(fmt.Sprintf("%s: the lease of %s has ended, and nobody has renewed it: it is given up", q.nic, list(h.lease.Addresses)))
+	f.do(ctx, changes)
+	h.lease = Lease{}
+	f.had[q] = h
+}
+
+// anew is the lease as one that is to be put in force again with the next answer.
+func (l Lease) anew() Lease {
+	l.Method, l.MTU = "", 0
+	return l
 }
 
 // same reports whether a lease gives what another one gave.

@@ -17,6 +17,7 @@ import (
 	"time"
 
 	"github.com/vishvananda/netlink"
+	"github.com/vishvananda/netlink/nl"
 	"golang.org/x/sys/unix"
 )
 
@@ -62,12 +63,14 @@ func (k *linux) Do(ctx context.Context, c Change) error {
 		return k.onLink(c.NIC, k.netlink.LinkSetDown)
 	case AddBond:
 		return k.addBond(c)
+	case AddBridge:
+		return k.addBridge(c)
 	case AddVLAN:
 		return k.addVLAN(c)
 	case Remove:
 		return k.remove(c.NIC)
 	case Join:
-		return k.onLink(c.NIC, func(l netlink.Link) error { return k.join(l, c.Bond) })
+		return k.onLink(c.NIC, func(l netlink.Link) error { return k.join(l, c.Master) })
 	case SetMAC:
 		mac, err := net.ParseMAC(string(c.MAC))
 		if err != nil {
@@ -130,6 +133,42 @@ func (k *linux) onLink(name string, do func(netlink.Link) error) error {
 	return do(l)
 }
 
+// addBridge makes a bridge, with its mark.
+func (k *linux) addBridge(c AddBridge) error {
+	attrs, err := newAttrs(c.NIC, c.MAC)
+	if err != nil {
+		return err
+	}
+	if err := k.addMarked(&netlink.Bridge{LinkAttrs: attrs}, c.Alias); err != nil {
+		return err
+	}
+	made, err := k.netlink.LinkByName(c.NIC)
+	if err != nil {
+		return err
+	}
+	data := nl.NewRtAttr(nl.IFLA_INFO_DATA, nil)
+	data.AddRtAttr(nl.IFLA_BR_STP_STATE, nl.Uint32Attr(0))
+	data.AddRtAttr(nl.IFLA_BR_FORWARD_DELAY, nl.Uint32Attr(0)) // else a port passes nothing on for 15 s
+	if err := setData(made.Attrs().Index, "bridge", data); err != nil {
+		return errors.Join(fmt.Errorf("set its options: %w", err), k.netlink.LinkDel(made))
+	}
+	return nil
+}
+
+// setData changes what only one kind of devices has, for what the netlink package does not know.
+func setData(index int, kind string, data *nl.RtAttr) error {
+	request := nl.NewNetlinkRequest(unix.RTM_NEWLINK, unix.NLM_F_ACK)
+	message := nl.NewIfInfomsg(unix.AF_UNSPEC)
+	message.Index = int32(index)
+	request.AddData(message)
+	info := nl.NewRtAttr(unix.IFLA_LINKINFO, nil)
+	info.AddRtAttr(nl.IFLA_INFO_KIND, nl.NonZeroTerminated(kind))
+	info.AddChild(data)
+	request.AddData(info)
+	_, err := request.Execute(unix.NETLINK_ROUTE, 0)
+	return err
+}
+
 // addVLAN makes a VLAN, with its mark.
 func (k *linux) addVLAN(c AddVLAN) error {
 	attrs, err := newAttrs(c.NIC, c.MAC)
@@ -177,14 +216,14 @@ func (k *linux) addMarked(l netlink.Link, alias string) error {
 	return nil
 }
 
-// join makes a NIC a member of a bond, or of none.
-func (k *linux) join(l netlink.Link, bond string) error {
-	if bond == "" {
+// join makes a NIC a member of a bond or bridge, or of none.
+func (k *linux) join(l netlink.Link, name string) error {
+	if name == "" {
 		return k.netlink.LinkSetNoMaster(l)
 	}
-	master, err := k.netlink.LinkByName(bond)
+	master, err := k.netlink.LinkByName(name)
 	if err != nil {
-		return fmt.Errorf("%s: %w", bond, err)
+		return fmt.Errorf("%s: %w", name, err)
 	}
 	if l.Attrs().MasterIndex == master.Attrs().Index {
 		return nil

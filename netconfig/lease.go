@@ -41,7 +41,38 @@ type Lease struct {
 	NTP       []netip.Addr
 	MTU       int           // bytes; 0 is not said
 	Renew     time.Duration // after this it is to be asked for again; 0 is never
+	Valid     time.Duration // after this the addresses are not ours any more; 0 is never
 	Router    netip.Addr    // IPv6: whose advertisement it was; the zero Addr without one
+
+	ends time.Time // when Valid is over; the zero Time is never
+}
+
+// forever is a time in seconds that means that a lease does not end (RFC 2131, section 3.3; RFC 8415, section 7.7).
+const forever = (1<<32 - 1) * time.Second
+
+// lasting sets for how long the addresses count, 0 if the server does not say, and when they are asked for again: by its word if that is sound, else after half
+// of the time.
+func (l *Lease) lasting(valid, renew time.Duration) {
+	if valid == 0 || valid >= forever {
+		l.Renew = max(renew, time.Minute)
+		return
+	}
+	l.Valid = max(valid, leastLease)
+	if renew <= 0 || renew >= valid {
+		renew = valid / 2
+	}
+	l.Renew = max(renew, min(time.Minute, l.Valid/2))
+}
+
+// leastLease is how long a lease counts at least, whatever the server says: asking without a pause helps nobody.
+const leastLease = 4 * time.Second
+
+// now is the lease when it has just been given.
+func (l Lease) now() Lease {
+	if l.Valid > 0 {
+		l.ends = time.Now().Add(l.Valid)
+	}
+	return l
 }
 
 // String says what was given.
@@ -106,12 +137,8 @@ func lease4(m *dhcpv4.DHCPv4) (Lease, error) {
 	if n, err := dhcpv4.GetUint16(dhcpv4.OptionInterfaceMTU, m.Options); err == nil && n >= 576 {
 		l.MTU = int(n)
 	}
-	lasts := m.IPAddressLeaseTime(time.Hour)
-	l.Renew = m.IPAddressRenewalTime(lasts / 2)
-	if l.Renew >= lasts { // which makes no sense
-		l.Renew = lasts / 2
-	}
-	l.Renew = max(l.Renew, time.Minute)
+	valid := m.IPAddressLeaseTime(0)
+	l.lasting(valid, m.IPAddressRenewalTime(max(valid, time.Hour)/2))
 	return l, nil
 }
 
@@ -145,11 +172,11 @@ func lease6(m *dhcpv6.Message, stateful bool) (Lease, error) {
 			}
 			// Which neighbours are on the link, only advertisements say (RFC 5942).
 			l.Addresses = append(l.Addresses, netip.PrefixFrom(a, 128))
-			l.Renew = ia.T1
-			if l.Renew == 0 || l.Renew >= one.ValidLifetime { // it is for us to say
-				l.Renew = min(one.PreferredLifetime, one.ValidLifetime) / 2
+			renew := ia.T1
+			if renew == 0 || renew >= one.ValidLifetime { // it is for us to say
+				renew = min(one.PreferredLifetime, one.ValidLifetime) / 2
 			}
-			l.Renew = max(l.Renew, time.Minute)
+			l.lasting(one.ValidLifetime, renew)
 			break
 		}
 		if len(l.Addresses) == 0 {

@@ -9,7 +9,7 @@
 // conductor cannot be reached all the same, [Check] looks at each thing on the
 // way to it and names the most likely cause.
 //
-// Links are NICs, bonds of them, and VLANs on either; addresses are fixed, or asked for
+// Links are NICs, bonds and bridges of them, and VLANs on these; addresses are fixed, or asked for
 // by DHCP and router advertisements ([Plan.Acquire]).
 //
 // The package touches the NICs that the plan names, the loopback device and the
@@ -17,7 +17,7 @@
 // link"); those are its own, and are changed or removed when another plan is
 // applied. Addresses and devices that the plan does not name and that it has not
 // made are left as they are, a bond0 that a driver brought along too; but a NIC
-// that becomes a member of a bond loses its addresses. Of the
+// that becomes a member of a bond or a bridge loses its addresses. Of the
 // routes, one is removed only if it has the place (destination and metric) of a
 // route of the plan.
 package netconfig
@@ -65,10 +65,34 @@ type Link struct {
 	Device    string         `json:"device,omitempty"`  // physical without MAC: name of the NIC, empty for the only one; else the name to have, empty for one after the id
 	MTU       int            `json:"mtu,omitempty"`     // bytes; 0 leaves the kernel's
 	Bond      *Bond          `json:"bond,omitempty"`
+	Bridge    *Bridge        `json:"bridge,omitempty"`
 	VLAN      *VLAN          `json:"vlan,omitempty"`
 	Auto      []Method       `json:"auto,omitempty"`      // ways to get addresses besides those below
 	Addresses []netip.Prefix `json:"addresses,omitempty"` // none: the link is only switched on
 	Routes    []Route        `json:"routes,omitempty"`
+	Note      string         `json:"note,omitempty"` // what people should know of how the description was read
+}
+
+// members returns the ids of the links that this one is made of.
+func (l Link) members() []string {
+	switch {
+	case l.Bond != nil:
+		return l.Bond.Members
+	case l.Bridge != nil:
+		return l.Bridge.Ports
+	}
+	return nil
+}
+
+// Notes returns what people should know of how the description was read, a line for each link that there is something to say of.
+func (p Plan) Notes() []string {
+	var notes []string
+	for _, l := range p.Links {
+		if l.Note != "" {
+			notes = append(notes, l.ID+": "+l.Note)
+		}
+	}
+	return notes
 }
 
 // Kind says how a link is made.
@@ -78,8 +102,14 @@ type Kind string
 const (
 	Physical Kind = "physical" // a NIC that the machine has
 	Bonded   Kind = "bond"     // several physical links as one
+	Bridged  Kind = "bridge"   // several physical links, and a switch between them
 	Tagged   Kind = "vlan"     // one VLAN (IEEE 802.1Q) of another link
 )
+
+// Bridge says what a bridge is made of. It has no spanning tree, and passes frames on at once.
+type Bridge struct {
+	Ports []string `json:"ports"` // ids of links
+}
 
 // VLAN says which VLAN a link is.
 type VLAN struct {
@@ -132,6 +162,9 @@ func (p Plan) String() string {
 		if l.Bond != nil {
 			fmt.Fprintf(&b, " of %s (%s)", strings.Join(l.Bond.Members, ", "), l.Bond)
 		}
+		if l.Bridge != nil {
+			fmt.Fprintf(&b, " of %s", strings.Join(l.Bridge.Ports, ", "))
+		}
 		if l.VLAN != nil {
 			fmt.Fprintf(&b, " %d of %s", l.VLAN.ID, l.VLAN.Link)
 		}
@@ -151,6 +184,9 @@ func (p Plan) String() string {
 			fmt.Fprintf(&b, ", %s", m)
 		}
 		b.WriteByte('\n')
+		if l.Note != "" {
+			fmt.Fprintf(&b, "  note: %s\n", l.Note)
+		}
 		for _, a := range l.Addresses {
 			fmt.Fprintf(&b, "  address %s\n", a)
 		}
@@ -343,6 +379,11 @@ type (
 		MAC        MAC // empty: that of the first member
 		Bond       Bond
 	}
+	// AddBridge makes a bridge without ports, switched off, that has no spanning tree and no delay until a port passes frames on.
+	AddBridge struct {
+		NIC, Alias string
+		MAC        MAC // empty: the kernel's choice, which changes with the ports
+	}
 	// AddVLAN makes a VLAN on another device, switched off.
 	AddVLAN struct {
 		NIC, Alias string
@@ -350,11 +391,11 @@ type (
 		Parent     string
 		ID         int
 	}
-	// Remove takes a bond or a VLAN off the machine.
+	// Remove takes a bond, a bridge or a VLAN off the machine.
 	Remove struct{ NIC string }
-	// Join makes a NIC, which must be switched off, a member of a bond, which
-	// switches it on; or takes it out of the one that it is in, if Bond is empty.
-	Join struct{ NIC, Bond string }
+	// Join makes a NIC a member of a bond, for which it must be switched off, and which switches it on, or of a bridge;
+	// or takes it out of the one that it is in, if Master is empty.
+	Join struct{ NIC, Master string }
 	// SetMAC gives a NIC, which must be switched off, another address.
 	SetMAC struct {
 		NIC string
@@ -424,14 +465,15 @@ func (c Remove) String() string  { return "remove " + c.NIC }
 func (c AddBond) String() string {
 	return fmt.Sprintf("add bond %s%s: %s", c.NIC, c.MAC.named(), c.Bond)
 }
+func (c AddBridge) String() string { return "add bridge " + c.NIC + c.MAC.named() }
 func (c AddVLAN) String() string {
 	return fmt.Sprintf("add vlan %s%s: %d on %s", c.NIC, c.MAC.named(), c.ID, c.Parent)
 }
 func (c Join) String() string {
-	if c.Bond == "" {
-		return "take " + c.NIC + " out of its bond"
+	if c.Master == "" {
+		return "take " + c.NIC + " out of what it is in"
 	}
-	return "add " + c.NIC + " to " + c.Bond
+	return "add " + c.NIC + " to " + c.Master
 }
 func (c SetMAC) String() string     { return fmt.Sprintf("set %s mac %s", c.NIC, c.MAC) }
 func (c SetMTU) String() string     { return fmt.Sprintf("set %s mtu %d", c.NIC, c.MTU) }

@@ -48,8 +48,10 @@ func TestVMBondsAndVLANs(t *testing.T) {
 	for _, m := range regexp.MustCompile(`(?m)(/lib\S+) \(0x`).FindAllStringSubmatch(string(out), -1) {
 		files[strings.TrimPrefix(m[1], "/")] = m[1]
 	}
-	machine := withFirmwareTable(t, vmtest.Machine{}, files)
+	wires := newWires(t)
+	machine := withFirmwareTable(t, wires.machine, files)
 	vmtest.RunInGuest(t, ".", vmtest.Guest{Machine: machine, Args: "-guest -test.run=TestGuest", Files: files})
+	wires.judge(t)
 }
 
 // enterGuest skips the test outside of the machine; there it loads the modules, and returns true in
@@ -57,9 +59,7 @@ func TestVMBondsAndVLANs(t *testing.T) {
 func enterGuest(t *testing.T) bool {
 	t.Helper()
 	if *guest {
-		if err := boot.LoadModules(t.Context(), "bonding", "8021q"); err != nil {
-			t.Fatal(err)
-		}
+		loadStacking(t)
 		f, err := os.Open("veth.ko")
 		if err != nil {
 			t.Fatal(err)
@@ -76,6 +76,14 @@ func enterGuest(t *testing.T) bool {
 		t.Skip("runs in the machine of TestVMBondsAndVLANs")
 	}
 	return netnstest.Enter(t)
+}
+
+// loadStacking loads what links stand on each other with.
+func loadStacking(t *testing.T) {
+	t.Helper()
+	if err := boot.LoadModules(t.Context(), "bonding", "bridge", "8021q"); err != nil {
+		t.Fatal(err)
+	}
 }
 
 // stacked is what "ip -d -j link" says of a device.
@@ -294,6 +302,48 @@ func TestGuestCmdline(t *testing.T) {
 	applied(t, k, plan)
 	all := links(t)
 	if b, v := all["bond0"], all["vlan0100"]; b.data("mode") != "active-backup" || b.data("primary") != "eth0" || b.MTU != 9000 || v.data("id") != "100" || v.Link != "bond0" {
+		t.Errorf("devices: %v", all)
+	}
+	reaches(t, "192.0.2.1:80")
+}
+
+// A team by LACP is a bond, and Linux' own bonding is its partner; then a bridge of the same NICs takes its place, with a VLAN on it.
+func TestGuestTeamAndBridge(t *testing.T) {
+	if !enterGuest(t) {
+		return
+	}
+	peer := twoCables(t, "802.3ad lacp_rate fast")
+	peer.Listen(t, "192.0.2.1:80")
+	k, _ := kernel(t)
+	plan := func(line string) netconfig.Plan {
+		p, err := netconfig.ParseCmdline(line, nil)
+		if err != nil {
+			t.Fatal(err)
+		}
+		return p
+	}
+	applied(t, k, plan("team=team0:eth0,eth1:lacp vlan=vlan100:team0 ip=192.0.2.10::192.0.2.1:24::vlan100:none"))
+	all := links(t)
+	if b := all["team0"]; b.data("mode") != "802.3ad" || b.data("xmit_hash_policy") != "layer2+3" || all["eth0"].Master != "team0" || all["eth1"].Master != "team0" {
+		t.Errorf("devices: %v", all)
+	}
+	ad := func() string { return fmt.Sprint(links(t)["team0"].LinkInfo.Data["ad_info"]) }
+	for end := time.Now().Add(time.Minute); !strings.Contains(ad(), "num_ports:2") && time.Now().Before(end); {
+		time.Sleep(200 * time.Millisecond)
+	}
+	if !strings.Contains(ad(), "num_ports:2") || strings.Contains(ad(), "partner_mac:00:00:00:00:00:00") {
+		t.Errorf("LACP: %s, want two ports and a partner", ad())
+	}
+	reaches(t, "192.0.2.1:80")
+
+	// One cable leads to the machine, the other to nobody: both in one network would be a loop.
+	for _, words := range []string{"link set far1 nomaster", "link set far1 down", "link set far down", "link set far0 nomaster", "link set far type bond mode active-backup", "link set far0 master far",
+		"link set far up", "addr replace 192.0.2.1/24 dev far.100", "link set far.100 up"} {
+		peer.IP(t, words)
+	}
+	applied(t, k, plan("bridge=br0:eth0,eth1 vlan=vlan100:br0 ip=192.0.2.10::192.0.2.1:24::vlan100:none"))
+	all = links(t)
+	if _, there := all["team0"]; there || all["eth0"].Master != "br0" || all["eth1"].Master != "br0" || all["vlan100"].Link != "br0" || all["br0"].data("stp_state") != "0" || all["br0"].data("forward_delay") != "0" {
 		t.Errorf("devices: %v", all)
 	}
 	reaches(t, "192.0.2.1:80")

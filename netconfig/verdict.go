@@ -81,7 +81,7 @@ func (t Target) String() string { return net.JoinHostPort(t.Host, strconv.Itoa(t
 type Report struct {
 	Target      string          `json:"target"` // host:port
 	NICs        []NICReport     `json:"nics"`
-	Stacked     []StackedReport `json:"stacked"` // bonds and VLANs
+	Stacked     []StackedReport `json:"stacked"` // bonds, bridges and VLANs
 	Gateways    []Gateway       `json:"gateways"`
 	DNS         []Lookup        `json:"dns"` // empty if the target is an address
 	Connections []Connection    `json:"connections"`
@@ -106,14 +106,14 @@ type NICReport struct {
 	Neighbour    *lldp.Neighbour `json:"neighbour,omitempty"` // what the other end says of itself by LLDP
 }
 
-// StackedReport is the condition of a bond or a VLAN.
+// StackedReport is the condition of a bond, a bridge or a VLAN.
 type StackedReport struct {
 	Name      string    `json:"name"`
 	Carrier   bool      `json:"carrier"`
 	MTU       int       `json:"mtu"` // bytes
 	Bond      *Bond     `json:"bond,omitempty"`
-	Members   []Member  `json:"members,omitempty"`
-	Parent    string    `json:"parent,omitempty"` // of a VLAN
+	Members   []Member  `json:"members,omitempty"` // of a bond or a bridge
+	Parent    string    `json:"parent,omitempty"`  // of a VLAN
 	VLAN      int       `json:"vlan,omitempty"`
 	Addresses []Address `json:"addresses"`
 }
@@ -243,7 +243,13 @@ func Check(ctx context.Context, k Kernel, t Target) Report {
 	}
 	for _, n := range have.NICs {
 		if n.own() || (n.Kind == "bond" || n.Kind == "vlan") && n.Up {
-			r.Stacked = append(r.Stacked, StackedReport{n.Name, n.Carrier, n.MTU, n.Bond, n.Members, n.Parent, n.VLAN, append([]Address{}, n.Addresses...)})
+			d := StackedReport{n.Name, n.Carrier, n.MTU, n.Bond, n.Members, n.Parent, n.VLAN, append([]Address{}, n.Addresses...)}
+			for _, port := range have.NICs {
+				if n.Kind == "bridge" && port.Master == n.Name {
+					d.Members = append(d.Members, Member{NIC: port.Name, Up: port.Carrier})
+				}
+			}
+			r.Stacked = append(r.Stacked, d)
 		}
 	}
 	r.Cause = r.cause(t)

@@ -144,6 +144,41 @@ func runISO(c *call) error {
 	return nil
 }
 
+func ukiCommand() command {
+	return command{
+		name:     "uki",
+		synopsis: "--kernel FILE --initramfs FILE --out FILE [FLAGS]",
+		about:    "make one EFI program of kernel, initramfs and command line: for UEFI HTTP boot, a boot entry, or a disk of one file",
+		example: `mkramdisk uki --kernel kernel/boot/vmlinuz-6.1.0-56-amd64 --initramfs initramfs.cpio.zst --out ironhand.efi
+sbsign --key db.key --cert db.pem --output ironhand-signed.efi ironhand.efi`,
+		run: runUKI,
+	}
+}
+
+func runUKI(c *call) error {
+	var u initramfs.UKI
+	c.StringVar(&u.Kernel, "kernel", "", "the kernel, a bzImage `file`")
+	c.StringVar(&u.Initramfs, "initramfs", "", "the initramfs, a `file`")
+	out := c.String("out", "", "`file` to write; it is not signed, and Secure Boot takes it once sbsign(1) has signed it with a key that the firmware knows")
+	c.StringVar(&u.Cmdline, "cmdline", initramfs.DefaultCmdline, "the kernel's command `line`")
+	more := c.String("append", "", "`words` added to the kernel's command line")
+	c.StringVar(&u.Stub, "stub", initramfs.DebianStub, "`file`; Debian package systemd-boot-efi")
+	if err := c.parse(0, "kernel", "initramfs", "out"); err != nil {
+		return err
+	}
+	u.Cmdline = strings.TrimSpace(u.Cmdline + " " + *more)
+	var written int64
+	err := create(*out, 0o644, func(w io.Writer) (err error) {
+		written, err = u.Write(w)
+		return err
+	})
+	if err != nil {
+		return err
+	}
+	fmt.Fprintf(c.stdout, "%s: %s\n", *out, size(written))
+	return nil
+}
+
 func vmlinuxCommand() command {
 	return command{
 		name:     "vmlinux",

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-// Command mkramdisk builds what a node boots: the initramfs, the ISO, configuration media, and for virtual machines the
+// Command mkramdisk builds what a node boots: the initramfs, the ISO, the unified kernel image, configuration media, and for virtual machines the
 // uncompressed kernel.
 package main
 
@@ -21,7 +21,7 @@ type command struct {
 }
 
 func commands() []command {
-	return []command{initramfsCommand(), isoCommand(), mediaCommand(), vmlinuxCommand()}
+	return []command{initramfsCommand(), isoCommand(), ukiCommand(), mediaCommand(), vmlinuxCommand()}
 }
 
 // usageError is wrong use: exit status 2.

@@ -51,9 +51,10 @@ func TestRun(t *testing.T) {
 	}{
 		{name: "nothing", args: "", status: 2, stderr: "usage: mkramdisk COMMAND"},
 		{name: "help", args: "--help", stdout: "mkramdisk iso --kernel"},
-		{name: "unknown command", args: "uki", status: 2, stderr: `no command "uki"`},
+		{name: "unknown command", args: "floppy", status: 2, stderr: `no command "floppy"`},
 		{name: "help of initramfs", args: "initramfs --help", stdout: "Example:\n\n    apt-get download"},
 		{name: "help of iso", args: "iso --help", stdout: "--shim file"},
+		{name: "help of uki", args: "uki --help", stdout: "sbsign --key"},
 		{name: "help of media", args: "media -h", stdout: "--token-file file"},
 		{name: "help of vmlinux", args: "vmlinux --help", stdout: "usage: mkramdisk vmlinux VMLINUZ OUT"},
 		{name: "unknown flag", args: "iso --color", status: 2, stderr: "flag provided but not defined: -color"},
@@ -67,6 +68,9 @@ func TestRun(t *testing.T) {
 		{name: "ISO with words that loaders misread", args: iso + " --append a;b", status: 1, stderr: "character ';'"},
 		{name: "ISO without a kernel", args: strings.Replace(iso, "DIR/kernel", "DIR/none", 1), status: 1, stderr: "kernel: stat"},
 		{name: "ISO into no directory", args: strings.Replace(iso, "DIR/out", "DIR/none/out", 1), status: 1, stderr: "no such file or directory"},
+
+		{name: "UKI of no kernel", args: "uki --kernel DIR/kernel --initramfs DIR/initramfs --out DIR/out --stub DIR/loader", status: 1, stderr: "/kernel: is not an EFI program"},
+		{name: "UKI without a stub", args: "uki --kernel DIR/kernel --initramfs DIR/initramfs --out DIR/out --stub DIR/none", status: 1, stderr: "install the Debian package systemd-boot-efi"},
 
 		{name: "floppy", args: media, stdout: "DIR/out: 1440.0 KiB (1474560 bytes)"},
 		{name: "USB", args: media + " --type usb", stdout: "DIR/out: 8192.0 KiB"},
