@@ -201,6 +201,13 @@ func TestGuestResumes(t *testing.T) {
 		write("/dev/kmsg", "pcieport 0000:00:1c.0: AER: Uncorrectable (Fatal) error message received from 0000:01:00.0")
 		for _, d := range disks {
 			if d.Serial == "VANISHES" {
+				for range 600 { // until it is written to: a disk that is gone before fio has opened it is none that fio has found a fault of
+					stat, err := os.ReadFile("/sys/block/" + filepath.Base(d.Name) + "/stat")
+					if f := strings.Fields(string(stat)); err == nil && len(f) > 6 && f[6] != "0" { // Documentation/block/stat.rst: sectors written
+						break
+					}
+					time.Sleep(100 * time.Millisecond)
+				}
 				write("/sys/block/"+filepath.Base(d.Name)+"/device/delete", "1")
 			}
 		}
