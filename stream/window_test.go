@@ -224,7 +224,8 @@ func TestReadAt(t *testing.T) {
 	for i := range content {
 		content[i] = byte(i * 31)
 	}
-	file := &streamtest.Server{Content: content, ETag: `"1"`, Faults: []streamtest.Fault{{}, {Cut: 10}, {Status: 500}}}
+	asked := make(chan struct{}) // until then the server does not answer: a reader reads ahead
+	file := &streamtest.Server{Content: content, ETag: `"1"`, Faults: []streamtest.Fault{{BeforeAnswer: func(*http.Request) { <-asked }}, {Cut: 10}, {Status: 500}}}
 	server := httptest.NewServer(file)
 	defer server.Close()
 	src, err := stream.NewHTTP(server.URL, stream.HTTPOptions{})
@@ -236,6 +237,7 @@ func TestReadAt(t *testing.T) {
 	if _, err := r.ReadAt(make([]byte, 1), 0); err == nil {
 		t.Error("a part before the first byte is read")
 	}
+	close(asked)
 	if _, err := io.ReadFull(r, make([]byte, 5)); err != nil {
 		t.Fatal(err)
 	}
