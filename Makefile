@@ -79,7 +79,7 @@ bench: packages $(B)/ironhand $(B)/lossylink $(B)/cut ## compare with Debian's p
 	@scripts/bench $(B)/ironhand $(SIZE) $(ROUNDS)
 
 .PHONY: bench-swarm
-bench-swarm: packages $(B)/ironhand $(B)/track ## one image to 1 to 16 nodes by BitTorrent and by HTTP, the uplink limited; SIZE=MiB (256), UP=MiB/s (10), NODES, HTTP, PACKED, ROUNDS, PLOT=file; quarter of an hour, quiet cores, root
+bench-swarm: packages $(B)/ironhand $(B)/track ## one image to 1 to 16 nodes by BitTorrent and by HTTP, the uplink limited; SIZE=MiB (256), ZEROS=percent (0), UP=MiB/s (10), NODES, HTTP, PACKED, ROUNDS, PLOT=file; quarter of an hour, quiet cores, root
 	@scripts/packages packages-bench.txt
 	@scripts/bench-swarm $(B)/ironhand
 

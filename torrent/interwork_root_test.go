@@ -13,7 +13,7 @@ import (
 	"os/exec"
 	"path/filepath"
 	"strconv"
-	"sync"
+	"strings"
 	"testing"
 	"time"
 )
@@ -113,24 +113,33 @@ func TestRootOtherClients(t *testing.T) {
 				}
 
 				t.Run("seeds to us", func(t *testing.T) {
-					ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+					ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 					defer cancel()
 					port := freePort(t)
-					runs(t, func(ctx context.Context) *exec.Cmd { return o.seed(ctx, dir, torrent, port) })
+					run(ctx, t, func() *exec.Cmd { return o.seed(ctx, dir, torrent, port) })
 					opts := local(2)
-					opts.Peers = []netip.AddrPort{netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(port))}
-					s := mustOpen(t, m, opts)
-					d := newDisk(32 << 20)
-					if _, err := deploy(ctx, s, d, digestOf(image)); err != nil {
-						t.Fatal(err)
+					opts.Peers, opts.Patience = []netip.AddrPort{netip.AddrPortFrom(netip.MustParseAddr("127.0.0.1"), uint16(port))}, 45*time.Second
+					s, d := mustOpen(t, m, opts), newDisk(32<<20)
+					for {
+						_, err := deploy(ctx, s, d, digestOf(image))
+						if err == nil {
+							break
+						}
+						if ctx.Err() != nil || !strings.Contains(err.Error(), "nothing has come") {
+							t.Fatal(err)
+						}
+						// Transmission, on a busy machine, one time in ten takes the connection and sends nothing by it, though it calls itself a seeder of one peer; usually it begins after 20 s.
+						t.Logf("again: %v", err)
+						s.Close()
+						s, d = mustOpen(t, m, opts), newDisk(32<<20)
 					}
 					sameDisk(t, d, image)
-					if st := s.Stats(); st.Down < int64(len(image)) || st.Banned > 0 {
+					if st := s.Stats(); st.Down < dataIn(image, 256<<10) || st.Banned > 0 {
 						t.Errorf("%+v", st)
 					}
 				})
 				t.Run("fetches from us", func(t *testing.T) {
-					ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
+					ctx, cancel := context.WithTimeout(t.Context(), 4*time.Minute)
 					defer cancel()
 					// From a node that has written the image to its disk, not from a file.
 					seed := mustSeed(t, m, name, local(1))
@@ -159,16 +168,17 @@ func TestRootOtherClients(t *testing.T) {
 							time.Sleep(500 * time.Millisecond)
 						}
 					}()
-					var out bytes.Buffer
-					var got []byte
-					for !bytes.Equal(got, image) && ctx.Err() == nil { // transmission-cli may end at once: see runs
+					for {
 						c := o.fetch(ctx, into, torrent, port, addr(node))
-						c.Stdout, c.Stderr = &out, &out
-						c.Run() // what it has fetched tells whether it did
-						got, err = os.ReadFile(filepath.Join(into, filepath.Base(name)))
-					}
-					if !bytes.Equal(got, image) {
-						t.Errorf("it has not fetched the image: %v; it says: %.2000s", err, out.Bytes())
+						out, _ := c.CombinedOutput() // what it has fetched tells whether it did
+						got, err := os.ReadFile(filepath.Join(into, filepath.Base(name)))
+						if err == nil && bytes.Equal(got, image) {
+							break
+						}
+						if ctx.Err() != nil {
+							t.Fatalf("it has not fetched the image: %v; it says: %.2000s", err, out)
+						}
+						time.Sleep(100 * time.Millisecond) // see run
 					}
 				})
 			})
@@ -188,31 +198,27 @@ func interwork(t *testing.T, version Version, size int) (tr *Tracker, dir, name 
 	return tr, dir, name, image, m
 }
 
-// runs has a program run until the test has ended, and starts it again if it ends before: transmission-cli does so when it asks for the state of its torrent, 200 ms after it has told
-// its other thread to start it, and finds it stopped still.
-func runs(t *testing.T, program func(context.Context) *exec.Cmd) {
+// run runs a program until ctx ends, which has to be before the test does; again if it ends sooner: transmission-cli does that when it looks at its torrent just between verifying and starting it.
+func run(ctx context.Context, t *testing.T, program func() *exec.Cmd) {
 	t.Helper()
-	ctx, cancel := context.WithCancel(context.Background())
 	var out bytes.Buffer
-	var all sync.WaitGroup
-	all.Go(func() {
+	stopped := make(chan struct{})
+	go func() {
+		defer close(stopped)
 		for ctx.Err() == nil {
-			c := program(ctx)
+			c := program()
 			c.Stdout, c.Stderr = &out, &out
-			if err := c.Run(); err != nil {
-				fmt.Fprintf(&out, "\n%s: %v\n", c.Path, err)
-			}
+			c.Run() // how it ends is of no interest
 			select {
 			case <-time.After(100 * time.Millisecond):
 			case <-ctx.Done():
 			}
 		}
-	})
+	}()
 	t.Cleanup(func() {
-		cancel()
-		all.Wait()
+		<-stopped
 		if t.Failed() {
-			t.Logf("it says: %.3000s", out.Bytes())
+			t.Logf("%.3000s", out.Bytes())
 		}
 	})
 }

@@ -20,6 +20,8 @@ import (
 	"time"
 
 	"github.com/anacrolix/torrent/bencode"
+
+	"github.com/ironhand/ironhand/stream"
 )
 
 func TestParseRefuses(t *testing.T) {
@@ -41,6 +43,25 @@ func TestParseRefuses(t *testing.T) {
 			m, err := Parse([]byte(c.text))
 			if !errors.Is(err, ErrMetainfo) || !strings.Contains(fmt.Sprint(err), c.want) {
 				t.Errorf("Parse = %v, %v, want ErrMetainfo with %q", m, err, c.want)
+			}
+		})
+	}
+}
+
+func TestHasten(t *testing.T) {
+	for _, c := range []struct {
+		name                    string
+		patience, stall         time.Duration
+		wantPatience, wantStall time.Duration
+	}{
+		{"not set", 0, 0, 30 * time.Second, 10 * time.Second},
+		{"long", 5 * time.Minute, time.Minute, 30 * time.Second, 10 * time.Second},
+		{"short", 5 * time.Second, time.Second, 5 * time.Second, time.Second},
+	} {
+		t.Run(c.name, func(t *testing.T) {
+			o, r := stream.HTTPOptions{Stall: c.stall}, stream.ReaderOptions{Patience: c.patience}
+			if Hasten(&o, &r); r.Patience != c.wantPatience || o.Stall != c.wantStall {
+				t.Errorf("Hasten() makes a patience of %v and %v, want %v and %v", r.Patience, o.Stall, c.wantPatience, c.wantStall)
 			}
 		})
 	}
@@ -269,6 +290,9 @@ func FuzzMetainfo(f *testing.F) {
 		}
 		if n := int64(m.info.NumPieces()); (n-1)*m.info.PieceLength >= m.Size || n*m.info.PieceLength < m.Size {
 			t.Fatalf("%d bytes in %d pieces of %d", m.Size, n, m.info.PieceLength)
+		}
+		if n := len(m.zeros()); n != m.info.NumPieces() {
+			t.Fatalf("zeros of %d pieces, it has %d", n, m.info.NumPieces())
 		}
 		again, err := m.Bytes()
 		if err != nil {

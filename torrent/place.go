@@ -27,11 +27,12 @@ type place struct {
 	head, tail []byte // of the image, as far as these ends of the disk have some of it
 	tailAt     int64
 
-	arrived []int // verified, not handed over yet
-	handed  int   // how many pieces have been
-	resume  bool  // the disk may have pieces, from a try that was cut short
-	look    []int // pieces to look for there
-	found   int64 // bytes that were found
+	arrived []int           // verified, not handed over yet
+	holes   []stream.Extent // pieces of zeros, not handed over yet
+	handed  int             // how many pieces have been
+	resume  bool            // the disk may have pieces, from a try that was cut short
+	look    []int           // pieces to look for there
+	found   int64           // bytes that were found
 	cache   []cached
 	spare   [][]byte // memory for parts
 }
@@ -94,9 +95,12 @@ func (s *Source) Place(ctx context.Context, dst stream.Target, m *stream.Meter) 
 	s.mode, s.place = byPlace, p
 	s.begun()
 	for i := range s.pieces {
-		if s.pieces[i].state == have {
+		switch s.pieces[i].state {
+		case have:
 			p.arrived = append(p.arrived, i)
 			m.Received(s.pieceSize(i))
+		case blank:
+			p.addHole(stream.Extent{Offset: int64(i) * s.length, Length: s.pieceSize(i), Hole: true})
 		}
 	}
 	s.broadcast()
@@ -104,6 +108,15 @@ func (s *Source) Place(ctx context.Context, dst stream.Target, m *stream.Meter) 
 		s.running.Go(p.search)
 	}
 	return &placed{Target: dst, disk: r, p: p}, &arrivals{p: p, ctx: ctx, now: -1}, nil
+}
+
+// addHole adds one that is behind all others.
+func (p *place) addHole(e stream.Extent) {
+	if n := len(p.holes) - 1; n >= 0 && p.holes[n].Offset+p.holes[n].Length == e.Offset {
+		p.holes[n].Length += e.Length
+		return
+	}
+	p.holes = append(p.holes, e)
 }
 
 func (p *place) close() error {
@@ -308,25 +321,28 @@ func (a *arrivals) Next() (stream.Extent, error) {
 		s.mu.Unlock()
 		a.now, a.rest = -1, nil
 	}
-	done := false
+	var e stream.Extent
 	err := s.wait(a.ctx, func() bool {
-		done = p.handed == len(s.pieces)
-		if done || len(p.arrived) == 0 {
-			return done
+		switch {
+		case len(p.arrived) > 0:
+			a.now = p.arrived[0]
+			p.arrived = p.arrived[1:]
+			p.handed++
+			a.hand()
+			e = stream.Extent{Offset: int64(a.now) * s.length, Length: s.pieceSize(a.now)}
+		case len(p.holes) > 0: // while nothing else is to be done
+			e, p.holes = p.holes[0], p.holes[1:]
+			p.handed += int((e.Length + s.length - 1) / s.length)
+			p.meter.Received(e.Length)
+		default:
+			return p.handed == len(s.pieces)
 		}
-		a.now = p.arrived[0]
-		p.arrived = p.arrived[1:]
-		p.handed++
-		a.hand()
 		return true
 	})
-	switch {
-	case err != nil:
-		return stream.Extent{}, err
-	case done:
-		return stream.Extent{}, io.EOF
+	if err == nil && e.Length == 0 {
+		err = io.EOF
 	}
-	return stream.Extent{Offset: int64(a.now) * s.length, Length: s.pieceSize(a.now)}, nil
+	return e, err
 }
 
 // hand hands over the piece. It needs the lock.

@@ -7,7 +7,6 @@ import (
 	"errors"
 	"fmt"
 	"hash/maphash"
-	"io"
 	"slices"
 	"sync"
 	"syscall"
@@ -34,6 +33,7 @@ type Source struct {
 	changed chan struct{} // closed, and made anew, when something may go on
 	mode    mode
 	pieces  []piece
+	zeros   []bool   // pieces that are nothing but zeros, and come from nobody; not changed
 	free    [][]byte // memory of pieces, for the next
 	next    int      // in order: the piece that is read
 	kept    []int    // in order: pieces that were read, oldest first
@@ -48,6 +48,7 @@ type Source struct {
 	asked   time.Time // when swarm was
 	failed  error     // ends all reading
 	web     int64     // bytes that came from web seeds
+	nothing int64     // bytes in pieces of zeros; not changed
 	lastWeb error
 
 	rivals    []uint64      // in order: the nodes that read nearby, by their numbers
@@ -81,7 +82,7 @@ const (
 	have          // verified, and in memory
 	handed        // by place: in memory, and on its way to the disk
 	on            // by place: on the disk
-	blank         // by place: all zeros, and so on the disk
+	blank         // all zeros
 	changed       // by place: was on the disk, until somebody changed it there
 )
 
@@ -131,7 +132,14 @@ func Open(ctx context.Context, m Meta, o Options) (*Source, error) {
 	s := &Source{session: ses, seed: maphash.MakeSeed(), changed: make(chan struct{}), turnOf: -1, last: time.Now(), company: time.Now(), size: m.Size, length: m.info.PieceLength, fetches: map[int]*fetch{}}
 	s.begun()
 	s.part = min(s.length, max(minPart, (s.length/maxParts+4095)&^4095))
-	s.pieces = make([]piece, (s.size+s.length-1)/s.length)
+	s.zeros = m.zeros()
+	s.pieces = make([]piece, len(s.zeros))
+	for i, zero := range s.zeros {
+		if zero {
+			s.pieces[i].state = blank
+			s.nothing += s.pieceSize(i)
+		}
+	}
 	if err := s.t.OpenStorage(ctx, store{s}); err != nil {
 		ses.close()
 		return nil, fmt.Errorf("%v: %w", m, err)
@@ -156,7 +164,7 @@ func (s *Source) Stats() Stats {
 	st := s.stats()
 	s.mu.Lock()
 	defer s.mu.Unlock()
-	st.Web = s.web
+	st.Web, st.Zero = s.web, s.nothing
 	if s.place != nil {
 		st.Found = s.place.found
 	}
@@ -200,58 +208,6 @@ func (s *Source) Share(ctx context.Context, limit time.Duration, ratio float64) 
 			return
 		}
 	}
-}
-
-// Start returns the first bytes of the image, stream.HeadSize of them if it has so many.
-func (s *Source) Start(ctx context.Context) ([]byte, error) {
-	b := make([]byte, min(stream.HeadSize, s.size))
-	_, err := io.ReadFull(&reader{s: s, ctx: ctx}, b)
-	return b, err
-}
-
-// Open returns the image in its order from the byte at offset on.
-func (s *Source) Open(ctx context.Context, offset int64) (io.ReadCloser, error) {
-	if offset < 0 || offset > s.size {
-		return nil, stream.Final(fmt.Errorf("%v: it has no byte %d", s, offset))
-	}
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.mode != byPlace {
-		s.mode, s.next = inOrder, int(offset/s.length)
-		s.begun()
-	}
-	s.broadcast()
-	return &reader{s: s, ctx: ctx, at: offset}, nil
-}
-
-// reader reads the image in its order.
-type reader struct {
-	s   *Source
-	ctx context.Context
-	at  int64
-}
-
-func (r *reader) Close() error { return nil }
-
-func (r *reader) Read(b []byte) (int, error) {
-	s := r.s
-	if r.at >= s.size {
-		return 0, io.EOF
-	}
-	i := int(r.at / s.length)
-	b = b[:min(int64(len(b)), s.pieceEnd(i)-r.at)]
-	err := s.wait(r.ctx, func() bool { return s.pieces[i].state >= have })
-	if err != nil {
-		return 0, err
-	}
-	if err := s.read(i, b, r.at-int64(i)*s.length, false); err != nil {
-		return 0, stream.Final(fmt.Errorf("%v: %w", s, err))
-	}
-	r.at += int64(len(b))
-	if r.at == s.pieceEnd(i) {
-		s.passed(i)
-	}
-	return len(b), nil
 }
 
 // wait returns when ready says so, or when that cannot be expected any more.
@@ -330,27 +286,6 @@ func (s *Source) read(i int, b []byte, at int64, proven bool) error {
 }
 
 var errGone = errors.New("the piece is not here any more")
-
-// passed says that a piece was read in order. What was read is kept for a while, to be shared.
-func (s *Source) passed(i int) {
-	s.mu.Lock()
-	defer s.mu.Unlock()
-	if s.mode != inOrder || s.pieces[i].state != have {
-		return
-	}
-	s.next = i + 1
-	s.kept = append(s.kept, i)
-	if len(s.kept) > s.room()/2 {
-		old := s.kept[0]
-		s.kept = s.kept[1:]
-		if old < s.next { // else the reader has gone back
-			s.give(old)
-			s.pieces[old] = piece{}
-			s.todo = append(s.todo, wish{piece: old, refresh: true})
-		}
-	}
-	s.broadcast()
-}
 
 // room is how many pieces may be in memory. With two, by place, one could wait for the other for ever: what was handed over is written with what follows.
 func (s *Source) room() int { return int(max(3, s.o.Window/s.length)) }

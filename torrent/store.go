@@ -75,3 +75,29 @@ func (p stored) Completion() storage.Completion {
 	st := p.s.pieces[p.i].state
 	return storage.Completion{Ok: true, Complete: st >= have && st != changed}
 }
+
+// offer has the library look whether b is a piece that is wanted.
+func (s *Source) offer(i int, b []byte) bool {
+	s.mu.Lock()
+	p := &s.pieces[i]
+	if p.state != wanted {
+		defer s.mu.Unlock()
+		s.free = append(s.free, b)
+		return p.state >= have
+	}
+	o := &offer{peers: p.buf}
+	p.buf, p.offer = b, o
+	s.mu.Unlock()
+	err := s.t.Piece(i).VerifyDataContext(s.ctx)                                                                        // without a limit: what it looks at must stay where it is until it is done
+	for st := s.t.PieceState(i); err == nil && (st.Marking || st.Hashing || st.QueuedForHash); st = s.t.PieceState(i) { // it returns before the storage is told
+		s.pause(time.Millisecond)
+		err = context.Cause(s.ctx)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	if p.offer == o { // what peers had sent of it is still good
+		p.buf, p.offer = o.peers, nil
+		s.free = append(s.free, b)
+	}
+	return o.good
+}

@@ -314,6 +314,7 @@ type Stats struct {
 	Up, Down, Wasted int64 // bytes of the image, to and from peers; Wasted were of no use, because they came twice or were wrong
 	Web              int64 // bytes from web seeds
 	Found            int64 // bytes that a former try has left on the disk
+	Zero             int64 // bytes in pieces of zeros, which come from nobody
 	Banned           int   // addresses that are not listened to any more
 }
 

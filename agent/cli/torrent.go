@@ -138,7 +138,7 @@ func seedTorrent(ctx context.Context, c *call, file, name, caFile string, o torr
 	if err != nil {
 		return err
 	}
-	m, err := w.metainfo(ctx, name, false, w.reader)
+	m, err := w.metainfo(ctx, name, false, false)
 	if err != nil {
 		return err
 	}

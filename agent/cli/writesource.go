@@ -155,11 +155,7 @@ func (w *web) swarm(ctx context.Context, name string, mirrors []string, proven b
 	if i := slices.IndexFunc(mirrors, func(s string) bool { return !isWeb(s) || isSwarm(s) }); i >= 0 {
 		return nil, usagef("%s: beside a torrent, mirrors are http and https URLs", mirrors[i])
 	}
-	reader := w.reader
-	if proven && len(mirrors) > 0 {
-		reader.Patience = min(reader.Patience, torrentPatience)
-	}
-	s, err := w.join(ctx, name, mirrors, proven, reader)
+	s, err := w.join(ctx, name, mirrors, proven)
 	if err == nil || !proven || len(mirrors) == 0 || ctx.Err() != nil || !isWeb(name) || errors.Is(err, errUsage) {
 		return s, err
 	}
@@ -167,11 +163,8 @@ func (w *web) swarm(ctx context.Context, name string, mirrors []string, proven b
 	return nil, nil
 }
 
-// torrentPatience is how long a torrent is tried for where there are mirrors.
-const torrentPatience = 30 * time.Second
-
-func (w *web) join(ctx context.Context, name string, mirrors []string, proven bool, reader stream.ReaderOptions) (*torrent.Source, error) {
-	m, err := w.metainfo(ctx, name, proven, reader)
+func (w *web) join(ctx context.Context, name string, mirrors []string, proven bool) (*torrent.Source, error) {
+	m, err := w.metainfo(ctx, name, proven, proven && len(mirrors) > 0)
 	if err != nil {
 		return nil, err
 	}
@@ -187,8 +180,9 @@ func (w *web) join(ctx context.Context, name string, mirrors []string, proven bo
 	return s, err
 }
 
-// metainfo reads what describes a torrent: a magnet link, a file, or what is behind a URL. proven says that the image is proven by something else.
-func (w *web) metainfo(ctx context.Context, name string, proven bool, reader stream.ReaderOptions) (torrent.Meta, error) {
+// metainfo reads what describes a torrent: a magnet link, a file, or what is behind a URL. proven says that the image is proven by something else,
+// soon that the image can be had without its torrent.
+func (w *web) metainfo(ctx context.Context, name string, proven, soon bool) (torrent.Meta, error) {
 	switch {
 	case torrent.IsMagnet(name):
 		return torrent.ParseMagnet(name)
@@ -196,7 +190,11 @@ func (w *web) metainfo(ctx context.Context, name string, proven bool, reader str
 		if strings.HasPrefix(name, "http://") && !proven {
 			return torrent.Meta{}, usagef("a torrent that comes by http proves nothing: fetch it by https, or give --digest")
 		}
-		src, err := w.open(name, stream.HTTPOptions{KeepTLS: true})
+		o, reader := stream.HTTPOptions{KeepTLS: true}, w.reader
+		if soon {
+			torrent.Hasten(&o, &reader)
+		}
+		src, err := w.open(name, o)
 		if err != nil {
 			return torrent.Meta{}, err
 		}

@@ -10,6 +10,7 @@ import (
 	"net"
 	"os"
 	"os/signal"
+	"path"
 	"slices"
 	"sync/atomic"
 	"syscall"
@@ -308,7 +309,9 @@ func (p *process1) hotplug(l *loader, news *uevents) {
 			p.warn(fmt.Errorf("devices that come later get no drivers: %w", err))
 			return
 		case e.action == "add" && e.modalias != "":
-			go func() { p.warn(l.loadFor(context.Background(), e.modalias)) }()
+			go func() { p.warn(l.loadFor(context.Background(), e)) }()
+		case e.action == "add" && e.subsystem == "module":
+			l.becameLive(path.Base(e.path))
 		case e.subsystem == "tty":
 			p.useConsoles()
 		}

@@ -294,14 +294,13 @@ func modaliases(sys fs.FS) ([]string, error) {
 	var all []string
 	err := fs.WalkDir(sys, "devices", func(name string, d fs.DirEntry, err error) error {
 		if err == nil && d.Name() == "modalias" && !d.IsDir() {
-			var b []byte
-			b, err = fs.ReadFile(sys, name)
-			if s := strings.TrimSpace(string(b)); s != "" && !seen[s] {
+			var s string
+			if s, err = readModalias(sys, name); s != "" && !seen[s] {
 				seen[s] = true
 				all = append(all, s)
 			}
 		}
-		if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENODEV) {
+		if errors.Is(err, fs.ErrNotExist) {
 			return nil
 		}
 		return err
@@ -310,6 +309,30 @@ func modaliases(sys fs.FS) ([]string, error) {
 		return all, fmt.Errorf("read the devices' aliases: %w", err)
 	}
 	return all, nil
+}
+
+// modaliasesAbove returns the modaliases of the devices that one with the path of a uevent is below.
+func modaliasesAbove(sys fs.FS, device string) ([]string, error) {
+	var all []string
+	for dir := path.Dir(device); dir != path.Dir(dir); dir = path.Dir(dir) {
+		s, err := readModalias(sys, strings.TrimPrefix(dir, "/")+"/modalias")
+		if err != nil {
+			return all, fmt.Errorf("read the aliases of the devices above %s: %w", device, err)
+		}
+		if s != "" {
+			all = append(all, s)
+		}
+	}
+	return all, nil
+}
+
+// readModalias reads one file; that of a device which has gone, or has none, is empty.
+func readModalias(sys fs.FS, name string) (string, error) {
+	b, err := fs.ReadFile(sys, name)
+	if errors.Is(err, fs.ErrNotExist) || errors.Is(err, syscall.ENODEV) {
+		return "", nil
+	}
+	return strings.TrimSpace(string(b)), err
 }
 
 // moduleName is the name of the module in a file, with underscores: "kernel/fs/nls/nls_iso8859-1.ko.xz" is nls_iso8859_1.

@@ -250,6 +250,31 @@ func TestModaliases(t *testing.T) {
 	}
 }
 
+func TestModaliasesAbove(t *testing.T) {
+	sys := fstest.MapFS{
+		"devices/pci0000:00/0000:00:01.0/modalias":                 {Data: []byte("pci:bridge\n")},
+		"devices/pci0000:00/0000:00:01.0/0000:01:00.0/modalias":    {Data: []byte("pci:controller\n")},
+		"devices/pci0000:00/0000:00:01.0/0000:01:00.0/ata1/uevent": {Data: []byte("DEVTYPE=ata_port\n")},
+		"devices/pci0000:00/0000:00:02.0/modalias":                 {Data: []byte("pci:other\n")},
+		"devices/broken/modalias/x":                                {Data: []byte("a file is awaited here\n")},
+	}
+	tests := []struct{ name, device, want, wantErr string }{
+		{"below two", "/devices/pci0000:00/0000:00:01.0/0000:01:00.0/ata1/host0/target0:0:0/0:0:0:0", "pci:controller pci:bridge", ""},
+		{"itself does not count", "/devices/pci0000:00/0000:00:01.0", "", ""},
+		{"gone", "/devices/pci0000:00/0000:00:01.0/0000:07:00.0/virtio0", "pci:bridge", ""},
+		{"at the top", "/module", "", ""},
+		{"unreadable", "/devices/broken/virtio0", "", "read the aliases of the devices above /devices/broken/virtio0: read devices/broken/modalias: invalid argument"},
+	}
+	for _, test := range tests {
+		t.Run(test.name, func(t *testing.T) {
+			got, err := modaliasesAbove(sys, test.device)
+			if strings.Join(got, " ") != test.want || errString(err) != test.wantErr {
+				t.Errorf("modaliasesAbove = %v, %q; want %s, %q", got, errString(err), test.want, test.wantErr)
+			}
+		})
+	}
+}
+
 func TestLive(t *testing.T) {
 	sys := fstest.MapFS{
 		"ready/initstate":    {Data: []byte("live\n")},

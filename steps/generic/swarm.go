@@ -3,12 +3,10 @@
 package generic
 
 import (
-	"cmp"
 	"context"
 	"fmt"
 	"net/http"
 	"net/url"
-	"time"
 
 	"github.com/ironhand/ironhand/steps"
 	"github.com/ironhand/ironhand/stream"
@@ -23,9 +21,6 @@ func (i imageInfo) places() []string {
 	}
 	return places
 }
-
-// patience is how long a torrent is tried for where there are mirrors.
-const patience = 30 * time.Second
 
 // swarm takes part in the swarm of the image, if one of its URLs is that of a torrent. The others are mirrors, which serve what no peer has; and all of it, if the torrent cannot be had: then,
 // and where no URL is that of a torrent, it returns nil.
@@ -59,8 +54,7 @@ func (i imageInfo) join(ctx context.Context, h steps.Host, where string, mirrors
 	meta, reader := o, stream.ReaderOptions{Patience: h.Download.Budget, Log: h.Log}
 	meta.KeepTLS = true
 	if len(mirrors) > 0 {
-		reader.Patience = min(cmp.Or(reader.Patience, patience), patience)
-		meta.Stall = min(cmp.Or(meta.Stall, patience/3), patience/3)
+		torrent.Hasten(&meta, &reader)
 	}
 	src, err := stream.NewHTTP(where, meta)
 	if err != nil {

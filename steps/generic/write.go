@@ -211,7 +211,7 @@ func writeImage(ctx context.Context, h steps.Host, j steps.Job) (any, error) {
 	}
 	if swarm != nil {
 		st := swarm.Stats()
-		h.Say("%s: %d MiB from peers, %d MiB from mirrors, %d MiB were on the disk already", swarm, st.Down>>20, st.Web>>20, st.Found>>20)
+		h.Say("%s: %d MiB from peers, %d MiB from mirrors, %d MiB were on the disk already, %d MiB are zeros", swarm, st.Down>>20, st.Web>>20, st.Found>>20, st.Zero>>20)
 	}
 	if swarm != nil && h.Share != nil {
 		h.Say("sharing %s until the agent leaves", swarm)
