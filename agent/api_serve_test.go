@@ -169,7 +169,7 @@ func TestServeEndsAfterTheAnswer(t *testing.T) {
 	end := make(chan struct{})
 	a := newAPI(t, Command{Name: "clean.get_clean_steps", Run: func(context.Context, json.RawMessage) (any, error) { <-end; return "done", nil }})
 	c := certificateFor(t, "127.0.0.1", "p256")
-	l, err := net.Listen("tcp", "127.0.0.1:0")
+	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", FreePort(t))) // nobody else listens there when it is closed
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -351,7 +351,7 @@ func TestLockdown(t *testing.T) {
 	a, console := newTestAgent(t, system)
 	a.token = "0123456789012345678901234567890123456789"
 	a.settings.HeartbeatTimeout = time.Minute
-	a.config = Config{Curve: "p256", CertificateSkew: time.Hour, ListenHost: "127.0.0.1"}
+	a.config = Config{Curve: "p256", CertificateSkew: time.Hour, ListenHost: "127.0.0.1", ListenPort: FreePort(t)} // nobody else listens there when it is closed
 	certificate, _, err := a.certificate("127.0.0.1")
 	if err != nil {
 		t.Fatal(err)

@@ -20,6 +20,7 @@ import (
 	"time"
 
 	"github.com/ironhand/ironhand/agent/ironic"
+	"github.com/ironhand/ironhand/initramfs/boot"
 	"github.com/ironhand/ironhand/inspect"
 	"github.com/ironhand/ironhand/inspect/inspecttest"
 	"github.com/ironhand/ironhand/netconfig"
@@ -79,7 +80,13 @@ func inspectOnce(t *testing.T, a *agent) error {
 	ctx, cancel := context.WithCancel(t.Context())
 	defer cancel()
 	if len(a.config.APIURLs) == 0 {
-		time.AfterFunc(300*time.Millisecond, cancel)
+		waits := func(e boot.Event) bool { return e.Stage == "end" }
+		go func() {
+			for ctx.Err() == nil && !slices.ContainsFunc(a.console.Events(), waits) {
+				time.Sleep(time.Millisecond)
+			}
+			cancel()
+		}()
 	}
 	err := a.inspectMachine(ctx)
 	if errors.Is(err, context.Canceled) {

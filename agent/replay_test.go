@@ -13,7 +13,6 @@ import (
 	"fmt"
 	"io"
 	"maps"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"os"
@@ -23,7 +22,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -345,7 +343,7 @@ func (r *replay) run() {
 
 // options are an agent on a machine of fakes. Its kernel command line is as Ironic writes it.
 func (r *replay) options(powerOff func(), console io.Writer) Options {
-	cmdline := fmt.Sprintf("nofb vga=normal ipa-debug=1 ipa-api-url=%s ipa-listen-host=127.0.0.1 ipa-listen-port=%d ipa-disk-wait-attempts=1", r.server.URL, r.freePort())
+	cmdline := fmt.Sprintf("nofb vga=normal ipa-debug=1 ipa-api-url=%s ipa-listen-host=127.0.0.1 ipa-listen-port=%d ipa-disk-wait-attempts=1", r.server.URL, FreePort(r.t))
 	if r.inspects {
 		cmdline = fmt.Sprintf("nofb vga=normal ipa-debug=1 ipa-inspection-callback-url=%s%s ipa-global-request-id=%s", r.server.URL, inspectionPath, r.ironic[0].Headers["X-OpenStack-Request-ID"])
 	}
@@ -396,21 +394,6 @@ func (r *replay) options(powerOff func(), console io.Writer) Options {
 			Power: func(context.Context, boot.How) error { powerOff(); return nil },
 		},
 	}
-}
-
-// nextReplayPort is below the ports that the kernel gives to connections.
-var nextReplayPort atomic.Int32
-
-func (r *replay) freePort() int {
-	for range 1000 {
-		port := 30000 + (os.Getpid()*20+int(nextReplayPort.Add(1)))%2700
-		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
-			l.Close()
-			return port
-		}
-	}
-	r.t.Fatal("no port is free")
-	return 0
 }
 
 // conduct sends what the conductor sent.

@@ -9,7 +9,6 @@ import (
 	"encoding/hex"
 	"errors"
 	"fmt"
-	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
@@ -17,7 +16,6 @@ import (
 	"slices"
 	"strings"
 	"sync"
-	"sync/atomic"
 	"testing"
 	"testing/fstest"
 	"time"
@@ -94,7 +92,7 @@ type options struct {
 
 func newSite(t *testing.T, o options) *site {
 	t.Helper()
-	s := &site{t: t, dir: t.TempDir(), port: freePort(t), result: make(chan error, 1), disk: streamtest.NewDisk(diskSize, 512)}
+	s := &site{t: t, dir: t.TempDir(), port: agent.FreePort(t), result: make(chan error, 1), disk: streamtest.NewDisk(diskSize, 512)}
 	image := gptImage(t)
 	if o.sha512 == "" {
 		sum := sha512.Sum512(image)
@@ -193,23 +191,6 @@ func (s *site) write(name string, b []byte) {
 	if err := os.WriteFile(s.path(name), b, 0o600); err != nil {
 		s.t.Fatal(err)
 	}
-}
-
-// nextPort is below those that the kernel gives to connections, one of which may take a port that was free a moment ago.
-var nextPort atomic.Int32
-
-// freePort returns a port on 127.0.0.1 that no other test uses.
-func freePort(t *testing.T) int {
-	t.Helper()
-	for range 1000 {
-		port := 10000 + (os.Getpid()*50+int(nextPort.Add(1)))%20000
-		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
-			l.Close()
-			return port
-		}
-	}
-	t.Fatal("no port is free")
-	return 0
 }
 
 // gptImage is a GPT disk with one partition, made by sfdisk.

@@ -14,7 +14,6 @@ import (
 	"io"
 	"log/slog"
 	"math/big"
-	"net"
 	"net/http"
 	"net/http/httptest"
 	"net/netip"
@@ -220,7 +219,7 @@ func plainAPI(t *testing.T, version string) (url string, beat func() map[string]
 // started again in this boot says the same address to the conductor, whatever the routes are now.
 func TestServeInTheClear(t *testing.T) {
 	url, beat := plainAPI(t, "1.67")
-	port := freeTestPort(t)
+	port := FreePort(t)
 	cmdline := fmt.Sprintf("ipa-lookup-timeout=1 ironhand-plain-http=1 ipa-listen-host=127.0.0.1 ipa-listen-port=%d ipa-api-url=%s", port, url)
 	dir := t.TempDir()
 	for _, start := range []string{"first", "second"} {
@@ -257,17 +256,6 @@ func TestServeInTheClear(t *testing.T) {
 		wantText(t, "console", console.String(), "WARNING: ironhand-plain-http")
 		clear(beat())
 	}
-}
-
-// freeTestPort is a port that was free a moment ago.
-func freeTestPort(t *testing.T) int {
-	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
-	}
-	defer l.Close()
-	return l.Addr().(*net.TCPAddr).Port
 }
 
 // What the lookup says counts more than the agent's own settings, and what it leaves out leaves them.

@@ -5,6 +5,7 @@ package agent
 import (
 	"bufio"
 	"io"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
@@ -54,11 +55,12 @@ func TestRootSSH(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	var free net.Listener
+	port := ""
+	for free == nil { // below the ports that the kernel gives to connections, so that it stays free
+		port = strconv.Itoa(10000 + rand.IntN(20000))
+		free, _ = net.Listen("tcp", ":"+port) // nil: taken
 	}
-	port := strconv.Itoa(free.Addr().(*net.TCPAddr).Port)
 	free.Close()
 	s := sshServer{root: t.TempDir(), dir: filepath.Join(t.TempDir(), "ssh"), program: program, port: port}
 	t.Cleanup(func() {

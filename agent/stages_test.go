@@ -23,6 +23,7 @@ import (
 	"time"
 
 	"github.com/ironhand/ironhand/agent/ironic"
+	"github.com/ironhand/ironhand/initramfs/boot"
 	"github.com/ironhand/ironhand/initramfs/media"
 	"github.com/ironhand/ironhand/inspect"
 	"github.com/ironhand/ironhand/inspect/inspecttest"
@@ -395,7 +396,14 @@ func TestResumeNetwork(t *testing.T) {
 		w.setUp()
 		a, console := newTestAgent(t, System{StateDir: dir, Asker: servers{"eth1"}, Network: func() (netconfig.Kernel, error) { return w, nil }})
 		a.config = Config{APIURLs: []string{api}, RequestTimeout: 10 * time.Second}
-		ctx, cancel := context.WithTimeout(t.Context(), 2*time.Second)
+		ctx, cancel := context.WithTimeout(t.Context(), 20*time.Second)
+		asks := func(e boot.Event) bool { return strings.Contains(e.Text, "asking on 2 NICs") }
+		go func() { // nobody answers
+			for ctx.Err() == nil && !slices.ContainsFunc(a.console.Events(), asks) {
+				time.Sleep(time.Millisecond)
+			}
+			cancel()
+		}()
 		err := a.bringUpNetwork(ctx)
 		cancel()
 		works := api == "http://"+address

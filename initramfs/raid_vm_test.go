@@ -85,7 +85,7 @@ func TestVMDeployOverArray(t *testing.T) {
 	vm := vmtest.Start(t, m)
 	vm.Expect(t, `hardware: disk /dev/md\d+ 5.0 GiB`, bootTime)
 	vm.Expect(t, `writing .* to /dev/vd[ab] .* serial ROOT`, deployTime)
-	vm.Expect(t, `stop /dev/md\d+ old, raid1, of /dev/vda, /dev/vdb, which would be in the way`, deployTime)
+	vm.Expect(t, `stop /dev/md\d+ old, raid1, of /dev/vd[ab], /dev/vd[ab], which would be in the way`, deployTime)
 	vm.Expect(t, `IMAGE RUNS`, deployTime)
 	if err := l.result(time.Minute); err != nil {
 		t.Errorf("conductor: %v\n%s", err, l.timeline())
@@ -171,7 +171,7 @@ func TestVMDeployOnArray(t *testing.T) {
 	t.Parallel()
 	l := newLab(t)
 	l.bootMode, l.handoff = "uefi", "poweroff"
-	m := onArray(t, l, "uefi", "1", 2, `made /dev/md2 "esp", of /dev/vda3, /dev/vdb3`,
+	m := onArray(t, l, "uefi", "1", 2, `made /dev/md2 "esp", of /dev/vd[ab]3, /dev/vd[ab]3`,
 		`Boot\w+ debian \(RAID, part0\) \\EFI\\debian\\shimx64.efi`, `Boot\w+ debian \(RAID, part1\) \\EFI\\debian\\shimx64.efi`)
 
 	// The same file system, as firmware sees it, on both, by the word of blkid and cmp.
@@ -191,7 +191,7 @@ func TestVMDeployOnArray(t *testing.T) {
 // The same by BIOS; first by kexec, which finds the boot menu in the array.
 func TestVMDeployOnArrayBIOS(t *testing.T) {
 	t.Parallel()
-	m := onArray(t, newLab(t), "", "1", 2, `/dev/vda: GRUB for BIOS`, `/dev/vdb: GRUB for BIOS`, `lab-host login:`)
+	m := onArray(t, newLab(t), "", "1", 2, `/dev/vd[ab]: GRUB for BIOS`, `/dev/vd[ab]: GRUB for BIOS`, `lab-host login:`)
 	m.Firmware = "bios"
 	starts(t, m, m.Disks[1:], m.Disks[:1])
 }
@@ -214,7 +214,7 @@ func TestVMDeployOnArrayLevels(t *testing.T) {
 		t.Run(tt.name, func(t *testing.T) {
 			l := newLab(t)
 			l.handoff = "poweroff"
-			expect := `/dev/vda: GRUB for BIOS`
+			expect := `/dev/vd[a-d]: GRUB for BIOS`
 			if tt.firmware == "uefi" {
 				l.bootMode, expect = "uefi", `Boot\w+ debian \(RAID, part0\)`
 			}
@@ -240,7 +240,7 @@ func TestVMPartitionImageOnArray(t *testing.T) {
 		line, marker   string
 	}{
 		{"uefi", "uefi", signedSystem, `boot loader: Boot\w+ .*RAID, part0\) .*shimx64.efi`, "from-esp"},
-		{"", "bios", biosSystem, `boot loader: /dev/vda: GRUB for BIOS`, "from-bios"},
+		{"", "bios", biosSystem, `boot loader: /dev/vd[ab]: GRUB for BIOS`, "from-bios"},
 	} {
 		t.Run(test.mode, func(t *testing.T) {
 			t.Parallel()

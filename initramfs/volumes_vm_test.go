@@ -48,20 +48,20 @@ func TestVMDeployOnVolume(t *testing.T) {
 		long           bool
 	}{
 		{name: "UEFI", firmware: "uefi", layout: volumes(disks), kind: "raid1", handoff: "poweroff", expect: []string{
-			`writing .* to the logical volume sys-1/root-1, on /dev/vda, /dev/vdb`,
+			`writing .* to the logical volume sys-1/root-1, on /dev/vd[ab], /dev/vd[ab]`,
 			`sys-1/root-1: boot loader in EFI/debian, from Debian's signed shim and GRUB; it starts the menu in /boot/grub/grub.cfg`,
 			`boot loader: Boot\w+ debian \(RAID, part0\) \\EFI\\debian\\shimx64.efi`, `Boot\w+ debian \(RAID, part1\) \\EFI\\debian\\shimx64.efi`}, starts: both, alone: true},
 		{name: "UEFI with dracut", image: "image/debian-dracut.img.zst", firmware: "uefi", layout: volumes(disks), kind: "raid1", handoff: "poweroff", expect: []string{
 			`writing .* to the logical volume sys-1/root-1, on /dev/vda, /dev/vdb`,
 			`boot loader: Boot\w+ debian \(RAID, part0\) \\EFI\\debian\\shimx64.efi`, `Boot\w+ debian \(RAID, part1\) \\EFI\\debian\\shimx64.efi`}, starts: both, alone: true, long: true},
 		{name: "BIOS with a mirror", layout: volumes(disks), kind: "raid1", handoff: "poweroff", expect: []string{
-			`boot loader: /dev/vda: GRUB for BIOS.* it starts the menu in /boot/grub/grub.cfg`, `/dev/vdb: GRUB for BIOS`}, starts: both, alone: true, long: true},
+			`boot loader: /dev/vd[ab]: GRUB for BIOS.* it starts the menu in /boot/grub/grub.cfg`, `/dev/vd[ab]: GRUB for BIOS`}, starts: both, alone: true, long: true},
 		{name: "BIOS, after kexec", layout: volumes(disks), kind: "linear", handoff: "kexec", expect: []string{
-			`boot loader: /dev/vda: GRUB for BIOS.* it starts the menu in /boot/grub/grub.cfg`, `/dev/vdb: GRUB for BIOS`, `lab-host login:`}, starts: both, long: true},
+			`boot loader: /dev/vd[ab]: GRUB for BIOS.* it starts the menu in /boot/grub/grub.cfg`, `/dev/vd[ab]: GRUB for BIOS`, `lab-host login:`}, starts: both, long: true},
 		{name: "UEFI on an array", firmware: "uefi", layout: volumes("volume_name: system"), raid: "1", kind: "linear", handoff: "poweroff", expect: []string{
-			`writing .* to the logical volume sys-1/root-1, on /dev/md0`, `made /dev/md1 "esp", of /dev/vda2, /dev/vdb2`, `boot loader: Boot\w+ debian \(RAID, part0\)`}, starts: either, long: true},
+			`writing .* to the logical volume sys-1/root-1, on /dev/md0`, `made /dev/md1 "esp", of /dev/vd[ab]2, /dev/vd[ab]2`, `boot loader: Boot\w+ debian \(RAID, part0\)`}, starts: either, long: true},
 		{name: "BIOS on an array", layout: volumes("volume_name: system"), raid: "1", kind: "linear", handoff: "poweroff", expect: []string{
-			`boot loader: /dev/vda: GRUB for BIOS.* it starts the menu in /boot/grub/grub.cfg`}, starts: either, long: true},
+			`boot loader: /dev/vd[ab]: GRUB for BIOS.* it starts the menu in /boot/grub/grub.cfg`}, starts: either, long: true},
 	} {
 		if tt.long && os.Getenv("LONG") == "" {
 			continue

@@ -477,7 +477,7 @@ func TestWhole(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				src, err := stream.NewHTTP(server.URL, stream.HTTPOptions{Stall: time.Second})
+				src, err := stream.NewHTTP(server.URL, stream.HTTPOptions{Stall: 3 * time.Second})
 				if err != nil {
 					t.Fatal(err)
 				}

@@ -46,6 +46,7 @@ func TestConnections(t *testing.T) {
 		server      func(*streamtest.Server)
 		second      func(*streamtest.Server) // a mirror, if not nil
 		noDigest    bool
+		stalls      bool
 		size        int // of the content, if not all
 		requests    int // at the most
 		first       string
@@ -67,7 +68,7 @@ func TestConnections(t *testing.T) {
 		{name: "connections break", connections: 4, server: func(s *streamtest.Server) {
 			s.Faults = faults(0, streamtest.Fault{Cut: 300}, streamtest.Fault{}, streamtest.Fault{Cut: mib}, streamtest.Fault{End: 5}, streamtest.Fault{Cut: 3 * mib}, streamtest.Fault{Cut: 1})
 		}, requests: 17, retries: 5},
-		{name: "a connection stalls", connections: 3, server: func(s *streamtest.Server) { s.Faults = faults(2, streamtest.Fault{Hang: 100}) }, requests: 14, retries: 1},
+		{name: "a connection stalls", connections: 3, stalls: true, server: func(s *streamtest.Server) { s.Faults = faults(2, streamtest.Fault{Hang: 100}) }, requests: 14, retries: 1},
 		{name: "the server takes two only", connections: 4, server: func(s *streamtest.Server) {
 			s.Faults = faults(2, streamtest.Fault{Status: 429}, streamtest.Fault{Status: 503})
 		}, requests: 13},
@@ -123,11 +124,15 @@ func TestConnections(t *testing.T) {
 				tt.second(m)
 				mirrors = append(mirrors, m)
 			}
+			stall := time.Minute // longer than a busy machine has anything wait
+			if tt.stalls {
+				stall = 3 * time.Second
+			}
 			var sources []stream.Source
 			for _, m := range mirrors {
 				s := httptest.NewServer(m)
 				defer s.Close()
-				src, err := stream.NewHTTP(s.URL, stream.HTTPOptions{Stall: time.Second})
+				src, err := stream.NewHTTP(s.URL, stream.HTTPOptions{Stall: stall})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -219,7 +224,8 @@ func TestReadAt(t *testing.T) {
 	for i := range content {
 		content[i] = byte(i * 31)
 	}
-	file := &streamtest.Server{Content: content, ETag: `"1"`, Faults: []streamtest.Fault{{}, {Cut: 10}, {Status: 500}}}
+	asked := make(chan struct{}) // until then the server does not answer: a reader reads ahead
+	file := &streamtest.Server{Content: content, ETag: `"1"`, Faults: []streamtest.Fault{{BeforeAnswer: func(*http.Request) { <-asked }}, {Cut: 10}, {Status: 500}}}
 	server := httptest.NewServer(file)
 	defer server.Close()
 	src, err := stream.NewHTTP(server.URL, stream.HTTPOptions{})
@@ -231,6 +237,7 @@ func TestReadAt(t *testing.T) {
 	if _, err := r.ReadAt(make([]byte, 1), 0); err == nil {
 		t.Error("a part before the first byte is read")
 	}
+	close(asked)
 	if _, err := io.ReadFull(r, make([]byte, 5)); err != nil {
 		t.Fatal(err)
 	}

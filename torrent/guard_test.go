@@ -152,12 +152,20 @@ func TestTorrentNamesThisMachine(t *testing.T) {
 			if _, err := deploy(t.Context(), s, newDisk(4<<20), digestOf(image)); (err == nil) != c.whole {
 				t.Errorf("deploy: %v", err)
 			}
-			mu.Lock()
-			defer mu.Unlock()
 			want := map[string]bool{}
 			for _, h := range strings.Fields(c.asked) {
 				want[h] = true
 			}
+			all := func() bool {
+				mu.Lock()
+				defer mu.Unlock()
+				return len(asked) >= len(want)
+			}
+			for end := time.Now().Add(20 * time.Second); !all() && time.Now().Before(end); {
+				time.Sleep(10 * time.Millisecond) // the image may be there before the tracker is asked
+			}
+			mu.Lock()
+			defer mu.Unlock()
 			if fmt.Sprint(asked) != fmt.Sprint(want) {
 				t.Errorf("asked were %v, want %v", asked, want)
 			}

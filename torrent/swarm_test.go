@@ -286,13 +286,27 @@ func from(t http.RoundTripper, host string) http.RoundTripper {
 	return own
 }
 
+// Nodes that start together have most of the image from each other. A machine that is too busy for them to keep up with the seeder has it send more, so they have three tries; each node asking
+// the seeder for whatever it lacks makes 1.5 copies and more every time.
 func TestSwarm(t *testing.T) {
+	const most = 1.4
+	copies := 0.0
+	for range 3 {
+		if copies = sentCopies(t); copies <= most || t.Failed() {
+			return
+		}
+	}
+	t.Errorf("the seeder has sent %.2f copies, three times in a row more than %v", copies, most)
+}
+
+// sentCopies has nodes fetch an image, and returns how many copies of it the seeder has sent.
+func sentCopies(t *testing.T) (copies float64) {
 	tr, url, transport := track(t)
-	name, image := makeFull(t, 48<<20)
+	name, image := makeFull(t, 32<<20)
 	m := mustMake(t, name, MakeOptions{Trackers: []string{url}, PieceLength: 256 << 10})
 	tr.Add(m, 0)
 	o := local(1)
-	o.Transport, o.Up = transport, 8<<20
+	o.Transport, o.Up = transport, 4<<20 // slow enough for most machines to keep up
 	seed := mustSeed(t, m, name, o)
 	const nodes = 6
 	var all sync.WaitGroup
@@ -311,11 +325,9 @@ func TestSwarm(t *testing.T) {
 		})
 	}
 	all.Wait()
-	copies := float64(seed.Stats().Up) / float64(len(image))
+	copies = float64(seed.Stats().Up) / float64(len(image))
 	t.Logf("%d nodes in %v; the seeder has sent %.2f copies", nodes, time.Since(begin), copies)
-	if copies > 1.4 { // each node asking the seeder for whatever it lacks makes 1.5 and more
-		t.Errorf("the seeder has sent %.2f copies for %d nodes", copies, nodes)
-	}
+	return copies
 }
 
 // Nodes that read the image in order, as packed images are, and start together have most of it from each other.
@@ -558,22 +570,27 @@ func TestLosesAllPeersAndAllMirrors(t *testing.T) {
 	o = local(2)
 	o.Peers, o.Down = []netip.AddrPort{addr(first)}, 8<<20
 	s := mustOpen(t, m, o)
-	go func() {
-		for s.Stats().Down < 4<<20 {
+	second := mustSeed(t, m, name, local(4)) // of whom nobody knows yet
+	ctx, end := context.WithCancel(t.Context())
+	var all sync.WaitGroup
+	all.Go(func() {
+		for s.Stats().Down < 4<<20 && ctx.Err() == nil {
 			time.Sleep(10 * time.Millisecond)
 		}
 		first.Close() // all peers are gone
 		time.Sleep(200 * time.Millisecond)
 		web.broken.Store(false)
-		for s.Stats().Web < 4<<20 {
+		for s.Stats().Web < 4<<20 && ctx.Err() == nil {
 			time.Sleep(time.Millisecond)
 		}
 		web.broken.Store(true) // all mirrors
-		second := mustSeed(t, m, name, local(4))
 		s.addPeers([]netip.AddrPort{addr(second)})
-	}()
+	})
 	d := newDisk(64 << 20)
-	if _, err := deploy(t.Context(), s, d, digestOf(image)); err != nil {
+	_, err := deploy(ctx, s, d, digestOf(image))
+	end()
+	all.Wait()
+	if err != nil {
 		t.Fatal(err)
 	}
 	sameDisk(t, d, image)
@@ -739,7 +756,10 @@ func TestAllowedPeers(t *testing.T) {
 		o.Allow = []netip.Prefix{netip.MustParsePrefix(c.network)}
 		strict := mustSeed(t, m, name, o)
 		o = local(2)
-		o.Peers, o.Patience = []netip.AddrPort{addr(strict)}, 2*time.Second
+		o.Peers = []netip.AddrPort{addr(strict)}
+		if !c.gets {
+			o.Patience = 2 * time.Second
+		}
 		s = mustOpen(t, m, o)
 		if _, err := deploy(t.Context(), s, newDisk(8<<20), digestOf(image)); (err == nil) != c.gets {
 			t.Errorf("with peers of %s: error is %v", c.network, err)

@@ -14,6 +14,7 @@ import (
 	"net/http/httptest"
 	"os"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 	"time"
@@ -37,10 +38,29 @@ func TestVMBurnInByHand(t *testing.T) {
 	})
 }
 
+// virtioDisk is the name of the disk with a serial number: the kernel may give the first name to the second disk.
+func virtioDisk(t *testing.T, serial string) string {
+	t.Helper()
+	files, err := filepath.Glob("/sys/block/vd*/serial")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		if b, err := os.ReadFile(file); err == nil && strings.TrimSpace(string(b)) == serial {
+			return filepath.Base(filepath.Dir(file))
+		}
+	}
+	t.Fatalf("no disk with serial number %s among %s", serial, files)
+	return ""
+}
+
 func TestGuestBurnIn(t *testing.T) {
 	if !*guest {
 		t.Skip("runs in the machine of TestVMBurnInByHand")
 	}
+	good, unreadable, other := virtioDisk(t, "GOOD"), virtioDisk(t, "UNREADABLE"), virtioDisk(t, "OTHER")
+	bySerial := strings.NewReplacer("/dev/"+good+" serial GOOD", "GOOD", "/dev/"+unreadable+" serial UNREADABLE", "UNREADABLE", "/dev/"+other+" serial OTHER", "OTHER")
+	named := strings.NewReplacer("GOOD", "/dev/"+good+" serial GOOD", "UNREADABLE", "/dev/"+unreadable+" serial UNREADABLE", "OTHER", "/dev/"+other+" serial OTHER")
 	dir := t.TempDir()
 	profile := filepath.Join(dir, "profile.yaml")
 	if err := os.WriteFile(profile, []byte("name: seconds\nloads:\n- processors: {time: 5s}\n- memory: {time: 12s, workers: 1, amount: 16M}\n- disks: {time: 12s}\n"), 0o600); err != nil {
@@ -104,15 +124,15 @@ func TestGuestBurnIn(t *testing.T) {
 		baseline           float64 // how much faster the run is that it is compared with; 0: it is compared with none
 		outlier            string  // in comparison
 	}{
-		{name: "plan", disks: "vda", more: []string{"--plan"}, code: exitDone, want: []string{"overwrite all of /dev/vda serial GOOD, 24.0 MiB", "leave /dev/vdc serial OTHER as it is"}},
-		{name: "not answered", disks: "vda", code: exitOther, want: []string{"the answer was not yes"}},
-		{name: "answered", disks: "vda", stdin: "yes\n", code: exitDone, verdict: burnin.Pass,
-			parts: "PASS processors, PASS memory, PASS /dev/vda serial GOOD, SKIPPED /dev/vdb serial UNREADABLE, SKIPPED /dev/vdc serial OTHER"},
+		{name: "plan", disks: good, more: []string{"--plan"}, code: exitDone, want: []string{named.Replace("overwrite all of GOOD, 24.0 MiB"), named.Replace("leave OTHER as it is")}},
+		{name: "not answered", disks: good, code: exitOther, want: []string{"the answer was not yes"}},
+		{name: "answered", disks: good, stdin: "yes\n", code: exitDone, verdict: burnin.Pass,
+			parts: "PASS processors; PASS memory; PASS GOOD, SKIPPED OTHER, SKIPPED UNREADABLE"},
 		{name: "again, and by serial number", disks: "GOOD", more: []string{"--yes", "--upload", server.URL + "/reports/1?signature=secret"}, code: exitDone, verdict: burnin.Pass,
 			baseline: 0.01, want: []string{"It was sent to " + server.URL + "/reports/1."},
-			parts: "PASS processors, PASS memory, PASS /dev/vda serial GOOD, SKIPPED /dev/vdb serial UNREADABLE, SKIPPED /dev/vdc serial OTHER"},
-		{name: "a broken disk", disks: "GOOD,vdb", more: []string{"--yes"}, code: exitFailed, verdict: burnin.Fail, want: []string{"Input/output error"}, baseline: 100, outlier: "/dev/vda serial GOOD",
-			parts: "PASS processors, PASS memory, PASS /dev/vda serial GOOD, FAIL /dev/vdb serial UNREADABLE, SKIPPED /dev/vdc serial OTHER"},
+			parts: "PASS processors; PASS memory; PASS GOOD, SKIPPED OTHER, SKIPPED UNREADABLE"},
+		{name: "a broken disk", disks: "GOOD," + unreadable, more: []string{"--yes"}, code: exitFailed, verdict: burnin.Fail, want: []string{"Input/output error"}, baseline: 100, outlier: named.Replace("GOOD"),
+			parts: "PASS processors; PASS memory; FAIL UNREADABLE, PASS GOOD, SKIPPED OTHER"},
 		{name: "no such disk", disks: "vdx", more: []string{"--yes"}, code: exitOther, want: []string{`serial number "vdx"`}},
 	} {
 		t.Run(test.name, func(t *testing.T) {
@@ -140,13 +160,16 @@ func TestGuestBurnIn(t *testing.T) {
 			if err != nil || json.Unmarshal(b, &r) != nil {
 				t.Fatalf("results.json: %s, %v", b, err)
 			}
-			var parts []string
+			var loads []string
 			for _, l := range r.Loads {
+				var parts []string
 				for _, p := range l.Parts {
-					parts = append(parts, string(p.Verdict)+" "+p.Name)
+					parts = append(parts, string(p.Verdict)+" "+bySerial.Replace(p.Name))
 				}
+				slices.Sort(parts) // disks are in the order of their names
+				loads = append(loads, strings.Join(parts, ", "))
 			}
-			if got := strings.Join(parts, ", "); r.Verdict != test.verdict || got != test.parts || r.Ended.Sub(r.Started) < 4*time.Second {
+			if got := strings.Join(loads, "; "); r.Verdict != test.verdict || got != test.parts || r.Ended.Sub(r.Started) < 4*time.Second {
 				t.Errorf("results.json:\n%s\nwant %s: %s", b, test.verdict, test.parts)
 			}
 			var outliers []string
@@ -172,7 +195,7 @@ func TestGuestBurnIn(t *testing.T) {
 			if page, err := os.ReadFile(filepath.Join(out, "report.html")); err != nil || !strings.Contains(string(page), "<b>"+string(test.verdict)+"</b>") || !strings.Contains(string(page), "Throughput of disks") {
 				t.Errorf("report.html: %s, %v", page, err)
 			}
-			for name, want := range map[string]string{"1-processors.log": "successful run", "2-memory.log": "successful run", "3-disk.log.vda": `"jobs"`} {
+			for name, want := range map[string]string{"1-processors.log": "successful run", "2-memory.log": "successful run", "3-disk.log." + good: `"jobs"`} {
 				if b, err := os.ReadFile(filepath.Join(out, "logs", name)); err != nil || !strings.Contains(string(b), want) {
 					t.Errorf("%s: %s, %v", name, b, err)
 				}
@@ -180,14 +203,14 @@ func TestGuestBurnIn(t *testing.T) {
 		})
 	}
 	// What was sent is what is in the directory.
-	for _, name := range []string{"report.html", "results.json", "results.jsonl", "logs/3-disk.log.vda"} {
+	for _, name := range []string{"report.html", "results.json", "results.jsonl", "logs/3-disk.log." + good} {
 		b, err := os.ReadFile(filepath.Join(report("again, and by serial number"), name))
 		if sent := uploaded["again, and by serial number/"+name]; err != nil || len(b) == 0 || !bytes.Equal(b, sent) {
 			t.Errorf("%s: %d bytes were sent of %d, %v", name, len(sent), len(b), err)
 		}
 	}
 	// What a file system may be in is not overwritten.
-	disk, err := os.OpenFile("/dev/vdc", os.O_WRONLY, 0)
+	disk, err := os.OpenFile("/dev/"+other, os.O_WRONLY, 0)
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -197,11 +220,11 @@ func TestGuestBurnIn(t *testing.T) {
 	if err := disk.Close(); err != nil {
 		t.Fatal(err)
 	}
-	code, stdout, stderr := run(t, "", "burnin", "--profile", profile, "--disks", "vda,vdc", "--yes")
-	if code != exitOther || !strings.Contains(stderr, "/dev/vdc serial OTHER: it holds data: bytes at 1048576 that are not zero; with --force it is lost") {
+	code, stdout, stderr := run(t, "", "burnin", "--profile", profile, "--disks", good+","+other, "--yes")
+	if code != exitOther || !strings.Contains(stderr, named.Replace("OTHER: it holds data: bytes at 1048576 that are not zero; with --force it is lost")) {
 		t.Errorf("exit %d:\n%s%s", code, stdout, stderr)
 	}
-	if code, stdout, stderr := run(t, "", "burnin", "--profile", profile, "--disks", "vdc", "--yes", "--force"); code != exitDone {
+	if code, stdout, stderr := run(t, "", "burnin", "--profile", profile, "--disks", other, "--yes", "--force"); code != exitDone {
 		t.Errorf("by force: exit %d:\n%s%s", code, stdout, stderr)
 	}
 }

@@ -151,7 +151,7 @@ func TestGuestResumes(t *testing.T) {
 	if err := boot.LoadModules(t.Context(), "e1000e", "sd_mod", "vfat", "nls_cp437", "nls_ascii", "nls_iso8859_1", "nls_utf8"); err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Mount("/dev/vdb", stick, "vfat", 0, "errors=continue"); err != nil {
+	if err := unix.Mount("/dev/"+virtioDisk(t, "STICK"), stick, "vfat", 0, "errors=continue"); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := burnin.Unfinished(report); err == nil {
@@ -201,6 +201,13 @@ func TestGuestResumes(t *testing.T) {
 		write("/dev/kmsg", "pcieport 0000:00:1c.0: AER: Uncorrectable (Fatal) error message received from 0000:01:00.0")
 		for _, d := range disks {
 			if d.Serial == "VANISHES" {
+				for range 600 { // until it is written to: a disk that is gone before fio has opened it is none that fio has found a fault of
+					stat, err := os.ReadFile("/sys/block/" + filepath.Base(d.Name) + "/stat")
+					if f := strings.Fields(string(stat)); err == nil && len(f) > 6 && f[6] != "0" { // Documentation/block/stat.rst: sectors written
+						break
+					}
+					time.Sleep(100 * time.Millisecond)
+				}
 				write("/sys/block/"+filepath.Base(d.Name)+"/device/delete", "1")
 			}
 		}
@@ -224,7 +231,7 @@ func TestGuestResumes(t *testing.T) {
 		t.Errorf("verdict %s", r.Verdict)
 	}
 	for _, want := range []string{
-		"PASS|processors|\n", "PASS|memory|\n", "PASS|/dev/vda serial GOOD|",
+		"PASS|processors|\n", "PASS|memory|\n", "PASS|/dev/" + virtioDisk(t, "GOOD") + " serial GOOD|",
 		"FAIL|machine|the machine was reset in the middle of memory for 12s: ",
 		"the watchdog i6300ESB timer says why: the machine hung",
 		"the kernel that ran has left the dump dmesg-erst-", ": Kernel panic - not syncing: sysrq triggered crash",

@@ -17,6 +17,7 @@ import (
 	"fmt"
 	"io"
 	"math/big"
+	mathrand "math/rand/v2"
 	"net"
 	"net/http"
 	"net/http/httptest"
@@ -123,9 +124,9 @@ func TestRootWriteOCI(t *testing.T) {
 // startRegistry runs Debian's docker-registry and returns its host.
 func startRegistry(t *testing.T, dir, config string) string {
 	t.Helper()
-	l, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	var l net.Listener
+	for l == nil { // below the ports that the kernel gives to connections, so that it stays free
+		l, _ = net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", 10000+mathrand.IntN(20000))) // nil: taken
 	}
 	host := l.Addr().String()
 	l.Close() // the registry takes it

@@ -444,7 +444,8 @@ func TestFiles(t *testing.T) {
 }
 
 func TestPause(t *testing.T) {
-	l := newLab(t, "callback_timeout: 400ms", "")
+	t.Parallel()
+	l := newLab(t, "callback_timeout: 3s", "")
 	a := newFakeAgent(t, l, script{"write_image": {polls: 3}})
 	a.start()
 	l.await("write_image: started")
@@ -454,7 +455,7 @@ func TestPause(t *testing.T) {
 		conn.Close()
 		t.Errorf("%s takes connections during the pause", addr)
 	}
-	time.Sleep(600 * time.Millisecond) // longer than callback_timeout
+	time.Sleep(3500 * time.Millisecond) // longer than callback_timeout
 	if s := l.c.Nodes()[0].State; s.over() {
 		t.Fatalf("state = %q in the pause", s)
 	}

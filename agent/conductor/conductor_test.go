@@ -9,6 +9,8 @@ import (
 	"errors"
 	"fmt"
 	"io"
+	"math/rand/v2"
+	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -55,7 +57,7 @@ func newLab(t *testing.T, settings, node string) *lab {
 		node = "    properties: {root_device: {serial: S1}}\n" + node
 	}
 	l.write("conductor.yaml", fmt.Sprintf(`
-listen: ["127.0.0.1:0"]
+listen: ["127.0.0.1:%d"]
 tls: auto
 files: files
 %s
@@ -66,7 +68,7 @@ nodes:
     token_file: node.token
     image: {file: disk.img}
 %s
-`, settings, testUUID, testMAC, node), 0o644)
+`, freePort(t), settings, testUUID, testMAC, node), 0o644)
 	cfg, err := LoadConfig(filepath.Join(l.dir, "conductor.yaml"))
 	if err != nil {
 		t.Fatal(err)
@@ -103,6 +105,27 @@ nodes:
 		}
 	})
 	return l
+}
+
+// freePort returns a port on 127.0.0.1 that nobody else has until the test has ended, also while the conductor makes a pause. It is below those that the kernel gives to connections; a
+// listener on another address of the loopback network keeps it from the other tests that ask for one, of this program and of those that run beside it.
+func freePort(t *testing.T) int {
+	t.Helper()
+	for range 1000 {
+		port := 10000 + rand.IntN(20000)
+		keep, err := net.Listen("tcp", fmt.Sprintf("127.77.0.1:%d", port))
+		if err != nil {
+			continue
+		}
+		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
+			l.Close()
+			t.Cleanup(func() { keep.Close() })
+			return port
+		}
+		keep.Close()
+	}
+	t.Fatal("no port is free")
+	return 0
 }
 
 func (l *lab) write(name, content string, mode os.FileMode) {
@@ -330,47 +353,47 @@ func TestDeployFails(t *testing.T) {
 		},
 		{
 			name:     "never finishes",
-			settings: "timeout: 3s",
+			settings: "timeout: 8s",
 			script:   script{"write_image": {polls: 1 << 30}},
-			want:     "write_image: not done within 3s",
+			want:     "write_image: not done within 8s",
 		},
 		{
 			name:     "agent sends no heartbeats any more",
-			settings: "callback_timeout: 300ms",
+			settings: "callback_timeout: 3s",
 			script:   script{"write_image": {polls: 1 << 30}},
 			during:   func(a *fakeAgent) { a.lab.await("write_image: started"); a.silence() },
-			want:     "write_image: no heartbeat within 300ms",
+			want:     "write_image: no heartbeat within 3s",
 		},
 		{
 			name:     "agent vanishes", // which limit is reached first depends on its last heartbeat
-			settings: "callback_timeout: 300ms",
+			settings: "callback_timeout: 3s",
 			script:   script{"write_image": {polls: 1 << 30}},
 			during:   func(a *fakeAgent) { a.lab.await("write_image: started"); a.vanish() },
-			want:     " 300ms",
+			want:     " 3s",
 		},
 		{
 			name:     "agent is reached by heartbeats only",
-			settings: "callback_timeout: 300ms",
+			settings: "callback_timeout: 3s",
 			before:   func(a *fakeAgent) { a.server.Close() },
-			want:     "deploy.get_deploy_steps: for 300ms: agent does not answer: dial tcp",
+			want:     "deploy.get_deploy_steps: for 3s: agent does not answer: ", // that nobody listens, or another who has got the port by now
 		},
 		{
 			name:     "another certificate than the heartbeat brought",
-			settings: "callback_timeout: 300ms",
+			settings: "callback_timeout: 3s",
 			before:   func(a *fakeAgent) { a.ca = newFakeCertificate(t).pem },
 			want:     "agent does not answer: tls: failed to verify certificate",
 		},
 		{
 			name:     "busy for ever",
-			settings: "callback_timeout: 300ms",
+			settings: "callback_timeout: 3s",
 			script:   script{"install_bootloader": {busy: 1 << 30}},
-			want:     "install_bootloader: for 300ms: agent is busy",
+			want:     "install_bootloader: for 3s: agent is busy",
 		},
 		{
 			name:     "hangs",
-			settings: "callback_timeout: 300ms\ncommand_timeout: 50ms",
+			settings: "callback_timeout: 3s\ncommand_timeout: 1s",
 			script:   script{"get_partition_uuids": {hang: true}},
-			want:     "standby.get_partition_uuids: for 300ms: agent does not answer",
+			want:     "standby.get_partition_uuids: for 3s: agent does not answer",
 		},
 		{
 			name:   "refuses the token",
@@ -401,7 +424,7 @@ func TestDeployFails(t *testing.T) {
 			name:     "redirect to elsewhere",
 			script:   script{"write_image": {http: 307, location: "https://192.0.2.99/"}},
 			want:     "agent answers with a redirect",
-			settings: "callback_timeout: 300ms",
+			settings: "callback_timeout: 3s",
 		},
 		{
 			name:   "agent starts anew again and again",

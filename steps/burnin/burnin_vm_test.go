@@ -5,6 +5,7 @@
 package burnin
 
 import (
+	"cmp"
 	"context"
 	"encoding/json"
 	"errors"
@@ -90,6 +91,22 @@ func guestHost(t *testing.T) steps.Host {
 	}
 }
 
+// diskOf is the name of the virtio disk with a serial number: the kernel may give the first name to the second disk.
+func diskOf(t *testing.T, serial string) string {
+	t.Helper()
+	files, err := filepath.Glob("/sys/block/vd*/serial")
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, file := range files {
+		if b, err := os.ReadFile(file); err == nil && strings.TrimSpace(string(b)) == serial {
+			return filepath.Base(filepath.Dir(file))
+		}
+	}
+	t.Fatalf("no disk with serial number %s among %s", serial, files)
+	return ""
+}
+
 func node(options map[string]any, skip string) steps.Node {
 	return steps.Node{Record: map[string]any{"driver_info": options}, Properties: map[string]json.RawMessage{"skip_block_devices": json.RawMessage(skip)}}
 }
@@ -139,13 +156,14 @@ func TestGuestDroppedWrites(t *testing.T) {
 		t.Fatal(err)
 	}
 	const sectors, disk = 8 << 20 / 512, "/dev/dm-0"
+	good := diskOf(t, "GOOD")
 	dmsetup := func(args ...string) {
 		t.Helper()
 		if out, err := exec.Command("dmsetup", args...).CombinedOutput(); err != nil {
 			t.Fatalf("dmsetup %q: %v\n%s", args, err, out)
 		}
 	}
-	dmsetup("create", "flakey", "--noudevsync", "--table", fmt.Sprintf("0 %d linear /dev/vda 0", sectors))
+	dmsetup("create", "flakey", "--noudevsync", "--table", fmt.Sprintf("0 %d linear /dev/%s 0", sectors, good))
 	defer dmsetup("remove", "--noudevsync", "flakey")
 	fio := func(interval int, lasts time.Duration) error {
 		args := append(diskArgs(disk, sectors*512, 1, lasts), "--verify_interval", strconv.Itoa(interval))
@@ -165,7 +183,7 @@ func TestGuestDroppedWrites(t *testing.T) {
 		t.Fatal(err)
 	}
 	dmsetup("suspend", "--noudevsync", "flakey")
-	dmsetup("reload", "flakey", "--table", fmt.Sprintf("0 %d flakey /dev/vda 0 0 3600 1 drop_writes", sectors))
+	dmsetup("reload", "flakey", "--table", fmt.Sprintf("0 %d flakey /dev/%s 0 0 3600 1 drop_writes", sectors, good))
 	dmsetup("resume", "--noudevsync", "flakey")
 	if err := fio(before, 2*time.Second); err != nil {
 		t.Errorf("it is found out with the same headers, too: %v", err) // then there is no need for others
@@ -184,22 +202,27 @@ func TestGuestDisks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	const want = "PASS|/dev/vda serial GOOD|24.0 MiB written, 24.0 MiB read back, of 24.0 MiB\nSKIPPED|/dev/vdb serial UNREADABLE|it is on the skip list\nSKIPPED|/dev/vdc serial CHANGING|it is on the skip list\n"
-	if rate := result.(Report).Rates["/dev/vda write"]; rate.Value <= 0 || rate.Unit != "MB/s" {
+	good, unreadable, changing := diskOf(t, "GOOD"), diskOf(t, "UNREADABLE"), diskOf(t, "CHANGING")
+	want := fmt.Sprintf("PASS|/dev/%s serial GOOD|24.0 MiB written, 24.0 MiB read back, of 24.0 MiB\nSKIPPED|/dev/%s serial CHANGING|it is on the skip list\nSKIPPED|/dev/%s serial UNREADABLE|it is on the skip list\n", good, changing, unreadable)
+	if rate := result.(Report).Rates["/dev/"+good+" write"]; rate.Value <= 0 || rate.Unit != "MB/s" {
 		t.Errorf("rates %v", result.(Report).Rates)
 	}
 	parts := slices.DeleteFunc(result.(Report).Parts, func(p Part) bool { return !strings.HasPrefix(p.Name, "/dev/vd") })
+	serial := func(p Part) string { return p.Name[strings.LastIndex(p.Name, " ")+1:] }
+	slices.SortFunc(parts, func(a, b Part) int {
+		return cmp.Or(cmp.Compare(a.Verdict, b.Verdict), cmp.Compare(serial(a), serial(b)))
+	}) // they are in the order of their names
 	if got := lines(parts); got != want {
 		t.Errorf("parts:\n%swant:\n%s", got, want)
 	}
-	if b, err := os.ReadFile("/tmp/fio.vda"); err != nil || !json.Valid(b) {
+	if b, err := os.ReadFile("/tmp/fio." + good); err != nil || !json.Valid(b) {
 		t.Errorf("fio's report: %s, %v", b, err)
 	}
 	_, err = Disk(t.Context(), h, steps.Job{Node: node(options, "")})
 	if !errors.Is(err, steps.ErrBurnIn) {
 		t.Fatalf("with broken disks: %v", err)
 	}
-	for _, want := range []string{"/dev/vdb serial UNREADABLE: fio", "Input/output error", "/dev/vdc serial CHANGING: fio", "verify", "kernel messages of broken hardware, the first: I/O error, dev vdb"} {
+	for _, want := range []string{"/dev/" + unreadable + " serial UNREADABLE: fio", "Input/output error", "/dev/" + changing + " serial CHANGING: fio", "verify", "kernel messages of broken hardware, the first: I/O error, dev " + unreadable} {
 		if !strings.Contains(err.Error(), want) {
 			t.Errorf("%v\ndoes not have %q", err, want)
 		}

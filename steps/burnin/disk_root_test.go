@@ -8,6 +8,7 @@ import (
 	"context"
 	"encoding/json"
 	"errors"
+	"fmt"
 	"os"
 	"path/filepath"
 	"strings"
@@ -52,14 +53,21 @@ func TestRootDiskAborted(t *testing.T) {
 	if _, err := (tool.Exec{}).Run(ctx, tool.Fio, buffered(diskArgs(disk, 1<<30, 1, 8*time.Second))...); err == nil {
 		t.Fatal("fio ended before it was stopped")
 	}
-	time.Sleep(time.Second)
-	processes, err := filepath.Glob("/proc/[0-9]*/cmdline")
-	if err != nil {
-		t.Fatal(err)
+	runs := func() (list []string) {
+		processes, err := filepath.Glob("/proc/[0-9]*/cmdline")
+		if err != nil {
+			t.Fatal(err)
+		}
+		for _, p := range processes {
+			if b, err := os.ReadFile(p); err == nil && strings.Contains(string(b), disk) {
+				list = append(list, fmt.Sprintf("%s: %q", p, b))
+			}
+		}
+		return list
 	}
-	for _, p := range processes {
-		if b, err := os.ReadFile(p); err == nil && strings.Contains(string(b), disk) {
-			t.Errorf("%s still runs: %q", p, b)
+	for end := time.Now().Add(5 * time.Second); len(runs()) > 0; time.Sleep(50 * time.Millisecond) { // less than the 8 s that it would run
+		if time.Now().After(end) {
+			t.Fatalf("it still runs: %s", runs())
 		}
 	}
 }

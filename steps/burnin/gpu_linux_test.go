@@ -71,19 +71,25 @@ printf '10.0%%  proc'"'"'d: 11 (580 Gflop/s)   errors: 0   temps: 50 C\r'
 // A step that is aborted leaves no child of the program behind.
 func TestGPUAborted(t *testing.T) {
 	dir := t.TempDir()
-	if err := os.WriteFile(filepath.Join(dir, "gpu_burn"), []byte("#!/bin/sh\nsleep 300 &\necho $! > child\nwait\n"), 0o700); err != nil {
+	if err := os.WriteFile(filepath.Join(dir, "gpu_burn"), []byte("#!/bin/sh\nsleep 300 &\necho $! > child.new\nmv child.new child\nwait\n"), 0o700); err != nil {
 		t.Fatal(err)
 	}
-	ctx, cancel := context.WithTimeout(t.Context(), time.Second)
+	ctx, cancel := context.WithTimeout(t.Context(), time.Minute)
 	defer cancel()
+	var child []byte
+	go func() { // aborted once the child is there
+		defer cancel()
+		for err := error(os.ErrNotExist); err != nil && ctx.Err() == nil; time.Sleep(5 * time.Millisecond) {
+			child, err = os.ReadFile(filepath.Join(dir, "child"))
+		}
+	}()
 	if _, err := runProgram(ctx, dir, gpuProgram); err == nil || ctx.Err() == nil {
 		t.Fatalf("error %v", err)
 	}
-	child, err := os.ReadFile(filepath.Join(dir, "child"))
-	if err != nil {
-		t.Fatal(err)
+	if len(child) == 0 {
+		t.Fatal("the program has not started its child")
 	}
-	for range 50 {
+	for range 200 {
 		b, err := os.ReadFile("/proc/" + strings.TrimSpace(string(child)) + "/stat")
 		if err != nil || strings.Contains(string(b), ") Z ") {
 			return

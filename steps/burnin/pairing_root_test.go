@@ -8,10 +8,12 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	"math/rand/v2"
 	"net"
 	"os"
 	"os/exec"
 	"path/filepath"
+	"strconv"
 	"strings"
 	"sync"
 	"testing"
@@ -64,13 +66,14 @@ func zooKeeper(t *testing.T) string {
 			t.Skipf("SKIPPED: %v", err)
 		}
 	}
-	free, err := net.Listen("tcp", "127.0.0.1:0")
-	if err != nil {
-		t.Fatal(err)
+	var free net.Listener
+	port := ""
+	for free == nil { // below the ports that the kernel gives to connections, so that it stays free
+		port = strconv.Itoa(10000 + rand.IntN(20000))
+		free, _ = net.Listen("tcp", "127.0.0.1:"+port) // nil: taken
 	}
 	address := free.Addr().String()
 	free.Close()
-	_, port, _ := net.SplitHostPort(address)
 	dir := t.TempDir()
 	config := filepath.Join(dir, "zoo.cfg")
 	if err := os.WriteFile(config, fmt.Appendf(nil, "tickTime=500\ndataDir=%s\nclientPort=%s\nclientPortAddress=127.0.0.1\n", dir, port), 0o600); err != nil {
