@@ -14,7 +14,7 @@ const (
 	writers  = 4         // writes in flight
 	zeroSize = 128 << 20 // the longest range that is zeroed in one go, bytes
 	// syncEvery is after how many bytes the device is told to store what it has, so that its caches do not do all of that at the end, when nothing else is left to do.
-	syncEvery = 256 << 20
+	syncEvery = 64 << 20
 )
 
 // pour puts extents on a disk. One goroutine cuts them into jobs of whole sectors; a few carry the jobs out. What belongs to the ends
