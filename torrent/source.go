@@ -49,6 +49,7 @@ type Source struct {
 	failed  error     // ends all reading
 	web     int64     // bytes that came from web seeds
 	nothing int64     // bytes in pieces of zeros; not changed
+	spoiled int       // pieces from peers whose hash was wrong
 	lastWeb error
 
 	rivals    []uint64      // in order: the nodes that read nearby, by their numbers

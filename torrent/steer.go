@@ -120,6 +120,14 @@ func (s *Source) fill(now time.Time) {
 		for i := 0; i < len(s.pieces) && int64(i)*s.length < stream.HeadSize; i++ {
 			s.want(i, torrent.PiecePriorityNow)
 		}
+		// The library bans who has sent all of a wrong piece, or another block than the right piece has. While a liar has a part in each try of the few pieces
+		// at the start, neither happens: so there are more.
+		for i, more := 0, s.spoiled; i < s.ahead() && more > 0; i++ {
+			if int64(i)*s.length >= stream.HeadSize && s.pieces[i].state != blank {
+				s.want(i, torrent.PiecePriorityNow)
+				more--
+			}
+		}
 	case inOrder:
 		s.fillInOrder(now)
 	case byPlace:

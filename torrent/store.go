@@ -67,7 +67,16 @@ func (p stored) MarkComplete() error {
 	return nil
 }
 
-func (p stored) MarkNotComplete() error { return nil }
+// MarkNotComplete is called when the hash of a piece was wrong.
+func (p stored) MarkNotComplete() error {
+	p.s.mu.Lock()
+	defer p.s.mu.Unlock()
+	if q := p.s.pieces[p.i]; q.state == wanted && q.offer == nil {
+		p.s.spoiled++
+		p.s.broadcast()
+	}
+	return nil
+}
 
 func (p stored) Completion() storage.Completion {
 	p.s.mu.Lock()
