@@ -18,6 +18,8 @@ import (
 	"testing"
 	"testing/synctest"
 	"time"
+
+	"github.com/ironhand/ironhand/stream/streamtest"
 )
 
 // client is a conductor that trusts the certificate in a file.
@@ -169,7 +171,7 @@ func TestServeEndsAfterTheAnswer(t *testing.T) {
 	end := make(chan struct{})
 	a := newAPI(t, Command{Name: "clean.get_clean_steps", Run: func(context.Context, json.RawMessage) (any, error) { <-end; return "done", nil }})
 	c := certificateFor(t, "127.0.0.1", "p256")
-	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", FreePort(t))) // nobody else listens there when it is closed
+	l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", streamtest.FreePort(t))) // nobody else listens there when it is closed
 	if err != nil {
 		t.Fatal(err)
 	}

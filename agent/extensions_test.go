@@ -30,6 +30,7 @@ import (
 	"github.com/ironhand/ironhand/inspect"
 	"github.com/ironhand/ironhand/inspect/inspecttest"
 	"github.com/ironhand/ironhand/netconfig"
+	"github.com/ironhand/ironhand/stream/streamtest"
 )
 
 func TestFlow(t *testing.T) {
@@ -351,7 +352,7 @@ func TestLockdown(t *testing.T) {
 	a, console := newTestAgent(t, system)
 	a.token = "0123456789012345678901234567890123456789"
 	a.settings.HeartbeatTimeout = time.Minute
-	a.config = Config{Curve: "p256", CertificateSkew: time.Hour, ListenHost: "127.0.0.1", ListenPort: FreePort(t)} // nobody else listens there when it is closed
+	a.config = Config{Curve: "p256", CertificateSkew: time.Hour, ListenHost: "127.0.0.1", ListenPort: streamtest.FreePort(t)} // nobody else listens there when it is closed
 	certificate, _, err := a.certificate("127.0.0.1")
 	if err != nil {
 		t.Fatal(err)

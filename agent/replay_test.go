@@ -343,7 +343,7 @@ func (r *replay) run() {
 
 // options are an agent on a machine of fakes. Its kernel command line is as Ironic writes it.
 func (r *replay) options(powerOff func(), console io.Writer) Options {
-	cmdline := fmt.Sprintf("nofb vga=normal ipa-debug=1 ipa-api-url=%s ipa-listen-host=127.0.0.1 ipa-listen-port=%d ipa-disk-wait-attempts=1", r.server.URL, FreePort(r.t))
+	cmdline := fmt.Sprintf("nofb vga=normal ipa-debug=1 ipa-api-url=%s ipa-listen-host=127.0.0.1 ipa-listen-port=%d ipa-disk-wait-attempts=1", r.server.URL, streamtest.FreePort(r.t))
 	if r.inspects {
 		cmdline = fmt.Sprintf("nofb vga=normal ipa-debug=1 ipa-inspection-callback-url=%s%s ipa-global-request-id=%s", r.server.URL, inspectionPath, r.ironic[0].Headers["X-OpenStack-Request-ID"])
 	}

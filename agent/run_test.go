@@ -92,7 +92,7 @@ type options struct {
 
 func newSite(t *testing.T, o options) *site {
 	t.Helper()
-	s := &site{t: t, dir: t.TempDir(), port: agent.FreePort(t), result: make(chan error, 1), disk: streamtest.NewDisk(diskSize, 512)}
+	s := &site{t: t, dir: t.TempDir(), port: streamtest.FreePort(t), result: make(chan error, 1), disk: streamtest.NewDisk(diskSize, 512)}
 	image := gptImage(t)
 	if o.sha512 == "" {
 		sum := sha512.Sum512(image)

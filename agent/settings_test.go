@@ -30,6 +30,7 @@ import (
 	"github.com/ironhand/ironhand/inspect/inspecttest"
 	"github.com/ironhand/ironhand/netconfig"
 	"github.com/ironhand/ironhand/steps"
+	"github.com/ironhand/ironhand/stream/streamtest"
 )
 
 // pemPair is a certificate with its issuer, and its key, as in files.
@@ -219,7 +220,7 @@ func plainAPI(t *testing.T, version string) (url string, beat func() map[string]
 // started again in this boot says the same address to the conductor, whatever the routes are now.
 func TestServeInTheClear(t *testing.T) {
 	url, beat := plainAPI(t, "1.67")
-	port := FreePort(t)
+	port := streamtest.FreePort(t)
 	cmdline := fmt.Sprintf("ipa-lookup-timeout=1 ironhand-plain-http=1 ipa-listen-host=127.0.0.1 ipa-listen-port=%d ipa-api-url=%s", port, url)
 	dir := t.TempDir()
 	for _, start := range []string{"first", "second"} {

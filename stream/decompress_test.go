@@ -312,24 +312,7 @@ func TestZstdZeros(t *testing.T) {
 					t.Fatal(err)
 				}
 				defer c.Close()
-				got, hole := make([]byte, 0, len(tt.raw)), int64(0)
-				for {
-					p, err := c.r.(*ahead).lend()
-					if err == io.EOF {
-						break
-					}
-					if err != nil {
-						t.Fatal(err)
-					}
-					hole += p.zeros
-					got = append(append(got, p.b...), make([]byte, p.zeros)...)
-				}
-				if !bytes.Equal(got, tt.raw) {
-					t.Errorf("got %d bytes, other than the %d wanted", len(got), len(tt.raw))
-				}
-				if hole < tt.hole {
-					t.Errorf("%d bytes came as their number, want at least %d", hole, tt.hole)
-				}
+				wantZeros(t, c, tt.raw, tt.hole)
 				if strings.Contains(tt.args, "no-check") {
 					return
 				}
@@ -432,5 +415,28 @@ func TestXXH64(t *testing.T) {
 		if x.sum() != y.sum() {
 			t.Fatalf("after %d zeros: %x, want %x", i*7, x.sum(), y.sum())
 		}
+	}
+}
+
+// wantZeros reads what was unpacked, of which at least hole bytes have to come as a number of zeros.
+func wantZeros(t *testing.T, c *Content, want []byte, hole int64) {
+	t.Helper()
+	got, zeros := make([]byte, 0, len(want)), int64(0)
+	for {
+		p, err := c.r.(*ahead).lend()
+		if err == io.EOF {
+			break
+		}
+		if err != nil {
+			t.Fatal(err)
+		}
+		zeros += p.zeros
+		got = append(append(got, p.b...), make([]byte, p.zeros)...)
+	}
+	if !bytes.Equal(got, want) {
+		t.Errorf("got %d bytes, other than the %d wanted", len(got), len(want))
+	}
+	if zeros < hole {
+		t.Errorf("%d bytes came as their number, want at least %d", zeros, hole)
 	}
 }

@@ -411,24 +411,7 @@ func TestXZZeros(t *testing.T) {
 				t.Fatal(err)
 			}
 			defer c.Close()
-			got, hole := make([]byte, 0, len(tt.raw)), int64(0)
-			for {
-				p, err := c.r.(*ahead).lend()
-				if err == io.EOF {
-					break
-				}
-				if err != nil {
-					t.Fatal(err)
-				}
-				hole += p.zeros
-				got = append(append(got, p.b...), make([]byte, p.zeros)...)
-			}
-			if !bytes.Equal(got, tt.raw) {
-				t.Errorf("got %d bytes, other than the %d wanted", len(got), len(tt.raw))
-			}
-			if hole < tt.hole {
-				t.Errorf("%d bytes came as their number, want at least %d", hole, tt.hole)
-			}
+			wantZeros(t, c, tt.raw, tt.hole)
 		})
 	}
 }

@@ -22,6 +22,7 @@ import (
 	"github.com/ironhand/ironhand/initramfs/vmtest"
 	"github.com/ironhand/ironhand/inspect/ocp/ocptest"
 	"github.com/ironhand/ironhand/steps/burnin"
+	"github.com/ironhand/ironhand/steps/guesttest"
 )
 
 var guest = flag.Bool("guest", false, "run the tests for a virtual machine with disks")
@@ -38,27 +39,11 @@ func TestVMBurnInByHand(t *testing.T) {
 	})
 }
 
-// virtioDisk is the name of the disk with a serial number: the kernel may give the first name to the second disk.
-func virtioDisk(t *testing.T, serial string) string {
-	t.Helper()
-	files, err := filepath.Glob("/sys/block/vd*/serial")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, file := range files {
-		if b, err := os.ReadFile(file); err == nil && strings.TrimSpace(string(b)) == serial {
-			return filepath.Base(filepath.Dir(file))
-		}
-	}
-	t.Fatalf("no disk with serial number %s among %s", serial, files)
-	return ""
-}
-
 func TestGuestBurnIn(t *testing.T) {
 	if !*guest {
 		t.Skip("runs in the machine of TestVMBurnInByHand")
 	}
-	good, unreadable, other := virtioDisk(t, "GOOD"), virtioDisk(t, "UNREADABLE"), virtioDisk(t, "OTHER")
+	good, unreadable, other := guesttest.DiskOf(t, "GOOD"), guesttest.DiskOf(t, "UNREADABLE"), guesttest.DiskOf(t, "OTHER")
 	bySerial := strings.NewReplacer("/dev/"+good+" serial GOOD", "GOOD", "/dev/"+unreadable+" serial UNREADABLE", "UNREADABLE", "/dev/"+other+" serial OTHER", "OTHER")
 	named := strings.NewReplacer("GOOD", "/dev/"+good+" serial GOOD", "UNREADABLE", "/dev/"+unreadable+" serial UNREADABLE", "OTHER", "/dev/"+other+" serial OTHER")
 	dir := t.TempDir()

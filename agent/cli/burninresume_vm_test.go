@@ -23,6 +23,7 @@ import (
 	"github.com/ironhand/ironhand/initramfs/vmtest"
 	"github.com/ironhand/ironhand/inspect"
 	"github.com/ironhand/ironhand/steps/burnin"
+	"github.com/ironhand/ironhand/steps/guesttest"
 )
 
 // A machine's kernel crashes in the middle of a load, and a disk does not come back. The watchdog resets the machine, and the run goes on from the state on its stick. Then
@@ -151,7 +152,7 @@ func TestGuestResumes(t *testing.T) {
 	if err := boot.LoadModules(t.Context(), "e1000e", "sd_mod", "vfat", "nls_cp437", "nls_ascii", "nls_iso8859_1", "nls_utf8"); err != nil {
 		t.Fatal(err)
 	}
-	if err := unix.Mount("/dev/"+virtioDisk(t, "STICK"), stick, "vfat", 0, "errors=continue"); err != nil {
+	if err := unix.Mount("/dev/"+guesttest.DiskOf(t, "STICK"), stick, "vfat", 0, "errors=continue"); err != nil {
 		t.Fatal(err)
 	}
 	if _, err := burnin.Unfinished(report); err == nil {
@@ -231,7 +232,7 @@ func TestGuestResumes(t *testing.T) {
 		t.Errorf("verdict %s", r.Verdict)
 	}
 	for _, want := range []string{
-		"PASS|processors|\n", "PASS|memory|\n", "PASS|/dev/" + virtioDisk(t, "GOOD") + " serial GOOD|",
+		"PASS|processors|\n", "PASS|memory|\n", "PASS|/dev/" + guesttest.DiskOf(t, "GOOD") + " serial GOOD|",
 		"FAIL|machine|the machine was reset in the middle of memory for 12s: ",
 		"the watchdog i6300ESB timer says why: the machine hung",
 		"the kernel that ran has left the dump dmesg-erst-", ": Kernel panic - not syncing: sysrq triggered crash",

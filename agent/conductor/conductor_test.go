@@ -9,8 +9,6 @@ import (
 	"errors"
 	"fmt"
 	"io"
-	"math/rand/v2"
-	"net"
 	"net/http"
 	"os"
 	"path/filepath"
@@ -18,6 +16,8 @@ import (
 	"sync"
 	"testing"
 	"time"
+
+	"github.com/ironhand/ironhand/stream/streamtest"
 )
 
 const (
@@ -68,7 +68,7 @@ nodes:
     token_file: node.token
     image: {file: disk.img}
 %s
-`, freePort(t), settings, testUUID, testMAC, node), 0o644)
+`, streamtest.FreePort(t), settings, testUUID, testMAC, node), 0o644)
 	cfg, err := LoadConfig(filepath.Join(l.dir, "conductor.yaml"))
 	if err != nil {
 		t.Fatal(err)
@@ -105,27 +105,6 @@ nodes:
 		}
 	})
 	return l
-}
-
-// freePort returns a port on 127.0.0.1 that nobody else has until the test has ended, also while the conductor makes a pause. It is below those that the kernel gives to connections; a
-// listener on another address of the loopback network keeps it from the other tests that ask for one, of this program and of those that run beside it.
-func freePort(t *testing.T) int {
-	t.Helper()
-	for range 1000 {
-		port := 10000 + rand.IntN(20000)
-		keep, err := net.Listen("tcp", fmt.Sprintf("127.77.0.1:%d", port))
-		if err != nil {
-			continue
-		}
-		if l, err := net.Listen("tcp", fmt.Sprintf("127.0.0.1:%d", port)); err == nil {
-			l.Close()
-			t.Cleanup(func() { keep.Close() })
-			return port
-		}
-		keep.Close()
-	}
-	t.Fatal("no port is free")
-	return 0
 }
 
 func (l *lab) write(name, content string, mode os.FileMode) {

@@ -30,6 +30,7 @@ import (
 	"github.com/ironhand/ironhand/inspect"
 	"github.com/ironhand/ironhand/steps"
 	"github.com/ironhand/ironhand/steps/erase"
+	"github.com/ironhand/ironhand/steps/guesttest"
 	"github.com/ironhand/ironhand/stream"
 )
 
@@ -91,22 +92,6 @@ func guestHost(t *testing.T) steps.Host {
 	}
 }
 
-// diskOf is the name of the virtio disk with a serial number: the kernel may give the first name to the second disk.
-func diskOf(t *testing.T, serial string) string {
-	t.Helper()
-	files, err := filepath.Glob("/sys/block/vd*/serial")
-	if err != nil {
-		t.Fatal(err)
-	}
-	for _, file := range files {
-		if b, err := os.ReadFile(file); err == nil && strings.TrimSpace(string(b)) == serial {
-			return filepath.Base(filepath.Dir(file))
-		}
-	}
-	t.Fatalf("no disk with serial number %s among %s", serial, files)
-	return ""
-}
-
 func node(options map[string]any, skip string) steps.Node {
 	return steps.Node{Record: map[string]any{"driver_info": options}, Properties: map[string]json.RawMessage{"skip_block_devices": json.RawMessage(skip)}}
 }
@@ -156,7 +141,7 @@ func TestGuestDroppedWrites(t *testing.T) {
 		t.Fatal(err)
 	}
 	const sectors, disk = 8 << 20 / 512, "/dev/dm-0"
-	good := diskOf(t, "GOOD")
+	good := guesttest.DiskOf(t, "GOOD")
 	dmsetup := func(args ...string) {
 		t.Helper()
 		if out, err := exec.Command("dmsetup", args...).CombinedOutput(); err != nil {
@@ -202,7 +187,7 @@ func TestGuestDisks(t *testing.T) {
 	if err != nil {
 		t.Fatal(err)
 	}
-	good, unreadable, changing := diskOf(t, "GOOD"), diskOf(t, "UNREADABLE"), diskOf(t, "CHANGING")
+	good, unreadable, changing := guesttest.DiskOf(t, "GOOD"), guesttest.DiskOf(t, "UNREADABLE"), guesttest.DiskOf(t, "CHANGING")
 	want := fmt.Sprintf("PASS|/dev/%s serial GOOD|24.0 MiB written, 24.0 MiB read back, of 24.0 MiB\nSKIPPED|/dev/%s serial CHANGING|it is on the skip list\nSKIPPED|/dev/%s serial UNREADABLE|it is on the skip list\n", good, changing, unreadable)
 	if rate := result.(Report).Rates["/dev/"+good+" write"]; rate.Value <= 0 || rate.Unit != "MB/s" {
 		t.Errorf("rates %v", result.(Report).Rates)

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: Apache-2.0
 
-package agent
+package streamtest
 
 import (
 	"fmt"
@@ -11,7 +11,7 @@ import (
 
 // FreePort returns a port on 127.0.0.1 that nobody else has until the test has ended. It is below those that the kernel gives to connections; a listener on another
 // address of the loopback network keeps it from the other tests that ask for one, of this program and of those that run beside it.
-func FreePort(t *testing.T) int {
+func FreePort(t testing.TB) int {
 	t.Helper()
 	for range 1000 {
 		port := 10000 + rand.IntN(20000)
